@@ -1,0 +1,106 @@
+"""The only file that touches JAX's semi-public API (`jax.core`, `jax.extend`, `jax.interpreters`).
+
+Everything here runs without warnings on every supported JAX; versions are told apart by feature, never by number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.core import Tracer as Tracer
+from jax.core import eval_jaxpr
+from jax.extend import source_info_util
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive
+from jax.extend.core import Var as Var
+from jax.extend.core import primitives as _primitives
+from jax.interpreters import ad, batching, mlir
+
+jit_p = _primitives.jit_p
+checkpoint_p = _primitives.remat_p
+cond_p = _primitives.cond_p
+scan_p = _primitives.scan_p
+while_p = _primitives.while_p
+custom_jvp_p = _primitives.custom_jvp_call_p
+custom_vjp_p = _primitives.custom_vjp_call_p
+
+# Error messages and `explain` name the line of the user who called mcgrad, never a line of mcgrad itself.
+source_info_util.register_exclusion(os.path.dirname(os.path.abspath(__file__)) + os.sep)
+
+
+def user_line(eqn: JaxprEqn) -> str:
+    """`file:line (function)` of the user's code that made an equation."""
+    return source_info_util.summarize(eqn.source_info)
+
+
+def current_line() -> str:
+    """`file:line (function)` of the user's code that is running now."""
+    return source_info_util.summarize(source_info_util.current())
+
+
+def new_primitive(
+    name: str,
+    *,
+    run: Callable[..., Sequence[jax.Array]],
+    batch: Callable[..., tuple[Sequence[jax.Array], Sequence[int]]],
+    jvp: Callable[..., tuple[Sequence[jax.Array], Sequence[Any] | None]],
+) -> Primitive:
+    """A primitive with several results whose meaning is the function `run`.
+
+    `jvp(primals, tangents, **params)` gets `None` for a tangent that is zero, and returns results and their tangents
+    (`None` where all are zero).
+    """
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+    primitive.def_impl(lambda *operands, **params: jax.jit(lambda *ops: run(*ops, **params))(*operands))
+
+    def abstract(*avals, **params):
+        structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+        return [jax.core.ShapedArray(o.shape, o.dtype) for o in jax.eval_shape(lambda *a: run(*a, **params), *structs)]
+
+    def jvp_rule(primals, tangents, **params):
+        outs, outs_dot = jvp(primals, [None if isinstance(t, ad.Zero) else t for t in tangents], **params)
+        return outs, [ad.Zero.from_primal_value(out) for out in outs] if outs_dot is None else outs_dot
+
+    primitive.def_abstract_eval(abstract)
+    mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=True))
+    batching.primitive_batchers[primitive] = batch
+    ad.primitive_jvps[primitive] = jvp_rule
+    return primitive
+
+
+def trace(fn: Callable[[], Any]) -> tuple[ClosedJaxpr, Any]:
+    """The jaxpr of a function of no arguments (all it uses is closed over), and the tree of its output."""
+    closed, shape = jax.make_jaxpr(fn, return_shape=True)()
+    return closed, jax.tree.structure(shape)
+
+
+def open_jaxpr(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Any]]:
+    """A jaxpr and the values of its constants, whichever of the two classes (one class since 0.11) it is."""
+    return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
+
+
+def sub_jaxprs(eqn: JaxprEqn) -> list[Jaxpr | ClosedJaxpr]:
+    """Every jaxpr among the parameters of an equation, in the order of the parameters."""
+    found: list[Jaxpr | ClosedJaxpr] = []
+    for param in eqn.params.values():
+        entries = param if isinstance(param, (tuple, list)) else (param,)
+        found += [entry for entry in entries if isinstance(entry, (Jaxpr, ClosedJaxpr))]
+    return found
+
+
+def evaluator(eqn: JaxprEqn, jaxpr: Jaxpr) -> Callable[..., list[Any]]:
+    """A function of the equation's non-literal inputs that evaluates it, with its rules, contexts and source kept."""
+    inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
+    single = jaxpr.replace(constvars=[], invars=inputs, outvars=list(eqn.outvars), eqns=[eqn])
+    return lambda *values: eval_jaxpr(single, [], *values)
+
+
+def scan_split(eqn: JaxprEqn) -> tuple[int, int]:
+    """How many inputs of a `scan` are constants, and how many are carried."""
+    if "ft_in" in eqn.params:
+        consts, carry, _ = eqn.params["ft_in"].unpack()
+        return len(consts), len(carry)
+    return eqn.params["num_consts"], eqn.params["num_carry"]

@@ -1,0 +1,216 @@
+"""What a distribution is: the protocol that sites and estimators use, and what all laws of mcgrad share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from mcgrad import _compat
+from mcgrad._types import PRNGKey, PyTree, Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """The values that a parameter may take.
+
+    Attributes:
+        text: what the parameter must be, as error messages say it.
+        holds: elementwise test of concrete values; false for NaN.
+        advice: what to pass instead.
+        event_ndim: how many trailing axes of the parameter are no batch axes.
+    """
+
+    text: str
+    holds: Callable[[np.ndarray], np.ndarray]
+    advice: str
+    event_ndim: int = 0
+
+
+REAL = Domain("be finite", np.isfinite, "Look for the NaN or the overflow that made it.")
+POSITIVE = Domain(
+    "be positive and finite",
+    lambda v: (v > 0) & np.isfinite(v),
+    "Pass a value above zero, for instance `jnp.exp(x)` or `jax.nn.softplus(x)`.",
+)
+NONNEGATIVE = Domain(
+    "be at least zero and finite",
+    lambda v: (v >= 0) & np.isfinite(v),
+    "Pass a value that is not below zero, for instance `jax.nn.softplus(x)`.",
+)
+PROBABILITY = Domain(
+    "lie between 0 and 1",
+    lambda v: (v >= 0) & (v <= 1),
+    "Pass a probability, or unconstrained values as `logits=`.",
+)
+LOG_ODDS = Domain("not be NaN", lambda v: ~np.isnan(v), "Look for what made it.")
+
+
+class Distribution(PyTree):
+    """Base of the laws: subclass as a frozen dataclass whose fields are the parameters.
+
+    A subclass defines `sample` and `log_prob`, and sets what more it knows (class attributes, properties or methods):
+
+    Class attributes:
+        domains: the domain of each parameter. Parameters named here are checked where they are concrete, brought to one
+            floating dtype, and define the batch shape.
+        event_ndim: number of event axes.
+        reparameterized: whether `sample` is itself differentiable in every parameter.
+        discrete: whether the law has a probability mass function.
+        support_parameters: the parameters with which the support moves; score functions are biased for those.
+        cdf: distribution function, elementwise, or `None`.
+        icdf: quantile function of u in (0, 1), elementwise, or `None`.
+        support: a method that returns the values of a finite support, `[n, *event shape]`, the same for every entry of
+            the batch; or `None`.
+        prob: a method that returns probabilities with finite derivatives also where they are zero, or `None`.
+    """
+
+    domains: ClassVar[Mapping[str, Domain]] = {}
+    event_ndim: ClassVar[Any] = 0
+    reparameterized: ClassVar[Any] = False
+    discrete: ClassVar[Any] = False
+    support_parameters: ClassVar[Any] = ()
+    cdf: ClassVar[Any] = None
+    icdf: ClassVar[Any] = None
+    support: ClassVar[Any] = None
+    prob: ClassVar[Any] = None
+
+    def __post_init__(self) -> None:
+        given = {name: getattr(self, name) for name in self.domains if getattr(self, name) is not None}
+        if not given:
+            return
+        for name, value in given.items():
+            if not _is_real_array(value):
+                raise TypeError(
+                    f"`mcgrad.{self.law}({name}=...)` must be a real number or array, got "
+                    f"{type(value).__name__}: {value!r}. Convert it with `jnp.asarray`."
+                )
+        check_shapes(
+            self.law, {name: (jnp.shape(value), self.domains[name].event_ndim) for name, value in given.items()}
+        )
+        for name, value in given.items():
+            check_domain(self.law, name, value, self.domains[name])
+        dtype = _common_dtype(given.values())
+        for name, value in given.items():
+            object.__setattr__(self, name, jnp.asarray(value, dtype))
+
+    @property
+    def law(self) -> str:
+        """The name that messages give this law."""
+        return type(self).__name__
+
+    @property
+    def batch_shape(self) -> Shape:
+        """Shape of the independent entries."""
+        shapes = []
+        for name, domain in self.domains.items():
+            value = getattr(self, name)
+            if value is not None:
+                shape = jnp.shape(value)
+                shapes.append(shape[: len(shape) - domain.event_ndim])
+        return jnp.broadcast_shapes(*shapes)
+
+    @property
+    def event_shape(self) -> Shape:
+        """Shape of one entry."""
+        return ()
+
+    @property
+    def dtype(self) -> Any:
+        """The floating dtype of parameters, densities and continuous draws."""
+        return _common_dtype(value for name in self.domains if (value := getattr(self, name)) is not None)
+
+    def sample(self, key: PRNGKey) -> Any:
+        """One draw, of shape `batch_shape + event_shape`."""
+        raise NotImplementedError(f"{self.law} must define `sample(key)`.")
+
+    def log_prob(self, x: Array) -> Array:
+        """Log density (or log probability) of a value, of shape `batch_shape`."""
+        raise NotImplementedError(f"{self.law} must define `log_prob(x)`.")
+
+
+def align(*arrays: Any) -> tuple[Array, ...]:
+    """Arrays with leading axes of size one added, so that all have the same rank; scalars stay scalars.
+
+    Under `jax_numpy_rank_promotion="raise"` JAX refuses to add those axes by itself.
+    """
+    ndim = max(jnp.ndim(array) for array in arrays)
+    return tuple(
+        jnp.asarray(array)
+        if jnp.ndim(array) in (0, ndim)
+        else jnp.expand_dims(array, tuple(range(ndim - jnp.ndim(array))))
+        for array in arrays
+    )
+
+
+def open_uniform(key: PRNGKey, shape: Shape, dtype: Any) -> Array:
+    """Uniform draws that are never 0 or 1.
+
+    `jax.random.uniform` draws multiples of `eps`, zero included. Half a step added gives a grid that is symmetric
+    around one half, and exact in floating point; a smallest positive number in place of zero would, with probability
+    `eps`, throw `log(u)` from -16 to -87.
+    """
+    return jax.random.uniform(key, shape, dtype) + jnp.asarray(jnp.finfo(dtype).eps / 2, dtype)
+
+
+def check_domain(law: str, name: str, value: Any, domain: Domain) -> None:
+    """Refuse a concrete parameter with entries outside its domain."""
+    if isinstance(value, _compat.Tracer):
+        return
+    values = np.asarray(value)
+    holds = np.broadcast_to(domain.holds(values), values.shape)
+    if not holds.all():
+        index = tuple(int(i) for i in np.argwhere(~holds)[0])
+        place = f" at index {index}" if index else ""
+        raise ValueError(
+            f"`mcgrad.{law}({name}=...)` must {domain.text}, got {values[index].item()!r}{place}. {domain.advice}"
+        )
+
+
+def check_one_of(law: str, **given: Any) -> None:
+    """Refuse a law that does not get exactly one of its alternative parameters."""
+    passed = [name for name, value in given.items() if value is not None]
+    if len(passed) != 1:
+        options = " or ".join(f"`{name}=`" for name in given)
+        got = " and ".join(f"`{name}=`" for name in passed) or "neither"
+        raise ValueError(f"`mcgrad.{law}(...)` must get exactly one of {options}, got {got}. Pass one of them.")
+
+
+def check_shapes(law: str, shapes: Mapping[str, tuple[Shape, int]]) -> None:
+    """Refuse parameters, given as `(shape, number of event axes)`, whose batch shapes do not broadcast."""
+    for name, (shape, event_ndim) in shapes.items():
+        if len(shape) < event_ndim:
+            raise ValueError(
+                f"`mcgrad.{law}({name}=...)` must have at least {event_ndim} axes, got shape {shape}. "
+                f"Its last {event_ndim} axes belong to one draw; those before are batch axes."
+            )
+    try:
+        jnp.broadcast_shapes(*(shape[: len(shape) - event_ndim] for shape, event_ndim in shapes.values()))
+    except ValueError as error:
+        described = ", ".join(f"{name} {shape}" for name, (shape, _) in shapes.items())
+        raise ValueError(
+            f"`mcgrad.{law}(...)` must get parameters whose batch shapes broadcast, got {described}. "
+            "Add axes of size one where they should broadcast, for instance `scale[:, None]`."
+        ) from error
+
+
+def _is_real_array(value: Any) -> bool:
+    if isinstance(value, (bool, int, float)):
+        return True
+    if not isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        return False
+    return bool(
+        jnp.issubdtype(value.dtype, jnp.floating)
+        or jnp.issubdtype(value.dtype, jnp.integer)
+        or jnp.issubdtype(value.dtype, jnp.bool_)
+    )
+
+
+def _common_dtype(values: Any) -> Any:
+    dtype = jnp.result_type(*values)
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(dtype, float)

@@ -1,0 +1,191 @@
+"""Laws on finitely many classes: the class as an integer, or as a one-hot vector."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from mcgrad import _compat
+from mcgrad._types import PRNGKey, Shape
+from mcgrad.distributions.base import Distribution, Domain, align, check_one_of
+
+_LOGITS = Domain(
+    "be finite or -inf",
+    lambda v: v < np.inf,
+    "Pass unnormalized log probabilities; `-inf` excludes a class.",
+    event_ndim=1,
+)
+_PROBS = Domain(
+    "be at least zero and finite",
+    lambda v: (v >= 0) & np.isfinite(v),
+    "Pass probabilities, or unconstrained values as `logits=`.",
+    event_ndim=1,
+)
+# How far a sum of probabilities may be from one: more than rounding to bfloat16 or float16 on the way here can do to
+# it, less than any mistake that is worth a message.
+_SUM_TOLERANCE = 1e-2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Classes(Distribution):
+    """What both spellings share: the probabilities of `n` classes along the last axis."""
+
+    logits: Float[ArrayLike, "... n"] | None = None
+    probs: Float[ArrayLike, "... n"] | None = None
+
+    domains: ClassVar = {"logits": _LOGITS, "probs": _PROBS}
+    discrete: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_one_of(self.law, logits=self.logits, probs=self.probs)
+        super().__post_init__()
+        if self.num_classes == 0:
+            raise ValueError(
+                f"`mcgrad.{self.law}(...)` must have at least one class, got shape {jnp.shape(self._given)}. "
+                "The last axis is that of the classes."
+            )
+        if isinstance(self._given, _compat.Tracer):
+            return
+        if self.probs is None:
+            if not (np.asarray(self.logits) > -np.inf).any(-1).all():
+                raise ValueError(
+                    f"`mcgrad.{self.law}(logits=...)` must leave at least one class possible, got a row of -inf only. "
+                    "Keep one logit of each row finite."
+                )
+        else:
+            total = np.asarray(self.probs).astype(np.float64).sum(-1)
+            if (np.abs(total - 1) > _SUM_TOLERANCE).any():
+                worst = total.flat[np.argmax(np.abs(total - 1))]
+                raise ValueError(
+                    f"`mcgrad.{self.law}(probs=...)` must sum to 1 along the last axis, got a sum of {worst.item()!r}. "
+                    "Divide by the sum, or pass `logits=jnp.log(weights)`."
+                )
+
+    @property
+    def _given(self) -> Any:
+        return self.logits if self.probs is None else self.probs
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return jnp.shape(self._given)[-1]
+
+    def _draw(self, key: PRNGKey) -> Array:
+        logits = self.logits if self.probs is None else jnp.log(self.probs)
+        return jax.random.categorical(key, logits, axis=-1).astype(jnp.int32)
+
+    def _normalized(self) -> Array:
+        if self.probs is None:
+            return jax.nn.softmax(self.logits, axis=-1)
+        return self.probs / jnp.sum(self.probs, axis=-1, keepdims=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Categorical(_Classes):
+    """Law of a class `k` in `{0, ..., n - 1}`: `P(k) = softmax(logits)[k] = probs[k] / sum(probs)`.
+
+    Probabilities are normalized in `log_prob` too, so that a derivative in `probs` is the one along the simplex, and
+    the score has mean zero in every direction.
+
+    Args:
+        logits: unnormalized log probabilities `[..., n]`; `-inf` excludes a class.
+        probs: in place of `logits`, probabilities `[..., n]`; zero allowed; their sum must be one.
+
+    Raises:
+        ValueError: if not exactly one parameter is given, or a concrete one is outside its domain.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, mcgrad
+        >>> mcgrad.Categorical(logits=jnp.zeros((5, 3))).batch_shape
+        (5,)
+    """
+
+    def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
+        """One draw of class indices."""
+        return self._draw(key)
+
+    def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log probability of a class index; `-inf` for what is none."""
+        if self.probs is None:
+            return self._select(jax.nn.log_softmax(self.logits, axis=-1), x, -jnp.inf)
+        chosen, total = align(self._select(self.probs, x, 0.0), jnp.sum(self.probs, axis=-1))
+        return jnp.log(chosen) - jnp.log(total)  # selected first: no `log` of the classes that are not asked for
+
+    def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Probability of a class index, with a finite derivative also where it is zero."""
+        return self._select(self._normalized(), x, 0.0)
+
+    def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
+        """Distribution function."""
+        indices, x, p = align(self.support(), jnp.expand_dims(x, -1), self._normalized())
+        return jnp.sum(jnp.where(indices <= x, p, 0.0), axis=-1)
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Int[Array, "*batch"]:
+        """Quantile function: the first class whose distribution function is at least `u`."""
+        u, p = align(jnp.expand_dims(u, -1), self._normalized())
+        below = jnp.cumsum(p, axis=-1) < u
+        return jnp.minimum(jnp.sum(below, axis=-1, dtype=jnp.int32), self.num_classes - 1)
+
+    def support(self) -> Int[Array, " n"]:
+        """The class indices."""
+        return jnp.arange(self.num_classes, dtype=jnp.int32)
+
+    def _select(self, values: Array, x: ArrayLike, outside: float) -> Array:
+        """`values[..., x]`, or `outside` where `x` is no class index."""
+        n = self.num_classes
+        shape = jnp.broadcast_shapes(jnp.shape(x), values.shape[:-1])
+        x, values = jnp.broadcast_to(x, shape), jnp.broadcast_to(values, (*shape, n))
+        index = jnp.clip(x.astype(jnp.int32), 0, n - 1)
+        chosen = jnp.take_along_axis(values, index[..., None], axis=-1, mode="promise_in_bounds")[..., 0]
+        return jnp.where(x == index, chosen, outside)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneHotCategorical(_Classes):
+    """Law of a one-hot vector of `n` entries: the one stands at `k` with `P(k) = softmax(logits)[k]`.
+
+    Args:
+        logits: unnormalized log probabilities `[..., n]`; `-inf` excludes a class.
+        probs: in place of `logits`, probabilities `[..., n]`; zero allowed; their sum must be one.
+
+    Raises:
+        ValueError: if not exactly one parameter is given, or a concrete one is outside its domain.
+    """
+
+    event_ndim: ClassVar[int] = 1
+
+    @property
+    def event_shape(self) -> Shape:
+        """`(n,)`."""
+        return (self.num_classes,)
+
+    def sample(self, key: PRNGKey) -> Int[Array, "*batch n"]:
+        """One draw of one-hot vectors."""
+        return jax.nn.one_hot(self._draw(key), self.num_classes, dtype=jnp.int32)
+
+    def log_prob(self, x: Int[ArrayLike, "*batch n"]) -> Float[Array, "*batch"]:
+        """Log probability of a one-hot vector; `-inf` for what is none."""
+        if self.probs is None:
+            return self._select(jax.nn.log_softmax(self.logits, axis=-1), x, -jnp.inf)
+        chosen, total = align(self._select(self.probs, x, 0.0), jnp.sum(self.probs, axis=-1))
+        return jnp.log(chosen) - jnp.log(total)
+
+    def prob(self, x: Int[ArrayLike, "*batch n"]) -> Float[Array, "*batch"]:
+        """Probability of a one-hot vector, with a finite derivative also where it is zero."""
+        return self._select(self._normalized(), x, 0.0)
+
+    def support(self) -> Int[Array, "n n"]:
+        """The `n` one-hot vectors."""
+        return jnp.eye(self.num_classes, dtype=jnp.int32)
+
+    def _select(self, values: Array, x: ArrayLike, outside: float) -> Array:
+        """`values` where the one stands, or `outside` where `x` is not one-hot."""
+        x, values = align(x, values)
+        is_one_hot = (jnp.sum(x == 1, axis=-1) == 1) & jnp.all((x == 0) | (x == 1), axis=-1)
+        # selected, not multiplied: `0 * -inf` is NaN
+        return jnp.where(is_one_hot, jnp.sum(jnp.where(x == 1, values, 0.0), axis=-1), outside)

@@ -1,0 +1,228 @@
+"""Laws of counts: binomial, geometric, Poisson."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy import special
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from mcgrad import _compat
+from mcgrad._types import PRNGKey, Shape, static_field
+from mcgrad.distributions.base import (
+    LOG_ODDS,
+    NONNEGATIVE,
+    PROBABILITY,
+    Distribution,
+    Domain,
+    align,
+    check_domain,
+    check_one_of,
+    check_shapes,
+)
+
+_COUNT = Domain("be at least zero", lambda v: v >= 0, "Pass the number of trials.")
+_POSITIVE_PROBABILITY = Domain(
+    "lie above 0 and be at most 1",
+    lambda v: (v > 0) & (v <= 1),
+    "Pass a probability, or unconstrained values as `logits=`.",
+)
+_POSSIBLE_LOG_ODDS = Domain("be above -inf", lambda v: v > -np.inf, "With a success that never comes there is no law.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Binomial(Distribution):
+    """Binomial law: `P(x) = C(n, x) p^x (1 - p)^(n - x)` for `x` in `{0, ..., n}`, `n = total_count`.
+
+    Args:
+        total_count: the number of trials `n`; integers of any shape. Where it is concrete, the support is known.
+        logits: log odds of a success; any shape that broadcasts with `total_count`; infinite ones allowed.
+        probs: in place of `logits`, the probability `p` of a success; 0 and 1 allowed.
+
+    Raises:
+        ValueError: if not exactly one of `logits` and `probs` is given, a concrete parameter is outside its domain, or
+            the shapes do not broadcast.
+        TypeError: if `total_count` is no integer.
+    """
+
+    total_count: Int[ArrayLike, "*batch"]
+    logits: Float[ArrayLike, "*batch"] | None = dataclasses.field(default=None, kw_only=True)
+    probs: Float[ArrayLike, "*batch"] | None = dataclasses.field(default=None, kw_only=True)
+    largest_count: int | None = static_field(init=False, default=None, repr=False)
+
+    domains: ClassVar = {"logits": LOG_ODDS, "probs": PROBABILITY}
+    discrete: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_one_of("Binomial", logits=self.logits, probs=self.probs)
+        count = self.total_count
+        if isinstance(count, bool) or not jnp.issubdtype(getattr(count, "dtype", type(count)), jnp.integer):
+            raise TypeError(
+                f"`mcgrad.Binomial(total_count=...)` must be an integer or an array of integers, got {count!r}. "
+                "Convert it with `jnp.asarray(n, int)`."
+            )
+        check_domain("Binomial", "total_count", count, _COUNT)
+        super().__post_init__()
+        check_shapes("Binomial", {"total_count": (jnp.shape(count), 0), "probability": (jnp.shape(self._given), 0)})
+        if not isinstance(count, _compat.Tracer):
+            object.__setattr__(self, "largest_count", int(np.max(np.asarray(count), initial=0)))
+        object.__setattr__(self, "total_count", jnp.asarray(count, jnp.int32))
+
+    @property
+    def _given(self) -> Any:
+        return self.logits if self.probs is None else self.probs
+
+    @property
+    def batch_shape(self) -> Shape:
+        """Shape of the independent entries."""
+        return jnp.broadcast_shapes(jnp.shape(self.total_count), jnp.shape(self._given))
+
+    def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
+        """One draw of numbers of successes."""
+        p = jax.nn.sigmoid(self.logits) if self.probs is None else self.probs
+        n, p = (jnp.broadcast_to(array, self.batch_shape) for array in (self.total_count, p))
+        return jax.random.binomial(key, n.astype(self.dtype), p, self.batch_shape, self.dtype).astype(jnp.int32)
+
+    def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log probability of a value; `-inf` outside `{0, ..., n}`."""
+        x, n, given = align(x, self.total_count, self._given)
+        inside = _is_count(x) & (x <= n)
+        x = jnp.where(inside, x, 0)
+        # A count of zero meets no parameter, so that `0 * -inf` neither arises nor is differentiated.
+        none, all_ = x == 0, x == n
+        if self.probs is None:
+            success = jax.nn.log_sigmoid(jnp.where(none, 0.0, given))
+            failure = jax.nn.log_sigmoid(-jnp.where(all_, 0.0, given))
+        else:
+            success = jnp.log(jnp.where(none, 1.0, given))
+            failure = jnp.log1p(-jnp.where(all_, 0.0, given))
+        return jnp.where(inside, self._log_choices(x, n) + x * success + (n - x) * failure, -jnp.inf)
+
+    def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Probability of a value, with a finite derivative also where it is zero."""
+        x, n, given = align(x, self.total_count, self._given)
+        inside = _is_count(x) & (x <= n)
+        x = jnp.where(inside, x, 0)
+        p, q = (jax.nn.sigmoid(given), jax.nn.sigmoid(-given)) if self.probs is None else (given, 1 - given)
+        powers = jnp.power(p, x.astype(p.dtype)) * jnp.power(q, (n - x).astype(p.dtype))
+        return jnp.where(inside, jnp.exp(self._log_choices(x, n)) * powers, 0.0)
+
+    def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
+        """Distribution function, by the incomplete beta function."""
+        x, n, given = align(x, self.total_count, self._given)
+        within = (x >= 0) & (x < n)
+        k = jnp.where(within, jnp.floor(x), 0).astype(self.dtype)
+        n = jnp.where(within, n, 1).astype(self.dtype)
+        failure = jax.nn.sigmoid(-given) if self.probs is None else 1 - given
+        return jnp.where(within, special.betainc(n - k, k + 1, failure), jnp.where(x < 0, 0.0, 1.0))
+
+    def support(self) -> Int[Array, " n"] | None:
+        """The values `0, ..., max(total_count)`; `None` if `total_count` was traced."""
+        return None if self.largest_count is None else jnp.arange(self.largest_count + 1, dtype=jnp.int32)
+
+    def _log_choices(self, x: Array, n: Array) -> Array:
+        x, n = x.astype(self.dtype), n.astype(self.dtype)
+        return special.gammaln(n + 1) - special.gammaln(x + 1) - special.gammaln(n - x + 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Geometric(Distribution):
+    """Geometric law, the number of failures before a success: `P(x) = p (1 - p)^x` for `x` in `{0, 1, ...}`.
+
+    Draws above the largest `int32` are cut to it.
+
+    Args:
+        logits: log odds of a success; any shape; above `-inf`.
+        probs: in place of `logits`, the probability `p` of a success; any shape; above 0, and 1 allowed.
+
+    Raises:
+        ValueError: if not exactly one parameter is given, or a concrete one is outside its domain.
+    """
+
+    logits: Float[ArrayLike, "*batch"] | None = None
+    probs: Float[ArrayLike, "*batch"] | None = None
+
+    domains: ClassVar = {"logits": _POSSIBLE_LOG_ODDS, "probs": _POSITIVE_PROBABILITY}
+    discrete: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_one_of("Geometric", logits=self.logits, probs=self.probs)
+        super().__post_init__()
+
+    @property
+    def _rate(self) -> Array:
+        """`-log(1 - p)`."""
+        return jax.nn.softplus(self.logits) if self.probs is None else -jnp.log1p(-self.probs)
+
+    def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
+        """One draw."""
+        # P(floor(E / rate) >= k) = exp(-rate k) = (1 - p)^k for a standard exponential E
+        draw = jnp.floor(jax.random.exponential(key, self.batch_shape, self.dtype) / self._rate)
+        return jnp.minimum(draw, 2**31 - 128).astype(jnp.int32)  # the last float32 below 2^31
+
+    def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log probability of a value; `-inf` for what is no count."""
+        x, given = align(x, self.logits if self.probs is None else self.probs)
+        # No failure meets no `log(1 - p)`, so that `0 * -inf` neither arises nor is differentiated.
+        if self.probs is None:
+            success, failure = jax.nn.log_sigmoid(given), -jax.nn.softplus(jnp.where(x == 0, 0.0, given))
+        else:
+            success, failure = jnp.log(given), jnp.log1p(-jnp.where(x == 0, 0.0, given))
+        return jnp.where(_is_count(x), success + x * failure, -jnp.inf)
+
+    def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
+        """Distribution function."""
+        x, rate = align(x, self._rate)
+        return jnp.where(x < 0, 0.0, -jnp.expm1(-rate * (jnp.maximum(jnp.floor(x), 0) + 1)))
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Int[Array, "*batch"]:
+        """Quantile function: the first count whose distribution function is at least `u`."""
+        u, rate = align(u, self._rate)
+        quantile = jnp.maximum(jnp.ceil(-jnp.log1p(-u) / rate) - 1, 0)
+        return jnp.minimum(quantile, 2**31 - 128).astype(jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Poisson(Distribution):
+    """Poisson law: `P(x) = rate^x exp(-rate) / x!` for `x` in `{0, 1, ...}`.
+
+    **JAX draws from it with the default (threefry) keys only.**
+
+    Args:
+        rate: the mean; any shape; at least zero.
+
+    Raises:
+        ValueError: if a concrete `rate` is below zero.
+    """
+
+    rate: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"rate": NONNEGATIVE}
+    discrete: ClassVar[bool] = True
+
+    def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
+        """One draw."""
+        return jax.random.poisson(key, self.rate, self.batch_shape, jnp.int32)
+
+    def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log probability of a value; `-inf` for what is no count."""
+        x, rate = align(x, self.rate)
+        inside = _is_count(x)
+        x = jnp.where(inside, x, 0)
+        # not `jax.scipy.stats.poisson.logpmf`: its derivative at rate 0 is NaN
+        powers = x * jnp.log(jnp.where(x == 0, 1.0, rate))
+        return jnp.where(inside, powers - rate - special.gammaln(x.astype(self.dtype) + 1), -jnp.inf)
+
+    def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
+        """Distribution function, by the incomplete gamma function."""
+        x, rate = align(x, self.rate)
+        k = jnp.maximum(jnp.floor(x), 0).astype(self.dtype)
+        return jnp.where(x < 0, 0.0, special.gammaincc(k + 1, rate))
+
+
+def _is_count(x: Array) -> Array:
+    return (x >= 0) & (x == jnp.floor(x))

@@ -1,0 +1,131 @@
+"""The normal law, and the laws of `|x|` and `exp(x)` for normal `x`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.scipy import special
+from jaxtyping import Array, ArrayLike, Float
+
+from mcgrad._types import PRNGKey, Shape
+from mcgrad.distributions.base import POSITIVE, Distribution, align
+from mcgrad.distributions.location_scale import LocationScale
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal(LocationScale):
+    """Normal law: `p(x) = exp(-z^2 / 2) / (scale sqrt(2 pi))`, `z = (x - loc) / scale`.
+
+    Args:
+        loc: the mean; any shape; finite.
+        scale: the standard deviation; any shape that broadcasts with `loc`; positive.
+
+    Raises:
+        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
+        TypeError: if a parameter is no real array.
+
+    Example:
+        >>> import mcgrad
+        >>> mcgrad.Normal(0.0, 1.0).batch_shape
+        ()
+    """
+
+    def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
+        return jax.random.normal(key, shape, self.dtype)
+
+    def _standard_log_prob(self, z: Array) -> Array:
+        # not `jax.scipy.stats.norm.logpdf`: it squares the scale, which underflows in float32 below 1e-19
+        return -0.5 * z * z - _LOG_SQRT_2PI
+
+    def _standard_cdf(self, z: Array) -> Array:
+        return special.ndtr(z)
+
+    def _standard_icdf(self, u: Array) -> Array:
+        return special.ndtri(u)
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfNormal(Distribution):
+    """Law of `scale * |z|` with standard normal `z`: `p(x) = 2 N(x; 0, scale)` for `x >= 0`.
+
+    Args:
+        scale: any shape; positive. (The standard deviation of the normal law, not of this one.)
+
+    Raises:
+        ValueError: if a concrete `scale` is not positive.
+    """
+
+    scale: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"scale": POSITIVE}
+    reparameterized: ClassVar[bool] = True
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
+        """One draw."""
+        return self.scale * jnp.abs(jax.random.normal(key, self.batch_shape, self.dtype))
+
+    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log density; `-inf` below zero."""
+        x, scale = align(x, self.scale)
+        z = x / scale
+        return jnp.where(x >= 0, -0.5 * z * z - jnp.log(scale) + math.log(2) - _LOG_SQRT_2PI, -jnp.inf)
+
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Distribution function."""
+        x, scale = align(x, self.scale)
+        return jnp.where(x >= 0, special.erf(x / scale / math.sqrt(2)), 0.0)
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Quantile function."""
+        u, scale = align(u, self.scale)
+        return scale * math.sqrt(2) * special.erfinv(u)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogNormal(Distribution):
+    """Law of `exp(y)` with `y` from `Normal(loc, scale)`.
+
+    Args:
+        loc: mean of the logarithm; any shape; finite.
+        scale: standard deviation of the logarithm; any shape that broadcasts with `loc`; positive.
+
+    Raises:
+        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
+    """
+
+    loc: Float[ArrayLike, "*batch"]
+    scale: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = LocationScale.domains
+    reparameterized: ClassVar[bool] = True
+
+    @property
+    def _logarithm(self) -> Normal:
+        return jax.tree.unflatten(jax.tree.structure(Normal(0.0, 1.0)), (self.loc, self.scale))  # no second check
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
+        """One draw."""
+        return jnp.exp(self._logarithm.sample(key))
+
+    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log density; `-inf` at zero and below."""
+        positive = jnp.asarray(x) > 0
+        y = jnp.log(jnp.where(positive, x, 1.0))
+        (log_prob, y, positive) = align(self._logarithm.log_prob(y), y, positive)
+        return jnp.where(positive, log_prob - y, -jnp.inf)
+
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Distribution function."""
+        positive = jnp.asarray(x) > 0
+        cdf, positive = align(self._logarithm.cdf(jnp.log(jnp.where(positive, x, 1.0))), positive)
+        return jnp.where(positive, cdf, 0.0)
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Quantile function."""
+        return jnp.exp(self._logarithm.icdf(u))

@@ -1,0 +1,69 @@
+"""The uniform law on an interval."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from mcgrad import _compat
+from mcgrad._types import PRNGKey
+from mcgrad.distributions.base import REAL, Distribution, align
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(Distribution):
+    """Uniform law: `p(x) = 1 / (high - low)` for `low <= x <= high`.
+
+    **Its support moves with its parameters**, so a score function would be biased; pathwise is right.
+
+    Args:
+        low: any shape; finite.
+        high: any shape that broadcasts with `low`; above `low`.
+
+    Raises:
+        ValueError: if a concrete `high` is not above `low`, or the shapes do not broadcast.
+    """
+
+    low: Float[ArrayLike, "*batch"]
+    high: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"low": REAL, "high": REAL}
+    reparameterized: ClassVar[bool] = True
+    support_parameters: ClassVar[tuple[str, ...]] = ("low", "high")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.low, _compat.Tracer) or isinstance(self.high, _compat.Tracer):
+            return
+        low, high = np.broadcast_arrays(np.asarray(self.low), np.asarray(self.high))
+        if not (low < high).all():
+            index = tuple(int(i) for i in np.argwhere(~(low < high))[0])
+            raise ValueError(
+                f"`mcgrad.Uniform(high=...)` must be above `low`, got low {low[index].item()!r} and high "
+                f"{high[index].item()!r}. Swap them, or pass `low + width` with a positive width."
+            )
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
+        """One draw."""
+        return self.icdf(jax.random.uniform(key, self.batch_shape, self.dtype))
+
+    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log density; `-inf` outside the interval."""
+        x, low, high = align(x, self.low, self.high)
+        return jnp.where((x >= low) & (x <= high), -jnp.log(high - low), -jnp.inf)
+
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Distribution function."""
+        x, low, high = align(x, self.low, self.high)
+        inside = (x - low) / (high - low)
+        return jnp.where(x < low, 0.0, jnp.where(x > high, 1.0, inside))
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Quantile function."""
+        u, low, high = align(u, self.low, self.high)
+        return low + (high - low) * u

@@ -1,0 +1,6 @@
+"""Estimators: one rule for one random choice each."""
+
+from mcgrad.estimators.auto import Auto as Auto
+from mcgrad.estimators.enumeration import Enumerate as Enumerate
+from mcgrad.estimators.pathwise import Pathwise as Pathwise
+from mcgrad.estimators.score import Score as Score

@@ -1,0 +1,49 @@
+"""The estimator that is used where none is named."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from mcgrad.estimators.enumeration import Enumerate
+from mcgrad.estimators.pathwise import Pathwise
+from mcgrad.estimators.score import Score
+from mcgrad.program.dependence import Relation
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.site import Site
+
+
+@dataclasses.dataclass(frozen=True)
+class Auto(Estimator):
+    """Chooses for each draw: pathwise, else cheap enumeration, else score.
+
+    Pathwise where the law is reparameterizable; otherwise enumeration where the support is finite, the draw stands in no
+    loop or branch, and every cost keeps all the draw's batch axes apart (so it takes one evaluation a value); otherwise
+    the score function, with leave-one-out where several samples are drawn. `mcgrad.explain` prints the choice.
+
+    Raises:
+        ValueError: for a law that has neither a pathwise derivative nor a log density.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(logits, key):
+        ...     return mcgrad.sample(key, mcgrad.Bernoulli(logits=logits)) * 3.0
+        >>> float(mcgrad.grad(loss)(0.0, jax.random.key(0)))
+        0.75
+    """
+
+    def resolve(self, site: Site, relations: Sequence[Relation | None] | None) -> Estimator:
+        if site.facts.pathwise_obstacle is None:
+            return Pathwise()
+        if relations is None:
+            return self
+        reached = [relation for relation in relations if relation is not None]
+        values = site.facts.support
+        cheap = values is not None and len(values) <= MAX_VALUES and site.top_level
+        if cheap and all(window.separate for relation in reached for window in relation):
+            return Enumerate()
+        return Score()
+
+
+MAX_VALUES = 16
+"""Values of a draw up to which enumeration counts as cheap."""

@@ -1,0 +1,65 @@
+"""Exact enumeration of a finite support."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from mcgrad.program.estimator import Estimator, WeightedPoints
+from mcgrad.program.site import Site, SiteHandle
+
+MAX_JOINT_POINTS = 2**14
+"""The largest number of joint states that `Enumerate` goes through at one site."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Enumerate(Estimator):
+    r"""Enumeration (marginalization): the exact expectation over a law of finite support.
+
+        E[f(x)] = sum_i p_theta(x_i) f(x_i)
+
+    Exact, so without variance from this draw, for derivatives of every order. The rest of the program is evaluated at
+    every value, later draws with common random numbers. Entries along batch axes that no cost mixes are enumerated at
+    once, `n` evaluations in all; axes that some cost mixes are enumerated jointly, `n ** size` evaluations.
+
+    Raises:
+        ValueError: for a law without finite support, and past 16,384 joint states, with their number.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(logits, key):
+        ...     return 3.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), mcgrad.Enumerate())
+        >>> float(mcgrad.grad(loss)(0.0, jax.random.key(0)))
+        0.75
+
+    References:
+        Mohamed et al. 2020, section 2; Schulman et al. 2015, section 3 (marginalization of a node).
+    """
+
+    def obstacle(self, site: Site) -> str | None:
+        if site.facts.support is None:
+            return (
+                "the law has no finite support that is known beforehand. Use `mcgrad.Score()` or `mcgrad.Pathwise()`."
+            )
+        return None
+
+    def represent(self, site: SiteHandle) -> WeightedPoints:
+        support = jnp.asarray(site.facts.support)  # [n, *event]
+        mixed = [site.plates[k] for k in site.mixed_axes]
+        entries = math.prod(mixed)
+        count = len(support) ** entries
+        if count > MAX_JOINT_POINTS:
+            raise ValueError(
+                f"`mcgrad.Enumerate` must go through at most {MAX_JOINT_POINTS} joint states, got {len(support)}^{entries} at "
+                f"{site.site.describe()}: a cost depends on {entries} of its entries together (`mcgrad.explain` shows "
+                "where they are mixed). Use `mcgrad.Score()` there."
+            )
+        # State s in base n: digit e is the value of entry e along the mixed axes.
+        digits = jnp.arange(count)[:, None] // len(support) ** jnp.arange(entries)[None, :] % len(support)
+        shape = [size if k in site.mixed_axes else 1 for k, size in enumerate(site.plates)]
+        points = support[digits.reshape(count, *shape)]  # [count, *shape, *event]
+        points = jnp.broadcast_to(points, (count, *site.plates, *support.shape[1:]))
+        return WeightedPoints(points, weights=jax.vmap(site.prob)(points))

@@ -1,0 +1,96 @@
+"""The score-function estimator."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mcgrad._types import static_field
+from mcgrad.program.estimator import Estimator, WeightedPoint, WeightedPoints
+from mcgrad.program.site import Site, SiteHandle
+
+
+@dataclasses.dataclass(frozen=True)
+class Score(Estimator):
+    r"""Score function (REINFORCE, likelihood ratio): needs only a log density and the values of the costs.
+
+    With `x_k ~ p_theta` and baseline `b_k` that does not depend on `x_k`, each cost `c` that the draw reaches becomes
+
+        1/K sum_k [w_k c(x_k) + (1 - w_k) b_k],    w_k = p_theta(x_k) / stop(p_theta(x_k))
+
+    whose first derivative is `(c - b) d log p`. Unbiased, for derivatives of every order; discrete and continuous laws
+    whose support does not move with their parameters; costs need not be differentiable in the draw. `num_samples`
+    evaluations of the rest of the program, averaged; draws of a batch are credited with their own costs only.
+
+    **A baseline is in the units of the cost**, before the sums, means and constant factors that turn costs into the
+    output: for `loss = mean(per_example)`, in those of `per_example`.
+
+    Args:
+        baseline: `"leave_one_out"`, the mean cost of the other samples (Kool et al. 2019); an array that broadcasts to
+            the draw's batch shape, computed by the program before the draw; `None`; or, the default `"auto"`,
+            leave-one-out where several samples are drawn and `None` elsewhere.
+        num_samples: replicates `K` of this draw and of all later ones.
+
+    Raises:
+        ValueError: where it is built, for a baseline or a number of samples that cannot be; where the program is
+            planned, for a law without log density or with a support that moves; for leave-one-out of one sample.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(logits, key):
+        ...     return 3.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), mcgrad.Score(num_samples=4))
+        >>> mcgrad.grad(loss)(0.0, jax.random.key(0)).shape
+        ()
+
+    References:
+        Williams 1992, theorem 1; Schulman et al. 2015, theorem 1 (credit); Foerster et al. 2018, eq. 5 (every order);
+        Kool et al. 2019, eq. 8 (leave-one-out).
+    """
+
+    baseline: Array | Literal["auto", "leave_one_out"] | None = "auto"
+    num_samples: int = static_field(default=1)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.baseline, str) and self.baseline not in ("auto", "leave_one_out"):
+            raise ValueError(
+                '`mcgrad.Score(baseline=...)` must be "auto", "leave_one_out", an array or None, got '
+                f"{self.baseline!r}. Pass one of these."
+            )
+        if not isinstance(self.num_samples, int) or self.num_samples < 1:
+            raise ValueError(f"`mcgrad.Score(num_samples=...)` must be a positive int, got {self.num_samples!r}.")
+
+    @property
+    def local(self) -> bool:  # type: ignore[override]
+        return self.num_samples == 1
+
+    def obstacle(self, site: Site) -> str | None:
+        facts = site.facts
+        if not facts.has_log_prob:
+            return "the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`, or use `mcgrad.Pathwise()`."
+        if facts.support_parameters:
+            moving = " and ".join(f"`{name}`" for name in facts.support_parameters)
+            return (
+                f"the support moves with {moving}, so the score misses what happens at its edge. Use "
+                "`mcgrad.Pathwise()`, or shift and scale a draw with constant bounds."
+            )
+        return None
+
+    def represent(self, site: SiteHandle) -> WeightedPoint | WeightedPoints:
+        several = self.num_samples > 1 or site.replicates is not None
+        baseline = self.baseline
+        if isinstance(baseline, str):
+            if baseline == "leave_one_out" and not several:
+                raise ValueError(
+                    '`mcgrad.Score(baseline="leave_one_out")` must have several samples, got 1 at '
+                    f"{site.site.describe()}. Use `mcgrad.Score(num_samples=K)`, or `num_samples=K` in the transform."
+                )
+            baseline = "leave_one_out" if several else None
+        if self.num_samples == 1:
+            x = site.draw()
+            return WeightedPoint(x, site.log_prob(x), baseline)
+        xs = jax.vmap(site.draw)(jnp.arange(self.num_samples))
+        return WeightedPoints(xs, log_weights=jax.vmap(site.log_prob)(xs), baseline=baseline)

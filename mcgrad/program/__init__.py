@@ -1,0 +1,1 @@
+"""Stochastic programs: seeing them, crediting their costs, running their estimators."""

@@ -1,0 +1,170 @@
+"""What an estimator is: a rule for one random choice, as data in one of three representations.
+
+Each is a reading of the signed measure `d_theta p` (design page, section 4):
+
+| representation    | identity              | derivatives            |
+|-------------------|-----------------------|------------------------|
+| `WeightedPoints`  | `dp = p * score`      | of every order         |
+| `SignedPoints`    | `dp = c (p+ - p-)`    | first; a second raises |
+| `Flow`            | `dp = -div(p v)`      | of every order         |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from mcgrad._types import PyTree
+
+if TYPE_CHECKING:
+    from mcgrad.program.dependence import Relation
+    from mcgrad.program.interpret import Rest, Result
+    from mcgrad.program.site import Site, SiteHandle
+
+Baseline: TypeAlias = "jax.Array | Literal['leave_one_out'] | None"
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """One value whose derivative is the velocity `v = dx/dtheta`."""
+
+    value: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedPoint:
+    """One point drawn with frozen parameters, and the log of its weight `p_theta(x) / stop(p_theta(x))`.
+
+    Attributes:
+        value: the point, of the site's shape.
+        log_weight: of shape `plates`; only its derivatives matter (the weight's value is 1).
+        baseline: subtracted from the costs that the point is credited with, without changing their expectation:
+            an array that broadcasts to `plates`, `"leave_one_out"` (the mean of the other samples of the transform), or `None`.
+    """
+
+    value: Any
+    log_weight: jax.Array
+    baseline: Baseline = None
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedPoints:
+    """Several points with weights: `sum_i w_i(theta) f(x_i)` is unbiased for every theta near the current one.
+
+    Attributes:
+        points: of shape `[n, *site shape]`.
+        weights: of shape `[n, *plates]`; a cost gets the product over the plate entries that it depends on.
+        log_weights: in place of `weights`: of shape `[n, *plates]`, for points that are replicates of one draw, each with
+            weight `1 / n` times `p_theta(x_i) / stop(p_theta(x_i))`; downstream sites then draw anew for each.
+        baseline: as in `WeightedPoint`; `"leave_one_out"` is the mean over the other points.
+    """
+
+    points: Any
+    weights: jax.Array | None = None
+    log_weights: jax.Array | None = None
+    baseline: Baseline = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SignedPoints:
+    """A point for the value, and perturbed points whose differences make the first derivative.
+
+    Attributes:
+        value: the point at which the rest of the program is run with its own derivatives.
+        points: perturbed points `[n, *site shape]`. Entries along plate axes that no cost mixes are perturbed together,
+            the others one at a time.
+        coefficients: `[n, *plates]`, zero in value, with the derivative that multiplies `f(x_j)`:
+            `c_j * (theta - stop(theta))` summed over the parameters.
+    """
+
+    value: Any
+    points: Any
+    coefficients: jax.Array
+
+
+Representation: TypeAlias = Flow | WeightedPoint | WeightedPoints | SignedPoints
+
+
+class Estimator(PyTree):
+    """Base of estimators: subclass as a frozen dataclass and write `represent` (or, for the general form, `estimate`).
+
+    Class attributes:
+        local: `represent` returns a `Flow` or a single `WeightedPoint`, so the rest of the program is not needed;
+            such an estimator also runs inside loops and branches.
+        flow: `represent` returns a `Flow`: costs need no weight for this site.
+    """
+
+    local: ClassVar[bool] = False
+    flow: ClassVar[bool] = False
+
+    def obstacle(self, site: Site) -> str | None:
+        """Why this estimator would be wrong at `site`, and the way out; `None` where it is right."""
+        return None
+
+    def resolve(self, site: Site, relations: Sequence[Relation | None] | None) -> Estimator:
+        """The estimator that stands for this one at `site`; `relations` to the costs are `None` while not yet known."""
+        return self
+
+    def represent(self, site: SiteHandle) -> Representation:
+        """The points of this estimator for one random choice."""
+        raise NotImplementedError(f"{type(self).__name__} must define `represent` or `estimate`.")
+
+    def estimate(self, site: SiteHandle, rest: Rest) -> Result:
+        """The costs of the rest of the program, right in value and derivatives in expectation."""
+        return rest.evaluate(site, self.represent(site))
+
+
+@jax.custom_jvp
+def unit_weight(log_weight: jax.Array) -> jax.Array:
+    """`exp(l - stop(l))`: one in value, with the derivatives of `exp(l)` relative to it (Foerster et al. 2018, eq. 5).
+
+    As a rule of its own it never forms `l - l`, which is NaN where `l` is infinite, and costs nothing where only the
+    value is wanted.
+    """
+    # A result that depends on the operand, if only in form: JAX's batching of a custom rule inside `cond` loses the mapped
+    # axis of one that does not.
+    one = jnp.ones_like(log_weight)
+    return jnp.where(log_weight > 0, one, one)
+
+
+@unit_weight.defjvp
+def _unit_weight_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (log_weight,), (tangent,) = primals, tangents
+    weight = unit_weight(log_weight)
+    return weight, weight * tangent
+
+
+@jax.custom_jvp
+def signed_term(coefficient: jax.Array, cost: jax.Array) -> jax.Array:
+    """`coefficient * stop(cost)` for a coefficient that is zero in value, with an error in place of a second derivative.
+
+    The cost is not stopped here but in the rule, so that a derivative in a parameter that only the cost depends on,
+    after one in the site's parameter, is seen and refused rather than silently zero.
+    """
+    return coefficient * cost
+
+
+@signed_term.defjvp
+def _signed_term_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    coefficient, cost = primals
+    # The guard is on what the tangent is multiplied with, not on the product: JAX drops custom rules of functions of
+    # a tangent when it linearizes, and would then differentiate straight through them.
+    return coefficient * cost, _undifferentiable(coefficient, cost) * tangents[0]
+
+
+@jax.custom_jvp
+def _undifferentiable(coefficient: jax.Array, cost: jax.Array) -> jax.Array:
+    return cost
+
+
+@_undifferentiable.defjvp
+def _undifferentiable_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    raise NotImplementedError(
+        "A second derivative through an estimator of signed points (measure-valued, coupled) would be wrong: its "
+        "points are right to first order only. Use `mcgrad.Score`, `mcgrad.Pathwise` or `mcgrad.Enumerate` at this "
+        "site, which are right to every order."
+    )

@@ -1,0 +1,126 @@
+"""What mcgrad found in a program, for people to read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from mcgrad.program.dependence import Window
+from mcgrad.program.plan import Fixed, Plan
+from mcgrad.program.site import Site
+from mcgrad.program.trace import Value
+
+
+@dataclasses.dataclass(frozen=True)
+class SiteReport:
+    """A draw: where it stands, its plate axes (time axes of loops first), and the estimator chosen for it."""
+
+    name: str
+    law: str
+    line: str
+    plates: tuple[int, ...]
+    estimator: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CreditReport:
+    """How a cost depends on one draw: for each plate axis what, and what mixed it.
+
+    `axes` has an entry for each plate axis: `"same"`, `"earlier"`, `"later"`, `"within -1..2"`, `"draws 0..3"` or
+    `"mixed"`; `causes` the operation and line that lost the axis, or `None`.
+    """
+
+    site: str
+    axes: tuple[str, ...]
+    causes: tuple[str | None, ...]
+    weighted: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class CostReport:
+    """A cost: its shape, the operation and line that made it, and the draws that it is credited to."""
+
+    shape: tuple[int, ...]
+    operation: str
+    line: str
+    credits: tuple[CreditReport, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What `mcgrad.explain` found: draws, costs, and who is credited for what."""
+
+    sites: tuple[SiteReport, ...]
+    costs: tuple[CostReport, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.sites)} draw{'s' * (len(self.sites) != 1)}"]
+        for site in self.sites:
+            lines.append(f"  {site.name}: {site.law}, plates {site.plates}, {site.estimator}, at {site.line}")
+        lines.append(f"{len(self.costs)} cost{'s' * (len(self.costs) != 1)}")
+        for i, cost in enumerate(self.costs):
+            lines.append(f"  cost {i}: shape {cost.shape}, from `{cost.operation}` at {cost.line}")
+            for credit in cost.credits:
+                role = "credited to" if credit.weighted else "differentiated through"
+                axes = ", ".join(f"axis {k} {text}" for k, text in enumerate(credit.axes)) or "one draw"
+                lines.append(f"    {role} {credit.site}: {axes}")
+                for k, cause in enumerate(credit.causes):
+                    if cause is not None:
+                        lines.append(f"      axis {k} mixed by {cause}")
+            if not cost.credits:
+                lines.append("    no draw reaches it")
+        return "\n".join(lines)
+
+
+def describe(plan: Plan) -> Explanation:
+    """The explanation of a plan."""
+    sites = list(plan.analysis.sites.values())
+    names = _names(sites)
+    producer = {v: e for e in plan.program.equations for v in e.outputs}
+    reports = tuple(SiteReport(names[s], s.facts.law, s.line, s.plates, _estimator(plan, s)) for s in sites)
+
+    def cost_report(value: Value) -> CostReport:
+        equation = producer.get(value)
+        credits = []
+        for site, relation in plan.analysis.of(value).items():
+            texts = tuple(describe_window(w, n, value) for w, n in zip(relation, site.plates, strict=True))
+            causes = tuple(
+                f"`{w.cause.name}` at {w.cause.line}" if text == "mixed" and w.cause is not None else None
+                for w, text in zip(relation, texts, strict=True)
+            )
+            credits.append(CreditReport(names[site], texts, causes, not plan.estimators[site].flow))
+        operation, line = (equation.name, equation.line) if equation is not None else ("input", "the call")
+        return CostReport(tuple(value.shape), operation, line, tuple(credits))
+
+    return Explanation(reports, tuple(map(cost_report, plan.split.costs)))
+
+
+def _estimator(plan: Plan, site: Site) -> str:
+    estimator = plan.estimators[site]
+    return "constant law, drawn as it is" if isinstance(estimator, Fixed) else type(estimator).__name__
+
+
+def _names(sites: list[Site]) -> dict[Site, str]:
+    """A name for each site, numbered where two would be alike."""
+    plain = [site.name for site in sites]
+    return {s: n if plain.count(n) == 1 else f"{n}#{plain[:i].count(n)}" for i, (s, n) in enumerate(zip(sites, plain))}
+
+
+def describe_window(window: Window, plate: int, value: Value) -> str:
+    """A window in words."""
+    low, high = window.low, window.high
+    if not isinstance(window.axis, int):
+        first, last = max(low, 0), min(high, plate - 1)
+        if first == 0 and last == plate - 1:
+            return "mixed" if plate > 1 else "same"
+        return "no draw" if last < first else f"draws {first:g}..{last:g}"
+    if low == high:
+        return "same" if low == 0 else f"same, shifted by {low:g}"
+    length = value.shape[window.axis]
+    if low <= 1 - length and high >= plate - 1:
+        return "mixed"
+    if math.isinf(low) or low <= 1 - length:
+        return "earlier" if high == 0 else f"earlier, up to {high:+g}"
+    if math.isinf(high) or high >= plate - 1:
+        return "later" if low == 0 else f"later, from {low:+g}"
+    return f"within {low:g}..{high:g}"

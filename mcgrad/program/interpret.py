@@ -1,0 +1,361 @@
+"""Running a program with its estimators: continuation passing over the flat list of equations.
+
+Deterministic operations run as they stand. At a site whose estimator is *local* (one weighted point, or a flow) the draw
+is made, its log weight is noted, and the run goes on; at any other the estimator gets the *rest* of the program as a
+function of the drawn value, and what it returns is the result. Weights are brought to the costs at the end of each
+stretch, all sites of the stretch in one exponent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mcgrad.program import control_flow
+from mcgrad.program.costs import bring
+from mcgrad.program.estimator import (
+    Baseline,
+    Estimator,
+    Flow,
+    Representation,
+    SignedPoints,
+    WeightedPoint,
+    WeightedPoints,
+    signed_term,
+    unit_weight,
+)
+from mcgrad.program.plan import Plan
+from mcgrad.program.site import Site, SiteHandle, fold_in
+from mcgrad.program.trace import Constant, Equation, Program, Value
+
+stop = jax.lax.stop_gradient
+
+Environment: TypeAlias = dict[Value, Any]
+
+Continuation: TypeAlias = "Callable[[Interpreter, Environment], Result]"
+"""What comes after a stretch of equations; it takes the run, since a rest may be run plainly, or as a replicate."""
+
+
+class Result(NamedTuple):
+    """The weighted costs of a program, and the auxiliary outputs of one plain run of it."""
+
+    costs: tuple[Array, ...]
+    aux: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """What a local estimator leaves behind: the log weight of its draws, of shape `site.plates`."""
+
+    site: Site
+    log_weight: Array
+    baseline: Baseline
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpreter:
+    """A run of a plan.
+
+    Attributes:
+        replicates: `(axis name, number)` of the transform's samples, if there are several.
+        folds: indices of the replicates that this run is in; they are folded into the keys of later sites.
+        plain: whether every site just draws, by flow or with a score weight, whatever its estimator.
+    """
+
+    plan: Plan
+    replicates: tuple[str, int] | None = None
+    folds: tuple[Any, ...] = ()
+    plain: bool = False
+
+    # ---------------------------------------------------------------- the whole program
+
+    def run(self) -> list[Any]:
+        """The program's outputs, aux included, with unbiased derivatives."""
+        plan = self.plan
+        env: Environment = {}
+        for equation in plan.prologue:
+            self._evaluate(equation, env)
+
+        def finish(_: Interpreter, env: Environment) -> Result:
+            return Result(tuple(_read(env, v) for v in plan.split.costs), tuple(_read(env, v) for v in plan.aux))
+
+        result = self._stretch(plan.body, 0, env, finish)
+        # Replay the linear suffix on the weighted costs.
+        env.update(zip(plan.split.costs, result.costs, strict=True))
+        for equation in plan.split.suffix:
+            self._evaluate(equation, env)
+        return [*(_read(env, v) for v in plan.outputs), *result.aux]
+
+    def _evaluate(self, equation: Equation, env: Environment) -> None:
+        outs = equation.evaluate(lambda v: _read(env, v))
+        env.update(zip(equation.outputs, outs, strict=True))
+
+    def _stretch(self, equations: Sequence[Equation], start: int, env: Environment, finish: Continuation) -> Result:
+        """Run equations from `start` on; `finish` makes the result from the environment after the last."""
+        env = dict(env)
+        weights: list[Weight] = []
+        for n in range(start, len(equations)):
+            equation = equations[n]
+            if equation not in self.plan.random:
+                self._evaluate(equation, env)
+            elif self._is_local(equation):
+                outs, found = self.step(equation, [_read(env, v) for v in equation.inputs])
+                weights += found
+                env.update(zip(equation.outputs, outs, strict=True))
+            else:
+
+                def resume(run: Interpreter, env: Environment, after: int = n + 1) -> Result:
+                    return run._stretch(equations, after, env, finish)
+
+                site = self.plan.analysis.sites.get(equation)
+                if site is None:
+                    result = control_flow.continue_into(self, equation, env, resume)
+                else:
+                    handle = self._handle(site, [_read(env, v) for v in equation.inputs])
+                    result = self._estimator(handle).estimate(handle, Rest(self, equation, env, resume))
+                return self._credit(result, weights)
+        return self._credit(finish(self, env), weights)
+
+    def inline(
+        self, body: Program, inputs: Sequence[Any], env: Environment, then: Callable[[Interpreter, list[Any]], Result]
+    ) -> Result:
+        """Run a body as part of the program, and go on with its outputs."""
+        inner = {**env, **dict(zip(body.inputs, inputs, strict=True))}
+
+        def finish(run: Interpreter, env: Environment) -> Result:
+            return then(run, [_read(env, v) for v in body.outputs])
+
+        return self._stretch(body.equations, 0, inner, finish)
+
+    # ---------------------------------------------------------------- local steps
+
+    def _is_local(self, equation: Equation) -> bool:
+        return self.plain or equation not in self.plan.nonlocal_equations
+
+    def step(self, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Weight]]:
+        """One equation with draws in it, all of them local: its results and the weights of the draws."""
+        site = self.plan.analysis.sites.get(equation)
+        if site is None:
+            return control_flow.run_local(self, equation, operands)
+        handle = self._handle(site, operands)
+        point = self._local_point(handle)
+        if isinstance(point, Flow):
+            return jax.tree.leaves(point.value), []
+        log_weight = jnp.broadcast_to(point.log_weight, site.own_plates)
+        return jax.tree.leaves(stop(point.value)), [Weight(site, log_weight, point.baseline)]
+
+    def _local_point(self, handle: SiteHandle) -> Flow | WeightedPoint:
+        estimator = self._estimator(handle)
+        if not self.plain or estimator.flow:
+            point = estimator.represent(handle)
+            assert isinstance(point, (Flow, WeightedPoint)), type(point)
+            return point
+        x = handle.draw()
+        has_density = handle.facts.has_log_prob
+        return WeightedPoint(x, handle.log_prob(x) if has_density else jnp.zeros(handle.plates))
+
+    def body(self, body: Program, inputs: Sequence[Any]) -> tuple[list[Any], list[Weight]]:
+        """A body of control flow, all of whose draws are local: its outputs and the weights of the draws."""
+        env: Environment = dict(zip(body.inputs, inputs, strict=True))
+        weights: list[Weight] = []
+        for equation in body.equations:
+            if equation in self.plan.random:
+                outs, found = self.step(equation, [_read(env, v) for v in equation.inputs])
+                weights += found
+                env.update(zip(equation.outputs, outs, strict=True))
+            else:
+                self._evaluate(equation, env)
+        return [_read(env, v) for v in body.outputs], weights
+
+    # ---------------------------------------------------------------- sites
+
+    def _handle(self, site: Site, operands: Sequence[Any]) -> SiteHandle:
+        n = len(site.parameters)
+        key = operands[n]
+        for index in self.folds:
+            key = fold_in(key, index)
+        depth = len(site.loops)
+        relations = tuple(
+            relation[depth:] if (relation := self.plan.analysis.of(cost).get(site)) is not None else None
+            for cost in self.plan.split.costs
+        )
+        return SiteHandle(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates)
+
+    def _estimator(self, handle: SiteHandle) -> Estimator:
+        estimator = self.plan.estimators[handle.site]
+        if handle.site.equation not in self.plan.named:
+            return estimator
+        return jax.tree.unflatten(handle.site.params["estimator_tree"], handle.estimator_arrays())
+
+    # ---------------------------------------------------------------- credit
+
+    def _credit(self, result: Result, weights: Sequence[Weight]) -> Result:
+        """Multiply each cost by the weights of the draws that it depends on."""
+        if not weights:
+            return result
+        costs = list(result.costs)
+        for j, (cost, value) in enumerate(zip(result.costs, self.plan.split.costs, strict=True)):
+            reached = self.plan.analysis.of(value)
+            all_sites: list[Array] = []
+            leave_one_out: list[Array] = []
+            for weight in weights:
+                if weight.site in reached:
+                    brought = bring(weight.log_weight, reached[weight.site], jnp.shape(cost)).astype(cost.dtype)
+                    all_sites.append(brought)
+                    if _is_leave_one_out(weight.baseline):
+                        leave_one_out.append(brought)
+            if all_sites:
+                own = unit_weight(_total(all_sites))
+                costs[j] = cost * own
+                if leave_one_out and self.replicates is not None:
+                    name, number = self.replicates
+                    others = stop((jax.lax.psum(cost, name) - cost) / (number - 1))
+                    partial = own if len(leave_one_out) == len(all_sites) else unit_weight(_total(leave_one_out))
+                    costs[j] += (1 - partial) * others
+        for weight in weights:
+            if weight.baseline is not None and not isinstance(weight.baseline, str):
+                self._subtract_baseline(costs, weight.site, unit_weight(weight.log_weight), weight.baseline)
+        return Result(tuple(costs), result.aux)
+
+    def _subtract_baseline(self, costs: list[Array], site: Site, weight: Array, baseline: Array) -> None:
+        """Add `(1 - w) b`, of value and expectation zero, once for each draw, to the cost that depends on most draws."""
+        j = self.plan.baseline_cost.get(site)
+        if j is None:
+            return
+        relation = self.plan.analysis.of(self.plan.split.costs[j])[site]
+        term = (1 - weight) * jnp.broadcast_to(baseline, weight.shape)
+        brought = bring(term, relation, jnp.shape(costs[j]), once=True).astype(costs[j].dtype)
+        entries = costs[j].size // max(brought.size, 1)  # a cost's further axes share the term
+        costs[j] = costs[j] + brought / max(entries, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rest:
+    """The rest of the program, as a function of the value of one site.
+
+    Calling it runs the remainder with later estimators applied; it may be called at several points and vmapped over.
+    """
+
+    _run: Interpreter
+    _equation: Equation
+    _env: Environment
+    _resume: Continuation
+
+    def _at(self, run: Interpreter, x: Any) -> Result:
+        drawn = dict(zip(self._equation.outputs, jax.tree.leaves(x), strict=True))
+        return self._resume(run, {**self._env, **drawn})
+
+    def __call__(self, x: Any, *, replicate: Any = None) -> Result:
+        """The remaining costs at `x`; with a `replicate` index, later sites draw anew for that replicate."""
+        run = self._run
+        if replicate is not None:
+            run = dataclasses.replace(run, folds=(*run.folds, replicate))
+        return self._at(run, x)
+
+    def simulate(self, x: Any) -> Result:
+        """The remaining costs at `x` of one plain run: later sites draw once, whatever their estimators."""
+        return self._at(dataclasses.replace(self._run, plain=True), x)
+
+    def evaluate(self, site: SiteHandle, representation: Representation) -> Result:
+        """The costs that a representation stands for."""
+        if isinstance(representation, Flow):
+            return self(representation.value)
+        if isinstance(representation, WeightedPoint):
+            weight = Weight(
+                site.site, jnp.broadcast_to(representation.log_weight, site.plates), representation.baseline
+            )
+            return self._run._credit(self(stop(representation.value)), [weight])
+        if isinstance(representation, SignedPoints):
+            return self._signed(site, representation)
+        if representation.log_weights is not None:
+            return self._replicates(site, representation)
+        return self._weighted(site, representation)
+
+    def _replicates(self, site: SiteHandle, points: WeightedPoints) -> Result:
+        """Average over independent replicates of one draw, each with its score weight."""
+        n = len(points.log_weights)
+        results = jax.vmap(lambda x, i: self(x, replicate=i))(stop(points.points), jnp.arange(n))
+        costs = []
+        for cost, relation in zip(results.costs, site.relations, strict=True):
+            if relation is not None:
+                shape = cost.shape[1:]
+                brought = jax.vmap(lambda w, r=relation, s=shape: bring(w, r, s))(points.log_weights)
+                weight = unit_weight(brought.astype(cost.dtype))
+                weighted = cost * weight
+                if _is_leave_one_out(points.baseline):
+                    weighted += (1 - weight) * stop((jnp.sum(cost, 0, keepdims=True) - cost) / (n - 1))
+                cost = weighted
+            costs.append(jnp.mean(cost, axis=0))
+        if points.baseline is not None and not isinstance(points.baseline, str):
+            mean_weight = jnp.mean(unit_weight(points.log_weights), axis=0)
+            self._run._subtract_baseline(costs, site.site, mean_weight, points.baseline)
+        return Result(tuple(costs), jax.tree.map(lambda a: a[0], results.aux))
+
+    def _weighted(self, site: SiteHandle, points: WeightedPoints) -> Result:
+        """Sum over weighted points."""
+        n = len(points.weights)
+        mixed = site.mixed_axes
+        # Along axes that some cost mixes the points are joint: the weight of a point is the product over those axes.
+        weights = jnp.prod(points.weights, axis=[1 + k for k in mixed])
+        results = jax.vmap(self)(points.points)
+        costs = []
+        for cost, relation in zip(results.costs, site.relations, strict=True):
+            if relation is None:
+                costs.append(cost[0])
+                continue
+            apart = tuple(window for k, window in enumerate(relation) if k not in mixed)
+            shape = cost.shape[1:]
+            weight = jax.vmap(lambda w, r=apart, s=shape: bring(w, r, s))(weights)
+            # Entries that depend on no draw (padding, shifts) are the same at every point.
+            covered = bring(jnp.ones(weights.shape[1:]), apart, shape) > 0
+            weight = jnp.where(covered, weight, 1 / n)
+            costs.append(jnp.sum(cost * weight.astype(cost.dtype), axis=0))
+        return Result(tuple(costs), self.simulate(site.draw()).aux if results.aux else ())
+
+    def _signed(self, site: SiteHandle, points: SignedPoints) -> Result:
+        """The rest at the value point, plus signed differences that are zero in value."""
+        result = self(points.value)
+        sizes = [site.plates[k] for k in site.mixed_axes]
+        masks = jnp.ones((1, *site.plates), bool)
+        for k, size in zip(site.mixed_axes, sizes, strict=True):  # one entry at a time along each mixed axis
+            shape = [1] * (2 + site.num_plates)
+            shape[0], shape[2 + k] = size, size
+            masks = (masks[None] & jnp.eye(size, dtype=bool).reshape(shape)).reshape(-1, *site.plates)
+
+        def one(mask: Array, point: Any, coefficient: Array) -> list[Array]:
+            def perturbed(leaf: Array, base: Array) -> Array:
+                return jnp.where(jnp.expand_dims(mask, tuple(range(mask.ndim, leaf.ndim))), leaf, base)
+
+            moved = self.simulate(jax.tree.map(perturbed, stop(point), stop(points.value)))
+            terms = []
+            for cost, relation in zip(moved.costs, site.relations, strict=True):
+                if relation is None:
+                    terms.append(jnp.zeros_like(cost))
+                else:
+                    brought = bring(jnp.where(mask, coefficient, 0), relation, cost.shape).astype(cost.dtype)
+                    terms.append(signed_term(jnp.broadcast_to(brought, cost.shape), cost))
+            return terms
+
+        each = jax.vmap(jax.vmap(one, (None, 0, 0)), (0, None, None))(masks, points.points, points.coefficients)
+        costs = [cost + jnp.sum(term, axis=(0, 1)) for cost, term in zip(result.costs, each, strict=True)]
+        return Result(tuple(costs), result.aux)
+
+
+def _read(env: Environment, value: Value) -> Any:
+    return value.value if isinstance(value, Constant) else env[value]
+
+
+def _is_leave_one_out(baseline: Baseline) -> bool:
+    return isinstance(baseline, str)
+
+
+def _total(log_weights: Sequence[Array]) -> Array:
+    total = log_weights[0]
+    for log_weight in log_weights[1:]:
+        total = total + log_weight
+    return total

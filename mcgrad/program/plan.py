@@ -1,0 +1,240 @@
+"""The plan of a program: which estimator at which site, which values are costs, what runs when.
+
+Everything that can be refused is refused here, before anything is computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from mcgrad import _compat
+from mcgrad.program import control_flow
+from mcgrad.program.costs import Split, number_of_draws, split_costs
+from mcgrad.program.dependence import Analysis, analyze
+from mcgrad.program.estimator import Estimator, Flow
+from mcgrad.program.site import Site, SiteHandle, sample_p
+from mcgrad.program.trace import Constant, Equation, Program, Value
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed(Estimator):
+    """A draw whose law no derivative can reach: drawn as it is."""
+
+    local = True
+    flow = True
+
+    def represent(self, site: SiteHandle) -> Flow:
+        return Flow(site.draw())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """How a program is run.
+
+    Attributes:
+        outputs: the differentiated outputs.
+        aux: the auxiliary outputs.
+        estimators: for each site; where the user gave one with arrays (`named`), its arrays are placeholders.
+        prologue: equations that no draw reaches, run once.
+        body: the other equations that costs and auxiliary outputs need.
+        random: all equations with draws in them, those of bodies included.
+        nonlocal_equations: those of them that need the rest of the program.
+        baseline_cost: for each site, the cost that depends on most of its draws.
+    """
+
+    program: Program
+    analysis: Analysis
+    split: Split
+    outputs: tuple[Value, ...]
+    aux: tuple[Value, ...]
+    estimators: dict[Site, Estimator]
+    named: frozenset[Equation]
+    prologue: tuple[Equation, ...]
+    body: tuple[Equation, ...]
+    random: frozenset[Equation]
+    nonlocal_equations: frozenset[Equation]
+    baseline_cost: dict[Site, int]
+
+
+def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
+    """Plan a program whose first `num_outputs` outputs are to be differentiated and whose others are auxiliary.
+
+    Args:
+        program: as traced.
+        num_outputs: how many of its outputs are costs or sums of costs.
+        default: the estimator of the sites that name none.
+    """
+    outputs, aux = program.outputs[:num_outputs], program.outputs[num_outputs:]
+    control_flow.check_supported(program)
+    analysis = analyze(program)
+    sites = list(analysis.sites.values())
+    constants = _constants(program)
+    estimators: dict[Site, Estimator] = {}
+    for site in sites:
+        chosen = site.estimator or default
+        if site.has_constant_law(constants) and site.estimator is None:
+            chosen = Fixed()
+        estimators[site] = chosen.resolve(site, None)
+    credited = {site for site in sites if not estimators[site].flow}
+    split = split_costs(program, outputs, analysis, credited)
+    for site in sites:
+        relations = [analysis.of(cost).get(site) for cost in split.costs]
+        estimators[site] = estimators[site].resolve(site, relations)
+        _check_site(site, estimators[site])
+    _check_keys(program, sites, estimators, analysis, split)
+    random = frozenset(
+        e for e in program.everything() if e in analysis.sites or any(map(control_flow.has_site, e.bodies))
+    )
+    needing_rest = {site.equation for site, estimator in estimators.items() if not estimator.local}
+    nonlocal_equations = frozenset(
+        e
+        for e in random
+        if e in needing_rest or any(inner in needing_rest for b in e.bodies for inner in b.everything())
+    )
+    for equation in nonlocal_equations - needing_rest:
+        inner = next(s for s in sites if s.equation in needing_rest and _contains(equation, s.equation))
+        control_flow.check_continuation(equation, type(estimators[inner]).__name__)
+    live = _live(program, [*split.costs, *aux, *_free(outputs, split)])
+    prologue = tuple(e for e in live if e not in random and not any(analysis.of(v) for v in e.outputs))
+    in_prologue = set(prologue)
+    return Plan(
+        program=program,
+        analysis=analysis,
+        split=split,
+        outputs=tuple(outputs),
+        aux=tuple(aux),
+        estimators=estimators,
+        named=frozenset(s.equation for s in sites if s.params["estimator_tree"].num_leaves),
+        prologue=prologue,
+        body=tuple(e for e in live if e not in in_prologue),
+        random=random,
+        nonlocal_equations=nonlocal_equations,
+        baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
+    )
+
+
+def _contains(equation: Equation, inner: Equation) -> bool:
+    return any(inner is e for body in equation.bodies for e in body.everything())
+
+
+def _baseline_cost(site: Site, analysis: Analysis, split: Split) -> int | None:
+    reached = [(j, cost) for j, cost in enumerate(split.costs) if site in analysis.of(cost)]
+    draws = {j: number_of_draws(analysis.of(cost)[site], site, cost) for j, cost in reached}
+    return max(draws, key=lambda j: draws[j]) if draws else None
+
+
+def _free(outputs: Sequence[Value], split: Split) -> list[Value]:
+    """What the suffix and the outputs read that the suffix does not make."""
+    made = {v for e in split.suffix for v in e.outputs} | set(split.costs)
+    return [v for v in (*outputs, *(v for e in split.suffix for v in e.inputs)) if v not in made]
+
+
+def _live(program: Program, wanted: Sequence[Value]) -> list[Equation]:
+    """The equations that the wanted values need, and those with effects, in order."""
+    needed, live = set(wanted), []
+    for equation in reversed(program.equations):
+        if equation.eqn.effects or any(v in needed for v in equation.outputs):
+            live.append(equation)
+            needed.update(equation.inputs)
+    return live[::-1]
+
+
+def _constants(program: Program) -> set[Value]:
+    """Values known before the program runs, through which no derivative can come."""
+
+    def known(value: Value, found: set[Value]) -> bool:
+        return value in found or (isinstance(value, Constant) and not isinstance(value.value, _compat.Tracer))
+
+    found: set[Value] = set()
+
+    def visit(program: Program) -> None:
+        for equation in program.equations:
+            if equation.eqn.primitive is not sample_p and all(known(v, found) for v in equation.inputs):
+                found.update(equation.outputs)
+            for body in equation.bodies:
+                visit(body)
+
+    visit(program)
+    for equation in program.everything():
+        found.update(v for v in equation.inputs if known(v, found))
+    return found
+
+
+def _check_site(site: Site, estimator: Estimator) -> None:
+    name = type(estimator).__name__
+    reason = estimator.obstacle(site)
+    if reason is not None:
+        raise ValueError(f"`mcgrad.{name}` would be wrong at {site.describe()}: {reason}")
+    if site.shares_noise and not estimator.flow:
+        raise ValueError(
+            f"`mcgrad.{name}` would be wrong at {site.describe()}: a `vmap` maps over the draw but not over its key, so "
+            "its entries share their noise. Split the key, `jax.random.split(key, n)`, and map over the keys too."
+        )
+
+
+def _check_keys(
+    program: Program, sites: Sequence[Site], estimators: dict[Site, Estimator], analysis: Analysis, split: Split
+) -> None:
+    """Refuse draws that share a key."""
+    origin = {
+        e.outputs[0]: e.inputs[0] for e in program.everything() if e.name == "random_clone" and len(e.inputs) == 1
+    }
+    owner: dict[Value, Site] = {}
+    cloned: dict[Value, list[Site]] = {}
+    for site in sites:
+        if site.key in owner:
+            raise ValueError(
+                f"{site.describe()} uses the same key as {owner[site.key].describe()}, so the two are not independent. "
+                "Split the key, or use `jax.random.clone(key)` for common random numbers on purpose."
+            )
+        owner[site.key] = site
+        root = site.key
+        while root in origin:
+            root = origin[root]
+        cloned.setdefault(root, []).append(site)
+        if site.loops and not estimators[site].flow and not _varies(site.key, site.loops[-1]):
+            raise ValueError(
+                f"{site.describe()} uses the same key in every step of the `scan` at {site.loops[-1].line}, so the draws "
+                "are not independent. Scan over `jax.random.split(key, num_steps)`."
+            )
+    for group in cloned.values():
+        weighted = [s for s in group if not estimators[s].flow]
+        for cost in split.costs:
+            shared = [s for s in weighted if s in analysis.of(cost)]
+            if len(shared) > 1:
+                raise ValueError(
+                    f"{shared[1].describe()} uses a clone of the key of {shared[0].describe()}, and one cost depends on "
+                    "both: their joint law is not the product of their laws, which `mcgrad.Score` and the like need. "
+                    "Use independent keys, or `mcgrad.Pathwise()`."
+                )
+
+
+def _varies(value: Value, loop: Equation) -> bool:
+    """Whether a value in the body of a scan can differ from step to step."""
+    body = loop.bodies[0]
+    varying = set(body.inputs[_compat.scan_split(loop.eqn)[0] :])
+
+    def visit(program: Program) -> None:
+        for equation in program.equations:
+            if any(v in varying for v in equation.inputs):
+                varying.update(equation.outputs)
+                for inner in equation.bodies:
+                    varying.update(inner.inputs)
+            for inner in equation.bodies:
+                visit(inner)
+
+    visit(body)
+    return value in varying
+
+
+def check_floating(program: Program, num_outputs: int) -> None:
+    """Refuse outputs that have no derivative."""
+    for value in program.outputs[:num_outputs]:
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(
+                f"The program of `mcgrad.expectation` must return floating-point costs, got {value.dtype} of shape "
+                f"{value.shape}. Return other values as auxiliary output with `has_aux=True`."
+            )

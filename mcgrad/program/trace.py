@@ -1,0 +1,120 @@
+"""Seeing a program: from a Python function to a flat list of equations over values.
+
+The jaxpr that JAX makes is copied into a small graph of our own in which `jit` is inlined, every value is an object
+with an identity (a jitted helper called twice gives two sets of values), and every other higher-order primitive keeps
+its bodies, so that the passes over a program recurse into them without knowing JAX's parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mcgrad import _compat
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Value:
+    """A value of the program."""
+
+    aval: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return getattr(self.aval, "shape", ())
+
+    @property
+    def dtype(self) -> Any:
+        return getattr(self.aval, "dtype", None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Constant(Value):
+    """A value that is known before the program runs: a literal, or something that the program closed over."""
+
+    value: Any
+    literal: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Equation:
+    """One operation: JAX's own equation, with its operands and results as values of the flat program."""
+
+    eqn: Any
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    bodies: tuple[Program, ...]
+    evaluator: Callable[..., list[Any]]
+
+    @property
+    def name(self) -> str:
+        return self.eqn.primitive.name
+
+    @property
+    def line(self) -> str:
+        return _compat.user_line(self.eqn)
+
+    def evaluate(self, read: Callable[[Value], Any]) -> list[Any]:
+        """The results, from the operands that `read` gives; derivative rules of the operation are kept."""
+        operands = zip(self.eqn.invars, self.inputs, strict=True)
+        return self.evaluator(*(read(value) for var, value in operands if not isinstance(var, _compat.Literal)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """A function as equations in order of evaluation."""
+
+    inputs: tuple[Value, ...]
+    equations: tuple[Equation, ...]
+    outputs: tuple[Value, ...]
+
+    def everything(self) -> Iterator[Equation]:
+        """All equations, those of the bodies included, outer ones first."""
+        for equation in self.equations:
+            yield equation
+            for body in equation.bodies:
+                yield from body.everything()
+
+
+def trace(fn: Callable[[], Any]) -> tuple[Program, Any]:
+    """The program of a function of no arguments, and the tree of its output.
+
+    What the function closes over, tracers of an enclosing `jit`, `vmap` or `grad` included, becomes constants.
+    """
+    closed, tree = _compat.trace(fn)
+    return from_jaxpr(closed), tree
+
+
+def from_jaxpr(jaxpr: Any) -> Program:
+    """A program from a (closed) jaxpr."""
+    opened, _ = _compat.open_jaxpr(jaxpr)
+    inputs = tuple(Value(var.aval) for var in opened.invars)
+    equations: list[Equation] = []
+    outputs = _copy(jaxpr, inputs, equations)
+    return Program(inputs, tuple(equations), outputs)
+
+
+def _copy(jaxpr: Any, inputs: tuple[Value, ...], equations: list[Equation]) -> tuple[Value, ...]:
+    """Append a jaxpr's equations with `inputs` for its arguments; inner `jit` is inlined. Returns its outputs."""
+    opened, consts = _compat.open_jaxpr(jaxpr)
+    values: dict[Any, Value] = dict(zip(opened.invars, inputs, strict=True))
+    for var, const in zip(opened.constvars, consts, strict=True):
+        values[var] = Constant(var.aval, const, literal=False)
+
+    def value_of(atom: Any) -> Value:
+        if isinstance(atom, _compat.Literal):
+            return Constant(atom.aval, atom.val, literal=True)
+        return values[atom]
+
+    for eqn in opened.eqns:
+        operands = tuple(map(value_of, eqn.invars))
+        subs = _compat.sub_jaxprs(eqn)
+        if eqn.primitive is _compat.jit_p:
+            results = _copy(subs[0], operands, equations)
+        else:
+            results = tuple(Value(var.aval) for var in eqn.outvars)
+            bodies = tuple(map(from_jaxpr, subs))
+            equations.append(Equation(eqn, operands, results, bodies, _compat.evaluator(eqn, opened)))
+        values.update(zip(eqn.outvars, results, strict=True))
+    return tuple(map(value_of, opened.outvars))

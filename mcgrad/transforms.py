@@ -1,0 +1,405 @@
+"""The transforms: a program in, an unbiased estimate of its expectation and of its derivatives out."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mcgrad.distributions.functions import distribution
+from mcgrad.estimators.auto import Auto
+from mcgrad.estimators.pathwise import Pathwise
+from mcgrad.estimators.score import Score
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.explain import Explanation, describe
+from mcgrad.program.interpret import Interpreter
+from mcgrad.program.plan import Plan, check_floating, make_plan
+from mcgrad.program.site import check_key, sample
+from mcgrad.program.trace import trace
+
+_SAMPLES = "mcgrad_samples"  # the axis that `num_samples` maps over
+
+
+def expectation(
+    fn: Callable[..., Any], *, estimator: Estimator | None = None, num_samples: int = 1, has_aux: bool = False
+) -> Callable[..., Any]:
+    """An unbiased estimate of a stochastic program's expectation, differentiable by JAX itself.
+
+    `expectation(fn)` has the signature of `fn`. Its value is an unbiased estimate of `E[fn]`, and its derivatives,
+    taken by `jax.grad`, `jax.jvp`, `jax.jacrev`, `jax.hessian`, ..., are unbiased estimates of those of `E[fn]`, to
+    the order that the estimators claim.
+
+    Args:
+        fn: a program: an ordinary JAX function that makes its random choices with `mcgrad.sample`. Its argument named
+            `key`, positional or keyword, is the randomness. It returns floating-point costs, a pytree of arrays.
+        estimator: for the draws that name none; by default `mcgrad.Auto()`.
+        num_samples: runs of the program, on as many keys split from the one given, that are averaged. Score
+            estimators then take the mean of the other runs as baseline (leave-one-out).
+        has_aux: `fn` returns `(costs, aux)`; `aux` is returned as it is, of one plain run of the program, with a
+            leading axis of `num_samples` where there are several.
+
+    Returns:
+        A function of the arguments of `fn`.
+
+    Raises:
+        TypeError: for an old-style key, or a program that returns something else than floating-point arrays.
+        ValueError: where an estimator would be wrong at a draw; with the line of the draw.
+        NotImplementedError: where a draw is inside something that cannot be transformed; with its line.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(loc, key):
+        ...     return mcgrad.sample(key, mcgrad.Normal(loc, 1.0)) ** 2
+        >>> float(jax.hessian(mcgrad.expectation(loss))(0.5, jax.random.key(0)))
+        2.0
+
+    References:
+        Schulman et al. 2015, theorem 1; Foerster et al. 2018, eq. 5; Lew et al. 2023, section 4.
+    """
+    _check_options(estimator, num_samples)
+
+    @functools.wraps(fn)
+    def surrogate(*args: Any, **kwargs: Any) -> Any:
+        key_at = _find_key(fn, args, kwargs)
+        if num_samples == 1:
+            if key_at is not None:
+                check_key(key_at.get(args, kwargs), "expectation")
+            return _run(fn, args, kwargs, estimator, has_aux, None)
+        if key_at is None:
+            raise ValueError(
+                f"`mcgrad.expectation(num_samples={num_samples})` must find the argument named `key` of the program, to "
+                f"split it, and `{_name(fn)}` has none. Name its key argument `key`."
+            )
+        key = key_at.get(args, kwargs)
+        check_key(key, "expectation")
+
+        def one(key: jax.Array) -> Any:
+            return _run(fn, *key_at.put(args, kwargs, key), estimator, has_aux, (_SAMPLES, num_samples))
+
+        results = jax.vmap(one, axis_name=_SAMPLES)(jax.random.split(key, num_samples))
+        if has_aux:
+            value, aux = results
+            return _mean(value), aux
+        return _mean(results)
+
+    return surrogate
+
+
+def _mean(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0), tree)
+
+
+def _run(
+    fn: Callable[..., Any], args: Any, kwargs: Any, estimator: Estimator | None, has_aux: bool, replicates: Any
+) -> Any:
+    plan, tree = plan_of(fn, args, kwargs, estimator, has_aux)
+    outs = Interpreter(plan, replicates).run()
+    return jax.tree.unflatten(tree, outs)
+
+
+def plan_of(
+    fn: Callable[..., Any], args: Any, kwargs: Any, estimator: Estimator | None, has_aux: bool
+) -> tuple[Plan, Any]:
+    """The plan of a program on given arguments, and the tree of its output."""
+    split: list[int] = []
+
+    def program() -> Any:
+        out = fn(*args, **kwargs)
+        if has_aux:
+            if not (isinstance(out, tuple) and len(out) == 2):
+                raise TypeError(
+                    f"With `has_aux=True` the program must return a pair `(costs, aux)`, got {type(out).__name__}."
+                )
+            split.append(len(jax.tree.leaves(out[0])))
+        else:
+            split.append(len(jax.tree.leaves(out)))
+        return out
+
+    traced, tree = trace(program)
+    check_floating(traced, split[-1])
+    return make_plan(traced, split[-1], estimator if estimator is not None else Auto()), tree
+
+
+def grad(
+    fn: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    estimator: Estimator | None = None,
+    num_samples: int = 1,
+    has_aux: bool = False,
+) -> Callable[..., Any]:
+    """An unbiased estimate of the gradient of a program's expectation: `jax.grad(mcgrad.expectation(fn))`.
+
+    Args:
+        fn: a program that returns a scalar; see `mcgrad.expectation`.
+        argnums: which arguments to differentiate in, as in `jax.grad`.
+        estimator: see `mcgrad.expectation`.
+        num_samples: see `mcgrad.expectation`.
+        has_aux: as in `jax.grad`.
+
+    Returns:
+        A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.
+
+    Raises:
+        TypeError: for a program that does not return a scalar; and see `mcgrad.expectation`.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(logits, key):
+        ...     return (mcgrad.sample(key, mcgrad.Bernoulli(logits=logits)) - 0.4) ** 2
+        >>> float(mcgrad.grad(loss)(0.0, jax.random.key(0)))  # doctest: +ELLIPSIS
+        0.05...
+    """
+    surrogate = _scalar(expectation(fn, estimator=estimator, num_samples=num_samples, has_aux=has_aux), fn, has_aux)
+    return jax.grad(surrogate, argnums, has_aux=has_aux)
+
+
+def value_and_grad(
+    fn: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    estimator: Estimator | None = None,
+    num_samples: int = 1,
+    has_aux: bool = False,
+) -> Callable[..., Any]:
+    """Unbiased estimates of a program's expectation and its gradient: `jax.value_and_grad(mcgrad.expectation(fn))`.
+
+    Args, Returns and Raises are those of `mcgrad.grad`, with `(value, gradient)` or `((value, aux), gradient)` returned.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(loc, key):
+        ...     return 2.0 * mcgrad.sample(key, mcgrad.Normal(loc, 1.0))
+        >>> value, gradient = mcgrad.value_and_grad(loss)(0.0, jax.random.key(0))
+        >>> float(gradient)
+        2.0
+    """
+    surrogate = _scalar(expectation(fn, estimator=estimator, num_samples=num_samples, has_aux=has_aux), fn, has_aux)
+    return jax.value_and_grad(surrogate, argnums, has_aux=has_aux)
+
+
+def score_grad(
+    fn: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    sampler: Callable[..., Any] | None = None,
+    log_prob: Callable[..., Any] | None = None,
+    num_samples: int = 1,
+    has_aux: bool = False,
+) -> Callable[..., Any]:
+    """The gradient by the score function, of a program or of a plain cost.
+
+    Two spellings. `score_grad(program)` is `mcgrad.grad(program, estimator=mcgrad.Score())`. And
+
+        score_grad(cost, sampler=draw, log_prob=log_density)
+
+    wraps plain functions, with no draw in them, into a function of `(params, key)` that estimates
+    `grad_params E_{x ~ draw(key, params)}[cost(params, x)]`. Unbiased; see `mcgrad.Score`.
+
+    Args:
+        fn: a program, or `cost(params, x)`.
+        argnums: see `mcgrad.grad`; only for a program.
+        sampler: `draw(key, params)`, any pytree of arrays.
+        log_prob: `log_density(x, params)`: of the shape of the draw without the axes of one event; a scalar makes the
+            whole draw one event.
+        num_samples: see `mcgrad.expectation`.
+        has_aux: see `mcgrad.grad`.
+
+    Raises:
+        ValueError: if only one of `sampler` and `log_prob` is given; and see `mcgrad.grad`.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> draw = lambda key, rate: jax.random.poisson(key, rate)
+        >>> density = lambda x, rate: jax.scipy.stats.poisson.logpmf(x, rate)
+        >>> gradient = mcgrad.score_grad(lambda rate, x: x * 1.0, sampler=draw, log_prob=density, num_samples=8)
+        >>> gradient(3.0, jax.random.key(0)).shape
+        ()
+    """
+    if sampler is not None or log_prob is not None:
+        if sampler is None or log_prob is None:
+            missing = "sampler" if sampler is None else "log_prob"
+            raise ValueError(
+                f"`mcgrad.score_grad(sampler=..., log_prob=...)` must get both or neither, got no `{missing}`. A draw "
+                "and its log density make a score."
+            )
+        fn = _plain(fn, argnums, distribution(sampler=sampler, log_prob=log_prob, event_ndim=None), "score_grad")
+    return grad(fn, argnums, estimator=Score(), num_samples=num_samples, has_aux=has_aux)
+
+
+def pathwise_grad(
+    fn: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    sampler: Callable[..., Any] | None = None,
+    icdf: Callable[..., Any] | None = None,
+    cdf: Callable[..., Any] | None = None,
+    num_samples: int = 1,
+    has_aux: bool = False,
+) -> Callable[..., Any]:
+    """The pathwise (reparameterization) gradient, of a program or of a plain cost.
+
+    Two spellings. `pathwise_grad(program)` is `mcgrad.grad(program, estimator=mcgrad.Pathwise())`. And
+
+        pathwise_grad(cost, sampler=draw)            # draw(key, params) differentiable in params
+        pathwise_grad(cost, icdf=quantile)           # quantile(u, params), entry by entry
+        pathwise_grad(cost, sampler=draw, cdf=cdf)   # cdf(x, params): implicit reparameterization
+
+    wraps plain functions into a function of `(params, key)` that estimates
+    `grad_params E_{x ~ draw(key, params)}[cost(params, x)]`. Unbiased; see `mcgrad.Pathwise`.
+
+    Args:
+        fn: a program, or `cost(params, x)`.
+        argnums: see `mcgrad.grad`; only for a program.
+        sampler: `draw(key, params)`.
+        icdf: `icdf(u, params)`.
+        cdf: `cdf(x, params)`.
+        num_samples: see `mcgrad.expectation`.
+        has_aux: see `mcgrad.grad`.
+
+    Raises:
+        ValueError: for a `cdf` without `sampler`; for a sampler that has no derivative; and see `mcgrad.grad`.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> draw = lambda key, loc: loc + jax.random.normal(key)
+        >>> float(mcgrad.pathwise_grad(lambda loc, x: 3.0 * x, sampler=draw)(0.0, jax.random.key(0)))
+        3.0
+    """
+    if sampler is not None or icdf is not None or cdf is not None:
+        if sampler is None and icdf is None:
+            raise ValueError(
+                "`mcgrad.pathwise_grad(cdf=...)` must also get a `sampler`, got none. A cdf alone does not draw: pass "
+                "`sampler=`, or `icdf=` in its place."
+            )
+        fn = _plain(fn, argnums, distribution(sampler=sampler, icdf=icdf, cdf=cdf, event_ndim=None), "pathwise_grad")
+    return grad(fn, argnums, estimator=Pathwise(), num_samples=num_samples, has_aux=has_aux)
+
+
+def explain(
+    fn: Callable[..., Any], *, estimator: Estimator | None = None, has_aux: bool = False
+) -> Callable[..., Explanation]:
+    """What mcgrad finds in a program: draws, costs, who is credited for what, and what mixed an axis.
+
+    Args:
+        fn: a program; see `mcgrad.expectation`.
+        estimator: for the draws that name none; by default `mcgrad.Auto()`.
+        has_aux: as in `mcgrad.expectation`.
+
+    Returns:
+        A function of the arguments of `fn` that runs nothing and returns an `Explanation`, to print or to look into.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(logits, key):
+        ...     return (1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), name="b") - 0.4).sum()
+        >>> report = mcgrad.explain(loss)(jax.numpy.zeros(3), jax.random.key(0))
+        >>> report.costs[0].credits[0].axes
+        ('same',)
+    """
+
+    @functools.wraps(fn)
+    def explained(*args: Any, **kwargs: Any) -> Explanation:
+        key_at = _find_key(fn, args, kwargs)
+        if key_at is not None:
+            check_key(key_at.get(args, kwargs), "explain")
+        found: list[Explanation] = []
+
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        # Traced arguments, so that no parameter looks like a known constant.
+        traced = [i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, float))]
+
+        def of_arrays(*values: Any) -> int:
+            full = list(leaves)
+            for i, value in zip(traced, values, strict=True):
+                full[i] = value
+            args, kwargs = jax.tree.unflatten(tree, full)
+            found.append(describe(plan_of(fn, args, kwargs, estimator, has_aux)[0]))
+            return 0
+
+        jax.eval_shape(of_arrays, *(leaves[i] for i in traced))
+        return found[0]
+
+    return explained
+
+
+def _plain(cost: Callable[..., Any], argnums: Any, law: Any, where: str) -> Callable[..., Any]:
+    """The program of a plain cost of `(params, x)`."""
+    if argnums != 0:
+        raise ValueError(
+            f"`mcgrad.{where}(argnums=...)` must be left at 0 with plain functions, whose only parameters are `params`, "
+            f"got {argnums}. Put all parameters into one pytree."
+        )
+
+    @functools.wraps(cost)
+    def program(params: Any, key: jax.Array) -> Any:
+        return cost(params, sample(key, law(params)))
+
+    program.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("params", "key")]
+    )
+    return program
+
+
+def _scalar(surrogate: Callable[..., Any], fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
+    @functools.wraps(fn)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        out = surrogate(*args, **kwargs)
+        value = out[0] if has_aux else out
+        if jnp.shape(value) != () if not isinstance(value, (tuple, list, dict)) else True:
+            got = "a pytree" if isinstance(value, (tuple, list, dict)) else f"an array of shape {jnp.shape(value)}"
+            raise TypeError(
+                f"A gradient needs a program that returns a scalar, got {got} from `{_name(fn)}`. Take a mean or a sum, or "
+                "use `jax.jacrev(mcgrad.expectation(program))`."
+            )
+        return out
+
+    return checked
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    return getattr(fn, "__name__", type(fn).__name__)
+
+
+def _check_options(estimator: Any, num_samples: Any) -> None:
+    if estimator is not None and not isinstance(estimator, Estimator):
+        raise TypeError(
+            f"`mcgrad.expectation(estimator=...)` must be an estimator such as `mcgrad.Score()`, got {estimator!r}."
+        )
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+        raise ValueError(
+            f"`mcgrad.expectation(num_samples=...)` must be a positive int, got {num_samples!r}. Pass 1 or more."
+        )
+
+
+class _Argument:
+    """Where the key stands among the arguments of one call."""
+
+    def __init__(self, position: int | None):
+        self.position = position
+
+    def get(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        return kwargs["key"] if self.position is None else args[self.position]
+
+    def put(self, args: Sequence[Any], kwargs: dict[str, Any], key: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self.position is None:
+            return tuple(args), {**kwargs, "key": key}
+        return (*args[: self.position], key, *args[self.position + 1 :]), kwargs
+
+
+def _find_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> _Argument | None:
+    """The argument named `key`; for a function that hides its names, the only positional argument that is a typed key."""
+    if "key" in kwargs:
+        return _Argument(None)
+    try:
+        names = list(inspect.signature(fn).parameters)
+    except (TypeError, ValueError):
+        names = []
+    if "key" in names and names.index("key") < len(args):
+        return _Argument(names.index("key"))
+    typed = [i for i, a in enumerate(args) if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key)]
+    return _Argument(typed[0]) if len(typed) == 1 else None

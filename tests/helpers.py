@@ -1,0 +1,257 @@
+"""Statistical checks of gradient estimates, and the table of estimators with what each claims.
+
+The table of programs, with their exact values, is in `programs`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from programs import LOOP_PROGRAMS, PROGRAMS, Program
+
+import mcgrad
+
+STANDARD_ERRORS = 5.0
+RESOLUTION = 0.1  # 5 standard errors must be below this fraction of the norm of what is estimated
+
+# What summation in another order may move a number by, in units of the machine epsilon times the norm; it decides only
+# where the estimator has no variance.
+_ROUNDING = 1e3
+
+
+# Nearly all of these tests' time is compiling programs that then run for milliseconds.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def _moments(draws: Any, exact: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Mean, standard error and exact value of all coordinates of a pytree, and an allowance for rounding."""
+    draw_leaves, draw_tree = jax.tree.flatten(draws)
+    exact_leaves, exact_tree = jax.tree.flatten(exact)
+    assert draw_tree == exact_tree, f"draws have the structure {draw_tree}, the exact value {exact_tree}"
+    for drawn, leaf in zip(draw_leaves, exact_leaves, strict=True):
+        assert np.shape(drawn)[1:] == np.shape(leaf), f"draws of shape {np.shape(drawn)} for {np.shape(leaf)}"
+    num = len(draw_leaves[0])
+    rows = np.concatenate([np.asarray(leaf).reshape(num, -1) for leaf in draw_leaves], axis=1)
+    target = np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in exact_leaves])
+    rounding = _ROUNDING * float(np.finfo(rows.dtype).eps) * max(float(np.linalg.norm(target)), 1e-3)
+    rows = rows.astype(np.float64)
+    return rows.mean(0), rows.std(0, ddof=1) / np.sqrt(num), target, rounding
+
+
+def imprecision(draws: Any, exact: Any) -> float:
+    """The largest standard error, times 5, as a fraction of the norm of the exact value."""
+    _, error, target, rounding = _moments(draws, exact)
+    worst = STANDARD_ERRORS * float(error.max())
+    if not worst > rounding:  # also where a draw is not a number, which no more draws will mend
+        return 0.0
+    return worst / max(float(np.linalg.norm(target)), 1e-300)
+
+
+def assert_unbiased(draws: Any, exact: Any) -> None:
+    """Checks that independent draws have the exact mean, and that there are enough of them to tell.
+
+    In each coordinate the mean must be within 5 standard errors of the exact value, and 5 standard errors must be below
+    10 % of the norm of the exact value. Where an estimator has no variance, the mean must be exact up to rounding.
+
+    Args:
+        draws: a pytree of arrays `[num_draws, ...]`.
+        exact: the same pytree of arrays `[...]`.
+    """
+    mean, error, target, rounding = _moments(draws, exact)
+    assert np.isfinite(mean).all() and np.isfinite(error).all(), f"draws are not finite: mean {mean}"
+    resolution = RESOLUTION * float(np.linalg.norm(target))
+    assert STANDARD_ERRORS * error.max() < resolution or error.max() <= rounding, (
+        f"too few draws to tell: 5 standard errors are {STANDARD_ERRORS * error.max():.3g}, over {resolution:.3g}"
+    )
+    off = np.abs(mean - target) - rounding
+    worst = int(np.argmax(off / np.maximum(error, 1e-300)))
+    assert (off < STANDARD_ERRORS * error + rounding).all(), (
+        f"biased: coordinate {worst} is {mean[worst]:.6g} +- {error[worst]:.2g}, should be {target[worst]:.6g}"
+    )
+
+
+def derivatives(fn: Callable[[Any], jax.Array], params: Any, order: int, mode: str = "reverse") -> dict[str, jax.Array]:
+    """Value, gradient and, for `order=2`, Hessian of a function of one pytree, each as a vector; in one evaluation."""
+    jacobian = jax.jacrev if mode == "reverse" else jax.jacfwd
+
+    def first(params):
+        def doubled(params):
+            value = fn(params)
+            return value, value
+
+        gradient, value = jacobian(doubled, has_aux=True)(params)
+        return gradient, {"value": value, "gradient": gradient}
+
+    if order == 1:
+        results = first(params)[1]
+    else:
+        hessian, results = jax.jacfwd(first, has_aux=True)(params)
+        results = {**results, "hessian": hessian}
+    return {name: _ravel(result) for name, result in results.items()}
+
+
+def _ravel(tree: Any) -> jax.Array:
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+@functools.cache
+def exact_derivatives(program: Program) -> dict[str, np.ndarray]:
+    """Exact value, gradient and Hessian of a program's expectation."""
+    compiled = quick_jit(lambda params: derivatives(program.exact, params, 2))
+    return jax.tree.map(np.asarray, compiled(program.typed_params(jnp.float64)))
+
+
+def gradient_draws(
+    estimate: Callable[[jax.Array], Any], exact: Any, key: jax.Array, *, most: int = 2**22, batch: int = 1024
+) -> Any:
+    """Draws of an estimator, as many as it takes to resolve each entry of `exact`, in means of 64.
+
+    The estimator is compiled once and runs under `vmap`, a `batch` at a time.
+
+    Args:
+        estimate: a function of a key that returns a dictionary of arrays.
+        exact: the same dictionary, of exact values; only their norms are used.
+        key: split for the draws.
+        most: the number of draws at which to give up.
+        batch: how many run at once.
+    """
+    group, num_batches = 64, 8
+
+    @quick_jit
+    def run(key):
+        keys = jax.random.split(key, (num_batches, batch))
+        draws = jax.lax.map(jax.vmap(estimate), keys)
+        return jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[2:]).mean(1), draws)
+
+    per_run = num_batches * batch
+    draws = [jax.tree.map(np.asarray, run(jax.random.fold_in(key, i))) for i in range(2)]
+    needed = 2 * per_run
+    while True:
+        together = {name: np.concatenate([draw[name] for draw in draws]) for name in exact}
+        ratio = max(imprecision(together[name], exact[name]) for name in exact) / RESOLUTION
+        if ratio < 0.95 or needed >= most:
+            return together
+        needed = int(min(most, 1.1 * len(draws) * per_run * max(ratio, 1.05) ** 2))
+        while len(draws) * per_run < needed:
+            draws.append(jax.tree.map(np.asarray, run(jax.random.fold_in(key, len(draws)))))
+
+
+@dataclasses.dataclass(frozen=True)
+class EstimatorRow:
+    """An estimator as users spell it, and what it claims.
+
+    Attributes:
+        make: builds it from a program and its parameters (an estimator's arrays may be computed from these).
+        kind: the programs it runs on, a word of `Program.kinds`.
+        num_samples: what the transform is given.
+        order: derivatives that it claims.
+        removes_offset: whether a constant added to the cost leaves its variance as it is.
+    """
+
+    name: str
+    make: Callable[[Program, Any], Any]
+    kind: str
+    num_samples: int = 1
+    order: int = 2
+    removes_offset: bool = False
+
+    def claims(self, program: Program) -> bool:
+        return self.kind in program.kinds and (self.removes_offset or not program.offset)
+
+    def order_on(self, program: Program) -> int:
+        follows_paths = self.kind in ("pathwise", "auto") and "enumerate" not in program.kinds
+        return min(self.order, program.order, program.pathwise_order if follows_paths else 2)
+
+    def expectation(self, program: Program, params: Any, key: jax.Array) -> Any:
+        """The transformed program on its arguments: the value, or `(value, aux)`."""
+        transformed = mcgrad.expectation(
+            program.fn,
+            estimator=self.make(program, params),
+            num_samples=self.num_samples,
+            has_aux=program.has_aux,
+        )
+        return program.call(transformed, params, key)
+
+    def value(self, program: Program, params: Any, key: jax.Array) -> jax.Array:
+        value = self.expectation(program, params, key)
+        return value[0] if program.has_aux else value
+
+    def estimate(self, program: Program, params: Any, key: jax.Array) -> dict[str, jax.Array]:
+        """Value, gradient and, where claimed, Hessian on one key."""
+        order = self.order_on(program)
+        return derivatives(lambda params: self.value(program, params, key), params, order, program.mode)
+
+
+def _fixed(estimator: Callable[[], Any]) -> Callable[[Program, Any], Any]:
+    return lambda program, params: estimator()
+
+
+_ROWS = (
+    EstimatorRow("score", _fixed(lambda: mcgrad.Score()), "score"),
+    EstimatorRow("score, no baseline", _fixed(lambda: mcgrad.Score(baseline=None)), "score"),
+    EstimatorRow(
+        "score, array as baseline",
+        lambda program, params: mcgrad.Score(baseline=program.baseline(params)),
+        "score",
+        removes_offset=True,
+    ),
+    EstimatorRow("score, 2 points", _fixed(lambda: mcgrad.Score(num_samples=2)), "score", removes_offset=True),
+    EstimatorRow(
+        "score, 5 points, leave-one-out",
+        _fixed(lambda: mcgrad.Score(num_samples=5, baseline="leave_one_out")),
+        "score",
+        removes_offset=True,
+    ),
+    EstimatorRow(
+        "score, 2 points, array as baseline",
+        lambda program, params: mcgrad.Score(num_samples=2, baseline=program.baseline(params)),
+        "score",
+        removes_offset=True,
+    ),
+    EstimatorRow("score, 2 samples", _fixed(lambda: mcgrad.Score()), "score", num_samples=2, removes_offset=True),
+    EstimatorRow(
+        "score, 5 samples, leave-one-out",
+        _fixed(lambda: mcgrad.Score(baseline="leave_one_out")),
+        "score",
+        num_samples=5,
+        removes_offset=True,
+    ),
+    EstimatorRow(
+        "score, 2 samples of 2 points",
+        _fixed(lambda: mcgrad.Score(num_samples=2)),
+        "score",
+        num_samples=2,
+        removes_offset=True,
+    ),
+    EstimatorRow("pathwise", _fixed(lambda: mcgrad.Pathwise()), "pathwise", removes_offset=True),
+    EstimatorRow(
+        "pathwise, 2 samples", _fixed(lambda: mcgrad.Pathwise()), "pathwise", num_samples=2, removes_offset=True
+    ),
+    EstimatorRow("enumerate", _fixed(lambda: mcgrad.Enumerate()), "enumerate", removes_offset=True),
+    EstimatorRow(
+        "enumerate, 2 samples", _fixed(lambda: mcgrad.Enumerate()), "enumerate", num_samples=2, removes_offset=True
+    ),
+    EstimatorRow("auto", _fixed(lambda: mcgrad.Auto()), "auto", removes_offset=True),
+    EstimatorRow("auto, 5 samples", _fixed(lambda: mcgrad.Auto()), "auto", num_samples=5, removes_offset=True),
+)
+ESTIMATORS = {row.name: row for row in _ROWS}
+
+__all__ = [
+    "ESTIMATORS",
+    "LOOP_PROGRAMS",
+    "PROGRAMS",
+    "EstimatorRow",
+    "Program",
+    "assert_unbiased",
+    "derivatives",
+    "exact_derivatives",
+    "gradient_draws",
+    "imprecision",
+    "quick_jit",
+]

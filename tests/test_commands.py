@@ -1,0 +1,89 @@
+"""The command line: what it prints, and its exit statuses."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mcgrad.__main__ import main
+
+PROGRAM = """
+import jax, jax.numpy as jnp, mcgrad
+
+def loss(logits, key):
+    return jnp.mean(jnp.sum(mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), name="bits") ** 2.0, axis=-1))
+
+def example_args():
+    return jnp.zeros((4, 3)), jax.random.key(0)
+"""
+
+
+def run_without_test_settings(*arguments):
+    """As a user runs it: a process of its own, JAX as it comes."""
+    command = [sys.executable, "-m", "mcgrad", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"}, check=False)
+
+
+def test_demo_trains_and_writes_its_picture(tmp_path):
+    done = run_without_test_settings("demo", "--steps", 20, "--num-samples", 2, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    picture = tmp_path / "autoencoders.png"
+    assert str(picture) in done.stdout and picture.stat().st_size > 10_000
+    for word in ("held-out ELBO", "gradient variance", "leave-one-out of 2", "Gaussian, pathwise"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", "0"], "at least 1"),
+        (["--steps", "many"], "whole number"),
+        (["--seed", "-1"], "at least 0"),
+        (["--num-samples", "1"], "at least 2"),
+        (["--output", __file__], "must be a folder"),
+    ],
+)
+def test_bad_values_are_errors_with_status_2(options, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", *options])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_extras_are_named(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["demo", "--steps", "1"]) == 2
+    assert 'pip install "mcgrad[demo]"' in capsys.readouterr().err
+
+
+def test_explain_prints_draws_and_credit(tmp_path, capsys):
+    path = tmp_path / "model.py"
+    path.write_text(PROGRAM)
+    assert main(["explain", f"{path}:loss"]) == 0
+    printed = capsys.readouterr().out
+    assert "bits: Bernoulli, plates (4, 3), Enumerate" in printed
+    assert "axis 0 same, axis 1 same" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "message"),
+    [
+        (PROGRAM, "{path}", "FILE.py:FUNCTION"),
+        (PROGRAM, "{path}x:loss", "no file"),
+        (PROGRAM, "{path}:nothing", "no function `nothing`"),
+        ("def loss(key): return 1.0", "{path}:loss", "example_args()"),
+    ],
+)
+def test_explain_says_what_is_missing(text, target, message, tmp_path, capsys):
+    path = tmp_path / "model.py"
+    path.write_text(text)
+    assert main(["explain", target.format(path=path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("mcgrad 0.")

@@ -1,0 +1,221 @@
+"""The contract: every estimator on every program that it claims, against exact values.
+
+One compilation per pair gives value, gradient and Hessian, under `jit` and `vmap`. A new estimator is one row of
+`helpers.ESTIMATORS`, a new program one row in `programs`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import (
+    ESTIMATORS,
+    LOOP_PROGRAMS,
+    PROGRAMS,
+    EstimatorRow,
+    assert_unbiased,
+    exact_derivatives,
+    gradient_draws,
+)
+
+import mcgrad
+import mcgrad.estimators
+from mcgrad.program.estimator import WeightedPoint
+
+LOOPS_HAVE_LANDED = False
+CHECKED = {**PROGRAMS, **({program.name: program for program in LOOP_PROGRAMS} if LOOPS_HAVE_LANDED else {})}
+
+CLAIMED = [(program, row) for program in CHECKED.values() for row in ESTIMATORS.values() if row.claims(program)]
+every_claim = pytest.mark.parametrize(
+    ("program", "row"), [pytest.param(program, row, id=f"{program.name}-{row.name}") for program, row in CLAIMED]
+)
+
+
+def seed(program, row):
+    """A key of each pair's own, the same in every run."""
+    return jax.random.key(zlib.crc32(f"{program.name} {row.name}".encode()))
+
+
+def check(program, row, dtype=jnp.float64):
+    """Draws value and derivatives until they can be told from wrong ones; returns how often the program was traced."""
+    num_traces = 0
+
+    def counted(*args, **kwargs):
+        nonlocal num_traces
+        num_traces += 1
+        return program.fn(*args, **kwargs)
+
+    counting = dataclasses.replace(program, fn=counted)
+    params = program.typed_params(dtype)
+    exact = exact_derivatives(program)
+    exact = {name: exact[name] for name in ("value", "gradient", "hessian")[: row.order_on(program) + 1]}
+    draws = gradient_draws(lambda key: row.estimate(counting, params, key), exact, seed(program, row))
+    for name in exact:
+        assert draws[name].dtype == dtype
+        assert_unbiased(draws[name], exact[name])
+    return num_traces
+
+
+@every_claim
+def test_value_gradient_and_hessian_are_unbiased(program, row):
+    # The draws take at least two calls; a second compilation would trace the program again.
+    assert check(program, row) == 1
+
+
+ONE_ROW_OF_A_KIND = ("score", "score, 2 points", "score, 2 samples", "pathwise", "enumerate", "auto")
+one_of_a_kind = pytest.mark.parametrize(
+    ("program", "row"),
+    [pytest.param(p, row, id=f"{p.name}-{row.name}") for p, row in CLAIMED if row.name in ONE_ROW_OF_A_KIND],
+)
+
+
+@every_claim
+def test_float32_stays_float32(program, row):
+    """Every derivative that is claimed, under tracing only: what would be promoted shows in the types."""
+    params = program.typed_params(jnp.float32)
+    shapes = jax.eval_shape(lambda params, key: row.estimate(program, params, key), params, jax.random.key(0))
+    assert {shape.dtype for shape in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float32)}
+
+
+IN_SINGLE_PRECISION = (
+    "normal",
+    "geometric",
+    "poisson",
+    "multivariate_normal",
+    "two_discrete_layers",
+    "mixture_of_kinds",
+    "batch_through_an_mlp",
+    "attention",
+    "two_hundred_latents_in_one_cost",
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "row"),
+    [
+        pytest.param(p, row, id=f"{p.name}-{row.name}")
+        for p, row in CLAIMED
+        if p.name in IN_SINGLE_PRECISION and row.name in ONE_ROW_OF_A_KIND
+    ],
+)
+def test_unbiased_in_float32(program, row):
+    check(program, row, jnp.float32)
+
+
+@one_of_a_kind
+def test_jit_and_vmap_give_what_one_key_gives(program, row):
+    """Operation by operation, without `jit`, against `jit`; and each entry of a `vmap` over keys against its own run."""
+    params = program.typed_params(jnp.float64)
+    keys = jax.random.split(seed(program, row), 3)
+
+    def value_and_gradient(key):
+        return row.estimate(dataclasses.replace(program, order=1), params, key)
+
+    compiled = jax.jit(value_and_gradient)
+    mapped = jax.jit(jax.vmap(value_and_gradient))(keys)
+    for name, value in value_and_gradient(keys[0]).items():
+        np.testing.assert_allclose(compiled(keys[0])[name], value, rtol=1e-9, atol=1e-9)
+    for i in range(3):
+        for name, value in compiled(keys[i]).items():
+            np.testing.assert_allclose(mapped[name][i], value, rtol=1e-9, atol=1e-9)
+    assert compiled._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ESTIMATORS.values() if row.kind != "pathwise"], ids=lambda row: row.name
+)
+def test_aux_has_an_axis_of_samples(row):
+    program = PROGRAMS["aux_output"]
+    _, aux = row.expectation(program, program.typed_params(jnp.float64), jax.random.key(0))
+    leading = (row.num_samples,) if row.num_samples > 1 else ()
+    assert aux["draw"].shape[: len(leading)] == leading
+    assert aux["twice"].shape[-1] == 2
+
+
+@pytest.mark.parametrize("program", CHECKED.values(), ids=lambda program: program.name)
+def test_value_of_one_sample_is_the_programs_own(program):
+    """Score and pathwise evaluate the program at the draw that the plain program makes."""
+    params, key = program.typed_params(jnp.float64), seed(program, ESTIMATORS["score"])
+    plain = program.call(program.fn, params, key)
+    for name in ("score", "pathwise"):
+        if ESTIMATORS[name].claims(program):
+            found = ESTIMATORS[name].expectation(program, params, key)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found, plain)
+
+
+def test_every_estimator_is_in_the_table():
+    """An estimator that is exported and missing from `helpers.ESTIMATORS` is one that no test runs."""
+    exported = {
+        value
+        for module in (mcgrad, mcgrad.estimators)
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, mcgrad.Estimator) and not name.startswith("_")
+    } - {mcgrad.Estimator}
+    program = PROGRAMS["normal"]
+    covered = {type(row.make(program, program.typed_params(jnp.float64))) for row in ESTIMATORS.values()}
+    assert exported == covered
+
+
+# Deliberately wrong estimators, written as a third party would: the same check must fail them.
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfScore(mcgrad.Estimator):
+    """The score with half of its weight: the gradient is half of what it should be, the value is right."""
+
+    local = True
+
+    def represent(self, site):
+        x = site.draw()
+        return WeightedPoint(x, 0.5 * site.log_prob(x))
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnBaselineScore(mcgrad.Estimator):
+    """A baseline that depends on the draw that it is a baseline for."""
+
+    local = True
+
+    def represent(self, site):
+        x = site.draw()
+        log_prob = site.log_prob(x)
+        return WeightedPoint(x, log_prob, baseline=jax.lax.stop_gradient(log_prob))
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstOrderScore(mcgrad.Estimator):
+    """The surrogate `cost * log_prob`, right to first order and wrong to second (Foerster et al. 2018, section 3)."""
+
+    local = True
+
+    def represent(self, site):
+        x = site.draw()
+        log_prob = site.log_prob(x)
+        # log(1 + l - stop(l)): its exponential has the first derivative of l, and no more.
+        return WeightedPoint(x, jnp.log1p(log_prob - jax.lax.stop_gradient(log_prob)))
+
+
+@dataclasses.dataclass(frozen=True)
+class NoScore(mcgrad.Estimator):
+    """No weight at all: a gradient that is silently zero."""
+
+    local = True
+
+    def represent(self, site):
+        x = site.draw()
+        return WeightedPoint(x, jax.lax.stop_gradient(site.log_prob(x)))
+
+
+@pytest.mark.parametrize("name", ["categorical", "normal", "batch_through_an_mlp", "mixture_of_kinds"])
+@pytest.mark.parametrize("wrong", [HalfScore, OwnBaselineScore, FirstOrderScore, NoScore])
+def test_a_wrong_estimator_fails(name, wrong):
+    row = EstimatorRow("wrong", lambda program, params: wrong(), "score")
+    with pytest.raises(AssertionError, match="biased"):
+        check(PROGRAMS[name], row)
+    if wrong is FirstOrderScore:
+        check(PROGRAMS[name], dataclasses.replace(row, order=1))
