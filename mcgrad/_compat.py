@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.core import ShapedArray, eval_jaxpr
 from jax.core import Tracer as Tracer
-from jax.core import eval_jaxpr
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive
 from jax.extend.core import Var as Var
@@ -58,11 +58,11 @@ def new_primitive(
 
     def abstract(*avals, **params):
         structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
-        return [jax.core.ShapedArray(o.shape, o.dtype) for o in jax.eval_shape(lambda *a: run(*a, **params), *structs)]
+        return [ShapedArray(o.shape, o.dtype) for o in jax.eval_shape(lambda *a: run(*a, **params), *structs)]
 
     def jvp_rule(primals, tangents, **params):
         outs, outs_dot = jvp(primals, [None if isinstance(t, ad.Zero) else t for t in tangents], **params)
-        return outs, [ad.Zero.from_primal_value(out) for out in outs] if outs_dot is None else outs_dot
+        return outs, [ad.Zero(jax.typeof(out).to_tangent_aval()) for out in outs] if outs_dot is None else outs_dot
 
     primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=True))
@@ -73,11 +73,12 @@ def new_primitive(
 
 def trace(fn: Callable[[], Any]) -> tuple[ClosedJaxpr, Any]:
     """The jaxpr of a function of no arguments (all it uses is closed over), and the tree of its output."""
+    closed: Any
     closed, shape = jax.make_jaxpr(fn, return_shape=True)()
     return closed, jax.tree.structure(shape)
 
 
-def open_jaxpr(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Any]]:
+def open_jaxpr(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
     """A jaxpr and the values of its constants, whichever of the two classes (one class since 0.11) it is."""
     return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
 

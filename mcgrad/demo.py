@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -188,8 +188,8 @@ def _picture(variants: Any, results: dict[str, Trained], test: Array, key: Array
 
     shown = 10
     figure = plt.figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.25, 1])
-    axes = left.subplots(1 + len(variants), shown)
+    left, right = cast(Any, figure).subfigures(1, 2, width_ratios=[1.25, 1])
+    axes: Any = left.subplots(1 + len(variants), shown)
     rows = [("digits", test[:shown])]
     for variant in variants:
         params = results[variant.name].params

@@ -339,7 +339,7 @@ def _plain(cost: Callable[..., Any], argnums: Any, law: Any, where: str) -> Call
     def program(params: Any, key: jax.Array) -> Any:
         return cost(params, sample(key, law(params)))
 
-    program.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    program.__signature__ = inspect.Signature(  # ty: ignore[missing-attribute]
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("params", "key")]
     )
     return program

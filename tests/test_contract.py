@@ -31,9 +31,21 @@ LOOPS_HAVE_LANDED = False
 CHECKED = {**PROGRAMS, **({program.name: program for program in LOOP_PROGRAMS} if LOOPS_HAVE_LANDED else {})}
 
 CLAIMED = [(program, row) for program in CHECKED.values() for row in ESTIMATORS.values() if row.claims(program)]
-every_claim = pytest.mark.parametrize(
-    ("program", "row"), [pytest.param(program, row, id=f"{program.name}-{row.name}") for program, row in CLAIMED]
-)
+
+# The default run takes every estimator on these, and on each other program one estimator, another for each program; the
+# rest, an hour of compilations on two cores, is marked slow.
+WITH_EVERY_ESTIMATOR = ("categorical", "mixture_of_kinds")
+
+
+def each(claims, *, complete=()):
+    """Parametrization by pairs of program and estimator."""
+    params = []
+    for i, name in enumerate(dict.fromkeys(program.name for program, _ in claims)):
+        rows = [(program, row) for program, row in claims if program.name == name]
+        for j, (program, row) in enumerate(rows):
+            marks = () if name in complete or j == i % len(rows) else (pytest.mark.slow,)
+            params.append(pytest.param(program, row, id=f"{name}-{row.name}", marks=marks))
+    return pytest.mark.parametrize(("program", "row"), params)
 
 
 def seed(program, row):
@@ -61,20 +73,16 @@ def check(program, row, dtype=jnp.float64):
     return num_traces
 
 
-@every_claim
+@each(CLAIMED, complete=WITH_EVERY_ESTIMATOR)
 def test_value_gradient_and_hessian_are_unbiased(program, row):
     # The draws take at least two calls; a second compilation would trace the program again.
     assert check(program, row) == 1
 
 
 ONE_ROW_OF_A_KIND = ("score", "score, 2 points", "score, 2 samples", "pathwise", "enumerate", "auto")
-one_of_a_kind = pytest.mark.parametrize(
-    ("program", "row"),
-    [pytest.param(p, row, id=f"{p.name}-{row.name}") for p, row in CLAIMED if row.name in ONE_ROW_OF_A_KIND],
-)
 
 
-@every_claim
+@each(CLAIMED)
 def test_float32_stays_float32(program, row):
     """Every derivative that is claimed, under tracing only: what would be promoted shows in the types."""
     params = program.typed_params(jnp.float32)
@@ -95,21 +103,17 @@ IN_SINGLE_PRECISION = (
 )
 
 
-@pytest.mark.parametrize(
-    ("program", "row"),
-    [
-        pytest.param(p, row, id=f"{p.name}-{row.name}")
-        for p, row in CLAIMED
-        if p.name in IN_SINGLE_PRECISION and row.name in ONE_ROW_OF_A_KIND
-    ],
-)
+IN_BOTH_PRECISIONS = [(p, row) for p, row in CLAIMED if p.name in IN_SINGLE_PRECISION and row.name in ONE_ROW_OF_A_KIND]
+
+
+@each(IN_BOTH_PRECISIONS)
 def test_unbiased_in_float32(program, row):
     check(program, row, jnp.float32)
 
 
-@one_of_a_kind
+@each(IN_BOTH_PRECISIONS)
 def test_jit_and_vmap_give_what_one_key_gives(program, row):
-    """Operation by operation, without `jit`, against `jit`; and each entry of a `vmap` over keys against its own run."""
+    """Operation by operation against `jit`; and each entry of a `vmap` over keys against its own run."""
     params = program.typed_params(jnp.float64)
     keys = jax.random.split(seed(program, row), 3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -97,6 +98,7 @@ VECTOR_PARAMS = {
 }
 
 
+@functools.cache
 def every_dist(dtype: Any = np.float64) -> dict[str, Any]:
     made = {name: case.dist(dtype) for name, case in SCALAR.items()}
     for name, (make, params) in VECTOR_PARAMS.items():
@@ -107,7 +109,7 @@ def every_dist(dtype: Any = np.float64) -> dict[str, Any]:
 
 
 ALL = sorted(every_dist())
-U = np.array([1e-6, 0.03, 0.2, 0.5, 0.77, 0.99])
+U = np.array([1e-6, 0.03, 0.21, 0.49, 0.77, 0.99])  # no ties with the parameters above
 
 
 def points(case: Case) -> np.ndarray:
@@ -136,7 +138,8 @@ def test_cdf_and_icdf_are_scipys(name: str) -> None:
     np.testing.assert_allclose(dist.icdf(u), x, rtol=1e-8)
     np.testing.assert_allclose(dist.cdf(dist.icdf(u)), u, rtol=1e-9)
     outside = np.array([-1e9, 1e9])
-    expected = np.moveaxis([case.scipy().cdf(value) for value in outside], 0, 0)
+    with np.errstate(over="ignore"):  # inside SciPy's Gumbel law
+        expected = np.stack([case.scipy().cdf(value) for value in outside])
     got = jnp.stack([dist.cdf(value) for value in outside])
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-300)
 
@@ -153,16 +156,15 @@ def test_discrete_cdf_and_icdf_are_scipys(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SCALAR))
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_draws_follow_the_law(name: str, dtype: Any) -> None:
+def test_draws_follow_the_law(name: str) -> None:
     case, num = SCALAR[name], 5_000
-    dist, frozen = case.dist(dtype), case.scipy()
+    dist, frozen = case.dist(np.float32), case.scipy()
     keys = jax.random.split(jax.random.key(3), num)
     draws = np.asarray(jax.jit(jax.vmap(dist.sample))(keys))
     assert np.isfinite(draws).all()
     for index in np.ndindex(dist.batch_shape):
         x = draws[(slice(None), *index)]
-        # 1e-4 over some 70 tests: all of them pass with probability 99 %, and the seed is fixed
+        # 1e-4 over some 80 tests: right laws pass them all with probability 99 %, and the seed is fixed
         if dist.discrete:
             values, counts = np.unique(x, return_counts=True)
             expected = num * np.broadcast_to(frozen.pmf(values.reshape(-1, 1, 1)), (len(values), 2, 3))
@@ -210,23 +212,28 @@ def test_density_is_the_derivative_of_the_cdf(name: str) -> None:
 def test_derivatives_of_log_prob_are_finite_differences(name: str) -> None:
     dist = every_dist()[name]
     x = dist.sample(jax.random.key(5))
-    total = lambda d: jnp.sum(d.log_prob(x))  # noqa: E731
     floats, rebuild = split_floats(dist)
-    gradient = jax.grad(lambda leaves: total(rebuild(leaves)))(floats)
+    total = jax.jit(lambda leaves: jnp.sum(rebuild(leaves).log_prob(x)))
+    gradient = jax.jit(jax.grad(total))(floats)
     step = 1e-6
     for i, leaf in enumerate(floats):
         for index in np.ndindex(leaf.shape):
             if name == "MultivariateNormal-tril" and leaf.shape == (2, 2) and index == (0, 1):
                 continue  # above the diagonal: not read
-            up, down = (
-                total(rebuild([*floats[:i], leaf.at[index].add(sign * step), *floats[i + 1 :]])) for sign in (1, -1)
-            )
+            moved = lambda sign: np.asarray(leaf) + sign * step * one_at(leaf.shape, index)  # noqa: E731, B023
+            up, down = (total([*floats[:i], moved(sign), *floats[i + 1 :]]) for sign in (1, -1))
             np.testing.assert_allclose(gradient[i][index], (up - down) / (2 * step), rtol=1e-5, atol=1e-5)
     if not dist.discrete:
         slope = jax.grad(lambda x: jnp.sum(dist.log_prob(x)))(x)
         up, down = (dist.log_prob(x + sign * step) for sign in (1, -1))
         summed = slope.sum(tuple(range(len(dist.batch_shape), x.ndim)))
         np.testing.assert_allclose(summed, (up - down) / (2 * step), rtol=1e-4, atol=1e-5)
+
+
+def one_at(shape: tuple[int, ...], index: tuple[int, ...]) -> np.ndarray:
+    array = np.zeros(shape)
+    array[index] = 1
+    return array
 
 
 def split_floats(dist: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
@@ -295,7 +302,9 @@ def test_python_and_integer_parameters_become_floats_of_the_common_dtype() -> No
     assert laws.Normal(jnp.zeros(3), jnp.ones((2, 1))).batch_shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if every_dist()[name].support is not None])
+@pytest.mark.parametrize(
+    "name", [name for name in ALL if every_dist()[name].support and every_dist()[name].support() is not None]
+)
 def test_support_holds_all_probability(name: str) -> None:
     dist = every_dist()[name]
     values = dist.support()

@@ -72,7 +72,7 @@ class Independent(Distribution):
     @property
     def event_ndim(self) -> int:
         """Number of event axes."""
-        return self.base.event_ndim + self.reinterpreted_batch_ndims
+        return len(self.event_shape)
 
     @property
     def reparameterized(self) -> bool:
@@ -87,12 +87,12 @@ class Independent(Distribution):
     @property
     def discrete(self) -> bool:
         """As for the base."""
-        return self.base.discrete
+        return getattr(self.base, "discrete", False)
 
     @property
     def support_parameters(self) -> tuple[str, ...]:
         """As for the base."""
-        return self.base.support_parameters
+        return tuple(getattr(self.base, "support_parameters", ()))
 
     def sample(self, key: PRNGKey) -> Array:
         """One draw."""

@@ -76,8 +76,9 @@ class Weibull(Distribution):
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` below zero."""
         x, scale, k = align(x, self.scale, self.concentration)
-        z = jnp.where(x >= 0, x, scale) / scale
-        log_prob = jnp.log(k) - jnp.log(scale) + special.xlogy(k - 1, z) - jnp.power(z, k)
+        inside = jnp.where(x >= 0, x, scale)
+        # log x and log(scale) apart: at x = 0 the derivative in the scale would be 0 / 0
+        log_prob = jnp.log(k) - k * jnp.log(scale) + special.xlogy(k - 1, inside) - jnp.power(inside / scale, k)
         return jnp.where(x >= 0, log_prob, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from mcgrad.program.trace import Constant, Equation
 
@@ -32,7 +32,7 @@ def moves_of(equation: Equation) -> list[ByOperand]:
     rule = RULES.get(equation.name)
     if rule is None:
         return [[{} for _ in equation.inputs]] * len(equation.outputs)
-    found = rule(equation)
+    found: Any = rule(equation)
     return found if isinstance(found[0], list) else [found] * len(equation.outputs)
 
 
@@ -42,7 +42,12 @@ def _identity(ndim: int, without: tuple[int, ...] = ()) -> Moves:
 
 def _elementwise(equation: Equation) -> ByOperand:
     shape = equation.outputs[0].shape
-    return [_identity(len(shape)) if v.shape == shape else {} for v in equation.inputs]
+    return [
+        {a: Move(a) if n == shape[a] else Move(None, 0, 0) for a, n in enumerate(v.shape)}  # size 1 is broadcast
+        if len(v.shape) == len(shape)
+        else {}
+        for v in equation.inputs
+    ]
 
 
 def _per_operand(equation: Equation) -> list[ByOperand]:
@@ -122,6 +127,17 @@ def _concatenate(equation: Equation) -> ByOperand:
         start += value.shape[dimension]
         result.append(moves)
     return result
+
+
+def _stack(equation: Equation) -> ByOperand:
+    new = equation.eqn.params["axis"]
+    return [{a: Move(a if a < new else a + 1) for a in range(len(v.shape))} for v in equation.inputs]
+
+
+def _unstack(equation: Equation) -> list[ByOperand]:
+    gone = equation.eqn.params["axis"]
+    kept = _drop_axes(equation, (gone,))
+    return [[{**kept, gone: Move(None, j, j)}] for j in range(len(equation.outputs))]
 
 
 def _sliced(axis: int, start: int, size: int, stride: int = 1) -> Move:
@@ -245,7 +261,97 @@ def _scatter(equation: Equation) -> ByOperand:
     return [_identity(len(source.shape)), by_index, by_update]
 
 
-_ELEMENTWISE = ["abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e", "bessel_i1e", "bitcast_convert_type", "cbrt", "ceil", "clamp", "clz", "complex", "conj", "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "eq", "eq_to", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "igamma", "igamma_grad_a", "igammac", "imag", "integer_pow", "is_finite", "le", "le_to", "lgamma", "log", "log1p", "logistic", "lt", "lt_to", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or", "polygamma", "population_count", "pow", "pvary", "random_gamma_grad", "real", "reduce_precision", "regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor", "zeta"]
+_ELEMENTWISE = [
+    "abs",
+    "acos",
+    "acosh",
+    "add",
+    "add_any",
+    "and",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "bessel_i0e",
+    "bessel_i1e",
+    "bitcast_convert_type",
+    "cbrt",
+    "ceil",
+    "clamp",
+    "clz",
+    "complex",
+    "conj",
+    "convert_element_type",
+    "copy",
+    "copy_p",
+    "cos",
+    "cosh",
+    "digamma",
+    "div",
+    "eq",
+    "eq_to",
+    "erf",
+    "erf_inv",
+    "erfc",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "ge",
+    "gt",
+    "igamma",
+    "igamma_grad_a",
+    "igammac",
+    "imag",
+    "integer_pow",
+    "is_finite",
+    "le",
+    "le_to",
+    "lgamma",
+    "log",
+    "log1p",
+    "log2",
+    "logistic",
+    "lt",
+    "lt_to",
+    "max",
+    "min",
+    "mul",
+    "mulhi",
+    "one_minus_square",
+    "ne",
+    "neg",
+    "nextafter",
+    "not",
+    "or",
+    "polygamma",
+    "population_count",
+    "pow",
+    "pvary",
+    "random_gamma_grad",
+    "real",
+    "reduce_precision",
+    "regularized_incomplete_beta",
+    "rem",
+    "round",
+    "rsqrt",
+    "select_n",
+    "shift_left",
+    "shift_right_arithmetic",
+    "shift_right_logical",
+    "sign",
+    "sin",
+    "sinh",
+    "sqrt",
+    "square",
+    "stop_gradient",
+    "sub",
+    "tan",
+    "tanh",
+    "xor",
+    "zeta",
+]
 _REDUCTIONS = ["sum", "prod", "max", "min", "and", "or", "xor", "precision_sum"]
 
 RULES: dict[str, Callable[[Equation], ByOperand | list[ByOperand]]] = {
@@ -257,7 +363,21 @@ RULES: dict[str, Callable[[Equation], ByOperand | list[ByOperand]]] = {
         ("cholesky", "triangular_solve", "lu", "eigh", "eig", "svd", "geqrf", "householder_product"), _leading_axes
     ),
     **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min", "reduce_window"), _window),
-    **dict.fromkeys(("scatter", "scatter-add", "scatter_add", "scatter_mul", "scatter_min", "scatter_max"), _scatter),
+    **dict.fromkeys(
+        (
+            "scatter",
+            "scatter-add",
+            "scatter-sub",
+            "scatter-mul",
+            "scatter-min",
+            "scatter-max",
+            "scatter_add",
+            "scatter_mul",
+            "scatter_min",
+            "scatter_max",
+        ),
+        _scatter,
+    ),
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
     "conv_general_dilated": _convolution,
@@ -266,13 +386,15 @@ RULES: dict[str, Callable[[Equation], ByOperand | list[ByOperand]]] = {
     "dynamic_update_slice": _dynamic_update_slice,
     "expand_dims": _reshape,
     "gather": _gather,
-    "optimization_barrier": _per_operand,
+    **dict.fromkeys(("optimization_barrier", "device_put", "sharding_constraint"), _per_operand),
     "pad": _pad,
     "reshape": _reshape,
     "rev": _other_axes("dimensions"),
     "slice": _slice,
     "sort": _other_axes("dimension"),
     "split": _split,
+    "stack": _stack,
+    "unstack": _unstack,
     "squeeze": lambda equation: [
         {
             **{a: Move(None, 0, 0) for a in equation.eqn.params["dimensions"]},

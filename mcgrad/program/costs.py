@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ def split_costs(program: Program, outputs: Sequence[Value], analysis: Analysis, 
             splits[value] = whole = ((value,), frozenset())
             equation = producer.get(value)
             parts = _linear_parts(equation, analysis) if equation is not None else None
-            if parts:
+            if equation is not None and parts:
                 found = [split(part) for part in parts]
                 front = tuple(dict.fromkeys(v for costs, _ in found for v in costs))
                 behind = frozenset({equation}).union(*(equations for _, equations in found))
@@ -76,7 +77,27 @@ def number_of_draws(relation: Relation, site: Site, value: Value) -> float:
 
 
 _LINEAR = frozenset(
-    ["add", "add_any", "sub", "neg", "reduce_sum", "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "transpose", "copy", "copy_p", "concatenate", "slice", "split", "rev", "pad", "cumsum"]
+    [
+        "add",
+        "add_any",
+        "sub",
+        "neg",
+        "reduce_sum",
+        "reshape",
+        "broadcast_in_dim",
+        "squeeze",
+        "expand_dims",
+        "transpose",
+        "copy",
+        "copy_p",
+        "concatenate",
+        "stack",
+        "slice",
+        "split",
+        "rev",
+        "pad",
+        "cumsum",
+    ]
 )
 """Linear in all operands together."""
 
@@ -102,7 +123,7 @@ def _linear_parts(equation: Equation, analysis: Analysis) -> list[Value] | None:
     return list(dict.fromkeys(parts)) if linear else None
 
 
-def bring(weights: jax.Array, relation: Relation, shape: Sequence[int], *, once: bool = False) -> jax.Array:
+def bring(weights: jax.Array, relation: Relation, shape: Any, *, once: bool = False) -> jax.Array:
     """Sum a site's weights, of shape `plates`, over the window of each entry of a cost; broadcasts against `shape`.
 
     Args:
@@ -111,7 +132,7 @@ def bring(weights: jax.Array, relation: Relation, shape: Sequence[int], *, once:
         shape: the cost's.
         once: count each plate entry at one cost entry only, the first that depends on it.
     """
-    placed: list[int] = []
+    placed: list[Any] = []
     # From the last plate axis to the first, so that axes still to come keep their place.
     for k in reversed(range(len(relation))):
         window = relation[k]
@@ -127,8 +148,7 @@ def bring(weights: jax.Array, relation: Relation, shape: Sequence[int], *, once:
                 window = Window(window.axis, late, late)
             weights = _sum_window(weights, k, window, shape[window.axis])
             placed.insert(0, window.axis)
-    order = np.argsort(placed)
-    weights = jnp.transpose(weights, order)
+    weights = jnp.transpose(weights, tuple(np.argsort(placed).tolist()))
     return jnp.expand_dims(weights, [a for a in range(len(shape)) if a not in placed])
 
 

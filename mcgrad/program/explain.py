@@ -103,7 +103,10 @@ def _estimator(plan: Plan, site: Site) -> str:
 def _names(sites: list[Site]) -> dict[Site, str]:
     """A name for each site, numbered where two would be alike."""
     plain = [site.name for site in sites]
-    return {s: n if plain.count(n) == 1 else f"{n}#{plain[:i].count(n)}" for i, (s, n) in enumerate(zip(sites, plain))}
+    return {
+        s: n if plain.count(n) == 1 else f"{n}#{plain[:i].count(n)}"
+        for i, (s, n) in enumerate(zip(sites, plain, strict=True))
+    }
 
 
 def describe_window(window: Window, plate: int, value: Value) -> str:

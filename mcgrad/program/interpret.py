@@ -278,6 +278,7 @@ class Rest:
 
     def _replicates(self, site: SiteHandle, points: WeightedPoints) -> Result:
         """Average over independent replicates of one draw, each with its score weight."""
+        assert points.log_weights is not None
         n = len(points.log_weights)
         results = jax.vmap(lambda x, i: self(x, replicate=i))(stop(points.points), jnp.arange(n))
         costs = []
@@ -298,6 +299,7 @@ class Rest:
 
     def _weighted(self, site: SiteHandle, points: WeightedPoints) -> Result:
         """Sum over weighted points."""
+        assert points.weights is not None
         n = len(points.weights)
         mixed = site.mixed_axes
         # Along axes that some cost mixes the points are joint: the weight of a point is the product over those axes.

@@ -101,7 +101,7 @@ def _describe(x: Any) -> str:
     return f"an array of {x.dtype} and shape {x.shape}" if hasattr(x, "dtype") else f"{type(x).__name__}: {x!r}"
 
 
-def _nested_vmap(fn: Callable, levels: Sequence[Sequence[int | None]]) -> Callable:
+def _nested_vmap(fn: Callable, levels: Sequence[Sequence[Any]]) -> Callable:
     for axes in levels:  # the innermost `vmap` came first
         fn = jax.vmap(fn, in_axes=tuple(axes))
     return fn

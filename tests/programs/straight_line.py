@@ -387,7 +387,7 @@ def sites_under_checkpoint(params, key):
 @STRAIGHT_LINE.add(
     params=np.array([0.5, -0.3]),
     exact=lambda p: (
-        sum(expect_bernoulli(x * p[0] + p[1], lambda b: (b + 0.5 * x - 0.2) ** 2) for x in (0.3, -1.2, 1.5)) / 3
+        sum(expect_bernoulli(x * p[0] + p[1], lambda b, x=x: (b + 0.5 * x - 0.2) ** 2) for x in (0.3, -1.2, 1.5)) / 3
     ),
     kinds=DISCRETE,
     args=(np.array([0.3, -1.2, 1.5]),),

@@ -1,0 +1,181 @@
+"""Dependence: windows are never narrower than the truth, and are the truth for the operations that models use."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mcgrad
+from mcgrad.program.costs import bring
+from mcgrad.program.dependence import Window, analyze
+from mcgrad.program.trace import trace
+
+ROWS, COLUMNS = 4, 3
+W = np.asarray(jax.random.normal(jax.random.key(7), (COLUMNS, 5)))
+IMAGES = np.asarray(jax.random.normal(jax.random.key(8), (2, 2, COLUMNS, 2)))
+
+
+@jax.custom_vjp
+def doubled(x):
+    return 2 * x
+
+
+doubled.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+
+
+def relation_of(fn):
+    """The windows of `fn`'s result on a draw of shape [ROWS, COLUMNS]."""
+
+    def program():
+        return fn(mcgrad.sample(jax.random.key(0), mcgrad.Normal(jnp.zeros((ROWS, COLUMNS)), 1.0)))
+
+    traced, _ = trace(program)
+    analysis = analyze(traced)
+    ((_, relation),) = analysis.of(traced.outputs[0]).items()
+    return relation
+
+
+# name: function, how many draws an entry depends on along the rows and along the columns
+OPERATIONS = {
+    "mlp": (lambda z: jax.nn.relu(z @ W) @ W.T, 1, COLUMNS),
+    "softmax": (lambda z: jax.nn.softmax(z, axis=-1), 1, COLUMNS),
+    "logsumexp": (lambda z: jax.nn.logsumexp(z, axis=-1), 1, COLUMNS),
+    "softplus": (jax.nn.softplus, 1, 1),
+    "custom_vjp": (doubled, 1, 1),
+    "checkpoint": (jax.checkpoint(lambda z: jnp.sin(z) ** 2), 1, 1),
+    "einsum": (lambda z: jnp.einsum("ij,jk,ik->i", z, jnp.asarray(W), z @ W), 1, COLUMNS),
+    "sort along the columns": (lambda z: jnp.sort(z, axis=-1), 1, COLUMNS),
+    "cumsum along the rows": (lambda z: jnp.cumsum(z, axis=0), "earlier", 1),
+    "reversed cumsum": (lambda z: jax.lax.cumsum(z, axis=0, reverse=True), "later", 1),
+    "concatenate": (lambda z: jnp.concatenate([z, -z], axis=1), 1, 2),
+    "stack": (lambda z: jnp.stack([z, z**2], axis=1), 1, 1),
+    "split": (lambda z: jnp.split(z, [1], axis=1)[1], 1, 1),
+    "pad": (lambda z: jnp.pad(z, ((1, 0), (0, 2))), 1, 1),
+    "one column": (lambda z: z[:, 1] ** 2, 1, 1),
+    "difference of steps": (lambda z: z[1:] - z[:-1], 2, 1),
+    "where": (lambda z: jnp.where(z > 0, z, 0.1 * z), 1, 1),
+    "clip": (lambda z: jnp.clip(z, -1.0, 1.0), 1, 1),
+    "take along the columns": (lambda z: jnp.take(z, jnp.array([0, 2]), axis=1), 1, COLUMNS),
+    "take_along_axis": (lambda z: jnp.take_along_axis(z, jnp.argmax(z, -1, keepdims=True), axis=-1), 1, COLUMNS),
+    "dynamic slice": (lambda z: jax.lax.dynamic_slice_in_dim(z, jnp.array(1), 2, axis=1), 1, COLUMNS),
+    "one-hot log likelihood": (
+        lambda z: jnp.sum(jax.nn.one_hot(jnp.arange(ROWS) % COLUMNS, COLUMNS) * jax.nn.log_softmax(z), -1),
+        1,
+        COLUMNS,
+    ),
+    "outer": (lambda z: z[:, :, None] * z[:, None, :], 1, COLUMNS),
+    "attention": (lambda z: jax.nn.softmax(z @ W @ W.T, axis=-1) * z, 1, COLUMNS),
+    "transpose and reshape": (lambda z: z.T.reshape(COLUMNS, ROWS, 1), 1, 1),
+    "convolution": (
+        lambda z: jax.lax.conv_general_dilated(
+            z[:, None, :, None] * jnp.ones((1, 2, 1, 2)),
+            IMAGES,
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWOI", "NHWC"),
+        ),
+        1,
+        COLUMNS,
+    ),
+    "scan over the rows": (
+        lambda z: jax.lax.scan(lambda c, x: (0.5 * c + x, c * x), jnp.zeros(COLUMNS), z)[1],
+        "earlier",
+        1,
+    ),
+    "reversed scan": (
+        lambda z: jax.lax.scan(lambda c, x: (0.5 * c + x, c * x), jnp.zeros(COLUMNS), z, reverse=True)[1],
+        "later",
+        1,
+    ),
+    "unknown operation": (lambda z: jnp.fft.fft(z, axis=-1).real, ROWS, COLUMNS),
+}
+
+
+def windows(relation, shape, plates):
+    """For each entry of a value, which draws its windows allow."""
+    allowed = np.ones((*shape, *plates), bool)
+    for k, (window, plate) in enumerate(zip(relation, plates, strict=True)):
+        draw = np.arange(plate).reshape([1] * len(shape) + [plate if j == k else 1 for j in range(len(plates))])
+        at = 0
+        if isinstance(window.axis, int):
+            axes = [shape[a] if a == window.axis else 1 for a in range(len(shape))] + [1] * len(plates)
+            at = np.arange(shape[window.axis]).reshape(axes)
+        allowed &= (draw >= at + window.low) & (draw <= at + window.high)
+    return allowed
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_windows_hold_all_that_an_entry_depends_on(name):
+    fn, _, _ = OPERATIONS[name]
+    relation = relation_of(fn)
+    z = jax.random.normal(jax.random.key(1), (ROWS, COLUMNS))
+    base = np.asarray(fn(z))
+    moved = np.zeros((*base.shape, ROWS, COLUMNS), bool)
+    for i in range(ROWS):
+        for j in range(COLUMNS):
+            for change in (0.37, -5.0, 5.0):
+                moved[..., i, j] |= np.abs(np.asarray(fn(z.at[i, j].add(change))) - base) > 1e-12
+    allowed = windows(relation, base.shape, (ROWS, COLUMNS))
+    assert not np.any(moved & ~allowed)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_windows_are_as_narrow_as_the_rules_promise(name):
+    fn, rows, columns = OPERATIONS[name]
+    relation = relation_of(fn)
+    shape = jax.eval_shape(fn, jax.ShapeDtypeStruct((ROWS, COLUMNS), jnp.float64)).shape
+    expected = {"earlier": (ROWS + 1) / 2, "later": (ROWS + 1) / 2}
+    for window, plate, most in zip(relation, (ROWS, COLUMNS), (rows, columns), strict=True):
+        length = shape[window.axis] if isinstance(window.axis, int) else 1
+        assert window.draws(length, plate) <= expected.get(most, most) + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (0, 0),
+        (1, 1),
+        (-2, -2),
+        (-1, 2),
+        (-np.inf, 0),
+        (0, np.inf),
+        (-np.inf, -1),
+        (2, np.inf),
+        (-7, 1),
+        (-np.inf, np.inf),
+    ],
+)
+@pytest.mark.parametrize("length", [3, 9, 12])
+def test_weights_are_summed_over_the_window(low, high, length):
+    weights = np.asarray(jax.random.normal(jax.random.key(2), (9,)))
+    found = bring(jnp.asarray(weights), (Window(0, low, high),), (length,))
+    for i in range(length):
+        # A wide band may be widened, which is sound; a narrow one is exact.
+        exact = sum(weights[j] for j in range(9) if i + low <= j <= i + high)
+        if high - low <= 4 or np.isinf(low) or np.isinf(high):
+            np.testing.assert_allclose(found[i], exact, atol=1e-12)
+
+
+def test_a_loop_is_earlier_in_time_and_same_over_environments():
+    def rollout(theta, key):
+        def step(state, key):
+            action = mcgrad.sample(key, mcgrad.Bernoulli(logits=theta * state))
+            state = 0.8 * state + action - 0.5
+            return state, (state - 1.0) ** 2
+
+        _, rewards = jax.lax.scan(step, jnp.zeros(4), jax.random.split(key, 12))
+        return jnp.sum(rewards)
+
+    (cost,) = mcgrad.explain(rollout)(0.3, jax.random.key(0)).costs
+    assert cost.shape == (12, 4)
+    assert cost.credits[0].axes == ("earlier", "same")
+
+
+def test_explain_names_what_mixed_an_axis():
+    def loss(logits, key):
+        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        return jnp.mean(jnp.tanh(b @ W[:, 0]))
+
+    (cost,) = mcgrad.explain(loss)(jnp.zeros((ROWS, COLUMNS)), jax.random.key(0)).costs
+    assert cost.credits[0].axes == ("same", "mixed")
+    assert "dot_general" in cost.credits[0].causes[1] and "test_dependence.py" in cost.credits[0].causes[1]

@@ -1,0 +1,199 @@
+"""What cannot be done is refused: each `raise` of the engine, with the user's line and the way out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mcgrad
+
+KEY = jax.random.key(0)
+HERE = "test_refusals.py"
+
+
+def bernoulli(theta, key):
+    return 1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=theta))
+
+
+def normal(theta, key):
+    return mcgrad.sample(key, mcgrad.Normal(theta, 1.0))
+
+
+def shared_noise(theta, key):
+    return jnp.sum(jax.vmap(lambda t: normal(t, key))(theta * jnp.ones(3)))
+
+
+def same_key_twice(theta, key):
+    return normal(theta, key) * normal(theta, key)
+
+
+def clones(theta, key):
+    return normal(theta, key) * normal(theta, jax.random.clone(key))
+
+
+def same_key_in_every_step(theta, key):
+    return jax.lax.scan(lambda c, _: (c + bernoulli(theta, key), None), 0.0, length=3)[0]
+
+
+@jax.custom_jvp
+def custom(theta, key):
+    return normal(theta, key)
+
+
+custom.defjvp(lambda primals, tangents: (custom(*primals), tangents[0]))
+
+
+def no_density(theta, key):
+    law = mcgrad.distribution(sampler=lambda key, p: p + jax.random.normal(key))
+    return mcgrad.sample(key, law(theta))
+
+
+def uniform(theta, key):
+    return mcgrad.sample(key, mcgrad.Uniform(0.0, theta))
+
+
+def poisson(theta, key):
+    return 1.0 * mcgrad.sample(key, mcgrad.Poisson(theta))
+
+
+def forty_bits(theta, key):
+    return jnp.sum(bernoulli(theta * jnp.ones(40), key)) ** 2
+
+
+def long_scan(theta, key):
+    return jax.lax.scan(lambda c, k: (c + bernoulli(theta, k), None), 0.0, jax.random.split(key, 40))[0]
+
+
+def endless(theta, key):
+    def step(state):
+        n, key = state
+        now, later = jax.random.split(key)
+        return n + 1.0 + 0.0 * bernoulli(theta, now), later
+
+    return jax.lax.while_loop(lambda s: s[0] < 3, step, (0.0, key))[0]
+
+
+@pytest.mark.parametrize(
+    ("program", "estimator", "error", "reason"),
+    [
+        (bernoulli, mcgrad.Pathwise(), ValueError, "discrete"),
+        (no_density, mcgrad.Score(), ValueError, "no log density"),
+        (uniform, mcgrad.Score(), ValueError, "support moves"),
+        (poisson, mcgrad.Enumerate(), ValueError, "no finite support"),
+        (forty_bits, mcgrad.Enumerate(), ValueError, r"2\^40"),
+        (shared_noise, mcgrad.Score(), ValueError, "Split the key"),
+        (same_key_twice, mcgrad.Score(), ValueError, "same key"),
+        (clones, mcgrad.Score(), ValueError, "clone"),
+        (same_key_in_every_step, mcgrad.Score(), ValueError, "every step"),
+        (custom, mcgrad.Score(), NotImplementedError, "custom_jvp_call"),
+        (long_scan, mcgrad.Enumerate(), NotImplementedError, "limit is 32"),
+        (endless, mcgrad.Enumerate(), NotImplementedError, "while_loop"),
+        (bernoulli, mcgrad.Score(baseline="leave_one_out"), ValueError, "several samples"),
+    ],
+)
+def test_what_would_be_wrong_is_refused_with_its_line(program, estimator, error, reason):
+    # Two of the programs reuse a key on purpose: JAX's own checker, off for its users by default, would come first.
+    with jax.debug_key_reuse(False), pytest.raises(error, match=reason) as raised:
+        mcgrad.grad(program, estimator=estimator)(0.5, jax.random.key(0))
+    assert HERE in str(raised.value)
+
+
+def test_plain_grad_is_pathwise_where_that_is_right_and_refused_elsewhere():
+    assert jax.grad(lambda t: 3.0 * normal(t, KEY))(0.5) == 3.0
+    with pytest.raises(TypeError, match=f"{HERE}.*discrete.*mcgrad.expectation"):
+        jax.grad(lambda t: bernoulli(t, KEY))(0.5)
+    scored = lambda t: mcgrad.sample(KEY, mcgrad.Normal(t, 1.0), mcgrad.Score())  # noqa: E731
+    with pytest.raises(TypeError, match="names the estimator Score"):
+        jax.grad(scored)(0.5)
+
+
+def test_a_baseline_alone_does_not_move_a_plain_run():
+    def of_baseline(b):
+        return 1.0 * mcgrad.sample(KEY, mcgrad.Bernoulli(logits=0.3), mcgrad.Score(baseline=b)) + 2 * b
+
+    assert jax.grad(of_baseline)(0.5) == 2.0
+
+
+@pytest.mark.parametrize("transform", [mcgrad.expectation, mcgrad.grad, mcgrad.explain])
+def test_keys_must_be_typed_and_single(transform):
+    with pytest.raises(TypeError, match="old-style uint32 key.*wrap_key_data"):
+        transform(normal)(0.5, jax.random.PRNGKey(0))
+    with pytest.raises(TypeError, match=r"array of keys of shape \(2,\)"):
+        transform(normal)(0.5, jax.random.split(jax.random.key(0), 2))
+    with pytest.raises(TypeError, match="must be a typed key, got int"):
+        transform(normal)(0.5, 7)
+
+
+def test_programs_must_return_floating_costs():
+    with pytest.raises(TypeError, match="floating-point costs, got int32.*has_aux"):
+        mcgrad.expectation(lambda t, key: mcgrad.sample(key, mcgrad.Bernoulli(logits=t)))(0.5, KEY)
+    with pytest.raises(TypeError, match=r"scalar, got an array of shape \(3,\).*jacrev"):
+        mcgrad.grad(lambda t, key: normal(t * jnp.ones(3), key))(0.5, KEY)
+    with pytest.raises(TypeError, match="pair"):
+        mcgrad.grad(normal, has_aux=True)(0.5, KEY)
+
+
+def test_options_are_checked_where_they_are_given():
+    with pytest.raises(ValueError, match="num_samples.*positive int, got 0"):
+        mcgrad.grad(normal, num_samples=0)
+    with pytest.raises(TypeError, match="must be an estimator"):
+        mcgrad.expectation(normal, estimator="score")
+    with pytest.raises(TypeError, match="must be an estimator"):
+        mcgrad.sample(KEY, mcgrad.Normal(0.0, 1.0), "score")
+    with pytest.raises(ValueError, match="baseline"):
+        mcgrad.Score(baseline="mean")
+    with pytest.raises(ValueError, match="num_samples"):
+        mcgrad.Score(num_samples=0)
+    with pytest.raises(ValueError, match="argument named `key`"):
+        mcgrad.expectation(lambda t: t, num_samples=2)(0.5)
+
+
+def test_plain_functions_must_be_complete():
+    draw = lambda key, p: p + jax.random.normal(key)  # noqa: E731
+    with pytest.raises(ValueError, match="no `log_prob`"):
+        mcgrad.score_grad(lambda p, x: x, sampler=draw)
+    with pytest.raises(ValueError, match="no `sampler`"):
+        mcgrad.score_grad(lambda p, x: x, log_prob=lambda x, p: -((x - p) ** 2))
+    with pytest.raises(ValueError, match="A cdf alone does not draw"):
+        mcgrad.pathwise_grad(lambda p, x: x, cdf=lambda x, p: x)
+    with pytest.raises(ValueError, match="argnums"):
+        mcgrad.pathwise_grad(lambda p, x: x, 1, sampler=draw)
+    jumps = lambda key, p: jnp.floor(p + jax.random.normal(key))  # noqa: E731
+    with pytest.raises(ValueError, match="zero"):
+        mcgrad.pathwise_grad(lambda p, x: x, sampler=jumps)(0.5, KEY)
+
+
+def test_signed_points_refuse_a_second_derivative():
+    gradient = mcgrad.grad(bernoulli, estimator=Weak())
+    np.testing.assert_allclose(gradient(0.3, jax.random.key(0)), jax.grad(jax.nn.sigmoid)(0.3), rtol=1e-6)
+    with pytest.raises(NotImplementedError, match="first order only"):
+        jax.grad(gradient)(0.3, KEY)
+
+
+class Weak(mcgrad.Estimator):
+    """A third party's estimator: the measure-valued derivative of a Bernoulli in its logit, `p (1 - p) (f(1) - f(0))`."""
+
+    def represent(self, site):
+        x = site.draw()
+        logits = site.dist.logits
+        p = jax.lax.stop_gradient(jax.nn.sigmoid(logits))
+        coefficient = p * (1 - p) * (logits - jax.lax.stop_gradient(logits))
+        points = jnp.stack([jnp.ones_like(x), jnp.zeros_like(x)])
+        return mcgrad.SignedPoints(x, points, jnp.stack([coefficient, -coefficient]))
+
+
+def test_signed_points_perturb_unmixed_axes_together_and_mixed_ones_one_by_one():
+    w = jnp.array([0.5, -1.0, 2.0])
+
+    def program(theta, key):
+        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=theta), name="b")
+        return jnp.mean((b @ w - 0.3) ** 2) + jnp.mean(b)
+
+    theta = jnp.array([[0.1, -0.4, 0.6], [1.0, 0.2, -0.3]])
+    exact = mcgrad.grad(program, estimator=mcgrad.Enumerate())(theta, jax.random.key(1))
+    draws = jax.vmap(lambda k: mcgrad.grad(program, estimator=Weak())(theta, k))(
+        jax.random.split(jax.random.key(3), 4000)
+    )
+    error = jnp.abs(draws.mean(0) - exact) / (draws.std(0) / 4000**0.5)
+    assert jnp.max(error) < 5
+    assert 5 * jnp.max(draws.std(0)) / 4000**0.5 < 0.1 * jnp.linalg.norm(exact)
