@@ -48,6 +48,13 @@ def each(claims, *, complete=()):
     return pytest.mark.parametrize(("program", "row"), params)
 
 
+@pytest.fixture(autouse=True)
+def runs_share_keys():
+    """Runs on one key are compared on purpose here; JAX's reuse checker stays on in the other files."""
+    with jax.debug_key_reuse(False):
+        yield
+
+
 def seed(program, row):
     """A key of each pair's own, the same in every run."""
     return jax.random.key(zlib.crc32(f"{program.name} {row.name}".encode()))
