@@ -25,6 +25,8 @@ from mcgrad.estimators import Auto as Auto
 from mcgrad.estimators import Enumerate as Enumerate
 from mcgrad.estimators import Pathwise as Pathwise
 from mcgrad.estimators import Score as Score
+from mcgrad.estimators import SmoothedPerturbation as SmoothedPerturbation
+from mcgrad.program.estimator import Alternatives as Alternatives
 from mcgrad.program.estimator import Estimator as Estimator
 from mcgrad.program.estimator import Flow as Flow
 from mcgrad.program.estimator import SignedPoints as SignedPoints

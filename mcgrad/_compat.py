@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -76,6 +77,17 @@ def trace(fn: Callable[[], Any]) -> tuple[ClosedJaxpr, Any]:
     closed: Any
     closed, shape = jax.make_jaxpr(fn, return_shape=True)()
     return closed, jax.tree.structure(shape)
+
+
+def trace_on(fn: Callable[..., Any], avals: Sequence[Any]) -> ClosedJaxpr:
+    """The jaxpr of a function on arguments of given types."""
+    structs = [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=getattr(a, "weak_type", False)) for a in avals]
+    return jax.make_jaxpr(fn)(*structs)
+
+
+def on_line_of(eqn: JaxprEqn) -> AbstractContextManager[None]:
+    """Operations traced in this context get the source line of an equation."""
+    return source_info_util.user_context(eqn.source_info.traceback, name_stack=eqn.source_info.name_stack)
 
 
 def open_jaxpr(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:

@@ -152,6 +152,7 @@ class EstimatorRow:
         num_samples: what the transform is given.
         order: derivatives that it claims.
         removes_offset: whether a constant added to the cost leaves its variance as it is.
+        replicates: whether it replicates the rest of the program at each draw; not for draws in loops.
     """
 
     name: str
@@ -160,9 +161,14 @@ class EstimatorRow:
     num_samples: int = 1
     order: int = 2
     removes_offset: bool = False
+    replicates: bool = False
 
     def claims(self, program: Program) -> bool:
-        return self.kind in program.kinds and (self.removes_offset or not program.offset)
+        if self.kind not in program.kinds or (program.offset and not self.removes_offset):
+            return False
+        if program.baseline is None and "array" in self.name:
+            return False
+        return not (self.replicates and program.in_loop)
 
     def order_on(self, program: Program) -> int:
         follows_paths = self.kind in ("pathwise", "auto") and "enumerate" not in program.kinds
@@ -201,18 +207,26 @@ _ROWS = (
         "score",
         removes_offset=True,
     ),
-    EstimatorRow("score, 2 points", _fixed(lambda: mcgrad.Score(num_samples=2)), "score", removes_offset=True),
+    EstimatorRow(
+        "score, 2 points",
+        _fixed(lambda: mcgrad.Score(num_samples=2)),
+        "score",
+        removes_offset=True,
+        replicates=True,
+    ),
     EstimatorRow(
         "score, 5 points, leave-one-out",
         _fixed(lambda: mcgrad.Score(num_samples=5, baseline="leave_one_out")),
         "score",
         removes_offset=True,
+        replicates=True,
     ),
     EstimatorRow(
         "score, 2 points, array as baseline",
         lambda program, params: mcgrad.Score(num_samples=2, baseline=program.baseline(params)),
         "score",
         removes_offset=True,
+        replicates=True,
     ),
     EstimatorRow("score, 2 samples", _fixed(lambda: mcgrad.Score()), "score", num_samples=2, removes_offset=True),
     EstimatorRow(
@@ -228,6 +242,7 @@ _ROWS = (
         "score",
         num_samples=2,
         removes_offset=True,
+        replicates=True,
     ),
     EstimatorRow("pathwise", _fixed(lambda: mcgrad.Pathwise()), "pathwise", removes_offset=True),
     EstimatorRow(
@@ -236,6 +251,28 @@ _ROWS = (
     EstimatorRow("enumerate", _fixed(lambda: mcgrad.Enumerate()), "enumerate", removes_offset=True),
     EstimatorRow(
         "enumerate, 2 samples", _fixed(lambda: mcgrad.Enumerate()), "enumerate", num_samples=2, removes_offset=True
+    ),
+    EstimatorRow(
+        "smoothed perturbation",
+        _fixed(lambda: mcgrad.SmoothedPerturbation()),
+        "neighbours",
+        order=1,
+        removes_offset=True,
+    ),
+    EstimatorRow(
+        "smoothed perturbation to the right, 2 samples",
+        _fixed(lambda: mcgrad.SmoothedPerturbation("right")),
+        "neighbours",
+        num_samples=2,
+        order=1,
+        removes_offset=True,
+    ),
+    EstimatorRow(
+        "smoothed perturbation to the left",
+        _fixed(lambda: mcgrad.SmoothedPerturbation("left")),
+        "neighbours",
+        order=1,
+        removes_offset=True,
     ),
     EstimatorRow("auto", _fixed(lambda: mcgrad.Auto()), "auto", removes_offset=True),
     EstimatorRow("auto, 5 samples", _fixed(lambda: mcgrad.Auto()), "auto", num_samples=5, removes_offset=True),

@@ -27,8 +27,7 @@ import mcgrad
 import mcgrad.estimators
 from mcgrad.program.estimator import WeightedPoint
 
-LOOPS_HAVE_LANDED = False
-CHECKED = {**PROGRAMS, **({program.name: program for program in LOOP_PROGRAMS} if LOOPS_HAVE_LANDED else {})}
+CHECKED = {**PROGRAMS, **{program.name: program for program in LOOP_PROGRAMS}}
 
 CLAIMED = [(program, row) for program in CHECKED.values() for row in ESTIMATORS.values() if row.claims(program)]
 

@@ -4,3 +4,4 @@ from mcgrad.estimators.auto import Auto as Auto
 from mcgrad.estimators.enumeration import Enumerate as Enumerate
 from mcgrad.estimators.pathwise import Pathwise as Pathwise
 from mcgrad.estimators.score import Score as Score
+from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation as SmoothedPerturbation

@@ -16,11 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from mcgrad import _compat
+from mcgrad.program import alternative_path
+from mcgrad.program.notes import Note, Notes, Weight
 from mcgrad.program.site import sample_p
 from mcgrad.program.trace import Constant, Equation, Program
 
 if TYPE_CHECKING:
-    from mcgrad.program.interpret import Environment, Interpreter, Result, Weight
+    from mcgrad.program.interpret import Environment, Interpreter, Result
 
 MAX_UNROLLED_STEPS = 32
 """Steps of a `scan` that are unrolled for estimators that need the rest of the program."""
@@ -47,32 +49,13 @@ def check_supported(program: Program) -> None:
             )
 
 
-def run_local(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Weight]]:
+def run_local(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Note]]:
     """Control flow whose draws are all local: its outputs, and the weights of the draws."""
     return _LOCAL[equation.eqn.primitive](run, equation, operands)
 
 
-class _Weights:
-    """The weights of a body as arrays in and out of `jax.lax`; what is not an array is kept here."""
-
-    def __init__(self) -> None:
-        self.found: list[Weight] = []
-
-    def arrays(self, weights: list[Weight]) -> list[Any]:
-        self.found = weights
-        return [(w.log_weight, None if isinstance(w.baseline, str) else w.baseline) for w in weights]
-
-    def weights(self, arrays: Sequence[Any]) -> list[Weight]:
-        return [
-            dataclasses.replace(
-                w, log_weight=log_weight, baseline=w.baseline if isinstance(w.baseline, str) else baseline
-            )
-            for w, (log_weight, baseline) in zip(self.found, arrays, strict=True)
-        ]
-
-
-def _checkpoint(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Weight]]:
-    kept = _Weights()
+def _checkpoint(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Note]]:
+    kept = Notes()
 
     def body(*inputs: Any) -> Any:
         outs, weights = run.body(equation.bodies[0], inputs)
@@ -80,10 +63,10 @@ def _checkpoint(run: Interpreter, equation: Equation, operands: Sequence[Any]) -
 
     params = equation.eqn.params
     outs, arrays = jax.checkpoint(body, policy=params["policy"], prevent_cse=params["prevent_cse"])(*operands)
-    return outs, kept.weights(arrays)
+    return outs, kept.notes(arrays)
 
 
-def _scan(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Weight]]:
+def _scan(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Note]]:
     num_consts, num_carry = _compat.scan_split(equation.eqn)
     params = equation.eqn.params
     consts, carry, xs = (
@@ -91,7 +74,7 @@ def _scan(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tupl
         operands[num_consts : num_consts + num_carry],
         operands[num_consts + num_carry :],
     )
-    kept = _Weights()
+    kept = Notes()
 
     def step(carry: list[Any], x: list[Any]) -> Any:
         outs, weights = run.body(equation.bodies[0], [*consts, *carry, *x])
@@ -100,12 +83,12 @@ def _scan(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tupl
     last, (stacked, arrays) = jax.lax.scan(
         step, list(carry), list(xs), length=params["length"], reverse=params["reverse"], unroll=params["unroll"]
     )
-    return [*last, *stacked], kept.weights(arrays)
+    return [*last, *stacked], kept.notes(arrays)
 
 
-def _cond(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Weight]]:
+def _cond(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Note]]:
     index, *inputs = operands
-    kept = [_Weights() for _ in equation.bodies]
+    kept = [Notes() for _ in equation.bodies]
 
     # Every branch gives the weights of all branches: its own, and zeros for the draws that it does not make.
     def own(b: int) -> Callable[..., Any]:
@@ -126,10 +109,10 @@ def _cond(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tupl
         return branch
 
     outs, arrays = jax.lax.switch(index, [padded(b) for b in range(len(shapes))], *inputs)
-    return outs, [w for one, values in zip(kept, arrays, strict=True) for w in one.weights(values)]
+    return outs, [w for one, values in zip(kept, arrays, strict=True) for w in one.notes(values)]
 
 
-def _while(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Weight]]:
+def _while(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Note]]:
     params = equation.eqn.params
     num_cond, num_body = params["cond_nconsts"], params["body_nconsts"]
     cond, body = equation.bodies
@@ -140,14 +123,15 @@ def _while(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tup
             f"mcgrad cannot differentiate a draw inside the condition of the `while_loop` at {equation.line}. Draw in "
             "the body and carry the value."
         )
-    kept = _Weights()
+    kept = Notes()
 
     def once(carry: list[Any]) -> Any:
         outs, weights = run.body(body, [*body_consts, *carry])
         return outs, [log_weight for log_weight, _ in kept.arrays(weights)]
 
     zeros = [jnp.zeros(s.shape, s.dtype) for s in jax.eval_shape(once, carry)[1]]
-    if any(w.baseline is not None and not isinstance(w.baseline, str) for w in kept.found):
+    weights = [note for note in kept.found if isinstance(note, Weight)]
+    if any(w.baseline is not None and not isinstance(w.baseline, str) for w in weights):
         raise NotImplementedError(
             f"`mcgrad.Score(baseline=array)` is not available inside the `while_loop` at {equation.line}: its draws "
             "have no time axis to subtract it along. Use `mcgrad.Score(baseline=None)`, or a `scan` with a bound."
@@ -159,7 +143,7 @@ def _while(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tup
         return outs, [total + w for total, w in zip(totals, log_weights, strict=True)]
 
     outs, totals = jax.lax.while_loop(lambda s: run.body(cond, [*cond_consts, *s[0]])[0][0], step, (carry, zeros))
-    return outs, kept.weights([(total, None) for total in totals])
+    return outs, kept.notes([(total, None) for total in totals])
 
 
 _LOCAL: dict[Any, Callable[..., Any]] = {
@@ -204,6 +188,8 @@ def continue_into(run: Interpreter, equation: Equation, env: Environment, resume
         index, *inputs = operands
         branches = [lambda body=body: run.inline(body, inputs, env, then) for body in equation.bodies]
         return jax.lax.switch(index, branches)
+    if equation in run.plan.reach:
+        return alternative_path.follow(run, equation, operands, then)
     return _unrolled(run, equation, operands, env, then)
 
 
@@ -222,6 +208,7 @@ def _unrolled(run: Interpreter, equation: Equation, operands: Sequence[Any], env
         def next_step(run: Interpreter, outs: list[Any]) -> Result:
             return steps(run, done + 1, outs[:num_carry], [*rows, outs[num_carry:]])
 
-        return run.inline(equation.bodies[0], [*consts, *carry, *x], env, next_step)
+        here = dataclasses.replace(run, steps={**run.steps, equation: order[done]})
+        return here.inline(equation.bodies[0], [*consts, *carry, *x], env, next_step)
 
     return steps(run, 0, operands[num_consts : num_consts + num_carry], [])

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad.program.dependence import Analysis, Relation, Window
+from mcgrad.program.dependence import Analysis, Relation, Window, axis_length
 from mcgrad.program.site import Site
 from mcgrad.program.trace import Equation, Program, Value
 
@@ -42,7 +42,7 @@ def split_costs(program: Program, outputs: Sequence[Value], analysis: Analysis, 
         if value not in splits:
             splits[value] = whole = ((value,), frozenset())
             equation = producer.get(value)
-            parts = _linear_parts(equation, analysis) if equation is not None else None
+            parts = linear_parts(equation, analysis) if equation is not None else None
             if equation is not None and parts:
                 found = [split(part) for part in parts]
                 front = tuple(dict.fromkeys(v for costs, _ in found for v in costs))
@@ -73,7 +73,7 @@ def _gains_credit(part: dict[Site, Relation], whole: dict[Site, Relation], value
 def number_of_draws(relation: Relation, site: Site, value: Value) -> float:
     """How many draws of a site an entry of a value depends on, on average."""
     axes = zip(relation, site.plates, strict=True)
-    return math.prod(w.draws(value.shape[w.axis] if isinstance(w.axis, int) else 1, n) for w, n in axes)
+    return math.prod(w.draws(axis_length(w.axis, value.shape), n) for w, n in axes)
 
 
 _LINEAR = frozenset(
@@ -107,7 +107,7 @@ _LINEAR_IN_FIRST = frozenset(["div", "dynamic_slice", "gather", "reduce_window_s
 _BILINEAR = frozenset(["mul", "dot_general"])
 
 
-def _linear_parts(equation: Equation, analysis: Analysis) -> list[Value] | None:
+def linear_parts(equation: Equation, analysis: Analysis) -> list[Value] | None:
     """The operands that draws reach, if the operation is linear in them."""
     parts = [v for v in equation.inputs if analysis.of(v)]
     if not all(jnp.issubdtype(v.dtype, jnp.floating) for v in parts):
@@ -121,6 +121,11 @@ def _linear_parts(equation: Equation, analysis: Analysis) -> list[Value] | None:
         or (name == "select_n" and not analysis.of(inputs[0]))
     )
     return list(dict.fromkeys(parts)) if linear else None
+
+
+def expand_right(x: jax.Array, ndim: int) -> jax.Array:
+    """An array with axes of size one added behind, to `ndim` axes."""
+    return jnp.expand_dims(x, tuple(range(x.ndim, ndim)))
 
 
 def bring(weights: jax.Array, relation: Relation, shape: Any, *, once: bool = False) -> jax.Array:

@@ -87,11 +87,27 @@ def analyze(program: Program) -> Analysis:
     return analysis
 
 
-class _Pass:
-    """One forward pass; loops are run to a fixed point."""
+def marked_dependence(
+    program: Program, scan: Equation, values: Sequence[Value]
+) -> tuple[dict[Value, Window], set[Value]]:
+    """How values depend on the stacked outputs of a `scan`, with its steps for draws, and which on its last carry."""
+    steps, last = Site(scan), Site(scan)  # stand for the two in place of draws
+    analysis = Analysis()
+    _Pass(analysis, (scan, steps, last)).run(program, [{}] * len(program.inputs), ())
+    by_step = {value: analysis.of(value)[steps][0] for value in values if steps in analysis.of(value)}
+    return by_step, {value for value in values if last in analysis.of(value)}
 
-    def __init__(self, analysis: Analysis):
+
+class _Pass:
+    """One forward pass; loops are run to a fixed point.
+
+    With `marked`, a `scan` and two stand-ins, its results are what dependence is on: the stacked outputs as draws, one a
+    step, of the first, and the last carry as a draw of the second.
+    """
+
+    def __init__(self, analysis: Analysis, marked: tuple[Equation, Site, Site] | None = None):
         self.analysis = analysis
+        self.marked = marked
         self.depth = 0
 
     def run(self, program: Program, inputs: Sequence[Dependence], loops: tuple[Equation, ...]) -> list[Dependence]:
@@ -111,6 +127,10 @@ class _Pass:
 
     def equation(self, equation: Equation, inputs: list[Dependence], loops: tuple[Equation, ...]) -> list[Dependence]:
         primitive = equation.eqn.primitive
+        if self.marked is not None and equation is self.marked[0]:
+            _, steps, last = self.marked
+            num_carry = _compat.scan_split(equation.eqn)[1]
+            return [{last: ()} if i < num_carry else {steps: (Window(0, 0, 0),)} for i in range(len(equation.outputs))]
         if primitive is sample_p:
             return self.site(equation, inputs, loops)
         if primitive is _compat.scan_p:
@@ -131,7 +151,9 @@ class _Pass:
             site = self.analysis.sites[equation] = Site(equation, loops, self.depth == 1)
         own = tuple(Window(axis, 0, 0) for axis in (*loops, *range(len(site.own_plates))))
         upstream = _parents(site, inputs) if any(inputs) else {}
-        return [{**upstream, site: own}] * len(equation.outputs)
+        # In a loop the law of a draw may depend on earlier draws of the same site.
+        found = _join([{site: own}, upstream], equation.outputs[0].shape, equation)
+        return [found] * len(equation.outputs)
 
     def scan(self, equation: Equation, inputs: list[Dependence], loops: tuple[Equation, ...]) -> list[Dependence]:
         num_consts, num_carry = _compat.scan_split(equation.eqn)
@@ -240,7 +262,8 @@ def _widened(old: Dependence, new: Dependence) -> Dependence:
     return {site: tuple(map(widen, old[site], relation)) if site in old else relation for site, relation in new.items()}
 
 
-def _length(axis: int | Equation | None, shape: Sequence[int]) -> int:
+def axis_length(axis: int | Equation | None, shape: Sequence[int]) -> int:
+    """How many entries an axis of a value has; the time axis of a `scan` its length."""
     if axis is None:
         return 1
     return shape[axis] if isinstance(axis, int) else axis.eqn.params["length"]
@@ -259,8 +282,8 @@ def _join(parts: Sequence[Dependence], shape: Sequence[int], cause: Equation | N
 
 def _hull(a: Window, b: Window, shape: Sequence[int], cause: Equation | None) -> Window:
     if a.axis is not b.axis and a.axis != b.axis:
-        a = a.spread(_length(a.axis, shape), cause)
-        b = b.spread(_length(b.axis, shape), cause)
+        a = a.spread(axis_length(a.axis, shape), cause)
+        b = b.spread(axis_length(b.axis, shape), cause)
     if (a.low, a.high) == (b.low, b.high):
         return a
     return Window(a.axis, min(a.low, b.low), max(a.high, b.high), a.cause or b.cause or cause)

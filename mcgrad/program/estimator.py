@@ -79,11 +79,29 @@ class SignedPoints:
             the others one at a time.
         coefficients: `[n, *plates]`, zero in value, with the derivative that multiplies `f(x_j)`:
             `c_j * (theta - stop(theta))` summed over the parameters.
+        relative: whether the coefficients multiply `f(x_j) - f(value)` instead.
     """
 
     value: Any
     points: Any
     coefficients: jax.Array
+    relative: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Alternatives:
+    """Other values of a draw `x`, whose differences make the first derivative: `E[sum_j dc_j (f(y_j) - f(x))]`.
+
+    Attributes:
+        values: `[n, *site shape]`.
+        coefficients: `[n, *plates]`, zero in value, with derivative `dc_j`.
+        sizes: `[n, *plates]`, at least zero: how large the derivatives of the coefficients are, up to a common factor; an
+            alternative is chosen in proportion to it, and one of size zero must have a coefficient without derivative.
+    """
+
+    values: Any
+    coefficients: jax.Array
+    sizes: jax.Array
 
 
 Representation: TypeAlias = Flow | WeightedPoint | WeightedPoints | SignedPoints
@@ -96,10 +114,12 @@ class Estimator(PyTree):
         local: `represent` returns a `Flow` or a single `WeightedPoint`, so the rest of the program is not needed;
             such an estimator also runs inside loops and branches.
         flow: `represent` returns a `Flow`: costs need no weight for this site.
+        follows_alternatives: it has `alternatives`, one of which is carried along inside a `scan`.
     """
 
     local: ClassVar[bool] = False
     flow: ClassVar[bool] = False
+    follows_alternatives: ClassVar[bool] = False
 
     def obstacle(self, site: Site) -> str | None:
         """Why this estimator would be wrong at `site`, and the way out; `None` where it is right."""
@@ -112,6 +132,10 @@ class Estimator(PyTree):
     def represent(self, site: SiteHandle) -> Representation:
         """The points of this estimator for one random choice."""
         raise NotImplementedError(f"{type(self).__name__} must define `represent` or `estimate`.")
+
+    def alternatives(self, site: SiteHandle, x: Any) -> Alternatives:
+        """Other values for the draw `x`; what a `scan` carries along beside the real state."""
+        raise NotImplementedError(f"{type(self).__name__} must define `alternatives`.")
 
     def estimate(self, site: SiteHandle, rest: Rest) -> Result:
         """The costs of the rest of the program, right in value and derivatives in expectation."""
@@ -136,6 +160,18 @@ def _unit_weight_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]
     (log_weight,), (tangent,) = primals, tangents
     weight = unit_weight(log_weight)
     return weight, weight * tangent
+
+
+@jax.custom_jvp
+def zero_with_derivative_of(x: jax.Array) -> jax.Array:
+    """`x - stop(x)`, without the value of `x` being computed."""
+    zero = jnp.zeros_like(x)
+    return jnp.where(x > 0, zero, zero)  # see `unit_weight`
+
+
+@zero_with_derivative_of.defjvp
+def _zero_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return zero_with_derivative_of(*primals), tangents[0]
 
 
 @jax.custom_jvp

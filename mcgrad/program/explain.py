@@ -48,10 +48,14 @@ class CostReport:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What `mcgrad.explain` found: draws, costs, and who is credited for what."""
+    """What `mcgrad.explain` found: draws, costs, and who is credited for what.
+
+    `accumulators` has the lines of the `scan`s that add costs up in their carry; these are credited one by one.
+    """
 
     sites: tuple[SiteReport, ...]
     costs: tuple[CostReport, ...]
+    accumulators: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{len(self.sites)} draw{'s' * (len(self.sites) != 1)}"]
@@ -69,6 +73,8 @@ class Explanation:
                         lines.append(f"      axis {k} mixed by {cause}")
             if not cost.credits:
                 lines.append("    no draw reaches it")
+        for line in self.accumulators:
+            lines.append(f"costs added up in the carry of the `scan` at {line} are credited one by one")
         return "\n".join(lines)
 
 
@@ -92,7 +98,7 @@ def describe(plan: Plan) -> Explanation:
         operation, line = (equation.name, equation.line) if equation is not None else ("input", "the call")
         return CostReport(tuple(value.shape), operation, line, tuple(credits))
 
-    return Explanation(reports, tuple(map(cost_report, plan.split.costs)))
+    return Explanation(reports, tuple(map(cost_report, plan.split.costs)), plan.accumulators)
 
 
 def _estimator(plan: Plan, site: Site) -> str:

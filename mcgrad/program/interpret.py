@@ -9,7 +9,7 @@ stretch, all sites of the stretch in one exponent.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad.program import control_flow
-from mcgrad.program.costs import bring
+from mcgrad.program.costs import bring, expand_right
 from mcgrad.program.estimator import (
     Baseline,
     Estimator,
@@ -29,6 +29,7 @@ from mcgrad.program.estimator import (
     signed_term,
     unit_weight,
 )
+from mcgrad.program.notes import Note, Recorded, Weight
 from mcgrad.program.plan import Plan
 from mcgrad.program.site import Site, SiteHandle, fold_in
 from mcgrad.program.trace import Constant, Equation, Program, Value
@@ -49,15 +50,6 @@ class Result(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Weight:
-    """What a local estimator leaves behind: the log weight of its draws, of shape `site.plates`."""
-
-    site: Site
-    log_weight: Array
-    baseline: Baseline
-
-
-@dataclasses.dataclass(frozen=True)
 class Interpreter:
     """A run of a plan.
 
@@ -65,12 +57,18 @@ class Interpreter:
         replicates: `(axis name, number)` of the transform's samples, if there are several.
         folds: indices of the replicates that this run is in; they are folded into the keys of later sites.
         plain: whether every site just draws, by flow or with a score weight, whatever its estimator.
+        recording: whether estimators that follow alternatives draw, and note the alternatives.
+        steps: of the `scan`s that are unrolled around the current equation, which step this is.
+        moved: by site, a mask of shape `site.plates` and the values to take there in place of draws.
     """
 
     plan: Plan
     replicates: tuple[str, int] | None = None
     folds: tuple[Any, ...] = ()
     plain: bool = False
+    recording: bool = False
+    steps: Mapping[Equation, int] = dataclasses.field(default_factory=dict)
+    moved: Mapping[Site, tuple[Array, Any]] = dataclasses.field(default_factory=dict)
 
     # ---------------------------------------------------------------- the whole program
 
@@ -98,7 +96,7 @@ class Interpreter:
     def _stretch(self, equations: Sequence[Equation], start: int, env: Environment, finish: Continuation) -> Result:
         """Run equations from `start` on; `finish` makes the result from the environment after the last."""
         env = dict(env)
-        weights: list[Weight] = []
+        weights: list[Note] = []
         for n in range(start, len(equations)):
             equation = equations[n]
             if equation not in self.plan.random:
@@ -118,8 +116,8 @@ class Interpreter:
                 else:
                     handle = self._handle(site, [_read(env, v) for v in equation.inputs])
                     result = self._estimator(handle).estimate(handle, Rest(self, equation, env, resume))
-                return self._credit(result, weights)
-        return self._credit(finish(self, env), weights)
+                return self.credit(result, weights)
+        return self.credit(finish(self, env), weights)
 
     def inline(
         self, body: Program, inputs: Sequence[Any], env: Environment, then: Callable[[Interpreter, list[Any]], Result]
@@ -137,17 +135,25 @@ class Interpreter:
     def _is_local(self, equation: Equation) -> bool:
         return self.plain or equation not in self.plan.nonlocal_equations
 
-    def step(self, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Weight]]:
-        """One equation with draws in it, all of them local: its results and the weights of the draws."""
+    def step(self, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Note]]:
+        """One equation with draws in it, all of them local: its results and the notes of the draws."""
         site = self.plan.analysis.sites.get(equation)
         if site is None:
             return control_flow.run_local(self, equation, operands)
         handle = self._handle(site, operands)
+        estimator = self._estimator(handle)
+        if self.recording and estimator.follows_alternatives:
+            x = handle.draw()
+            found = estimator.alternatives(handle, x)
+            uniform = jax.random.uniform(fold_in(handle.key.ravel()[0], _CHOICE), dtype=found.sizes.dtype)
+            return jax.tree.leaves(x), [Recorded(site, found, uniform)]
         point = self._local_point(handle)
         if isinstance(point, Flow):
             return jax.tree.leaves(point.value), []
-        log_weight = jnp.broadcast_to(point.log_weight, site.own_plates)
-        return jax.tree.leaves(stop(point.value)), [Weight(site, log_weight, point.baseline)]
+        log_weight, baseline = jnp.broadcast_to(point.log_weight, site.own_plates), point.baseline
+        if baseline is not None and not isinstance(baseline, str):
+            baseline = jnp.broadcast_to(baseline, site.own_plates)
+        return jax.tree.leaves(stop(point.value)), [Weight(site, log_weight, baseline)]
 
     def _local_point(self, handle: SiteHandle) -> Flow | WeightedPoint:
         estimator = self._estimator(handle)
@@ -156,13 +162,16 @@ class Interpreter:
             assert isinstance(point, (Flow, WeightedPoint)), type(point)
             return point
         x = handle.draw()
+        if handle.site in self.moved:
+            mask, values = self.moved[handle.site]
+            x = jax.tree.map(lambda leaf, other: jnp.where(expand_right(mask, leaf.ndim), other, leaf), x, values)
         has_density = handle.facts.has_log_prob
         return WeightedPoint(x, handle.log_prob(x) if has_density else jnp.zeros(handle.plates))
 
-    def body(self, body: Program, inputs: Sequence[Any]) -> tuple[list[Any], list[Weight]]:
-        """A body of control flow, all of whose draws are local: its outputs and the weights of the draws."""
+    def body(self, body: Program, inputs: Sequence[Any]) -> tuple[list[Any], list[Note]]:
+        """A body of control flow, all of whose draws are local: its outputs and the notes of the draws."""
         env: Environment = dict(zip(body.inputs, inputs, strict=True))
-        weights: list[Weight] = []
+        weights: list[Note] = []
         for equation in body.equations:
             if equation in self.plan.random:
                 outs, found = self.step(equation, [_read(env, v) for v in equation.inputs])
@@ -194,8 +203,9 @@ class Interpreter:
 
     # ---------------------------------------------------------------- credit
 
-    def _credit(self, result: Result, weights: Sequence[Weight]) -> Result:
+    def credit(self, result: Result, notes: Sequence[Note]) -> Result:
         """Multiply each cost by the weights of the draws that it depends on."""
+        weights = [self._among_all_steps(note) for note in notes if isinstance(note, Weight)]
         if not weights:
             return result
         costs = list(result.costs)
@@ -221,6 +231,17 @@ class Interpreter:
             if weight.baseline is not None and not isinstance(weight.baseline, str):
                 self._subtract_baseline(costs, weight.site, unit_weight(weight.log_weight), weight.baseline)
         return Result(tuple(costs), result.aux)
+
+    def _among_all_steps(self, weight: Weight) -> Weight:
+        """The weight with the time axes of unrolled `scan`s, where no other step weighs anything."""
+        log_weight, baseline = weight.log_weight, weight.baseline
+        unrolled = [loop for loop in weight.site.loops if loop in self.steps]
+        for loop in reversed(unrolled):
+            place = jnp.arange(loop.eqn.params["length"]) == self.steps[loop]
+            log_weight = jnp.where(expand_right(place, log_weight.ndim + 1), log_weight, 0)
+            if isinstance(baseline, jax.Array):
+                baseline = jnp.broadcast_to(baseline, log_weight.shape)
+        return Weight(weight.site, log_weight, baseline)
 
     def _subtract_baseline(self, costs: list[Array], site: Site, weight: Array, baseline: Array) -> None:
         """Add `(1 - w) b`, of value and expectation zero, once for each draw, to the cost that depends on most draws."""
@@ -269,7 +290,7 @@ class Rest:
             weight = Weight(
                 site.site, jnp.broadcast_to(representation.log_weight, site.plates), representation.baseline
             )
-            return self._run._credit(self(stop(representation.value)), [weight])
+            return self._run.credit(self(stop(representation.value)), [weight])
         if isinstance(representation, SignedPoints):
             return self._signed(site, representation)
         if representation.log_weights is not None:
@@ -331,21 +352,26 @@ class Rest:
 
         def one(mask: Array, point: Any, coefficient: Array) -> list[Array]:
             def perturbed(leaf: Array, base: Array) -> Array:
-                return jnp.where(jnp.expand_dims(mask, tuple(range(mask.ndim, leaf.ndim))), leaf, base)
+                return jnp.where(expand_right(mask, leaf.ndim), leaf, base)
 
             moved = self.simulate(jax.tree.map(perturbed, stop(point), stop(points.value)))
             terms = []
-            for cost, relation in zip(moved.costs, site.relations, strict=True):
+            for cost, own, relation in zip(moved.costs, result.costs, site.relations, strict=True):
                 if relation is None:
                     terms.append(jnp.zeros_like(cost))
                 else:
                     brought = bring(jnp.where(mask, coefficient, 0), relation, cost.shape).astype(cost.dtype)
-                    terms.append(signed_term(jnp.broadcast_to(brought, cost.shape), cost))
+                    moved_by = cost - own if points.relative else cost
+                    terms.append(signed_term(jnp.broadcast_to(brought, cost.shape), moved_by))
             return terms
 
         each = jax.vmap(jax.vmap(one, (None, 0, 0)), (0, None, None))(masks, points.points, points.coefficients)
         costs = [cost + jnp.sum(term, axis=(0, 1)) for cost, term in zip(result.costs, each, strict=True)]
         return Result(tuple(costs), result.aux)
+
+
+_CHOICE = 0x5EED
+"""Folded into a site's key for the choice among its alternatives, which is made beside the draw itself."""
 
 
 def _read(env: Environment, value: Value) -> Any:

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 
 from mcgrad import _compat
 from mcgrad.program import control_flow
+from mcgrad.program.alternative_path import Reach, can_follow, reach_of
 from mcgrad.program.costs import Split, number_of_draws, split_costs
 from mcgrad.program.dependence import Analysis, analyze
 from mcgrad.program.estimator import Estimator, Flow
+from mcgrad.program.hoist import hoist_costs
 from mcgrad.program.site import Site, SiteHandle, sample_p
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
@@ -42,6 +44,8 @@ class Plan:
         body: the other equations that costs and auxiliary outputs need.
         random: all equations with draws in them, those of bodies included.
         nonlocal_equations: those of them that need the rest of the program.
+        reach: for the `scan`s beside which an alternative path is carried, how the costs read them.
+        accumulators: lines of the `scan`s whose carries add costs up, now seen one by one.
         baseline_cost: for each site, the cost that depends on most of its draws.
     """
 
@@ -56,6 +60,8 @@ class Plan:
     body: tuple[Equation, ...]
     random: frozenset[Equation]
     nonlocal_equations: frozenset[Equation]
+    reach: dict[Equation, Reach]
+    accumulators: tuple[str, ...]
     baseline_cost: dict[Site, int]
 
 
@@ -67,18 +73,19 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         num_outputs: how many of its outputs are costs or sums of costs.
         default: the estimator of the sites that name none.
     """
-    outputs, aux = program.outputs[:num_outputs], program.outputs[num_outputs:]
     control_flow.check_supported(program)
-    analysis = analyze(program)
+    accumulators: list[str] = []
+    while True:
+        analysis = analyze(program)
+        estimators = _first_estimators(program, analysis, default)
+        credited = {site for site, estimator in estimators.items() if not estimator.flow}
+        hoisted = hoist_costs(program, num_outputs, analysis, credited)
+        if hoisted is None:
+            break
+        program = hoisted.program
+        accumulators += hoisted.accumulators
     sites = list(analysis.sites.values())
-    constants = _constants(program)
-    estimators: dict[Site, Estimator] = {}
-    for site in sites:
-        chosen = site.estimator or default
-        if site.has_constant_law(constants) and site.estimator is None:
-            chosen = Fixed()
-        estimators[site] = chosen.resolve(site, None)
-    credited = {site for site in sites if not estimators[site].flow}
+    outputs, aux = program.outputs[:num_outputs], program.outputs[num_outputs:]
     split = split_costs(program, outputs, analysis, credited)
     for site in sites:
         relations = [analysis.of(cost).get(site) for cost in split.costs]
@@ -94,7 +101,12 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         for e in random
         if e in needing_rest or any(inner in needing_rest for b in e.bodies for inner in b.everything())
     )
+    needing_sites = {site: e for site, e in estimators.items() if not e.local}
+    reach = {}
     for equation in nonlocal_equations - needing_rest:
+        if can_follow(equation, needing_sites):
+            reach[equation] = reach_of(program, equation, split.costs)
+            continue
         inner = next(s for s in sites if s.equation in needing_rest and _contains(equation, s.equation))
         control_flow.check_continuation(equation, type(estimators[inner]).__name__)
     live = _live(program, [*split.costs, *aux, *_free(outputs, split)])
@@ -112,8 +124,20 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         body=tuple(e for e in live if e not in in_prologue),
         random=random,
         nonlocal_equations=nonlocal_equations,
+        reach=reach,
+        accumulators=tuple(accumulators),
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
     )
+
+
+def _first_estimators(program: Program, analysis: Analysis, default: Estimator) -> dict[Site, Estimator]:
+    """The estimator of each site, as far as it can be known before the costs are."""
+    constants = _constants(program)
+    estimators: dict[Site, Estimator] = {}
+    for site in analysis.sites.values():
+        fixed = site.has_constant_law(constants) and site.estimator is None
+        estimators[site] = Fixed() if fixed else (site.estimator or default).resolve(site, None)
+    return estimators
 
 
 def _contains(equation: Equation, inner: Equation) -> bool:

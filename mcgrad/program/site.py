@@ -160,6 +160,9 @@ class Facts:
     has_log_prob: bool
     support_parameters: tuple[str, ...]
     support: np.ndarray | None  # [n, *event shape]
+    has_cdf: bool
+    discrete: bool
+    scalar_event: bool
     pathwise_obstacle: str | None
 
 
@@ -182,6 +185,9 @@ def _facts(dist_tree: Any, operands: Sequence[Any], levels: Any, *, with_obstacl
                 has_log_prob=getattr(dist, "log_prob", None) is not None,
                 support_parameters=tuple(getattr(dist, "support_parameters", ())),
                 support=None if values is None else np.asarray(values),
+                has_cdf=getattr(dist, "cdf", None) is not None,
+                discrete=bool(getattr(dist, "discrete", False)),
+                scalar_event=tuple(dist.event_shape) == (),
                 pathwise_obstacle=pathwise_obstacle(dist) if with_obstacle else None,
             )
         )
@@ -369,7 +375,7 @@ class SiteHandle:
         n, levels = self._n, self.site.params["levels"]
         batch_ndim = self.site.params["batch_ndim"]
         arrays = []
-        for i, leaf in enumerate(self.operands[n + 1 :]):
+        for i, leaf in enumerate(map(jnp.asarray, self.operands[n + 1 :])):
             axes = [level[n + 1 + i] for level in levels]
             # Outermost level first: bring its axis to the front, or make one of size 1.
             for depth, axis in enumerate(reversed(axes)):

@@ -8,7 +8,7 @@ its bodies, so that the passes over a program recurse into them without knowing 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mcgrad import _compat
@@ -69,6 +69,26 @@ class Program:
     equations: tuple[Equation, ...]
     outputs: tuple[Value, ...]
 
+    def evaluate(self, *inputs: Any) -> list[Any]:
+        """The outputs at given inputs."""
+        env: dict[Value, Any] = dict(zip(self.inputs, inputs, strict=True))
+
+        def read(value: Value) -> Any:
+            return value.value if isinstance(value, Constant) else env[value]
+
+        for equation in self.equations:
+            env.update(zip(equation.outputs, equation.evaluate(read), strict=True))
+        return [read(value) for value in self.outputs]
+
+    def without_dead_code(self) -> Program:
+        """The program with only the equations and inputs that its outputs need, and those with effects."""
+        needed, live = set(self.outputs), []
+        for equation in reversed(self.equations):
+            if equation.eqn.effects or any(v in needed for v in equation.outputs):
+                live.append(equation)
+                needed.update(equation.inputs)
+        return Program(tuple(v for v in self.inputs if v in needed), tuple(live[::-1]), self.outputs)
+
     def everything(self) -> Iterator[Equation]:
         """All equations, those of the bodies included, outer ones first."""
         for equation in self.equations:
@@ -84,6 +104,17 @@ def trace(fn: Callable[[], Any]) -> tuple[Program, Any]:
     """
     closed, tree = _compat.trace(fn)
     return from_jaxpr(closed), tree
+
+
+def trace_in_place(
+    fn: Callable[..., Sequence[Any]], operands: Sequence[Value], replaced: Equation
+) -> tuple[list[Equation], tuple[Value, ...]]:
+    """The equations and results of a function of values of a program; new operations get the line of `replaced`."""
+    with _compat.on_line_of(replaced.eqn):
+        jaxpr = _compat.trace_on(fn, [value.aval for value in operands])
+    equations: list[Equation] = []
+    results = _copy(jaxpr, tuple(operands), equations)
+    return equations, results
 
 
 def from_jaxpr(jaxpr: Any) -> Program:

@@ -23,7 +23,7 @@ from programs.program import (
     expect_normal,
 )
 
-LOOP_PROGRAMS = Table()
+LOOP_PROGRAMS = Table(in_loop=True)
 
 
 def _bernoulli(key, logits, name="b"):
@@ -452,9 +452,7 @@ def _walk_exact(params):
     return total
 
 
-@LOOP_PROGRAMS.add(
-    params=np.array([0.4]), exact=_walk_exact, kinds=MIXED, mode="forward", baseline=lambda p: 4.0 + p[0]
-)
+@LOOP_PROGRAMS.add(params=np.array([-0.5]), exact=_walk_exact, kinds=MIXED, mode="forward", baseline=None)
 def random_walk_stopped_by_a_while_loop(params, key):
     def unfinished(state):
         position, num_steps, _ = state

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 CONTINUOUS = ("score", "pathwise", "auto")
-DISCRETE = ("score", "enumerate", "auto")
+DISCRETE = ("score", "enumerate", "neighbours", "auto")
+COUNTS = ("score", "neighbours", "auto")
 MIXED = ("score", "auto")
 
 
@@ -31,11 +32,12 @@ class Program:
         params: a pytree of numpy arrays.
         exact: the expectation as a differentiable function of the parameters.
         kinds: which estimators can run it: "score", "pathwise" (every law is reparameterized), "enumerate" (every
-            support is finite and small), "auto".
+            support is finite and small), "neighbours" (every law is one of integers with a cdf), "auto".
         pathwise_order: derivatives that are right along the path: 1 where the cost has kinks.
         order: derivatives that are checked.
         offset: whether the costs have a large offset, so that only estimators that remove it have a usable variance.
-        baseline: what the row "score, array as baseline" subtracts.
+        baseline: what the row "score, array as baseline" subtracts; `None` where an array cannot be subtracted.
+        in_loop: whether it draws in a loop or a branch, where replicates of one draw would multiply.
         mode: "reverse", or "forward" where JAX itself has no reverse mode (`while_loop`).
     """
 
@@ -50,8 +52,9 @@ class Program:
     pathwise_order: int = 2
     order: int = 2
     offset: bool = False
-    baseline: Callable[[Any], jax.Array] = _plain_baseline
+    baseline: Callable[[Any], jax.Array] | None = _plain_baseline
     mode: str = "reverse"
+    in_loop: bool = False
 
     def call(self, fn: Callable[..., Any], params: Any, key: jax.Array) -> Any:
         """`fn`, the program or a transform of it, on this program's arguments."""
@@ -68,9 +71,13 @@ class Program:
 class Table(list):
     """Rows, added by decorating a program with `table.add(params=..., exact=..., kinds=...)`."""
 
+    def __init__(self, **defaults: Any):
+        super().__init__()
+        self.defaults = defaults
+
     def add(self, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def decorate(fn: Callable[..., Any]) -> Callable[..., Any]:
-            self.append(Program(name=fn.__name__, fn=fn, **fields))
+            self.append(Program(name=fn.__name__, fn=fn, **{**self.defaults, **fields}))
             return fn
 
         return decorate

@@ -14,6 +14,7 @@ from jax.scipy.stats import norm
 import mcgrad
 from programs.program import (
     CONTINUOUS,
+    COUNTS,
     DISCRETE,
     MIXED,
     Table,
@@ -91,14 +92,14 @@ def uniform(params, key):
     params=np.array([0.3]),
     # With p the probability of success, E[k] = (1 - p) / p and E[k^2] = (1 - p)(2 - p) / p^2.
     exact=lambda p: (lambda q: (1 - q) / q + 0.2 * (1 - q) * (2 - q) / q**2)(jax.nn.sigmoid(p[0])),
-    kinds=MIXED,
+    kinds=COUNTS,
 )
 def geometric(params, key):
     k = mcgrad.sample(key, mcgrad.Geometric(probs=jax.nn.sigmoid(params[0])), name="k").astype(params.dtype)
     return k + 0.2 * k**2
 
 
-@STRAIGHT_LINE.add(params=np.array([0.6]), exact=lambda p: jnp.exp(p[0]) + (jnp.exp(p[0]) - 1.0) ** 2, kinds=MIXED)
+@STRAIGHT_LINE.add(params=np.array([0.6]), exact=lambda p: jnp.exp(p[0]) + (jnp.exp(p[0]) - 1.0) ** 2, kinds=COUNTS)
 def poisson(params, key):
     k = mcgrad.sample(key, mcgrad.Poisson(jnp.exp(params[0])), name="k")
     return (k.astype(params.dtype) - 1.0) ** 2
@@ -124,7 +125,9 @@ def categorical(params, key):
 
 
 @STRAIGHT_LINE.add(
-    params=np.array([0.5, -0.2, 0.1]), exact=lambda p: jax.nn.softmax(p) @ jnp.array([1.0, 4.0, 0.25]), kinds=DISCRETE
+    params=np.array([0.5, -0.2, 0.1]),
+    exact=lambda p: jax.nn.softmax(p) @ jnp.array([1.0, 4.0, 0.25]),
+    kinds=("score", "enumerate", "auto"),
 )
 def one_hot_categorical(params, key):
     x = mcgrad.sample(key, mcgrad.OneHotCategorical(logits=params), name="x").astype(params.dtype)
