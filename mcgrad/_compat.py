@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.core import ShapedArray, eval_jaxpr
 from jax.core import Tracer as Tracer
 from jax.extend import source_info_util
@@ -70,6 +72,89 @@ def new_primitive(
     batching.primitive_batchers[primitive] = batch
     ad.primitive_jvps[primitive] = jvp_rule
     return primitive
+
+
+class custom_jvp:
+    """`jax.custom_jvp` as a primitive, whose rule no transform drops.
+
+    On JAX 0.10 a reverse-mode derivative of a reverse-mode derivative through `scan` differentiates the function itself in
+    place of its rule, silently. Arguments are pytrees of arrays; the rule gets an array for every tangent.
+    """
+
+    def __init__(self, fn: Callable[..., Any]):
+        self.fn = fn
+        self.rule: Callable[..., Any] | None = None
+
+    def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        self.rule = rule
+        return rule
+
+    def __call__(self, *args: Any) -> Any:
+        leaves, tree = jax.tree.flatten(args)
+        rule: Any = self.rule
+        out_tree = jax.tree.structure(jax.eval_shape(self.fn, *args))
+
+        def flat(*leaves: Any) -> list[Any]:
+            return jax.tree.leaves(self.fn(*jax.tree.unflatten(tree, leaves)))
+
+        def flat_rule(primals: Sequence[Any], moving: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+            tangents = iter(moving)
+            full = [next(tangents) if _moves(x) else np.zeros(jnp.shape(x), jax.dtypes.float0) for x in primals]
+            out, out_dot = rule(jax.tree.unflatten(tree, primals), jax.tree.unflatten(tree, full))
+            return jax.tree.leaves(out), jax.tree.leaves(out_dot)
+
+        outs = _custom_jvp_p.bind(*leaves, fn=flat, rule=flat_rule)
+        return jax.tree.unflatten(out_tree, outs)
+
+
+def _moves(x: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def _custom_jvp_batch(operands, axes, *, fn, rule):
+    mapped = jax.vmap(rule, (axes, tuple(axis for x, axis in zip(operands, axes, strict=True) if _moves(x))))
+    outs = _custom_jvp_p.bind(*operands, fn=jax.vmap(fn, axes), rule=lambda *args: mapped(*map(tuple, args)))
+    return outs, [0] * len(outs)
+
+
+def _custom_jvp_jvp(primals, tangents, *, fn, rule):
+    return rule(primals, [ad.instantiate_zeros(t) for x, t in zip(primals, tangents, strict=True) if _moves(x)])
+
+
+_custom_jvp_p = Primitive("mcgrad_custom_jvp")
+_custom_jvp_p.multiple_results = True
+_custom_jvp_p.def_impl(lambda *operands, fn, rule: fn(*operands))
+_custom_jvp_p.def_abstract_eval(
+    lambda *avals, fn, rule: [
+        ShapedArray(o.shape, o.dtype)
+        for o in jax.eval_shape(fn, *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals))
+    ]
+)
+mlir.register_lowering(_custom_jvp_p, mlir.lower_fun(lambda *operands, fn, rule: fn(*operands), multiple_results=True))
+batching.primitive_batchers[_custom_jvp_p] = _custom_jvp_batch
+ad.primitive_jvps[_custom_jvp_p] = _custom_jvp_jvp
+
+
+def new_forward_only(name: str) -> Callable[[jax.Array, str], jax.Array]:
+    """An identity `(x, message)` that forward mode passes and reverse mode refuses, with the message."""
+    primitive = Primitive(name)
+    primitive.def_impl(lambda x, message: x)
+    primitive.def_abstract_eval(lambda x, message: x)
+    mlir.register_lowering(primitive, mlir.lower_fun(lambda x, message: x, multiple_results=False))
+    batching.primitive_batchers[primitive] = lambda args, axes, message: (
+        primitive.bind(*args, message=message),
+        axes[0],
+    )
+    ad.primitive_jvps[primitive] = lambda primals, tangents, message: (
+        primitive.bind(*primals, message=message),
+        tangents[0] if isinstance(tangents[0], ad.Zero) else primitive.bind(tangents[0], message=message),
+    )
+
+    def refuse(cotangent, x, message):
+        raise NotImplementedError(message)
+
+    ad.primitive_transposes[primitive] = refuse
+    return lambda x, message: primitive.bind(x, message=message)
 
 
 def trace(fn: Callable[[], Any]) -> tuple[ClosedJaxpr, Any]:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from mcgrad._compat import custom_jvp
+
 
 def implicit_reparameterization(
     x: Float[Array, "*batch"],
@@ -89,7 +91,7 @@ def _from_cdf(cdf: Callable[[Array, Any], Array], x: Array, params: Any) -> Arra
         params, hidden = theta
         return cdf(x, params, *hidden)
 
-    @jax.custom_jvp
+    @custom_jvp
     def draw(x: Array, theta: Any) -> Array:
         return x
 
@@ -106,7 +108,7 @@ def _from_cdf(cdf: Callable[[Array, Any], Array], x: Array, params: Any) -> Arra
     return draw(x, (params, hidden))
 
 
-@jax.custom_jvp
+@custom_jvp
 def _moving_like(x: Array, path: Array) -> Array:
     """The value of `x` with the derivatives of `path`: `x + (path - stop(path))`, even where it is infinite."""
     return x

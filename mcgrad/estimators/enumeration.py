@@ -8,11 +8,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+from mcgrad.program.dependence import Relation
 from mcgrad.program.estimator import Estimator, WeightedPoints
 from mcgrad.program.site import Site, SiteHandle
-
-MAX_JOINT_POINTS = 2**14
-"""The largest number of joint states that `Enumerate` goes through at one site."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +24,8 @@ class Enumerate(Estimator):
     once, `n` evaluations in all; axes that some cost mixes are enumerated jointly, `n ** size` evaluations.
 
     Raises:
-        ValueError: for a law without finite support, and past 16,384 joint states, with their number.
+        ValueError: for a law without finite support, and where a cost would need more than
+            16,384 joint states, with their number.
 
     Example:
         >>> import jax, mcgrad
@@ -46,17 +45,15 @@ class Enumerate(Estimator):
             )
         return None
 
+    def evaluations(self, site: Site, relation: Relation) -> int:
+        together = math.prod(window.most_draws(n) for window, n in zip(relation, site.plates, strict=True))
+        return len(site.facts.support) ** together
+
     def represent(self, site: SiteHandle) -> WeightedPoints:
         support = jnp.asarray(site.facts.support)  # [n, *event]
         mixed = [site.plates[k] for k in site.mixed_axes]
         entries = math.prod(mixed)
         count = len(support) ** entries
-        if count > MAX_JOINT_POINTS:
-            raise ValueError(
-                f"`mcgrad.Enumerate` must go through at most {MAX_JOINT_POINTS} joint states, got {len(support)}^{entries} at "
-                f"{site.site.describe()}: a cost depends on {entries} of its entries together (`mcgrad.explain` shows "
-                "where they are mixed). Use `mcgrad.Score()` there."
-            )
         # State s in base n: digit e is the value of entry e along the mixed axes.
         digits = jnp.arange(count)[:, None] // len(support) ** jnp.arange(entries)[None, :] % len(support)
         shape = [size if k in site.mixed_axes else 1 for k, size in enumerate(site.plates)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import static_field
+from mcgrad.program.dependence import Relation
 from mcgrad.program.estimator import Estimator, WeightedPoint, WeightedPoints
 from mcgrad.program.site import Site, SiteHandle
 
@@ -78,6 +80,10 @@ class Score(Estimator):
                 "`mcgrad.Pathwise()`, or shift and scale a draw with constant bounds."
             )
         return None
+
+    def evaluations(self, site: Site, relation: Relation) -> int:
+        in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
+        return self.num_samples ** math.prod(window.most_draws(n) for window, n in in_loops)
 
     def represent(self, site: SiteHandle) -> WeightedPoint | WeightedPoints:
         several = self.num_samples > 1 or site.replicates is not None

@@ -143,7 +143,15 @@ def _while(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tup
         return outs, [total + w for total, w in zip(totals, log_weights, strict=True)]
 
     outs, totals = jax.lax.while_loop(lambda s: run.body(cond, [*cond_consts, *s[0]])[0][0], step, (carry, zeros))
-    return outs, kept.notes([(total, None) for total in totals])
+    message = (
+        f"JAX has no reverse mode through the `while_loop` at {equation.line}, so `jax.grad` cannot differentiate it. Use "
+        "`jax.jvp` or `jax.jacfwd` of `mcgrad.expectation(program)`, or a `scan` with a bound on the number of steps."
+    )
+    outs = [_forward_only(x, message) if jnp.issubdtype(x.dtype, jnp.floating) else x for x in outs]
+    return outs, kept.notes([(_forward_only(total, message), None) for total in totals])
+
+
+_forward_only = _compat.new_forward_only("mcgrad_forward_only")
 
 
 _LOCAL: dict[Any, Callable[..., Any]] = {

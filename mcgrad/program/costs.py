@@ -48,6 +48,7 @@ def split_costs(program: Program, outputs: Sequence[Value], analysis: Analysis, 
                 front = tuple(dict.fromkeys(v for costs, _ in found for v in costs))
                 behind = frozenset({equation}).union(*(equations for _, equations in found))
                 gains = any(_gains_credit(reached(part), reached(value), part, value) for part in front)
+                gains |= equation.name == "cumsum" and _adds_draws_up(equation, reached(equation.inputs[0]))
                 splits[value] = (front, behind) if gains else whole
         return splits[value]
 
@@ -68,6 +69,12 @@ def _gains_credit(part: dict[Site, Relation], whole: dict[Site, Relation], value
         or number_of_draws(part[site], site, value) < number_of_draws(relation, site, target) * (1 - 1e-9)
         for site, relation in whole.items()
     )
+
+
+def _adds_draws_up(equation: Equation, part: dict[Site, Relation]) -> bool:
+    """Whether a cumulative sum adds entries up that different draws reach."""
+    axis = equation.eqn.params["axis"]
+    return any(window.axis == axis for relation in part.values() for window in relation)
 
 
 def number_of_draws(relation: Relation, site: Site, value: Value) -> float:

@@ -56,6 +56,12 @@ class Window:
         ends = [(max(i + self.low, 0), min(i + self.high, plate - 1)) for i in range(length)]
         return sum(max(high - low + 1, 0) for low, high in ends) / max(length, 1)
 
+    def most_draws(self, plate: int) -> int:
+        """How many of the `plate` draws an entry depends on, at most."""
+        if self.axis is None:
+            return int(self.draws(1, plate))
+        return int(min(plate, self.high - self.low + 1))
+
 
 Relation: TypeAlias = tuple[Window, ...]
 """One window for each plate axis of a site."""

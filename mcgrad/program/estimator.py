@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from mcgrad._compat import custom_jvp
 from mcgrad._types import PyTree
 
 if TYPE_CHECKING:
@@ -129,6 +130,10 @@ class Estimator(PyTree):
         """The estimator that stands for this one at `site`; `relations` to the costs are `None` while not yet known."""
         return self
 
+    def evaluations(self, site: Site, relation: Relation) -> int:
+        """How many evaluations of the rest of the program a cost with this relation takes, draws of a loop together."""
+        return 1
+
     def represent(self, site: SiteHandle) -> Representation:
         """The points of this estimator for one random choice."""
         raise NotImplementedError(f"{type(self).__name__} must define `represent` or `estimate`.")
@@ -142,17 +147,14 @@ class Estimator(PyTree):
         return rest.evaluate(site, self.represent(site))
 
 
-@jax.custom_jvp
+@custom_jvp
 def unit_weight(log_weight: jax.Array) -> jax.Array:
     """`exp(l - stop(l))`: one in value, with the derivatives of `exp(l)` relative to it (Foerster et al. 2018, eq. 5).
 
     As a rule of its own it never forms `l - l`, which is NaN where `l` is infinite, and costs nothing where only the
     value is wanted.
     """
-    # A result that depends on the operand, if only in form: JAX's batching of a custom rule inside `cond` loses the mapped
-    # axis of one that does not.
-    one = jnp.ones_like(log_weight)
-    return jnp.where(log_weight > 0, one, one)
+    return jnp.ones_like(log_weight)
 
 
 @unit_weight.defjvp
@@ -162,11 +164,10 @@ def _unit_weight_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]
     return weight, weight * tangent
 
 
-@jax.custom_jvp
+@custom_jvp
 def zero_with_derivative_of(x: jax.Array) -> jax.Array:
     """`x - stop(x)`, without the value of `x` being computed."""
-    zero = jnp.zeros_like(x)
-    return jnp.where(x > 0, zero, zero)  # see `unit_weight`
+    return jnp.zeros_like(x)
 
 
 @zero_with_derivative_of.defjvp
@@ -174,7 +175,7 @@ def _zero_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tu
     return zero_with_derivative_of(*primals), tangents[0]
 
 
-@jax.custom_jvp
+@custom_jvp
 def signed_term(coefficient: jax.Array, cost: jax.Array) -> jax.Array:
     """`coefficient * stop(cost)` for a coefficient that is zero in value, with an error in place of a second derivative.
 
@@ -187,12 +188,11 @@ def signed_term(coefficient: jax.Array, cost: jax.Array) -> jax.Array:
 @signed_term.defjvp
 def _signed_term_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
     coefficient, cost = primals
-    # The guard is on what the tangent is multiplied with, not on the product: JAX drops custom rules of functions of
-    # a tangent when it linearizes, and would then differentiate straight through them.
+    # The guard is on what the tangent is multiplied with, which stays when the product is linearized.
     return coefficient * cost, _undifferentiable(coefficient, cost) * tangents[0]
 
 
-@jax.custom_jvp
+@custom_jvp
 def _undifferentiable(coefficient: jax.Array, cost: jax.Array) -> jax.Array:
     return cost
 

@@ -341,7 +341,7 @@ def _without_accumulators(scan: _Scan, accumulators: Sequence[_Accumulator]) -> 
                 continue
             totals.append(start + jnp.sum(row, axis=0))
             if a.running:
-                before = start + (jax.lax.cumsum(row, axis=0, reverse=scan.reverse) - row)
+                before = start[None] + (jax.lax.cumsum(row, axis=0, reverse=scan.reverse) - row)
                 for i in a.running:
                     stacked[i - num_carry] = stacked[i - num_carry] + before
         return [*_in_order(kept, last, adding, totals), *stacked]

@@ -43,10 +43,11 @@ Continuation: TypeAlias = "Callable[[Interpreter, Environment], Result]"
 
 
 class Result(NamedTuple):
-    """The weighted costs of a program, and the auxiliary outputs of one plain run of it."""
+    """The weighted costs of a program, the auxiliary outputs of one plain run of it, and what no draw reaches."""
 
     costs: tuple[Array, ...]
     aux: tuple[Any, ...]
+    undrawn: tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +81,13 @@ class Interpreter:
             self._evaluate(equation, env)
 
         def finish(_: Interpreter, env: Environment) -> Result:
-            return Result(tuple(_read(env, v) for v in plan.split.costs), tuple(_read(env, v) for v in plan.aux))
+            return Result(
+                *(tuple(_read(env, v) for v in values) for values in (plan.split.costs, plan.aux, plan.undrawn))
+            )
 
         result = self._stretch(plan.body, 0, env, finish)
         # Replay the linear suffix on the weighted costs.
+        env.update(zip(plan.undrawn, result.undrawn, strict=True))
         env.update(zip(plan.split.costs, result.costs, strict=True))
         for equation in plan.split.suffix:
             self._evaluate(equation, env)
@@ -230,7 +234,7 @@ class Interpreter:
         for weight in weights:
             if weight.baseline is not None and not isinstance(weight.baseline, str):
                 self._subtract_baseline(costs, weight.site, unit_weight(weight.log_weight), weight.baseline)
-        return Result(tuple(costs), result.aux)
+        return result._replace(costs=tuple(costs))
 
     def _among_all_steps(self, weight: Weight) -> Weight:
         """The weight with the time axes of unrolled `scan`s, where no other step weighs anything."""
@@ -316,7 +320,8 @@ class Rest:
         if points.baseline is not None and not isinstance(points.baseline, str):
             mean_weight = jnp.mean(unit_weight(points.log_weights), axis=0)
             self._run._subtract_baseline(costs, site.site, mean_weight, points.baseline)
-        return Result(tuple(costs), jax.tree.map(lambda a: a[0], results.aux))
+        aux, undrawn = jax.tree.map(lambda a: a[0], (results.aux, results.undrawn))
+        return Result(tuple(costs), aux, undrawn)
 
     def _weighted(self, site: SiteHandle, points: WeightedPoints) -> Result:
         """Sum over weighted points."""
@@ -338,7 +343,8 @@ class Rest:
             covered = bring(jnp.ones(weights.shape[1:]), apart, shape) > 0
             weight = jnp.where(covered, weight, 1 / n)
             costs.append(jnp.sum(cost * weight.astype(cost.dtype), axis=0))
-        return Result(tuple(costs), self.simulate(site.draw()).aux if results.aux else ())
+        aux = self.simulate(site.draw()).aux if results.aux else ()
+        return Result(tuple(costs), aux, jax.tree.map(lambda a: a[0], results.undrawn))
 
     def _signed(self, site: SiteHandle, points: SignedPoints) -> Result:
         """The rest at the value point, plus signed differences that are zero in value."""
@@ -367,7 +373,7 @@ class Rest:
 
         each = jax.vmap(jax.vmap(one, (None, 0, 0)), (0, None, None))(masks, points.points, points.coefficients)
         costs = [cost + jnp.sum(term, axis=(0, 1)) for cost, term in zip(result.costs, each, strict=True)]
-        return Result(tuple(costs), result.aux)
+        return result._replace(costs=tuple(costs))
 
 
 _CHOICE = 0x5EED

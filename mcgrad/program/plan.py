@@ -6,6 +6,7 @@ Everything that can be refused is refused here, before anything is computed.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -42,6 +43,7 @@ class Plan:
         estimators: for each site; where the user gave one with arrays (`named`), its arrays are placeholders.
         prologue: equations that no draw reaches, run once.
         body: the other equations that costs and auxiliary outputs need.
+        undrawn: values that the suffix reads, no draw reaches, and the body makes (in a loop that draws).
         random: all equations with draws in them, those of bodies included.
         nonlocal_equations: those of them that need the rest of the program.
         reach: for the `scan`s beside which an alternative path is carried, how the costs read them.
@@ -58,6 +60,7 @@ class Plan:
     named: frozenset[Equation]
     prologue: tuple[Equation, ...]
     body: tuple[Equation, ...]
+    undrawn: tuple[Value, ...]
     random: frozenset[Equation]
     nonlocal_equations: frozenset[Equation]
     reach: dict[Equation, Reach]
@@ -92,6 +95,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         estimators[site] = estimators[site].resolve(site, relations)
         _check_site(site, estimators[site])
     _check_keys(program, sites, estimators, analysis, split)
+    _check_evaluations(estimators, analysis, split)
     random = frozenset(
         e for e in program.everything() if e in analysis.sites or any(map(control_flow.has_site, e.bodies))
     )
@@ -109,9 +113,12 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
             continue
         inner = next(s for s in sites if s.equation in needing_rest and _contains(equation, s.equation))
         control_flow.check_continuation(equation, type(estimators[inner]).__name__)
-    live = _live(program, [*split.costs, *aux, *_free(outputs, split)])
+    free = _free(outputs, split)
+    live = _live(program, [*split.costs, *aux, *free])
     prologue = tuple(e for e in live if e not in random and not any(analysis.of(v) for v in e.outputs))
     in_prologue = set(prologue)
+    body = tuple(e for e in live if e not in in_prologue)
+    made = {v for e in body for v in e.outputs}
     return Plan(
         program=program,
         analysis=analysis,
@@ -121,7 +128,8 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         estimators=estimators,
         named=frozenset(s.equation for s in sites if s.params["estimator_tree"].num_leaves),
         prologue=prologue,
-        body=tuple(e for e in live if e not in in_prologue),
+        body=body,
+        undrawn=tuple(dict.fromkeys(v for v in free if v in made)),
         random=random,
         nonlocal_equations=nonlocal_equations,
         reach=reach,
@@ -197,6 +205,23 @@ def _check_site(site: Site, estimator: Estimator) -> None:
             f"`mcgrad.{name}` would be wrong at {site.describe()}: a `vmap` maps over the draw but not over its key, so "
             "its entries share their noise. Split the key, `jax.random.split(key, n)`, and map over the keys too."
         )
+
+
+MAX_EVALUATIONS = 2**14
+"""Evaluations of one cost, over the points of all draws that it depends on together."""
+
+
+def _check_evaluations(estimators: dict[Site, Estimator], analysis: Analysis, split: Split) -> None:
+    """Refuse what would take exponentially many evaluations."""
+    for cost in split.costs:
+        each = {s: estimators[s].evaluations(s, relation) for s, relation in analysis.of(cost).items()}
+        if (count := math.prod(each.values())) > MAX_EVALUATIONS:
+            most = max(each, key=lambda site: each[site])
+            raise ValueError(
+                f"`mcgrad.{type(estimators[most]).__name__}` at {most.describe()} must take at most {MAX_EVALUATIONS} evaluations "
+                f"for a cost, got {float(count):.3g}: one cost depends on many draws together (`mcgrad.explain` shows "
+                "where they are mixed). Use `mcgrad.Score()` there, with `num_samples=` of the transform."
+            )
 
 
 def _check_keys(
