@@ -1,5 +1,6 @@
 """`python -m benchmarks` runs every benchmark."""
 
-from benchmarks import overhead
+from benchmarks import loops, overhead
 
 overhead.main()
+loops.main()

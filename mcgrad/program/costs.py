@@ -49,6 +49,7 @@ def split_costs(program: Program, outputs: Sequence[Value], analysis: Analysis, 
                 behind = frozenset({equation}).union(*(equations for _, equations in found))
                 gains = any(_gains_credit(reached(part), reached(value), part, value) for part in front)
                 gains |= equation.name == "cumsum" and _adds_draws_up(equation, reached(equation.inputs[0]))
+                gains |= bool(behind - {equation})  # a part has gained already
                 splits[value] = (front, behind) if gains else whole
         return splits[value]
 
