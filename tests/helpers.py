@@ -25,10 +25,6 @@ RESOLUTION = 0.1  # 5 standard errors must be below this fraction of the norm of
 _ROUNDING = 1e3
 
 
-# Nearly all of these tests' time is compiling programs that then run for milliseconds.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def _moments(draws: Any, exact: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Mean, standard error and exact value of all coordinates of a pytree, and an allowance for rounding."""
     draw_leaves, draw_tree = jax.tree.flatten(draws)
@@ -103,7 +99,7 @@ def _ravel(tree: Any) -> jax.Array:
 @functools.cache
 def exact_derivatives(program: Program) -> dict[str, np.ndarray]:
     """Exact value, gradient and Hessian of a program's expectation."""
-    compiled = quick_jit(lambda params: derivatives(program.exact, params, 2))
+    compiled = jax.jit(lambda params: derivatives(program.exact, params, 2))
     return jax.tree.map(np.asarray, compiled(program.typed_params(jnp.float64)))
 
 
@@ -123,7 +119,7 @@ def gradient_draws(
     """
     group, num_batches = 64, 8
 
-    @quick_jit
+    @jax.jit
     def run(key):
         keys = jax.random.split(key, (num_batches, batch))
         draws = jax.lax.map(jax.vmap(estimate), keys)
@@ -290,5 +286,4 @@ __all__ = [
     "exact_derivatives",
     "gradient_draws",
     "imprecision",
-    "quick_jit",
 ]

@@ -110,9 +110,7 @@ IN_SINGLE_PRECISION = (
 
 
 IN_BOTH_PRECISIONS = [
-    (p, row)
-    for p, row in CLAIMED
-    if (p.in_loop or p.name in IN_SINGLE_PRECISION) and row.name in ONE_ROW_OF_A_KIND
+    (p, row) for p, row in CLAIMED if (p.in_loop or p.name in IN_SINGLE_PRECISION) and row.name in ONE_ROW_OF_A_KIND
 ]
 
 

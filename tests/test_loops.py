@@ -297,8 +297,8 @@ def test_alternative_path_on_a_walk(num_steps, sides):
 
 
 def test_alternative_path_where_a_cost_mixes_all_steps():
-    exact = mcgrad.grad(functools.partial(squared_chain, num_steps=6, estimator=mcgrad.Enumerate()))
-    draws = draws_of(functools.partial(squared_chain, num_steps=6, estimator=SMOOTHED), 0.4, 40_000)
+    exact = mcgrad.grad(functools.partial(squared_chain, num_steps=4, estimator=mcgrad.Enumerate()))
+    draws = draws_of(functools.partial(squared_chain, num_steps=4, estimator=SMOOTHED), 0.4, 40_000)
     assert_unbiased(draws, exact(0.4, jax.random.key(0)))
 
 

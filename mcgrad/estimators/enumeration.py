@@ -47,6 +47,7 @@ class Enumerate(Estimator):
 
     def evaluations(self, site: Site, relation: Relation) -> int:
         together = math.prod(window.most_draws(n) for window, n in zip(relation, site.plates, strict=True))
+        assert site.facts.support is not None  # see `obstacle`
         return len(site.facts.support) ** together
 
     def represent(self, site: SiteHandle) -> WeightedPoints:

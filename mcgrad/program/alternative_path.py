@@ -14,8 +14,9 @@ its own differences stay in the costs of the steps between (*banked*); dropping 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +27,8 @@ from mcgrad.program.costs import expand_right
 from mcgrad.program.dependence import marked_dependence
 from mcgrad.program.estimator import Estimator, signed_term
 from mcgrad.program.notes import Note, Notes, Recorded
-from mcgrad.program.site import Site
-from mcgrad.program.trace import Equation, Program, Value
+from mcgrad.program.site import Site, SiteHandle, fold_in
+from mcgrad.program.trace import Constant, Equation, Program, Value
 
 if TYPE_CHECKING:
     from mcgrad.program.interpret import Interpreter, Result
@@ -96,31 +97,40 @@ def _simulate(
     first = list(operands[num_consts : num_consts + num_carry])
     (body,) = equation.bodies
     kept = Notes()
+    drawn: list[Recorded] = []
 
-    def step(state: Any, x: Any) -> Any:
-        carry, other, size_before = state
+    def step(state: Any, inputs: Any) -> Any:
+        (carry, other, size_before), (x, uniform) = state, inputs
         outs, notes = dataclasses.replace(run, recording=True).body(body, [*consts, *carry, *x])
-        choice = _Choice([note for note in notes if isinstance(note, Recorded)], size_before)
+        recorded = [note for note in notes if isinstance(note, Recorded)]
+        choice = _Choice(recorded, size_before, uniform)
         branch = [jnp.where(choice.taken, a, b) for a, b in zip(carry, other, strict=True)]
         beside = dataclasses.replace(run, plain=True, moved=choice.moved())
         moved, _ = beside.body(body, stop([*consts, *branch, *x]))
         merged = _same(outs[:num_carry], moved[:num_carry]) if bank else jnp.zeros((), bool)
         goes_on = [jnp.where(merged, a, b) for a, b in zip(outs[:num_carry], moved[:num_carry], strict=True)]
-        row = _Row(choice.taken, merged, choice.size, choice.coefficient)
+        drawn[:] = recorded
+        draws = [_without_known(note, known) for note in recorded]
         weights = kept.arrays([note for note in notes if not isinstance(note, Recorded)])
         state = (outs[:num_carry], stop(goes_on), jnp.where(merged, 0, choice.size))
-        return state, (row, outs[num_carry:], stop(moved[num_carry:]), weights)
+        row = _Row(choice.index, merged, choice.size)
+        return state, (row, draws, outs[num_carry:], stop(moved[num_carry:]), weights)
 
+    known: dict[Value, tuple[Any, int | None]] = {}
+    known.update(zip(body.inputs[:num_consts], [(value, None) for value in consts], strict=True))
+    known.update(zip(body.inputs[num_consts + num_carry :], [(value, 0) for value in xs], strict=True))
     size = jnp.zeros((), jnp.result_type(float))
-    (last, other, _), (rows, stacked, others, weights) = jax.lax.scan(
+    uniforms = jax.random.uniform(_own_key(run, equation, operands), (params["length"],), size.dtype)
+    (last, other, _), (rows, draws, stacked, others, weights) = jax.lax.scan(
         step,
         (first, stop(first), size),
-        xs,
+        (xs, uniforms),
         length=params["length"],
         reverse=params["reverse"],
         unroll=params["unroll"],
     )
-    followed, coefficients = _coefficients(rows, params["reverse"])
+    by_site = [_coefficients_of(run, note, draw, known) for note, draw in zip(drawn, draws, strict=True)]
+    followed, coefficients = _stretches(rows, jnp.concatenate(by_site, axis=1), params["reverse"])
     # Before the step that was chosen the alternative is the real path.
     others = [
         jnp.where(expand_right(followed, real.ndim), moved, stop(real))
@@ -129,29 +139,77 @@ def _simulate(
     return [*last, *stacked], [*other, *others], kept.notes(weights), coefficients
 
 
-class _Row(NamedTuple):
-    """One step: whether its alternative was taken, whether the paths merged, the total size, its own coefficient."""
+_Known: TypeAlias = "Mapping[Value, tuple[Any, int | None]]"
+"""Inputs of the body that are at hand after the `scan`, with their time axis."""
 
-    taken: Array
+
+def _without_known(note: Recorded, known: _Known) -> tuple[Any, list[Any]]:
+    """What of a note must be stacked: the draw, and the operands of the site that are not at hand after the `scan`."""
+    inputs = note.site.equation.inputs
+    return note.x, [x for value, x in zip(inputs, note.operands, strict=True) if _source(value, known) is None]
+
+
+def _source(value: Value, known: _Known) -> tuple[Any, int | None] | None:
+    return (value.value, None) if isinstance(value, Constant) else known.get(value)
+
+
+def _coefficients_of(run: Interpreter, note: Recorded, draw: tuple[Any, list[Any]], known: _Known) -> Array:
+    """The coefficients of a site's alternatives over their sizes, `[steps, alternatives]`.
+
+    All steps at once after the `scan`, so that its own derivative carries nothing of them.
+    """
+    x, stacked = draw[0], iter(draw[1])
+    sources = [_source(value, known) or (next(stacked), 0) for value in note.site.equation.inputs]
+
+    def one(x: Any, *operands: Any) -> Array:
+        handle = SiteHandle(note.site, operands, replicates=run.replicates)
+        found = run.estimator(handle).alternatives(handle, x)
+        sizes = stop(found.sizes)
+        return (found.coefficients / jnp.where(sizes > 0, sizes, 1)).ravel()
+
+    return jax.vmap(one, (0, *(axis for _, axis in sources)))(stop(x), *(value for value, _ in sources))
+
+
+_CHOICE = 0x5EED
+"""Folded into a key of the `scan` for the choices among alternatives."""
+
+
+def _own_key(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> Array:
+    """A key for the choices among alternatives, from a key that the `scan` is given."""
+    for operand in operands:
+        if jnp.issubdtype(operand.dtype, jax.dtypes.prng_key):
+            key = operand.ravel()[0]
+            for index in (*run.folds, _CHOICE):
+                key = fold_in(key, index)
+            return key
+    raise NotImplementedError(
+        f"The `scan` at {equation.line} makes its keys itself, so none is at hand for the choice of an alternative path. "
+        "Scan over `jax.random.split(key, num_steps)`, or use `mcgrad.Score()`."
+    )
+
+
+class _Row(NamedTuple):
+    """One step: which alternative was taken (-1: none), whether the paths merged, the total size."""
+
+    index: Array
     merged: Array
     size: Array
-    coefficient: Array
 
 
-def _coefficients(rows: _Row, reverse: bool) -> tuple[Array, Array]:
+def _stretches(rows: _Row, coefficients: Array, reverse: bool) -> tuple[Array, Array]:
     """For each step, whether the alternative that was followed to the end of its stretch had begun, and its coefficient.
 
     A stretch ends where the paths merge. All of it has the total size at its end, and the alternative taken last.
     """
     if reverse:
-        rows = _Row(*(jnp.flip(row, 0) for row in rows))
-    steps = jnp.arange(len(rows.taken))
+        rows, coefficients = _Row(*(jnp.flip(row) for row in rows)), jnp.flip(coefficients, 0)
+    steps = jnp.arange(len(rows.index))
     end = jax.lax.cummin(jnp.where(rows.merged, steps, len(steps) - 1), reverse=True)
-    chosen = jax.lax.cummax(jnp.where(rows.taken, steps, -1))[end]
+    chosen = jax.lax.cummax(jnp.where(rows.index >= 0, steps, -1))[end]
     size = stop(rows.size)[end]
     followed = (steps >= chosen) & (chosen >= 0) & (size > 0)
-    coefficients = jnp.where(followed, size * rows.coefficient[chosen], 0)
-    return (jnp.flip(followed), jnp.flip(coefficients)) if reverse else (followed, coefficients)
+    found = jnp.where(followed, size * coefficients[chosen, rows.index[chosen]], 0)
+    return (jnp.flip(followed), jnp.flip(found)) if reverse else (followed, found)
 
 
 _ROUNDING = 16
@@ -169,38 +227,52 @@ def _same(real: Sequence[Any], other: Sequence[Any]) -> Array:
         allowed = _ROUNDING * jnp.finfo(a.dtype).eps * jnp.max(jnp.abs(a), initial=0)
         return jnp.all((a == b) | (jnp.abs(a - b) <= allowed))
 
-    return jnp.stack([jnp.asarray(True), *(close(stop(a), b) for a, b in zip(real, other, strict=True))]).all()
+    same = jnp.asarray(True)
+    for a, b in zip(real, other, strict=True):
+        same &= close(stop(a), b)
+    return same
 
 
 class _Choice:
-    """One alternative among those of a step and the one carried so far, in proportion to their sizes."""
+    """One alternative among those of a step and the one carried so far, in proportion to their sizes.
 
-    def __init__(self, recorded: Sequence[Recorded], size_before: Array):
+    Attributes:
+        size: of all that it was chosen from, since the paths last merged.
+        taken: whether it is one of this step.
+        index: which one, counted over all sites; -1 if none.
+    """
+
+    def __init__(self, recorded: Sequence[Recorded], size_before: Array, uniform: Array):
         self.recorded = recorded
-        sizes = stop(jnp.concatenate([r.alternatives.sizes.ravel() for r in recorded]))
+        sizes = jnp.concatenate([r.alternatives.sizes.ravel().astype(size_before.dtype) for r in recorded])
         here = jnp.sum(sizes)
-        self.size = size_before + here.astype(size_before.dtype)
+        self.size = size_before + here
         # One random number serves both choices: below the share of this step it is taken, and where says which.
-        uniform = stop(sum(r.uniform for r in recorded)) % 1
         position = uniform * self.size
         self.taken = position < here
-        self.index = jnp.clip(jnp.searchsorted(jnp.cumsum(sizes), position, side="right"), 0, sizes.size - 1)
-        coefficients = jnp.concatenate([r.alternatives.coefficients.ravel() for r in recorded])
-        size = sizes[self.index]
-        self.coefficient = coefficients[self.index] / jnp.where(size > 0, size, 1)
+        if sizes.size <= _FEW:  # a step of a `scan` is then one operation for the compiler
+            passed = sum((position >= end).astype(jnp.int32) for end in itertools.accumulate(sizes))
+        else:
+            passed = jnp.sum(position >= jnp.cumsum(sizes), dtype=jnp.int32)
+        self.index = jnp.where(self.taken, jnp.minimum(passed, sizes.size - 1), -1)
 
     def moved(self) -> dict[Site, tuple[Array, Any]]:
         """By site, where the chosen alternative differs from the draw, and its values."""
         found: dict[Site, tuple[Array, Any]] = {}
         begin = 0
         for r in self.recorded:
-            shape, size = r.alternatives.sizes.shape, r.alternatives.sizes.size
-            chosen = (jnp.arange(begin, begin + size).reshape(shape) == self.index) & self.taken
-            begin += size
-            which = jnp.argmax(chosen, axis=0, keepdims=True)
-            values = jax.tree.map(
-                lambda leaf, w=which: jnp.take_along_axis(leaf, expand_right(w, leaf.ndim), axis=0)[0],
-                stop(r.alternatives.values),
-            )
-            found[r.site] = (jnp.any(chosen, axis=0), values)
+            sizes = r.alternatives.sizes
+            chosen = jnp.arange(begin, begin + sizes.size, dtype=jnp.int32).reshape(sizes.shape) == self.index
+            begin += sizes.size
+
+            def select(leaf: Array, chosen: Array = chosen) -> Array:
+                value = leaf[0]
+                for here, other in zip(chosen[1:], leaf[1:], strict=True):
+                    value = jnp.where(expand_right(here, value.ndim), other, value)
+                return value
+
+            found[r.site] = (jnp.any(chosen, axis=0), jax.tree.map(select, r.alternatives.values))
         return found
+
+
+_FEW = 16

@@ -89,6 +89,7 @@ class SignedPoints:
     relative: bool = False
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Alternatives:
     """Other values of a draw `x`, whose differences make the first derivative: `E[sum_j dc_j (f(y_j) - f(x))]`.

@@ -119,7 +119,7 @@ class Interpreter:
                     result = control_flow.continue_into(self, equation, env, resume)
                 else:
                     handle = self._handle(site, [_read(env, v) for v in equation.inputs])
-                    result = self._estimator(handle).estimate(handle, Rest(self, equation, env, resume))
+                    result = self.estimator(handle).estimate(handle, Rest(self, equation, env, resume))
                 return self.credit(result, weights)
         return self.credit(finish(self, env), weights)
 
@@ -145,12 +145,11 @@ class Interpreter:
         if site is None:
             return control_flow.run_local(self, equation, operands)
         handle = self._handle(site, operands)
-        estimator = self._estimator(handle)
+        estimator = self.estimator(handle)
         if self.recording and estimator.follows_alternatives:
             x = handle.draw()
-            found = estimator.alternatives(handle, x)
-            uniform = jax.random.uniform(fold_in(handle.key.ravel()[0], _CHOICE), dtype=found.sizes.dtype)
-            return jax.tree.leaves(x), [Recorded(site, found, uniform)]
+            found = stop(estimator.alternatives(handle, x))
+            return jax.tree.leaves(x), [Recorded(site, x, handle.operands, found)]
         point = self._local_point(handle)
         if isinstance(point, Flow):
             return jax.tree.leaves(point.value), []
@@ -160,7 +159,7 @@ class Interpreter:
         return jax.tree.leaves(stop(point.value)), [Weight(site, log_weight, baseline)]
 
     def _local_point(self, handle: SiteHandle) -> Flow | WeightedPoint:
-        estimator = self._estimator(handle)
+        estimator = self.estimator(handle)
         if not self.plain or estimator.flow:
             point = estimator.represent(handle)
             assert isinstance(point, (Flow, WeightedPoint)), type(point)
@@ -199,7 +198,8 @@ class Interpreter:
         )
         return SiteHandle(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates)
 
-    def _estimator(self, handle: SiteHandle) -> Estimator:
+    def estimator(self, handle: SiteHandle) -> Estimator:
+        """The estimator of a site, with its arrays."""
         estimator = self.plan.estimators[handle.site]
         if handle.site.equation not in self.plan.named:
             return estimator
@@ -374,10 +374,6 @@ class Rest:
         each = jax.vmap(jax.vmap(one, (None, 0, 0)), (0, None, None))(masks, points.points, points.coefficients)
         costs = [cost + jnp.sum(term, axis=(0, 1)) for cost, term in zip(result.costs, each, strict=True)]
         return result._replace(costs=tuple(costs))
-
-
-_CHOICE = 0x5EED
-"""Folded into a site's key for the choice among its alternatives, which is made beside the draw itself."""
 
 
 def _read(env: Environment, value: Value) -> Any:

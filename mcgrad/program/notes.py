@@ -34,16 +34,17 @@ class Recorded:
     """What is noted of a draw inside a `scan` beside which an alternative path is carried."""
 
     site: Site
+    x: Any
+    operands: tuple[Any, ...]
     alternatives: Alternatives
-    uniform: Array  # a random number in (0, 1) beside the draw
 
     def arrays(self) -> Any:
         a = self.alternatives
-        return a.values, a.coefficients, a.sizes, self.uniform
+        return self.x, self.operands, (a.values, a.coefficients, a.sizes)
 
     def with_arrays(self, arrays: Any) -> Recorded:
-        *fields, uniform = arrays
-        return Recorded(self.site, Alternatives(*fields), uniform)
+        x, operands, fields = arrays
+        return Recorded(self.site, x, operands, Alternatives(*fields))
 
 
 Note: TypeAlias = Weight | Recorded
