@@ -421,7 +421,7 @@ def check_at_least(value: Any, least: int, where: str) -> None:
         raise ValueError(f"`mcgrad.{where}` must be {kind}, got {value!r}. Pass {least} or more.")
 
 
-class _Argument:
+class Argument:
     """Where the key stands among the arguments of one call."""
 
     def __init__(self, position: int | None):
@@ -436,15 +436,15 @@ class _Argument:
         return (*args[: self.position], key, *args[self.position + 1 :]), kwargs
 
 
-def find_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> _Argument | None:
+def find_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Argument | None:
     """The argument named `key`; for a function that hides its names, the only positional argument that is a typed key."""
     if "key" in kwargs:
-        return _Argument(None)
+        return Argument(None)
     try:
         names = list(inspect.signature(fn).parameters)
     except (TypeError, ValueError):
         names = []
     if "key" in names and names.index("key") < len(args):
-        return _Argument(names.index("key"))
+        return Argument(names.index("key"))
     typed = [i for i, a in enumerate(args) if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key)]
-    return _Argument(typed[0]) if len(typed) == 1 else None
+    return Argument(typed[0]) if len(typed) == 1 else None
