@@ -107,13 +107,12 @@ def gradient_statistics(
         num_chunks = -(-num_samples // chunk_size)
         size = -(-num_samples // num_chunks)  # chunks of one size, as even as can be
 
-        def step(moments: Moments, start: Array) -> tuple[Moments, None]:
-            return merge(moments, moments_of_chunk(one, start, size, num_samples)), None
+        def step(moments: Moments, _: None) -> tuple[Moments, None]:
+            return merge(moments, moments_of_chunk(one, moments.count, size, num_samples)), None
 
         shapes = jax.eval_shape(one, 0)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        starts = jnp.arange(0, num_chunks * size, size)
-        moments, _ = jax.lax.scan(step, Moments(jnp.zeros((), int), zeros, zeros), starts)
+        moments, _ = jax.lax.scan(step, Moments(jnp.zeros((), int), zeros, zeros), length=num_chunks)
         return summarize(moments, num_samples)
 
     return jax.jit(statistics)
