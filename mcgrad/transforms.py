@@ -45,9 +45,9 @@ def expectation(
         num_samples: runs of the program, on as many keys split from the one given, that are averaged. Score
             estimators then take the mean of the other runs as baseline (leave-one-out).
         chunk_size: samples that run at once; it divides `num_samples`. Chunks run one after another and are recomputed in
-            the backward pass, so memory, in reverse mode too, is that of one chunk, and its value for each chunk (but all `aux`
-            is kept). The leave-one-out baseline is then the mean of the other runs **of the same chunk**; a chunk of one has none. By
-            default all samples run at once.
+            the backward pass, so memory, in reverse mode too, is that of one chunk, and its value for each chunk (but all
+            `aux` is kept). The leave-one-out baseline is then the mean of the other runs **of the same chunk**; a chunk of
+            one has none. By default all samples run at once.
         has_aux: `fn` returns `(costs, aux)`; `aux` is returned as it is, of one plain run of the program, with a
             leading axis of `num_samples` where there are several.
 

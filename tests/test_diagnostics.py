@@ -59,8 +59,8 @@ def test_leave_one_out_is_among_the_samples_of_a_chunk():
         return jnp.mean((cost - others)[..., None] * (b - jax.nn.sigmoid(logits)[None, None, :]), axis=(0, 1))
 
     key = jax.random.key(1)
-    gradient = mcgrad.score_grad(squared_count, num_samples=12, chunk_size=4)
-    np.testing.assert_allclose(gradient(LOGITS, key), by_hand(LOGITS, jax.random.clone(key)), rtol=1e-12)
+    gradient = jax.jit(mcgrad.score_grad(squared_count, num_samples=12, chunk_size=4))
+    np.testing.assert_allclose(gradient(LOGITS, key), jax.jit(by_hand)(LOGITS, jax.random.clone(key)), rtol=1e-12)
 
 
 def test_chunks_have_second_derivatives_and_auxiliary_output():
@@ -69,7 +69,7 @@ def test_chunks_have_second_derivatives_and_auxiliary_output():
         return (jnp.sum(b) - 1.3) ** 2, b
 
     value = mcgrad.expectation(with_draws, estimator=mcgrad.Enumerate(), num_samples=6, chunk_size=2, has_aux=True)
-    hessian, draws = jax.hessian(value, has_aux=True)(LOGITS, jax.random.key(0))
+    hessian, draws = jax.jit(jax.hessian(value, has_aux=True))(LOGITS, jax.random.key(0))
     np.testing.assert_allclose(hessian, jax.jacfwd(exact_gradient)(LOGITS), rtol=1e-9)
     assert draws.shape == (6, 3) and len(np.unique(draws, axis=0)) > 1
 
@@ -96,7 +96,7 @@ PARAMS = {"loc": np.array([0.3, -1.0]), "log_scale": np.array(0.1)}
 def test_streamed_statistics_are_those_of_all_gradients_together(num_samples, chunk_size):
     key = jax.random.key(0)
     found = mcgrad.gradient_statistics(two_leaves, num_samples, chunk_size)(PARAMS, key)
-    rows = mcgrad.per_sample_grad(two_leaves, num_samples=num_samples)(PARAMS, jax.random.clone(key))
+    rows = jax.jit(mcgrad.per_sample_grad(two_leaves, num_samples=num_samples))(PARAMS, jax.random.clone(key))
     total = square = 0.0
     for name, row in rows.items():
         row = np.asarray(row)
