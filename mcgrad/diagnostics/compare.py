@@ -108,7 +108,7 @@ class Comparison:
         table = Table(
             title=f"{self.num_samples:,} gradients of each estimator",
             caption=f"Distances from {self.source}. Biased: more than {self.threshold:.1f} standard errors off somewhere. "
-            "Times in microseconds a gradient.",
+            "Time in microseconds and runs of the program, a gradient.",
             box=box.SIMPLE_HEAD,
             padding=0,
             pad_edge=False,
