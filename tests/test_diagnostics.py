@@ -296,13 +296,14 @@ def test_randomness_that_is_no_draw_of_mcgrad_leaves_no_exact_gradient():
     assert found.source == "the pooled mean"
 
 
-def test_numbers_that_are_not_finite_are_reported():
+def test_numbers_that_are_not_finite_are_reported(tmp_path):
     def infinite(loc, key):
         x = mcgrad.sample(key, mcgrad.Normal(loc, 1.0))
         return jnp.where(x > 5.0, x, x / 0.0)
 
-    found = mcgrad.compare(infinite, [mcgrad.Score()], num_samples=64)(0.0, jax.random.key(0))
-    assert found.reports["Score"].verdict == "not finite"
+    found = mcgrad.compare(infinite, {"[score]": mcgrad.Score()}, num_samples=64)(0.0, jax.random.key(0))
+    assert found.reports["[score]"].verdict == "not finite" and "[score]" in str(found)
+    assert found.plot(tmp_path / "picture.png").exists()
 
 
 def test_bad_comparisons_are_refused(monkeypatch, tmp_path):

@@ -104,6 +104,7 @@ class Comparison:
         from rich import box
         from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(
             title=f"{self.num_samples:,} gradients of each estimator",
@@ -119,7 +120,7 @@ class Comparison:
         table.add_column("verdict")
         for name, report in self.reports.items():
             table.add_row(
-                name,
+                Text(name),
                 f"{report.distance:.2g} ± {report.distance_error:.2g}",
                 f"{report.max_z:.1f}",
                 f"{report.variance:.3g}",
@@ -129,7 +130,7 @@ class Comparison:
                 report.verdict,
                 style="" if report.verdict == "agrees" else "red",
             )
-        return Group(table, *(f"{name} was refused: {reason}" for name, reason in self.refused.items()))
+        return Group(table, *(Text(f"{name} was refused: {reason}") for name, reason in self.refused.items()))
 
     def plot(self, path: str | Path) -> Path:
         """Write a picture: variance, time, their product and the evidence of bias, one line for each estimator.
@@ -169,7 +170,10 @@ class Comparison:
                 axis.xaxis.get_major_locator().set_params(numticks=5)
                 largest = max([value for value in values if np.isfinite(value) and value > 0], default=1.0)
                 # What is smaller by more is rounding: an arrow at the edge.
-                low, high = min([value for value in values if value > 1e-8 * largest], default=0.1) / 3, 3 * largest
+                low, high = (
+                    min([value for value in values if 1e-8 * largest < value < np.inf], default=0.1) / 3,
+                    3 * largest,
+                )
             axis.set(title=title, xlim=(low, high), ylim=(-0.7, len(shown) - 0.5))
             for row, (value, report) in enumerate(zip(values, shown.values(), strict=True)):
                 place = np.clip(value, low, high) if np.isfinite(value) else high
