@@ -1,5 +1,14 @@
 """mcgrad: gradients of expectations, as composable JAX transforms."""
 
+from mcgrad.diagnostics import Comparison as Comparison
+from mcgrad.diagnostics import EstimatorReport as EstimatorReport
+from mcgrad.diagnostics import GradientNoise as GradientNoise
+from mcgrad.diagnostics import GradientStatistics as GradientStatistics
+from mcgrad.diagnostics import compare as compare
+from mcgrad.diagnostics import gradient_noise as gradient_noise
+from mcgrad.diagnostics import gradient_statistics as gradient_statistics
+from mcgrad.diagnostics import per_sample_grad as per_sample_grad
+from mcgrad.diagnostics import samples_for as samples_for
 from mcgrad.distributions import Bernoulli as Bernoulli
 from mcgrad.distributions import Binomial as Binomial
 from mcgrad.distributions import Categorical as Categorical

@@ -5,10 +5,18 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import inspect
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
+
+import mcgrad
+import mcgrad.estimators
+import mcgrad.transforms
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,10 +44,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "program", metavar="FILE.py:FUNCTION", help="its arguments come from `example_args()` in the file"
     )
 
+    compare = commands.add_parser("compare", help="compare estimators on a program of your own: bias, variance, time")
+    compare.add_argument(
+        "program", metavar="FILE.py:FUNCTION", help="its arguments come from `example_args()` in the file"
+    )
+    compare.add_argument(
+        "--estimators",
+        type=_names,
+        default=",".join(_estimators()),
+        metavar="NAME,NAME,...",
+        help="which, with their default options (default: %(default)s)",
+    )
+    compare.add_argument(
+        "--samples", type=_several, default=10_000, help="gradients of each estimator (default: %(default)s)"
+    )
+    compare.add_argument("--seed", type=_natural, help="of the key in place of that of `example_args()`")
+    compare.add_argument(
+        "--output", type=_folder, default=Path("mcgrad_compare"), help="folder of the picture (default: %(default)s)"
+    )
+
     options = parser.parse_args(arguments)
     try:
         if options.command == "demo":
             return _demo(options)
+        if options.command == "compare":
+            return _compare(options)
         print(_explanation(options.program))
         return 0
     except _UsageError as error:
@@ -75,19 +104,68 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
-def _demo(options: argparse.Namespace) -> int:
-    missing = [name for name in ("sklearn", "matplotlib", "rich") if importlib.util.find_spec(name) is None]
+def _estimators() -> dict[str, type]:
+    """The estimators that need no options, by name."""
+    found = {}
+    for name, kind in vars(mcgrad.estimators).items():
+        if isinstance(kind, type) and all(
+            p.default is not p.empty for p in inspect.signature(kind).parameters.values()
+        ):
+            found[re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()] = kind
+    return found
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in _estimators()]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"must be among {', '.join(_estimators())}, got {', '.join(map(repr, unknown))}"
+        )
+    return names
+
+
+def _check_extra(extra: str, *packages: str) -> None:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        raise _UsageError(f'needs {", ".join(missing)}. Install with: pip install "mcgrad[demo]"')
+        raise _UsageError(f'needs {", ".join(missing)}. Install with: pip install "mcgrad[{extra}]"')
+
+
+def _demo(options: argparse.Namespace) -> int:
+    _check_extra("demo", "sklearn", "matplotlib", "rich")
     from mcgrad.demo import run
 
     run(steps=options.steps, seed=options.seed, num_samples=options.num_samples, output=options.output)
     return 0
 
 
-def _explanation(target: str) -> Any:
-    from mcgrad.transforms import explain
+def _compare(options: argparse.Namespace) -> int:
+    _check_extra("diagnostics", "matplotlib", "rich")
+    from rich.console import Console
 
+    program, arguments = _load(options.program)
+    key_at = mcgrad.transforms.find_key(program, arguments, {})
+    if options.seed is not None and key_at is not None:
+        arguments, _ = key_at.put(arguments, {}, jax.random.key(options.seed))
+    estimators = {name: _estimators()[name]() for name in options.estimators}
+    try:
+        compared = mcgrad.compare(program, estimators, num_samples=options.samples, progress=True)(*arguments)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise _UsageError(f"`{options.program}`: {error}") from error
+    console = Console()
+    console.print(compared)
+    options.output.mkdir(parents=True, exist_ok=True)
+    console.print(f"Picture: {compared.plot(options.output / 'estimators.png')}", soft_wrap=True)
+    return 0
+
+
+def _explanation(target: str) -> Any:
+    program, arguments = _load(target)
+    return mcgrad.explain(program)(*arguments)
+
+
+def _load(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """A program in a file, and its example arguments."""
     path, _, name = target.rpartition(":")
     if not path or not name:
         raise _UsageError(f"the program must be given as FILE.py:FUNCTION, got {target!r}")
@@ -108,7 +186,7 @@ def _explanation(target: str) -> Any:
             "instance `def example_args(): return params, jax.random.key(0)`"
         )
     arguments = example()
-    return explain(program)(*(arguments if isinstance(arguments, tuple) else (arguments,)))
+    return program, arguments if isinstance(arguments, tuple) else (arguments,)
 
 
 if __name__ == "__main__":

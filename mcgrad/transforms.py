@@ -25,7 +25,12 @@ _SAMPLES = "mcgrad_samples"  # the axis that `num_samples` maps over
 
 
 def expectation(
-    fn: Callable[..., Any], *, estimator: Estimator | None = None, num_samples: int = 1, has_aux: bool = False
+    fn: Callable[..., Any],
+    *,
+    estimator: Estimator | None = None,
+    num_samples: int = 1,
+    chunk_size: int | None = None,
+    has_aux: bool = False,
 ) -> Callable[..., Any]:
     """An unbiased estimate of a stochastic program's expectation, differentiable by JAX itself.
 
@@ -39,6 +44,10 @@ def expectation(
         estimator: for the draws that name none; by default `mcgrad.Auto()`.
         num_samples: runs of the program, on as many keys split from the one given, that are averaged. Score
             estimators then take the mean of the other runs as baseline (leave-one-out).
+        chunk_size: samples that run at once; it divides `num_samples`. Chunks run one after another and are recomputed in
+            the backward pass, so memory, in reverse mode too, is that of one chunk, and its value for each chunk (but all
+            `aux` is kept). The leave-one-out baseline is then the mean of the other runs **of the same chunk**; a chunk of
+            one has none. By default all samples run at once.
         has_aux: `fn` returns `(costs, aux)`; `aux` is returned as it is, of one plain run of the program, with a
             leading axis of `num_samples` where there are several.
 
@@ -47,7 +56,8 @@ def expectation(
 
     Raises:
         TypeError: for an old-style key, or a program that returns something else than floating-point arrays.
-        ValueError: where an estimator would be wrong at a draw; with the line of the draw.
+        ValueError: where an estimator would be wrong at a draw; with the line of the draw. For a `chunk_size` that does not
+            divide `num_samples`.
         NotImplementedError: where a draw is inside something that cannot be transformed; with its line.
 
     Example:
@@ -60,11 +70,13 @@ def expectation(
     References:
         Schulman et al. 2015, theorem 1; Foerster et al. 2018, eq. 5; Lew et al. 2023, section 4.
     """
-    _check_options(estimator, num_samples)
+    _check_options(estimator, num_samples, chunk_size)
+    size = chunk_size or num_samples
+    replicates = (_SAMPLES, size) if size > 1 else None
 
     @functools.wraps(fn)
     def surrogate(*args: Any, **kwargs: Any) -> Any:
-        key_at = _find_key(fn, args, kwargs)
+        key_at = find_key(fn, args, kwargs)
         if num_samples == 1:
             if key_at is not None:
                 check_key(key_at.get(args, kwargs), "expectation")
@@ -78,12 +90,25 @@ def expectation(
         check_key(key, "expectation")
 
         def one(key: jax.Array) -> Any:
-            return _run(fn, *key_at.put(args, kwargs, key), estimator, has_aux, (_SAMPLES, num_samples))
+            return _run(fn, *key_at.put(args, kwargs, key), estimator, has_aux, replicates)
 
-        results = jax.vmap(one, axis_name=_SAMPLES)(jax.random.split(key, num_samples))
+        def several(keys: jax.Array) -> Any:
+            results = jax.vmap(one, axis_name=_SAMPLES)(keys)
+            return (_mean(results[0]), results[1]) if has_aux else _mean(results)
+
+        if size == num_samples:
+            return several(jax.random.split(key, num_samples))
+
+        # Keys are folded in chunk by chunk, since an array of all of them would grow with `num_samples`; with JAX's default
+        # keys they are those of `jax.random.split`.
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def chunk(start: jax.Array) -> Any:
+            return several(jax.vmap(jax.random.fold_in, (None, 0))(key, start + jnp.arange(size)))
+
+        results = jax.lax.map(chunk, jnp.arange(0, num_samples, size))
         if has_aux:
             value, aux = results
-            return _mean(value), aux
+            return _mean(value), jax.tree.map(lambda a: a.reshape(num_samples, *a.shape[2:]), aux)
         return _mean(results)
 
     return surrogate
@@ -130,6 +155,7 @@ def grad(
     *,
     estimator: Estimator | None = None,
     num_samples: int = 1,
+    chunk_size: int | None = None,
     has_aux: bool = False,
 ) -> Callable[..., Any]:
     """An unbiased estimate of the gradient of a program's expectation: `jax.grad(mcgrad.expectation(fn))`.
@@ -139,6 +165,7 @@ def grad(
         argnums: which arguments to differentiate in, as in `jax.grad`.
         estimator: see `mcgrad.expectation`.
         num_samples: see `mcgrad.expectation`.
+        chunk_size: see `mcgrad.expectation`.
         has_aux: as in `jax.grad`.
 
     Returns:
@@ -154,7 +181,8 @@ def grad(
         >>> float(mcgrad.grad(loss)(0.0, jax.random.key(0)))  # doctest: +ELLIPSIS
         0.05...
     """
-    surrogate = _scalar(expectation(fn, estimator=estimator, num_samples=num_samples, has_aux=has_aux), fn, has_aux)
+    surrogate = expectation(fn, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
+    surrogate = _scalar(surrogate, fn, has_aux)
     return jax.grad(surrogate, argnums, has_aux=has_aux)
 
 
@@ -164,6 +192,7 @@ def value_and_grad(
     *,
     estimator: Estimator | None = None,
     num_samples: int = 1,
+    chunk_size: int | None = None,
     has_aux: bool = False,
 ) -> Callable[..., Any]:
     """Unbiased estimates of a program's expectation and its gradient: `jax.value_and_grad(mcgrad.expectation(fn))`.
@@ -178,7 +207,8 @@ def value_and_grad(
         >>> float(gradient)
         2.0
     """
-    surrogate = _scalar(expectation(fn, estimator=estimator, num_samples=num_samples, has_aux=has_aux), fn, has_aux)
+    surrogate = expectation(fn, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
+    surrogate = _scalar(surrogate, fn, has_aux)
     return jax.value_and_grad(surrogate, argnums, has_aux=has_aux)
 
 
@@ -189,6 +219,7 @@ def score_grad(
     sampler: Callable[..., Any] | None = None,
     log_prob: Callable[..., Any] | None = None,
     num_samples: int = 1,
+    chunk_size: int | None = None,
     has_aux: bool = False,
 ) -> Callable[..., Any]:
     """The gradient by the score function, of a program or of a plain cost.
@@ -207,6 +238,7 @@ def score_grad(
         log_prob: `log_density(x, params)`: of the shape of the draw without the axes of one event; a scalar makes the
             whole draw one event.
         num_samples: see `mcgrad.expectation`.
+        chunk_size: see `mcgrad.expectation`.
         has_aux: see `mcgrad.grad`.
 
     Raises:
@@ -228,7 +260,7 @@ def score_grad(
                 "and its log density make a score."
             )
         fn = _plain(fn, argnums, distribution(sampler=sampler, log_prob=log_prob, event_ndim=None), "score_grad")
-    return grad(fn, argnums, estimator=Score(), num_samples=num_samples, has_aux=has_aux)
+    return grad(fn, argnums, estimator=Score(), num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
 
 
 def pathwise_grad(
@@ -239,6 +271,7 @@ def pathwise_grad(
     icdf: Callable[..., Any] | None = None,
     cdf: Callable[..., Any] | None = None,
     num_samples: int = 1,
+    chunk_size: int | None = None,
     has_aux: bool = False,
 ) -> Callable[..., Any]:
     """The pathwise (reparameterization) gradient, of a program or of a plain cost.
@@ -259,6 +292,7 @@ def pathwise_grad(
         icdf: `icdf(u, params)`.
         cdf: `cdf(x, params)`.
         num_samples: see `mcgrad.expectation`.
+        chunk_size: see `mcgrad.expectation`.
         has_aux: see `mcgrad.grad`.
 
     Raises:
@@ -277,7 +311,7 @@ def pathwise_grad(
                 "`sampler=`, or `icdf=` in its place."
             )
         fn = _plain(fn, argnums, distribution(sampler=sampler, icdf=icdf, cdf=cdf, event_ndim=None), "pathwise_grad")
-    return grad(fn, argnums, estimator=Pathwise(), num_samples=num_samples, has_aux=has_aux)
+    return grad(fn, argnums, estimator=Pathwise(), num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
 
 
 def explain(
@@ -304,7 +338,7 @@ def explain(
 
     @functools.wraps(fn)
     def explained(*args: Any, **kwargs: Any) -> Explanation:
-        key_at = _find_key(fn, args, kwargs)
+        key_at = find_key(fn, args, kwargs)
         if key_at is not None:
             check_key(key_at.get(args, kwargs), "explain")
         found: list[Explanation] = []
@@ -365,18 +399,29 @@ def _name(fn: Callable[..., Any]) -> str:
     return getattr(fn, "__name__", type(fn).__name__)
 
 
-def _check_options(estimator: Any, num_samples: Any) -> None:
+def _check_options(estimator: Any, num_samples: Any, chunk_size: Any) -> None:
     if estimator is not None and not isinstance(estimator, Estimator):
         raise TypeError(
             f"`mcgrad.expectation(estimator=...)` must be an estimator such as `mcgrad.Score()`, got {estimator!r}."
         )
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-        raise ValueError(
-            f"`mcgrad.expectation(num_samples=...)` must be a positive int, got {num_samples!r}. Pass 1 or more."
-        )
+    check_at_least(num_samples, 1, "expectation(num_samples=...)")
+    if chunk_size is not None:
+        check_at_least(chunk_size, 1, "expectation(chunk_size=...)")
+        if num_samples % chunk_size:
+            raise ValueError(
+                f"`mcgrad.expectation(chunk_size=...)` must divide `num_samples`, got {chunk_size} for {num_samples}. Take "
+                f"{-(-num_samples // chunk_size) * chunk_size} samples."
+            )
 
 
-class _Argument:
+def check_at_least(value: Any, least: int, where: str) -> None:
+    """Refuse what is no int, or one that is too small."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        kind = "a positive int" if least == 1 else f"an int of at least {least}"
+        raise ValueError(f"`mcgrad.{where}` must be {kind}, got {value!r}. Pass {least} or more.")
+
+
+class Argument:
     """Where the key stands among the arguments of one call."""
 
     def __init__(self, position: int | None):
@@ -391,15 +436,15 @@ class _Argument:
         return (*args[: self.position], key, *args[self.position + 1 :]), kwargs
 
 
-def _find_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> _Argument | None:
+def find_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Argument | None:
     """The argument named `key`; for a function that hides its names, the only positional argument that is a typed key."""
     if "key" in kwargs:
-        return _Argument(None)
+        return Argument(None)
     try:
         names = list(inspect.signature(fn).parameters)
     except (TypeError, ValueError):
         names = []
     if "key" in names and names.index("key") < len(args):
-        return _Argument(names.index("key"))
+        return Argument(names.index("key"))
     typed = [i for i, a in enumerate(args) if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key)]
-    return _Argument(typed[0]) if len(typed) == 1 else None
+    return Argument(typed[0]) if len(typed) == 1 else None

@@ -1,6 +1,7 @@
 """The command line: what it prints, and its exit statuses."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -79,6 +80,42 @@ def test_explain_says_what_is_missing(text, target, message, tmp_path, capsys):
     path = tmp_path / "model.py"
     path.write_text(text)
     assert main(["explain", target.format(path=path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_compare_prints_its_table_and_writes_its_picture(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text(PROGRAM)
+    options = ("--estimators", "score,enumerate,pathwise", "--samples", 512, "--seed", 1, "--output", tmp_path / "out")
+    done = run_without_test_settings("compare", f"{path}:loss", *options)
+    assert done.returncode == 0, done.stderr
+    picture = tmp_path / "out" / "estimators.png"
+    assert str(picture) in done.stdout and picture.stat().st_size > 10_000
+    for word in ("512 gradients", "agrees", "pathwise was refused", "the exact gradient"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--estimators", "score,best"], "must be among auto, enumerate, .*, got 'best'"),
+        (["--samples", "1"], "at least 2"),
+        (["--seed", "x"], "whole number"),
+        (["--output", __file__], "must be a folder"),
+    ],
+)
+def test_bad_values_of_compare_are_errors_with_status_2(options, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", "model.py:loss", *options])
+    assert stopped.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("target", "message"), [("{path}x:loss", "no file"), ("{path}:loss", "Bernoulli is discrete")])
+def test_compare_says_what_is_wrong(target, message, tmp_path, capsys):
+    path = tmp_path / "model.py"
+    path.write_text(PROGRAM)
+    assert main(["compare", target.format(path=path), "--estimators", "pathwise"]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -133,3 +133,14 @@ def test_sixty_four_summed_latents_have_the_variance_of_each_alone():
     error = 3 * blocks.std(ddof=1) / np.sqrt(len(blocks))
     assert blocks.mean() - error > 0.95 and blocks.mean() + error < 1.05, (blocks.mean(), error)
     assert (np.abs(found.mean(0) - mean) < 5 * found.std(0) / np.sqrt(NUM_KEYS)).all()
+
+
+def test_what_is_drawn_can_be_printed(capfd):
+    def loss(logits, key):
+        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        jax.debug.print("drew {}", b)
+        return (b - 0.4) ** 2
+
+    value = mcgrad.grad(loss, estimator=mcgrad.Score())(0.0, jax.random.key(0))
+    jax.effects_barrier()
+    assert np.isfinite(value) and capfd.readouterr().out.startswith("drew ")

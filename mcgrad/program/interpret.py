@@ -61,6 +61,8 @@ class Interpreter:
         recording: whether estimators that follow alternatives draw, and note the alternatives.
         steps: of the `scan`s that are unrolled around the current equation, which step this is.
         moved: by site, a mask of shape `site.plates` and the values to take there in place of draws.
+        points: how many points at once this run stands for.
+        evaluations: the points of each time that the end of the program was reached, over all runs.
     """
 
     plan: Plan
@@ -70,6 +72,8 @@ class Interpreter:
     recording: bool = False
     steps: Mapping[Equation, int] = dataclasses.field(default_factory=dict)
     moved: Mapping[Site, tuple[Array, Any]] = dataclasses.field(default_factory=dict)
+    points: int = 1
+    evaluations: list[int] = dataclasses.field(default_factory=list)
 
     # ---------------------------------------------------------------- the whole program
 
@@ -80,7 +84,8 @@ class Interpreter:
         for equation in plan.prologue:
             self._evaluate(equation, env)
 
-        def finish(_: Interpreter, env: Environment) -> Result:
+        def finish(run: Interpreter, env: Environment) -> Result:
+            run.evaluations.append(run.points)
             return Result(
                 *(tuple(_read(env, v) for v in values) for values in (plan.split.costs, plan.aux, plan.undrawn))
             )
@@ -282,6 +287,10 @@ class Rest:
             run = dataclasses.replace(run, folds=(*run.folds, replicate))
         return self._at(run, x)
 
+    def _times(self, num_points: int) -> Rest:
+        """The rest, to be mapped over points."""
+        return dataclasses.replace(self, _run=dataclasses.replace(self._run, points=self._run.points * num_points))
+
     def simulate(self, x: Any) -> Result:
         """The remaining costs at `x` of one plain run: later sites draw once, whatever their estimators."""
         return self._at(dataclasses.replace(self._run, plain=True), x)
@@ -305,7 +314,7 @@ class Rest:
         """Average over independent replicates of one draw, each with its score weight."""
         assert points.log_weights is not None
         n = len(points.log_weights)
-        results = jax.vmap(lambda x, i: self(x, replicate=i))(stop(points.points), jnp.arange(n))
+        results = jax.vmap(lambda x, i: self._times(n)(x, replicate=i))(stop(points.points), jnp.arange(n))
         costs = []
         for cost, relation in zip(results.costs, site.relations, strict=True):
             if relation is not None:
@@ -330,7 +339,7 @@ class Rest:
         mixed = site.mixed_axes
         # Along axes that some cost mixes the points are joint: the weight of a point is the product over those axes.
         weights = jnp.prod(points.weights, axis=[1 + k for k in mixed])
-        results = jax.vmap(self)(points.points)
+        results = jax.vmap(self._times(n))(points.points)
         costs = []
         for cost, relation in zip(results.costs, site.relations, strict=True):
             if relation is None:
@@ -355,12 +364,13 @@ class Rest:
             shape = [1] * (2 + site.num_plates)
             shape[0], shape[2 + k] = size, size
             masks = (masks[None] & jnp.eye(size, dtype=bool).reshape(shape)).reshape(-1, *site.plates)
+        rest = self._times(len(masks) * len(points.coefficients))
 
         def one(mask: Array, point: Any, coefficient: Array) -> list[Array]:
             def perturbed(leaf: Array, base: Array) -> Array:
                 return jnp.where(expand_right(mask, leaf.ndim), leaf, base)
 
-            moved = self.simulate(jax.tree.map(perturbed, stop(point), stop(points.value)))
+            moved = rest.simulate(jax.tree.map(perturbed, stop(point), stop(points.value)))
             terms = []
             for cost, own, relation in zip(moved.costs, result.costs, site.relations, strict=True):
                 if relation is None:

@@ -115,7 +115,8 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         control_flow.check_continuation(equation, type(estimators[inner]).__name__)
     free = _free(outputs, split)
     live = _live(program, [*split.costs, *aux, *free])
-    prologue = tuple(e for e in live if e not in random and not any(analysis.of(v) for v in e.outputs))
+    # What has effects may have no outputs; its inputs then tell whether it must wait for draws.
+    prologue = tuple(e for e in live if e not in random and not any(analysis.of(v) for v in e.outputs or e.inputs))
     in_prologue = set(prologue)
     body = tuple(e for e in live if e not in in_prologue)
     made = {v for e in body for v in e.outputs}

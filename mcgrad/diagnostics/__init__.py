@@ -1,0 +1,11 @@
+"""Diagnostics: how good a gradient is, and which estimator gives the best one."""
+
+from mcgrad.diagnostics.compare import Comparison as Comparison
+from mcgrad.diagnostics.compare import EstimatorReport as EstimatorReport
+from mcgrad.diagnostics.compare import compare as compare
+from mcgrad.diagnostics.noise import GradientNoise as GradientNoise
+from mcgrad.diagnostics.noise import gradient_noise as gradient_noise
+from mcgrad.diagnostics.statistics import GradientStatistics as GradientStatistics
+from mcgrad.diagnostics.statistics import gradient_statistics as gradient_statistics
+from mcgrad.diagnostics.statistics import per_sample_grad as per_sample_grad
+from mcgrad.diagnostics.statistics import samples_for as samples_for

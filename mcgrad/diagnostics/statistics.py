@@ -1,0 +1,320 @@
+"""Mean, variance and signal-to-noise of a gradient estimate, and how many samples make it good enough."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from jaxtyping import PyTree as Tree
+
+from mcgrad._types import PyTree, static_field
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.site import check_key
+from mcgrad.transforms import Argument, check_at_least, find_key, grad
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientStatistics(PyTree):
+    """What `mcgrad.gradient_statistics` returns.
+
+    A *leaf* is an array of the gradient's pytree. Signal-to-noise is that of one sample; of a mean of `K` samples it is
+    `sqrt(K)` times that.
+
+    Attributes:
+        mean: the mean gradient, in the gradient's structure.
+        variance: of one sample, entry by entry, with `num_samples - 1` in the denominator; same structure.
+        standard_error: of `mean`, entry by entry: `sqrt(variance / num_samples)`; same structure.
+        signal_to_noise: of each leaf, a scalar in its place; see `mcgrad.gradient_statistics`.
+        total_variance: the sum of `variance` over all entries.
+        total_standard_error: `sqrt(total_variance / num_samples)`, of the whole `mean` as a vector.
+        total_signal_to_noise: of the whole gradient as a vector.
+        num_samples: how many samples were drawn.
+    """
+
+    mean: Tree[Float[Array, ...]]
+    variance: Tree[Float[Array, ...]]
+    standard_error: Tree[Float[Array, ...]]
+    signal_to_noise: Tree[Float[Array, ""]]
+    total_variance: Float[Array, ""]
+    total_standard_error: Float[Array, ""]
+    total_signal_to_noise: Float[Array, ""]
+    num_samples: int = static_field()
+
+
+class Moments(NamedTuple):
+    """Of the samples seen so far: how many, their mean, and the sum of squared deviations from it."""
+
+    count: Array
+    mean: Any
+    deviation: Any
+
+
+def gradient_statistics(
+    fn: Callable[..., Any],
+    num_samples: int,
+    chunk_size: int = 256,
+    *,
+    argnums: int | Sequence[int] = 0,
+    estimator: Estimator | None = None,
+) -> Callable[..., GradientStatistics]:
+    r"""Mean, variance, standard error and signal-to-noise of a gradient estimate of one sample, in constant memory.
+
+    Over samples `g_i` of `mcgrad.grad(fn)`,
+
+        mean = sum_i g_i / N,    variance = sum_i (g_i - mean)**2 / (N - 1),
+        signal_to_noise = sqrt(max(|mean|**2 - V / N, 0) / V),    V = the sum of `variance` over entries
+
+    the last for each leaf and for all together. `V / N` is what noise alone adds to `|mean|**2`; a signal-to-noise of 0
+    says that the gradient cannot be told from zero with `N` samples. Samples run in chunks whose moments are merged, so
+    memory does not grow with `num_samples`. Compiled by `jax.jit`, once for each shape of the arguments.
+
+    Args:
+        fn: a program that returns a scalar, with its randomness in an argument named `key`; see `mcgrad.grad`.
+        num_samples: `N`, at least 2. The samples are independent: score estimators have no leave-one-out baseline among them.
+        chunk_size: how many samples run at once, at most; any number, the last chunk may be smaller.
+        argnums: which arguments to differentiate in, as in `jax.grad`.
+        estimator: see `mcgrad.expectation`.
+
+    Returns:
+        A function of the arguments of `fn`, all of them arrays or pytrees of arrays, that returns `GradientStatistics`.
+
+    Raises:
+        ValueError: for fewer than 2 samples, a `chunk_size` that is no positive int, and a program without `key`.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(loc, key):
+        ...     return mcgrad.sample(key, mcgrad.Normal(loc, 1.0)) ** 2
+        >>> found = mcgrad.gradient_statistics(loss, 10_000)(1.0, jax.random.key(0))
+        >>> 3.9 < found.variance < 4.1 and 0.98 < found.total_signal_to_noise < 1.02
+        Array(True, dtype=bool)
+
+    References:
+        Chan, Golub and LeVeque 1983, eq. 1.5 (merging of moments).
+    """
+    check_at_least(num_samples, 2, "gradient_statistics(num_samples=...)")
+    check_at_least(chunk_size, 1, "gradient_statistics(chunk_size=...)")
+
+    @functools.wraps(fn)
+    def statistics(*args: Any, **kwargs: Any) -> GradientStatistics:
+        one = sample_gradient(fn, argnums, estimator, "gradient_statistics", args, kwargs)
+        num_chunks = -(-num_samples // chunk_size)
+        size = -(-num_samples // num_chunks)  # chunks of one size, as even as can be
+
+        def step(moments: Moments, _: None) -> tuple[Moments, None]:
+            return merge(moments, moments_of_chunk(one, moments.count, size, num_samples)), None
+
+        shapes = jax.eval_shape(one, 0)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        moments, _ = jax.lax.scan(step, Moments(jnp.zeros((), int), zeros, zeros), length=num_chunks)
+        return summarize(moments, num_samples)
+
+    return jax.jit(statistics)
+
+
+def per_sample_grad(
+    fn: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    estimator: Estimator | None = None,
+    num_samples: int,
+) -> Callable[..., Any]:
+    """Gradients of single samples: those whose mean is an estimate of the gradient of a program's expectation.
+
+    Memory grows with `num_samples`; for moments use `mcgrad.gradient_statistics`, which sees the same samples.
+
+    Args:
+        fn: a program that returns a scalar, with its randomness in an argument named `key`; see `mcgrad.grad`.
+        argnums: which arguments to differentiate in, as in `jax.grad`.
+        estimator: see `mcgrad.expectation`.
+        num_samples: how many, each on a key of its own. They are independent: score estimators have no leave-one-out
+            baseline among them.
+
+    Returns:
+        A function of the arguments of `fn` that returns the gradient with a leading axis of `num_samples` on each array.
+
+    Raises:
+        ValueError: if `num_samples` is no positive int, and for a program without `key`.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(loc, key):
+        ...     return mcgrad.sample(key, mcgrad.Normal(loc, 1.0)) ** 2
+        >>> mcgrad.per_sample_grad(loss, num_samples=5)(jax.numpy.float32(1.0), jax.random.key(0)).shape
+        (5,)
+    """
+    check_at_least(num_samples, 1, "per_sample_grad(num_samples=...)")
+
+    @functools.wraps(fn)
+    def gradients(*args: Any, **kwargs: Any) -> Any:
+        one = sample_gradient(fn, argnums, estimator, "per_sample_grad", args, kwargs)
+        return jax.vmap(one)(jnp.arange(num_samples))
+
+    return gradients
+
+
+def samples_for(
+    fn: Callable[..., Any],
+    relative_error: float,
+    pilot_samples: int = 1000,
+    chunk_size: int = 256,
+    *,
+    argnums: int | Sequence[int] = 0,
+    estimator: Estimator | None = None,
+) -> Callable[..., int]:
+    r"""How many samples bring the standard error of the gradient down to a fraction of its norm.
+
+        N = ceil(V / (relative_error**2 |g|**2)),    |g|**2 ~ |mean|**2 - V / n
+
+    since the mean of `N` samples is off by `sqrt(V / N)` in root mean square, with the mean and the total variance `V` of
+    one sample from `n` pilot samples. The answer is itself an estimate, good to a few percent where the pilot samples
+    resolve the gradient well.
+
+    Args:
+        fn: a program that returns a scalar, with its randomness in an argument named `key`; see `mcgrad.grad`.
+        relative_error: the standard error wanted, as a fraction of the gradient's norm; 0.1 is ten percent.
+        pilot_samples: `n`, at least 2.
+        chunk_size: see `mcgrad.gradient_statistics`.
+        argnums: which arguments to differentiate in, as in `jax.grad`.
+        estimator: see `mcgrad.expectation`.
+
+    Returns:
+        A function of the arguments of `fn` that returns the number of samples, at least 1. It is not to be called under
+        `jax.jit`, since it returns a Python number.
+
+    Raises:
+        ValueError: for a `relative_error` that is not positive; and, when called, if the pilot samples cannot tell the
+            gradient from zero (`|g|` is below twice its standard error).
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(loc, key):
+        ...     return mcgrad.sample(key, mcgrad.Normal(loc, 1.0)) ** 2
+        >>> 95 < mcgrad.samples_for(loss, 0.1, pilot_samples=10_000)(1.0, jax.random.key(0)) < 105
+        True
+    """
+    if not relative_error > 0:
+        raise ValueError(
+            f"`mcgrad.samples_for(relative_error=...)` must be positive, got {relative_error!r}. Pass 0.1 for ten percent."
+        )
+    check_at_least(pilot_samples, 2, "samples_for(pilot_samples=...)")
+    pilot = gradient_statistics(fn, pilot_samples, chunk_size, argnums=argnums, estimator=estimator)
+
+    @functools.wraps(fn)
+    def number(*args: Any, **kwargs: Any) -> int:
+        found = pilot(*args, **kwargs)
+        if float(found.total_variance) == 0:
+            return 1
+        ratio = float(found.total_signal_to_noise)
+        if ratio**2 * pilot_samples < 4:
+            raise ValueError(
+                f"`mcgrad.samples_for(pilot_samples=...)` must be enough to tell the gradient from zero, got {pilot_samples}: "
+                f"its standard error is {float(found.total_standard_error):.3g}, its norm "
+                f"{ratio * float(found.total_variance) ** 0.5:.3g}. Pass ten times as many, or lower the variance first."
+            )
+        return max(1, math.ceil((relative_error * ratio) ** -2))
+
+    return number
+
+
+def find_sample_key(fn: Callable[..., Any], args: Any, kwargs: Any, where: str) -> Argument:
+    """Where the key stands that samples get theirs from."""
+    key_at = find_key(fn, args, kwargs)
+    if key_at is None:
+        raise ValueError(
+            f"`mcgrad.{where}` must find the argument named `key` of the program, to split it, and got none. Name its key "
+            "argument `key`."
+        )
+    check_key(key_at.get(args, kwargs), where)
+    return key_at
+
+
+def sample_gradient(
+    fn: Callable[..., Any],
+    argnums: int | Sequence[int],
+    estimator: Estimator | None,
+    where: str,
+    args: Any,
+    kwargs: Any,
+) -> Callable[[Any], Any]:
+    """The gradient of sample `i`, as a function of `i`."""
+    key_at = find_sample_key(fn, args, kwargs, where)
+    key = key_at.get(args, kwargs)
+    gradient = grad(fn, argnums, estimator=estimator)
+
+    def one(index: Any) -> Any:
+        args_of_one, kwargs_of_one = key_at.put(args, kwargs, jax.random.fold_in(key, index))
+        found = gradient(*args_of_one, **kwargs_of_one)
+        # Sums over many samples need more than half precision.
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), found)
+
+    return one
+
+
+def moments_of_chunk(one: Callable[[Any], Any], start: Any, size: int, end: Any) -> Moments:
+    """The moments of samples `start` to `start + size`, those from `end` on left out."""
+    indices = start + jnp.arange(size)
+    samples = jax.vmap(one)(indices)
+    count = jnp.minimum(end - start, size)
+
+    def total(leaf: Array) -> Array:
+        kept = (indices < end).reshape(size, *[1] * (leaf.ndim - 1))
+        return jnp.sum(jnp.where(kept, leaf, 0), axis=0)
+
+    mean = jax.tree.map(lambda leaf: total(leaf) / count.astype(leaf.dtype), samples)
+    deviation = jax.tree.map(lambda leaf, m: total((leaf - m[None]) ** 2), samples, mean)
+    return Moments(count, mean, deviation)
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """The moments of two sets of samples together."""
+    count = a.count + b.count
+
+    def share(part: Array, leaf: Array) -> Array:
+        return part.astype(leaf.dtype) / count.astype(leaf.dtype)
+
+    mean = jax.tree.map(lambda m, n: m + (n - m) * share(b.count, n), a.mean, b.mean)
+    deviation = jax.tree.map(
+        lambda s, t, m, n: s + t + (n - m) ** 2 * a.count.astype(n.dtype) * share(b.count, n),
+        a.deviation,
+        b.deviation,
+        a.mean,
+        b.mean,
+    )
+    return Moments(count, mean, deviation)
+
+
+def summarize(moments: Moments, num_samples: int) -> GradientStatistics:
+    """The statistics of finished moments."""
+    mean = moments.mean
+    variance = jax.tree.map(lambda s: s / (num_samples - 1), moments.deviation)
+    total_variance = total(variance)
+    return GradientStatistics(
+        mean=mean,
+        variance=variance,
+        standard_error=jax.tree.map(lambda v: jnp.sqrt(v / num_samples), variance),
+        signal_to_noise=jax.tree.map(lambda m, v: signal_to_noise(m, v, 1 / num_samples), mean, variance),
+        total_variance=total_variance,
+        total_standard_error=jnp.sqrt(total_variance / num_samples),
+        total_signal_to_noise=signal_to_noise(mean, variance, 1 / num_samples),
+        num_samples=num_samples,
+    )
+
+
+def total(tree: Any) -> Array:
+    """The sum of all entries."""
+    return jnp.sum(jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(tree)]))
+
+
+def signal_to_noise(mean: Any, variance: Any, share: Any) -> Array:
+    """`sqrt(max(|mean|**2 - share V, 0) / V)`, where `share V` is the variance of the mean; infinite without noise."""
+    square, noise = total(jax.tree.map(jnp.square, mean)), total(variance)
+    known = jnp.where(noise > 0, noise, 1)
+    ratio = jnp.sqrt(jnp.maximum(square - share * known, 0) / known)
+    return jnp.where(noise > 0, ratio, jnp.where(square > 0, jnp.inf, 0))
