@@ -181,10 +181,15 @@ def open_jaxpr(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
 
 
 def sub_jaxprs(eqn: JaxprEqn) -> list[Jaxpr | ClosedJaxpr]:
-    """Every jaxpr among the parameters of an equation, in the order of the parameters."""
+    """Every jaxpr among the parameters of an equation, in the order of the parameters.
+
+    Since 0.12 some primitives keep theirs in an object: `custom_root`.
+    """
     found: list[Jaxpr | ClosedJaxpr] = []
     for param in eqn.params.values():
-        entries = param if isinstance(param, (tuple, list)) else (param,)
+        entries = list(param) if isinstance(param, (tuple, list)) else [param]
+        if not isinstance(param, (Jaxpr, ClosedJaxpr)):
+            entries += [getattr(param, name) for name in dir(param) if name.endswith("jaxpr")]
         found += [entry for entry in entries if isinstance(entry, (Jaxpr, ClosedJaxpr))]
     return found
 
