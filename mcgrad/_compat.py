@@ -188,7 +188,7 @@ def sub_jaxprs(eqn: JaxprEqn) -> list[Jaxpr | ClosedJaxpr]:
     found: list[Jaxpr | ClosedJaxpr] = []
     for param in eqn.params.values():
         entries = list(param) if isinstance(param, (tuple, list)) else [param]
-        if not isinstance(param, (Jaxpr, ClosedJaxpr)):
+        if hasattr(param, "__dict__") and not isinstance(param, (Jaxpr, ClosedJaxpr)):
             entries += [getattr(param, name) for name in dir(param) if name.endswith("jaxpr")]
         found += [entry for entry in entries if isinstance(entry, (Jaxpr, ClosedJaxpr))]
     return found

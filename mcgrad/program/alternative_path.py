@@ -117,7 +117,7 @@ def _simulate(
         return state, (row, draws, outs[num_carry:], stop(moved[num_carry:]), weights)
 
     known: dict[Value, tuple[Any, int | None]] = {}
-    known.update(zip(body.inputs[:num_consts], [(value, None) for value in consts], strict=True))
+    known.update({value: (found, None) for value, found in _invariant(run, body, consts).items()})
     known.update(zip(body.inputs[num_consts + num_carry :], [(value, 0) for value in xs], strict=True))
     size = jnp.zeros((), jnp.result_type(float))
     uniforms = jax.random.uniform(_own_key(run, equation, operands), (params["length"],), size.dtype)
@@ -140,7 +140,18 @@ def _simulate(
 
 
 _Known: TypeAlias = "Mapping[Value, tuple[Any, int | None]]"
-"""Inputs of the body that are at hand after the `scan`, with their time axis."""
+"""Values of the body that are at hand after the `scan`, with their time axis."""
+
+
+def _invariant(run: Interpreter, body: Program, consts: Sequence[Any]) -> dict[Value, Any]:
+    """The values of the body that are the same in every step."""
+    found = dict(zip(body.inputs, consts, strict=False))
+    for equation in body.equations:
+        same = all(v in found or isinstance(v, Constant) for v in equation.inputs)
+        if same and equation not in run.plan.random and not equation.eqn.effects:
+            outs = equation.evaluate(lambda v: v.value if isinstance(v, Constant) else found[v])
+            found.update(zip(equation.outputs, outs, strict=True))
+    return found
 
 
 def _without_known(note: Recorded, known: _Known) -> tuple[Any, list[Any]]:
