@@ -30,8 +30,11 @@ from mcgrad.distributions import Uniform as Uniform
 from mcgrad.distributions import Weibull as Weibull
 from mcgrad.distributions import distribution as distribution
 from mcgrad.distributions import implicit_reparameterization as implicit_reparameterization
+from mcgrad.estimators import ARM as ARM
 from mcgrad.estimators import Auto as Auto
+from mcgrad.estimators import DisARM as DisARM
 from mcgrad.estimators import Enumerate as Enumerate
+from mcgrad.estimators import LocalExpectation as LocalExpectation
 from mcgrad.estimators import Pathwise as Pathwise
 from mcgrad.estimators import Score as Score
 from mcgrad.estimators import SmoothedPerturbation as SmoothedPerturbation

@@ -270,6 +270,14 @@ _ROWS = (
         order=1,
         removes_offset=True,
     ),
+    EstimatorRow("arm", _fixed(lambda: mcgrad.ARM()), "binary", order=1, removes_offset=True),
+    EstimatorRow("disarm", _fixed(lambda: mcgrad.DisARM()), "binary", order=1, removes_offset=True),
+    EstimatorRow(
+        "disarm, 2 samples", _fixed(lambda: mcgrad.DisARM()), "binary", num_samples=2, order=1, removes_offset=True
+    ),
+    EstimatorRow(
+        "local expectation", _fixed(lambda: mcgrad.LocalExpectation()), "enumerate", order=1, removes_offset=True
+    ),
     EstimatorRow("auto", _fixed(lambda: mcgrad.Auto()), "auto", removes_offset=True),
     EstimatorRow("auto, 5 samples", _fixed(lambda: mcgrad.Auto()), "auto", num_samples=5, removes_offset=True),
 )

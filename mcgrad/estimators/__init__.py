@@ -1,7 +1,10 @@
 """Estimators: one rule for one random choice each."""
 
+from mcgrad.estimators.antithetic import ARM as ARM
+from mcgrad.estimators.antithetic import DisARM as DisARM
 from mcgrad.estimators.auto import Auto as Auto
 from mcgrad.estimators.enumeration import Enumerate as Enumerate
+from mcgrad.estimators.local_expectation import LocalExpectation as LocalExpectation
 from mcgrad.estimators.pathwise import Pathwise as Pathwise
 from mcgrad.estimators.score import Score as Score
 from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation as SmoothedPerturbation

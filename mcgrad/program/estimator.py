@@ -81,12 +81,14 @@ class SignedPoints:
         coefficients: `[n, *plates]`, zero in value, with the derivative that multiplies `f(x_j)`:
             `c_j * (theta - stop(theta))` summed over the parameters.
         relative: whether the coefficients multiply `f(x_j) - f(value)` instead.
+        joint: whether a point perturbs all entries together also along axes that some cost mixes.
     """
 
     value: Any
     points: Any
     coefficients: jax.Array
     relative: bool = False
+    joint: bool = False
 
 
 @jax.tree_util.register_dataclass

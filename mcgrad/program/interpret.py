@@ -244,8 +244,8 @@ class Interpreter:
     def _among_all_steps(self, weight: Weight) -> Weight:
         """The weight with the time axes of unrolled `scan`s, where no other step weighs anything."""
         log_weight, baseline = weight.log_weight, weight.baseline
-        unrolled = [loop for loop in weight.site.loops if loop in self.steps]
-        for loop in reversed(unrolled):
+        stacked = log_weight.ndim - len(weight.site.own_plates)  # the innermost `scan`s may have run as they are
+        for loop in reversed(weight.site.loops[: len(weight.site.loops) - stacked]):
             place = jnp.arange(loop.eqn.params["length"]) == self.steps[loop]
             log_weight = jnp.where(expand_right(place, log_weight.ndim + 1), log_weight, 0)
             if isinstance(baseline, jax.Array):
@@ -358,9 +358,9 @@ class Rest:
     def _signed(self, site: SiteHandle, points: SignedPoints) -> Result:
         """The rest at the value point, plus signed differences that are zero in value."""
         result = self(points.value)
-        sizes = [site.plates[k] for k in site.mixed_axes]
         masks = jnp.ones((1, *site.plates), bool)
-        for k, size in zip(site.mixed_axes, sizes, strict=True):  # one entry at a time along each mixed axis
+        for k in () if points.joint else site.mixed_axes:  # one entry at a time along each mixed axis
+            size = site.plates[k]
             shape = [1] * (2 + site.num_plates)
             shape[0], shape[2 + k] = size, size
             masks = (masks[None] & jnp.eye(size, dtype=bool).reshape(shape)).reshape(-1, *site.plates)

@@ -346,6 +346,15 @@ class SiteHandle:
         outs = _draw(*operands, dist_tree=params["dist_tree"], levels=params["levels"])
         return jax.tree.unflatten(params["value_tree"], outs)
 
+    def random(self, fn: Callable[[Any, PRNGKey], Any]) -> Any:
+        """`fn(dist, key)` with frozen parameters under the site's `vmap`s: for noise other than a draw of the law."""
+        n, tree, levels = self._n, self.site.params["dist_tree"], self.site.params["levels"]
+
+        def base(*operands: Any) -> Any:
+            return fn(jax.tree.unflatten(tree, operands[:n]), jax.random.clone(operands[n]))
+
+        return _nested_vmap(base, levels)(*jax.lax.stop_gradient(self.operands))
+
     def map(self, fn: Callable[..., Any], *values: Any) -> Any:
         """`fn(dist, *values)` under the site's `vmap`s; the values have the axes of those levels in front."""
         n, tree, levels = self._n, self.site.params["dist_tree"], self.site.params["levels"]

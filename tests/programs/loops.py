@@ -12,6 +12,7 @@ import numpy as np
 
 import mcgrad
 from programs.program import (
+    CATEGORICAL,
     CONTINUOUS,
     DISCRETE,
     MIXED,
@@ -108,7 +109,9 @@ def _hidden_markov_exact(transitions):
 
 
 @LOOP_PROGRAMS.add(
-    params=np.array([[0.2, 0.9, -0.4], [-0.5, 0.3, 0.6], [0.8, -0.1, 0.0]]), exact=_hidden_markov_exact, kinds=DISCRETE
+    params=np.array([[0.2, 0.9, -0.4], [-0.5, 0.3, 0.6], [0.8, -0.1, 0.0]]),
+    exact=_hidden_markov_exact,
+    kinds=CATEGORICAL,
 )
 def hidden_markov_chain(params, key):
     def step(state, inputs):
@@ -392,7 +395,7 @@ def cond_on_a_draw_with_different_laws(params, key):
 @LOOP_PROGRAMS.add(
     params=np.array([0.3, 0.9, -0.2, 0.5]),
     exact=lambda p: expect_bernoulli(p[0], lambda b: jnp.where(b == 1, *_cond_discrete_exact(p))),
-    kinds=DISCRETE,
+    kinds=CATEGORICAL,
 )
 def cond_on_a_draw_with_discrete_laws(params, key):
     key_b, key_x = jax.random.split(key)

@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import mcgrad
-from programs.program import DISCRETE, MIXED, Table, constant, expect_bernoulli, expect_categorical, expect_normal
+from programs.program import (
+    CATEGORICAL,
+    DISCRETE,
+    MIXED,
+    Table,
+    constant,
+    expect_bernoulli,
+    expect_categorical,
+    expect_normal,
+)
 
 MODELS = Table()
 
@@ -102,7 +111,7 @@ def _attention_exact(params):
     return (example(_LENGTHS[0]) + example(_LENGTHS[1])) / 2
 
 
-@MODELS.add(params=np.array([[0.5, -0.4, 0.2], [-0.3, 0.1, 0.6]]), exact=_attention_exact, kinds=DISCRETE)
+@MODELS.add(params=np.array([[0.5, -0.4, 0.2], [-0.3, 0.1, 0.6]]), exact=_attention_exact, kinds=CATEGORICAL)
 def attention(params, key):
     logits = constant(_LENGTHS, params)[:, None, None] * params[None]
     tokens = mcgrad.sample(key, mcgrad.Categorical(logits=logits), name="tokens")

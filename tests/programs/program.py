@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 CONTINUOUS = ("score", "pathwise", "auto")
-DISCRETE = ("score", "enumerate", "neighbours", "auto")
+CATEGORICAL = ("score", "enumerate", "neighbours", "auto")
+DISCRETE = (*CATEGORICAL, "binary")
 COUNTS = ("score", "neighbours", "auto")
 MIXED = ("score", "auto")
 
@@ -32,7 +33,8 @@ class Program:
         params: a pytree of numpy arrays.
         exact: the expectation as a differentiable function of the parameters.
         kinds: which estimators can run it: "score", "pathwise" (every law is reparameterized), "enumerate" (every
-            support is finite and small), "neighbours" (every law is one of integers with a cdf), "auto".
+            support is finite and small), "neighbours" (every law is one of integers with a cdf), "binary" (every law is
+            one of 0 and 1), "auto".
         pathwise_order: derivatives that are right along the path: 1 where the cost has kinks.
         order: derivatives that are checked.
         offset: whether the costs have a large offset, so that only estimators that remove it have a usable variance.

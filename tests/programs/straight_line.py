@@ -13,6 +13,7 @@ from jax.scipy.stats import norm
 
 import mcgrad
 from programs.program import (
+    CATEGORICAL,
     CONTINUOUS,
     COUNTS,
     DISCRETE,
@@ -109,7 +110,7 @@ def poisson(params, key):
     params=np.array([0.7]),
     # E[(k - 1)^2] = variance + (mean - 1)^2 for k ~ Binomial(4, q).
     exact=lambda p: (lambda q: 4 * q * (1 - q) + (4 * q - 1) ** 2)(jax.nn.sigmoid(p[0])),
-    kinds=DISCRETE,
+    kinds=CATEGORICAL,
 )
 def binomial(params, key):
     k = mcgrad.sample(key, mcgrad.Binomial(4, logits=params[0]), name="k")
@@ -117,7 +118,9 @@ def binomial(params, key):
 
 
 @STRAIGHT_LINE.add(
-    params=np.array([0.5, -0.2, 0.1]), exact=lambda p: jax.nn.softmax(p) @ jnp.array([1.44, 0.04, 0.64]), kinds=DISCRETE
+    params=np.array([0.5, -0.2, 0.1]),
+    exact=lambda p: jax.nn.softmax(p) @ jnp.array([1.44, 0.04, 0.64]),
+    kinds=CATEGORICAL,
 )
 def categorical(params, key):
     x = mcgrad.sample(key, mcgrad.Categorical(logits=params), name="x")
@@ -520,7 +523,7 @@ _TABLE = np.array([[0.5, -1.0], [2.0, 0.3], [-0.7, 1.2]])
 @STRAIGHT_LINE.add(
     params=np.array([[0.3, -0.4, 0.2], [-0.5, 0.6, 0.1]]),
     exact=lambda p: jnp.mean(jax.nn.softmax(p) @ jnp.sum(jnp.asarray(_TABLE) ** 2, -1)),
-    kinds=DISCRETE,
+    kinds=CATEGORICAL,
 )
 def take_of_a_table(params, key):
     index = mcgrad.sample(key, mcgrad.Categorical(logits=params), name="index")
@@ -531,7 +534,7 @@ def take_of_a_table(params, key):
 @STRAIGHT_LINE.add(
     params={"logits": np.array([[0.3, -0.4, 0.2], [-0.5, 0.6, 0.1]]), "table": np.array([0.8, -0.5, 1.5])},
     exact=lambda p: jnp.sum(jax.nn.softmax(p["logits"]) @ (p["table"] ** 2 + p["table"])),
-    kinds=DISCRETE,
+    kinds=CATEGORICAL,
 )
 def table_of_parameters(params, key):
     index = mcgrad.sample(key, mcgrad.Categorical(logits=params["logits"]), name="index")
@@ -544,7 +547,7 @@ def table_of_parameters(params, key):
     exact=lambda p: expect_categorical(
         p, functools.partial(lambda t, i: jnp.sum(t[jnp.arange(2), i]) ** 2, jnp.array([[1.0, 2.0], [-0.5, 0.5]]))
     ),
-    kinds=DISCRETE,
+    kinds=CATEGORICAL,
 )
 def take_along_the_last_axis(params, key):
     index = mcgrad.sample(key, mcgrad.Categorical(logits=params), name="index")

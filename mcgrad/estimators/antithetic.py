@@ -1,0 +1,104 @@
+"""Antithetic pairs of binary draws."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from mcgrad.distributions.base import open_uniform
+from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
+from mcgrad.program.site import Site, SiteHandle
+
+stop = jax.lax.stop_gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class _AntitheticPair(Estimator):
+    """A draw `b = 1[u > 1 - p]` and its antithetic `c = 1[u < p]` of one uniform `u`, all entries together."""
+
+    def obstacle(self, site: Site) -> str | None:
+        support = site.facts.support
+        if support is None or not np.array_equal(support, [0, 1]):
+            return (
+                "the law must be one of 0 and 1, such as `mcgrad.Bernoulli`. Use `mcgrad.LocalExpectation()`, "
+                "`mcgrad.SmoothedPerturbation()` or `mcgrad.Score()` here."
+            )
+        return None
+
+    def represent(self, site: SiteHandle) -> SignedPoints:
+        u = site.random(lambda dist, key: open_uniform(key, dist.batch_shape, jnp.result_type(float)))
+        ones = jnp.ones(site.plates, jnp.int32)
+        p, q = site.prob(ones), site.prob(0 * ones)
+        b, c = (u > stop(q)).astype(jnp.int32), (u < stop(p)).astype(jnp.int32)
+        # Derivatives in the log odds: those of `p` over `p q`.
+        inside = stop(p * q) > 0
+        log_odds = zero_with_derivative_of(p) / jnp.where(inside, stop(p * q), 1)
+        weight = jnp.where(inside, self.weight(stop(p), u.astype(p.dtype), b, c), 0)
+        return SignedPoints(b, c[None], -(weight * log_odds)[None], relative=True, joint=True)
+
+    def weight(self, p: Array, u: Array, b: Array, c: Array) -> Array:
+        """What multiplies `f(b) - f(c)` in the derivative in the log odds."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class ARM(_AntitheticPair):
+    r"""Augment-REINFORCE-merge, for binary draws.
+
+    With `u ~ Uniform(0, 1)` for each entry, `b = 1[u > 1 - p]` and `c = 1[u < p]`, both of the law,
+
+        dE[f(b)] / dlogit = E[ (u - 1/2) (f(b) - f(c)) ]
+
+    Unbiased, for the first derivative; a second one raises. One evaluation of the rest of the program more, however many
+    entries there are. `mcgrad.DisARM` is its mean given the pair, and never worse.
+
+    Raises:
+        ValueError: where the program is planned, for a law that is not one of 0 and 1.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(logits, key):
+        ...     return 3.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), mcgrad.ARM())
+        >>> mcgrad.grad(loss)(0.0, jax.random.key(0)).shape
+        ()
+
+    References:
+        Yin and Zhou 2019, eq. 8.
+    """
+
+    def weight(self, p: Array, u: Array, b: Array, c: Array) -> Array:
+        return u - 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class DisARM(_AntitheticPair):
+    r"""DisARM, also called U2G: antithetic pairs of binary draws, with the noise of `mcgrad.ARM` integrated out.
+
+    With the pair `b`, `c` of `mcgrad.ARM`,
+
+        dE[f(b)] / dlogit = E[ 1/2 (f(b) - f(c)) (-1)^c 1[b != c] max(p, 1 - p) ]
+
+    Unbiased, for the first derivative; a second one raises. One evaluation of the rest of the program more, however many
+    entries there are.
+
+    Raises:
+        ValueError: where the program is planned, for a law that is not one of 0 and 1.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(logits, key):
+        ...     return 3.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), mcgrad.DisARM())
+        >>> float(mcgrad.grad(loss)(0.0, jax.random.key(0)))
+        0.75
+
+    References:
+        Dong, Mnih and Tucker 2020, eq. 6; Yin, Ho, Yan, Qian and Zhou 2020, eq. 4.
+    """
+
+    def weight(self, p: Array, u: Array, b: Array, c: Array) -> Array:
+        sign = jnp.where(c == 0, 1, -1)
+        return jnp.where(b != c, 0.5 * sign * jnp.maximum(p, 1 - p), 0)

@@ -1,0 +1,74 @@
+"""Estimators that evaluate the rest of a program at several values of one draw."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_unbiased
+
+import mcgrad
+
+COUPLED = (mcgrad.ARM(), mcgrad.DisARM(), mcgrad.LocalExpectation(), mcgrad.SmoothedPerturbation())
+TARGET = 0.499
+
+
+def toy(logits, key, estimator):
+    """The toy of Tucker et al. 2017 with a term that mixes the entries, and an offset that must cancel."""
+    b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), estimator)
+    return jnp.sum((b - TARGET) ** 2) + jnp.sum(b) ** 2 / b.size + 100.0
+
+
+def exact(logits):
+    p = jax.nn.sigmoid(logits)
+    return jnp.sum(p * (1 - 2 * TARGET)) + (jnp.sum(p) ** 2 + jnp.sum(p * (1 - p))) / p.size
+
+
+def draws_of(program, parameter, num_draws):
+    keys = jax.random.split(jax.random.key(5), num_draws)
+    with jax.debug_key_reuse(False):
+        return jax.jit(
+            lambda keys: jax.lax.map(lambda key: mcgrad.grad(program)(parameter, key), keys, batch_size=100)
+        )(keys)
+
+
+@pytest.mark.parametrize("size", [1, 200])
+@pytest.mark.parametrize("estimator", COUPLED, ids=lambda e: type(e).__name__)
+def test_the_bernoulli_toy_with_an_offset(estimator, size):
+    logits = jnp.linspace(-0.5, 1.5, size)
+    one_by_one = isinstance(estimator, (mcgrad.LocalExpectation, mcgrad.SmoothedPerturbation)) and size > 1
+    draws = draws_of(functools.partial(toy, estimator=estimator), logits, 300 if one_by_one else 4000)
+    assert_unbiased(draws, jax.grad(exact)(logits))
+
+
+def test_disarm_integrates_noise_of_arm_out():
+    logits = jnp.linspace(-1.0, 2.0, 8)
+    arm, disarm = (
+        np.var(draws_of(functools.partial(toy, estimator=e), logits, 4000), axis=0).sum()
+        for e in (mcgrad.ARM(), mcgrad.DisARM())
+    )
+    assert disarm < 0.95 * arm
+
+
+@pytest.mark.parametrize("estimator", COUPLED, ids=lambda e: type(e).__name__)
+def test_saturated_logits_give_finite_gradients(estimator):
+    for logits in ([-200.0, 0.3, 200.0], [-jnp.inf, 0.3, jnp.inf]):
+        gradient = jax.jit(mcgrad.grad(functools.partial(toy, estimator=estimator)))(
+            jnp.array(logits), jax.random.key(0)
+        )
+        assert np.isfinite(gradient).all(), gradient
+
+
+@pytest.mark.parametrize("estimator", COUPLED, ids=lambda e: type(e).__name__)
+def test_other_laws_and_second_derivatives_are_refused(estimator):
+    def normal(loc, key):
+        return mcgrad.sample(key, mcgrad.Normal(loc, 1.0), estimator)
+
+    with pytest.raises(ValueError, match=f"{type(estimator).__name__}.*test_coupled.py.*mcgrad.Score"):
+        mcgrad.grad(normal)(0.3, jax.random.key(0))
+    with pytest.raises(NotImplementedError, match="second derivative"):
+        hessian = jax.hessian(mcgrad.expectation(functools.partial(toy, estimator=estimator)))
+        jax.eval_shape(hessian, jnp.zeros(2), jax.random.key(0))
