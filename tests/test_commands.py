@@ -98,7 +98,7 @@ def test_compare_prints_its_table_and_writes_its_picture(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--estimators", "score,best"], "must be among auto, enumerate, .*, got 'best'"),
+        (["--estimators", "score,best"], "must be among .*enumerate, .*, got 'best'"),
         (["--samples", "1"], "at least 2"),
         (["--seed", "x"], "whole number"),
         (["--output", __file__], "must be a folder"),

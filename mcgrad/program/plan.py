@@ -114,7 +114,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         inner = next(s for s in sites if s.equation in needing_rest and _contains(equation, s.equation))
         control_flow.check_continuation(equation, type(estimators[inner]).__name__)
     free = _free(outputs, split)
-    live = _live(program, [*split.costs, *aux, *free])
+    live = dataclasses.replace(program, outputs=(*split.costs, *aux, *free)).without_dead_code().equations
     # What has effects may have no outputs; its inputs then tell whether it must wait for draws.
     prologue = tuple(e for e in live if e not in random and not any(analysis.of(v) for v in e.outputs or e.inputs))
     in_prologue = set(prologue)
@@ -163,16 +163,6 @@ def _free(outputs: Sequence[Value], split: Split) -> list[Value]:
     """What the suffix and the outputs read that the suffix does not make."""
     made = {v for e in split.suffix for v in e.outputs} | set(split.costs)
     return [v for v in (*outputs, *(v for e in split.suffix for v in e.inputs)) if v not in made]
-
-
-def _live(program: Program, wanted: Sequence[Value]) -> list[Equation]:
-    """The equations that the wanted values need, and those with effects, in order."""
-    needed, live = set(wanted), []
-    for equation in reversed(program.equations):
-        if equation.eqn.effects or any(v in needed for v in equation.outputs):
-            live.append(equation)
-            needed.update(equation.inputs)
-    return live[::-1]
 
 
 def _constants(program: Program) -> set[Value]:
