@@ -115,6 +115,8 @@ def chain_gradient(logits: float, num_steps: int) -> float:
     return float(jax.jvp(cost, (logits,), (1.0,))[1])
 
 
+NUM_CHAINS = 64
+
 ESTIMATORS = {
     "score, reward-to-go": mcgrad.Score(),
     "alternative path": mcgrad.SmoothedPerturbation(),
@@ -123,7 +125,8 @@ ESTIMATORS = {
 
 def alternative_path() -> tuple[Table, Path]:
     table = Table(title="Bernoulli chain, derivative in the logit: score against one alternative path")
-    for heading in ("steps", "estimator", "mean (exact)", "variance", "ratio", "run (ms)", "ratio"):
+    one, many = "one chain (ms)", f"{NUM_CHAINS} (ms)"
+    for heading in ("steps", "estimator", "mean (exact)", "variance", "ratio", one, "ratio", many, "ratio"):
         table.add_column(heading, justify="left" if heading == "estimator" else "right", no_wrap=True)
     lengths = (10, 30, 100, 300, 1000)
     variances: dict[str, list[float]] = {name: [] for name in ESTIMATORS}
@@ -131,18 +134,22 @@ def alternative_path() -> tuple[Table, Path]:
         keys = jax.random.split(jax.random.key(num_steps), 4000)
         exact = chain_gradient(0.4, num_steps)
         program = functools.partial(chain, num_steps=num_steps)
-        rows, steps = {}, []
+        rows, steps, mapped = {}, [], []
         for name, estimator in ESTIMATORS.items():
             step = jax.value_and_grad(mcgrad.expectation(program, estimator=estimator))
             steps.append(jax.jit(step).lower(0.4, keys[0]).compile())
+            mapped.append(jax.jit(jax.vmap(step, (None, 0))).lower(0.4, keys[:NUM_CHAINS]).compile())
             draws = jax.jit(lambda keys, step=step: jax.lax.map(lambda k: step(0.4, k)[1], keys, batch_size=500))(keys)
             rows[name] = (float(draws.mean()), float(draws.std() / np.sqrt(len(keys))), float(draws.var()))
             variances[name].append(rows[name][2])
         times = seconds(steps, (0.4, keys[0]), rounds=50)
+        times_mapped = seconds(mapped, (0.4, keys[:NUM_CHAINS]), rounds=50)
         first = next(iter(rows.values()))[2]
-        for (name, (mean, error, variance)), time in zip(rows.items(), times, strict=True):
+        for (name, (mean, error, variance)), *both in zip(rows.items(), times, times_mapped, strict=True):
+            timed = zip(both, (times[0], times_mapped[0]), strict=True)
             shown = (f"{mean:.4g} ± {error:.2g} ({exact:.4g})", f"{variance:,.3g}", f"{variance / first:.3g}")
-            table.add_row(str(num_steps), name, *shown, f"{1e3 * time:.3f}", f"{time / times[0]:.2f}")
+            ratios = [text for time, score in timed for text in (f"{1e3 * time:.3f}", f"{time / score:.2f}")]
+            table.add_row(str(num_steps), name, *shown, *ratios)
         table.add_section()
     return table, _picture(lengths, variances)
 

@@ -60,10 +60,11 @@ class Bernoulli(Distribution):
 
     def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Probability of a value, with a finite derivative everywhere."""
-        if self.probs is None:
-            return jax.nn.sigmoid(self._signed_logits(x))
-        x, p = align(x, self.probs)
-        return jnp.where(x == 1, p, jnp.where(x == 0, 1 - p, 0.0))
+        if self.probs is None:  # selected last, so that a loop computes what it selects from once
+            x, one, zero = align(x, jax.nn.sigmoid(self.logits), jax.nn.sigmoid(-self.logits))
+        else:
+            x, one, zero = align(x, self.probs, 1 - self.probs)
+        return jnp.where(x == 1, one, jnp.where(x == 0, zero, 0.0))
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
         """Distribution function."""

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from mcgrad._types import static_field
 from mcgrad.program.estimator import Alternatives, Estimator, SignedPoints, zero_with_derivative_of
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.site import Site, SiteHandle, probability
 
 stop = jax.lax.stop_gradient
 
@@ -95,9 +95,9 @@ def _neighbour(dist: Any, x: Array, step: int) -> tuple[Array, Array, Array]:
     The size takes `F (1 - F)` for the derivative of the distribution function `F`: the derivative in a location on the
     scale of log odds.
     """
-    probability = stop(jnp.exp(dist.log_prob(x)))
-    possible = stop(dist.log_prob(x + step)) > -jnp.inf
+    here = stop(probability(dist, x))
+    possible = stop(probability(dist, x + step)) > 0
     below = dist.cdf(jnp.minimum(x, x + step))
-    coefficient = -step * zero_with_derivative_of(below) / probability
-    size = jnp.maximum(stop(below * (1 - below)) / probability, jnp.finfo(probability.dtype).eps)
+    coefficient = -step * zero_with_derivative_of(below) / here
+    size = jnp.maximum(stop(below * (1 - below)) / here, jnp.finfo(here.dtype).eps)
     return jnp.where(possible, x + step, x), jnp.where(possible, coefficient, 0), jnp.where(possible, size, 0)

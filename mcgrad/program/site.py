@@ -277,6 +277,12 @@ class Site:
         return all(value in constants for value in self.parameters)
 
 
+def probability(dist: Any, x: Any) -> Array:
+    """Probability of a value, by the law's own `prob` if it has one."""
+    own = getattr(dist, "prob", None)
+    return own(x) if callable(own) else jnp.exp(dist.log_prob(x))
+
+
 @dataclasses.dataclass(frozen=True)
 class SiteHandle:
     """A random choice while the program runs: what an estimator gets.
@@ -372,11 +378,6 @@ class SiteHandle:
 
     def prob(self, x: Any) -> Array:
         """Probability of a value of the site's shape, with a finite derivative where it is zero if the law knows one."""
-
-        def probability(dist: Any, x: Any) -> Array:
-            own = getattr(dist, "prob", None)
-            return own(x) if callable(own) else jnp.exp(dist.log_prob(x))
-
         return self.map(probability, x)
 
     def estimator_arrays(self) -> list[Array]:
