@@ -1,0 +1,216 @@
+"""Against GenJAX's ADEV and NumPyro's TraceGraph_ELBO: a mixed program, many bits, chains in a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks import inputs
+from benchmarks.report import RESULTS, Hold, Table, milliseconds, spread
+from benchmarks.runner import OURS, Entry, Session, alternate, build, draw, median_time, ratio, variance, verdict
+
+TITLE = "Against GenJAX and NumPyro"
+BY_HAND = "JAX by hand"
+PEERS = {"genjax": "GenJAX", "numpyro": "NumPyro"}
+SIZES = (4, 8, 10, 16, 64)
+PATIENCE = 30.0  # seconds of compiling after which a larger program of the same kind is not tried
+DRAWS = 20_000
+
+_NUMPYRO = {"mixed": ("score, pathwise",), "gaussian_chain": ("pathwise",), "bernoulli_chain": ("score",), "bits": ("score",)}
+
+
+def _chain(value: Callable[..., Any], num_steps: int) -> Callable[[np.ndarray], Any]:
+    return partial(value, num_steps=num_steps)
+
+
+# title: workload, exact value, parameters, arguments, arguments of each estimator, arguments by hand
+PROGRAMS: dict[str, tuple[str, Callable[..., Any], np.ndarray, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "one bit, then a normal": (
+        "mixed",
+        inputs.mixed_value,
+        inputs.MIXED,
+        {},
+        {
+            f"{bit}, {normal}": {"bit": bit, "normal": normal}
+            for bit, normal in (
+                ("score", "pathwise"),
+                ("enumeration", "pathwise"),
+                ("measure-valued", "pathwise"),
+                ("score", "score"),
+            )
+        },
+        {"score, pathwise": {}},
+    ),
+    "Gaussian chain of 50 steps in a scan": (
+        "gaussian_chain",
+        _chain(inputs.gaussian_chain_value, 50),
+        np.full(1, inputs.CHAIN),
+        {"num_steps": 50},
+        {name: {"estimator": name} for name in ("pathwise", "score")},
+        {"pathwise": {"num_steps": 50}},
+    ),
+    "Bernoulli chain of 10 steps in a scan": (
+        "bernoulli_chain",
+        _chain(inputs.bernoulli_chain_value, 10),
+        np.full(1, inputs.CHAIN),
+        {"num_steps": 10},
+        {name: {"estimator": name} for name in ("score", "enumeration", "smoothed perturbation")},
+        {},
+    ),
+}
+
+
+def _exact(value: Callable[..., Any], params: np.ndarray) -> np.ndarray:
+    params = params.astype(np.float64)
+    return np.concatenate([[value(params)], inputs.gradient(value, params).ravel()])
+
+
+def _measure(session: Session, entries: dict[str, Entry], exact: np.ndarray) -> dict[str, Any]:
+    alternate(entries, session.rounds)
+    for name, entry in entries.items():
+        first = 0 if name in PEERS.values() else 1  # what comes before the gradient: the value, in ours
+        size = len(exact) - 1
+        draw(entry, session.draws(DRAWS), (first, first + size))
+        entry.measured["verdict"] = verdict(entry.measured, exact[1 - first :], {"gradient": (first, first + size)})
+        for column in ("mean", "variance"):
+            entry.measured.pop(column, None)
+    return {name: entry.measured for name, entry in entries.items()}
+
+
+def measure(session: Session) -> dict[str, Any]:
+    """The programs, then the bits at each size, joint and separate."""
+    ours = session.worker(OURS)
+    peers = {shown: session.worker(name) for name, shown in PEERS.items()}
+    peers = {shown: worker for shown, worker in peers.items() if worker is not None}
+    data: dict[str, Any] = {
+        "versions": {worker.name: worker.versions for worker in (ours, *peers.values())},
+        "skipped": {name: reason for name, reason in session.skipped.items() if name in PEERS},
+        "programs": {},
+        "bits": {},
+    }
+    for title, (workload, value, params, arguments, estimators, by_hand) in PROGRAMS.items():
+        rows = data["programs"][title] = {}
+        for estimator, chosen in estimators.items():
+            entries = {OURS: build(ours, workload, **arguments, **chosen)}
+            if estimator in by_hand:
+                entries[BY_HAND] = build(ours, f"{workload}_by_hand", **by_hand[estimator])
+            for shown, worker in peers.items():
+                if shown != "NumPyro" or estimator in _NUMPYRO[workload]:
+                    entries[shown] = build(worker, workload, **arguments, **chosen)
+            rows[estimator] = _measure(session, entries, _exact(value, params))
+    for kind, value in (("joint", inputs.joint_bits_value), ("separate", inputs.separate_bits_value)):
+        for estimator in ("enumeration", "score"):
+            sizes = data["bits"].setdefault(kind, {}).setdefault(estimator, {})
+            lost: dict[str, str] = {}
+            for num in SIZES:
+                entries = {}
+                for shown, worker in {OURS: ours, **peers}.items():
+                    if shown == "NumPyro" and estimator not in _NUMPYRO["bits"]:
+                        continue
+                    if shown in lost:
+                        entries[shown] = Entry(worker, {"error": lost[shown]})
+                        continue
+                    entries[shown] = build(worker, "bits", estimator=estimator, num=num, joint=kind == "joint")
+                    patience = 3.0 if session.quick else PATIENCE
+                    taken = entries[shown].measured.get("compile_seconds", 0.0)
+                    if "no answer" in entries[shown].measured.get("error", "") or taken > patience:
+                        lost[shown] = f"not tried: with {num} it took {max(taken, patience):.0f} s to compile or more"
+                sizes[str(num)] = _measure(session, entries, _exact(value, inputs.bits(num)))
+    return data
+
+
+def _row(label: str, name: str, measured: dict[str, Any], first: dict[str, Any]) -> tuple[str, ...]:
+    if "times" not in measured:
+        return (label, name, "", "", "", "", measured["error"])
+    over = spread(ratio(measured["times"], first["times"])) if "times" in first else ""
+    found = f"{variance(measured)[0]:.3g}" if "group_variances" in measured else ""
+    compiling = f"{measured['compile_seconds']:.2g} s"
+    return (label, name, compiling, milliseconds(median_time(measured)), over, found, measured["verdict"])
+
+
+def report(data: dict[str, Any]) -> list[Any]:
+    """A table for the programs, two for the bits, the picture and the holds."""
+    headings = ("estimator", "whose", "trace and compile", "a gradient", "time / mcgrad", "variance", "verdict")
+    blocks: list[Any] = [
+        "mcgrad runs value and gradient, GenJAX the gradient alone (it has no value beside it), NumPyro the gradient of its loss "
+        "(score for bits, pathwise for normals: it lets nobody choose). Each library has the newest JAX that it accepts. Biased: 5 "
+        f"standard errors off the exact gradient, with {DRAWS:,} draws in a full run."
+    ]
+    blocks += [f"Skipped {name}: {reason}" for name, reason in data["skipped"].items()]
+    for title, rows in data["programs"].items():
+        table = Table(title, headings)
+        for estimator, entries in rows.items():
+            table.rows += [_row(estimator, name, measured, entries[OURS]) for name, measured in entries.items()]
+        blocks.append(table)
+    for kind, estimators in data["bits"].items():
+        cost = {"joint": "(w . b - c)^2, all together", "separate": "sum (w_i b_i - c)^2, each by itself"}[kind]
+        for estimator, sizes in estimators.items():
+            table = Table(f"D scalar Bernoulli draws, {estimator}, cost {cost}", ("D", *headings[1:]))
+            for num, entries in sizes.items():
+                table.rows += [_row(num, name, measured, entries[OURS]) for name, measured in entries.items()]
+            blocks.append(table)
+    _picture(data)
+    blocks.append("![seconds to trace and compile against the number of bits](results/bits.png)")
+    return [*blocks, *holds(data)]
+
+
+def _compile_times(data: dict[str, Any], kind: str, estimator: str, name: str) -> tuple[list[int], list[float]]:
+    sizes = data["bits"][kind][estimator]
+    found = {int(num): entries[name]["compile_seconds"] for num, entries in sizes.items() if "times" in entries.get(name, {})}
+    return list(found), list(found.values())
+
+
+def _picture(data: dict[str, Any]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.5, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, kind in zip(panels, ("separate", "joint"), strict=True):
+        for name, marker in ((OURS, "o"), ("GenJAX", "s")):
+            nums, times = _compile_times(data, kind, "enumeration", name)
+            if nums:
+                axes.loglog(nums, times, marker=marker, label=name)
+        axes.set_xlabel("Bernoulli draws, enumerated")
+        axes.set_xticks(SIZES, [str(num) for num in SIZES])
+        axes.minorticks_off()
+        axes.set_title({"separate": "costs that separate", "joint": "one cost of all of them"}[kind])
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    panels[0].set_ylabel("trace and compile (s)")
+    figure.savefig(RESULTS / "bits.png", dpi=150)
+
+
+def holds(data: dict[str, Any]) -> list[Hold]:
+    """What the figures say of each statement."""
+    groups = {f"{title}, {estimator}": entries for title, rows in data["programs"].items() for estimator, entries in rows.items()}
+    for kind, estimators in data["bits"].items():
+        for estimator, sizes in estimators.items():
+            groups |= {f"{num} {kind} bits, {estimator}": entries for num, entries in sizes.items()}
+    against, hand, wrong = {}, {}, []
+    for label, entries in groups.items():
+        ours = entries[OURS]
+        for name, measured in entries.items():
+            if name in PEERS.values() and measured["verdict"].startswith(("biased", "not finite")):
+                wrong.append(f"{name} on {label}")
+            right = {"agrees", "too noisy to tell"}
+            if name == OURS or "times" not in ours or "times" not in measured or not {ours["verdict"], measured["verdict"]} <= right:
+                continue
+            (hand if name == BY_HAND else against)[f"{label}, {name}"] = ratio(ours["times"], measured["times"])
+    slower = [f"{label} ({found[1]:.3g})" for label, found in against.items() if found[0] > 1.05]
+    statement = "never slower than GenJAX or NumPyro on what both get right (lower quartile of the ratio at most 1.05)"
+    found = [Hold(statement, not slower if against else None, f"{len(against)} comparisons. Slower: {', '.join(slower) or 'none'}.")]
+    over = [f"{label} ({value[1]:.3g})" for label, value in hand.items() if value[1] > 1.05]
+    found.append(Hold("within 1.05 of by hand in JAX", not over if hand else None, f"{len(hand)} comparisons. Over: {', '.join(over) or 'none'}."))
+    ours_wrong = [label for label, entries in groups.items() if entries[OURS]["verdict"].startswith(("biased", "not finite"))]
+    found.append(Hold("mcgrad is unbiased wherever it runs", not ours_wrong, f"Biased peers: {', '.join(wrong) or 'none'}."))
+    nums, times = _compile_times(data, "separate", "enumeration", OURS)
+    slope = float(np.polyfit(np.log(nums), np.log(times), 1)[0]) if len(nums) > 1 else float("nan")
+    met = SIZES[-1] in nums and slope < 3
+    found.append(Hold("compile time of D enumerated bits is polynomial where the costs separate", met, f"Log-log slope {slope:.2f} over D = {nums}."))
+    refused = data["bits"]["joint"]["enumeration"][str(SIZES[-1])][OURS].get("error", "")
+    met = "evaluations" in refused and any(character.isdigit() for character in refused)
+    found.append(Hold("and refused with the count where it would be exponential", met, f"`{refused}`" if refused else "It ran."))
+    return found

@@ -1,0 +1,51 @@
+"""A case of any library on JAX: compile, step, draw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.worker import Case
+
+
+def flat(value: Any, gradient: Any) -> jax.Array:
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves((value, gradient))])
+
+
+def jax_case(
+    estimate: Callable[[Any, jax.Array], tuple[Any, Any]],
+    params: Any,
+    report: Callable[[Any, Any], jax.Array] = flat,
+    *,
+    batch: int = 1000,
+) -> Case:
+    """The case of `estimate(params, key)`, which returns a value and a gradient.
+
+    Args:
+        report: the vector of them that is drawn: the value, then the gradient.
+        batch: draws that run at once.
+    """
+    params, key = jax.tree.map(jnp.asarray, params), jax.random.key(0)
+    jax.clear_caches()
+    began = time.perf_counter()
+    step = jax.jit(estimate).lower(params, key).compile()
+    facts = {"compile_seconds": time.perf_counter() - began}
+    analysis = step.cost_analysis()
+    facts["flops"] = (analysis[0] if isinstance(analysis, list) else analysis or {}).get("flops", float("nan"))
+    memory = step.memory_analysis()
+    if memory is not None:
+        facts["bytes"] = memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+    @jax.jit
+    def rows(keys: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda key: report(*estimate(params, key)), keys, batch_size=min(batch, len(keys)))
+
+    def draw(count: int, seed: int) -> np.ndarray:
+        return np.asarray(rows(jax.random.split(jax.random.key(seed), count)))
+
+    return Case(lambda: jax.block_until_ready(step(params, key)), draw, facts)

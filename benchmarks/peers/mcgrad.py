@@ -1,0 +1,268 @@
+"""mcgrad's programs, and the same surrogates written by hand in JAX. Estimators that this mcgrad lacks raise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import mcgrad
+from benchmarks import inputs
+from benchmarks.peers.jax_case import jax_case
+from benchmarks.worker import Case, serve
+
+stop = jax.lax.stop_gradient
+
+ESTIMATORS: dict[str, Callable[[], dict[str, Any]]] = {
+    "score": lambda: {"estimator": mcgrad.Score()},
+    "leave-one-out of 4": lambda: {"estimator": mcgrad.Score(), "num_samples": 4},
+    "leave-one-out of 10": lambda: {"estimator": mcgrad.Score(), "num_samples": 10},
+    "pathwise": lambda: {"estimator": mcgrad.Pathwise()},
+    "enumeration": lambda: {"estimator": mcgrad.Enumerate()},
+    "ARM": lambda: {"estimator": mcgrad.ARM()},
+    "DisARM": lambda: {"estimator": mcgrad.DisARM()},
+    "local expectation": lambda: {"estimator": mcgrad.LocalExpectation()},
+    "smoothed perturbation": lambda: {"estimator": mcgrad.SmoothedPerturbation()},
+    "measure-valued": lambda: {"estimator": mcgrad.MeasureValued()},
+    "Gumbel-softmax": lambda: {"estimator": mcgrad.GumbelSoftmax()},
+    "straight-through": lambda: {"estimator": mcgrad.StraightThroughGumbelSoftmax()},
+    "REBAR": lambda: {"estimator": mcgrad.REBAR()},
+    "RELAX": lambda: {"estimator": mcgrad.RELAX()},
+    "unordered set of 2": lambda: {"estimator": mcgrad.UnorderedSet(2)},
+    "unordered set of 4": lambda: {"estimator": mcgrad.UnorderedSet(4)},
+}
+
+
+def _case(program: Callable[..., jax.Array], params: Any, estimator: str | None, **options: Any) -> Case:
+    chosen = ESTIMATORS[estimator]() if estimator is not None else {}
+    return jax_case(mcgrad.value_and_grad(program, **chosen), params, **options)
+
+
+def unit(log_weight: jax.Array) -> jax.Array:
+    """The weight of a surrogate written by hand."""
+    return jnp.exp(log_weight - stop(log_weight))
+
+
+def _by_hand(surrogate: Callable[..., jax.Array], params: Any, **options: Any) -> Case:
+    return jax_case(jax.value_and_grad(surrogate), params, **options)
+
+
+# ---------------------------------------------------------------- against Storchastic
+
+
+def small_bits(estimator: str, num: int) -> Case:
+    def program(logits: jax.Array, key: jax.Array) -> jax.Array:
+        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        return jnp.sum((b - 0.499) ** 2)
+
+    return _case(program, inputs.small_bits(num), estimator)
+
+
+def table(estimator: str) -> Case:
+    logits, costs = inputs.table()
+    costs = jnp.asarray(costs)
+
+    def program(logits: jax.Array, key: jax.Array) -> jax.Array:
+        z = mcgrad.sample(key, mcgrad.OneHotCategorical(logits=logits)).astype(jnp.float32)
+        return jnp.einsum("i,j,k,ijk->", z[0], z[1], z[2], costs)
+
+    return _case(program, logits, estimator)
+
+
+def _encode(params: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    logits = images @ params["encoder"] + params["encoder_bias"]
+    p = jax.nn.sigmoid(logits)
+    divergence = p * jax.nn.log_sigmoid(logits) + (1 - p) * jax.nn.log_sigmoid(-logits) + jnp.log(2.0)
+    return logits, jnp.sum(divergence, axis=-1)
+
+
+def _reconstruction(params: Any, images: jax.Array, b: jax.Array) -> jax.Array:
+    out = b @ params["decoder"] + params["decoder_bias"]
+    return jnp.sum(jax.nn.softplus(out) - images * out, axis=-1)
+
+
+def _report_biases(value: jax.Array, gradient: Any) -> jax.Array:
+    return jnp.concatenate([value[None], gradient["encoder_bias"], gradient["decoder_bias"]])
+
+
+_AUTOENCODER = {"report": _report_biases, "batch": 4}
+
+
+def autoencoder(estimator: str) -> Case:
+    images, params = inputs.autoencoder()
+    images = jnp.asarray(images)
+
+    def program(params: Any, key: jax.Array) -> jax.Array:
+        logits, divergence = _encode(params, images)
+        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        return jnp.mean(_reconstruction(params, images, b) + divergence)
+
+    return _case(program, params, estimator, **_AUTOENCODER)
+
+
+def autoencoder_by_hand(estimator: str) -> Case:
+    images, params = inputs.autoencoder()
+    images = jnp.asarray(images)
+    num_samples = {"score": 1, "leave-one-out of 10": 10}[estimator]
+
+    def surrogate(params: Any, key: jax.Array) -> jax.Array:
+        logits, divergence = _encode(params, images)
+        keys = jax.random.split(key, num_samples)
+        b = jax.vmap(mcgrad.Bernoulli(logits=stop(logits)).sample)(keys)
+        log_weight = jax.vmap(lambda b: jnp.sum(mcgrad.Bernoulli(logits=logits).log_prob(b), axis=-1))(b)
+        cost = _reconstruction(params, images, b)
+        fixed = stop(cost)
+        baseline = (jnp.sum(fixed, 0) - fixed) / (num_samples - 1) if num_samples > 1 else 0.0
+        weight = unit(log_weight)
+        return jnp.mean(cost * weight + (1 - weight) * baseline) + jnp.mean(divergence)
+
+    return _by_hand(surrogate, params, **_AUTOENCODER)
+
+
+# ---------------------------------------------------------------- against GenJAX and NumPyro
+
+
+def mixed(bit: str, normal: str) -> Case:
+    bit, normal = ESTIMATORS[bit]()["estimator"], ESTIMATORS[normal]()["estimator"]
+
+    def program(params: jax.Array, key: jax.Array) -> jax.Array:
+        bit_key, normal_key = jax.random.split(key)
+        b = mcgrad.sample(bit_key, mcgrad.Bernoulli(logits=params[0]), bit)
+        loc = jnp.where(b == 1, params[1], -params[1])
+        x = mcgrad.sample(normal_key, mcgrad.Normal(loc, jnp.exp(params[2])), normal)
+        return (x - 1) ** 2 + 0.5 * b
+
+    return _case(program, inputs.MIXED, None)
+
+
+def mixed_by_hand() -> Case:
+    def surrogate(params: jax.Array, key: jax.Array) -> jax.Array:
+        bit_key, normal_key = jax.random.split(key)
+        b = jax.random.bernoulli(bit_key, jax.nn.sigmoid(stop(params[0])))
+        x = jnp.where(b, params[1], -params[1]) + jnp.exp(params[2]) * jax.random.normal(normal_key)
+        return ((x - 1) ** 2 + 0.5 * b) * unit(b * params[0] - jax.nn.softplus(params[0]))
+
+    return _by_hand(surrogate, inputs.MIXED)
+
+
+def bits(estimator: str, num: int, joint: bool) -> Case:
+    """`num` scalar draws, each a line of its own."""
+    w = inputs.bits_weights(num)
+
+    def program(logits: jax.Array, key: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, num)
+        b = [mcgrad.sample(keys[i], mcgrad.Bernoulli(logits=logits[i])) for i in range(num)]
+        if joint:
+            return (sum(w[i] * b[i] for i in range(num)) - jnp.sum(w) / 3) ** 2
+        return sum((w[i] * b[i] - 1 / 3) ** 2 for i in range(num))
+
+    return _case(program, inputs.bits(num), estimator)
+
+
+def gaussian_chain(estimator: str, num_steps: int) -> Case:
+    def program(loc: jax.Array, key: jax.Array) -> jax.Array:
+        def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            x = 0.9 * x + mcgrad.sample(key, mcgrad.Normal(loc[0], 0.3))
+            return x, x**2
+
+        return jnp.sum(jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[1])
+
+    return _case(program, jnp.full(1, inputs.CHAIN), estimator)
+
+
+def gaussian_chain_by_hand(num_steps: int) -> Case:
+    def surrogate(loc: jax.Array, key: jax.Array) -> jax.Array:
+        def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            x = 0.9 * x + loc[0] + 0.3 * jax.random.normal(key)
+            return x, x**2
+
+        return jnp.sum(jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[1])
+
+    return _by_hand(surrogate, jnp.full(1, inputs.CHAIN))
+
+
+def bernoulli_chain(estimator: str, num_steps: int) -> Case:
+    def program(logit: jax.Array, key: jax.Array) -> jax.Array:
+        def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            x = 0.9 * x + 0.1 * (2 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logit[0])) - 1)
+            return x, x**2
+
+        return jnp.sum(jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[1])
+
+    return _case(program, jnp.full(1, inputs.CHAIN), estimator)
+
+
+# ---------------------------------------------------------------- overhead: a wide Gaussian and the survey's toy
+
+
+def gaussian(estimator: str, num: int) -> Case:
+    def program(loc: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.sum((mcgrad.sample(key, mcgrad.Normal(loc, 1.0)) - 1) ** 2)
+
+    return _case(program, jnp.zeros(num), estimator, batch=100)
+
+
+def gaussian_by_hand(estimator: str, num: int) -> Case:
+    def pathwise(loc: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.sum((loc + jax.random.normal(key, (num,)) - 1) ** 2)
+
+    def score(loc: jax.Array, key: jax.Array) -> jax.Array:
+        x = stop(loc) + jax.random.normal(key, (num,))
+        return jnp.sum((x - 1) ** 2 * unit(jax.scipy.stats.norm.logpdf(x, loc, 1.0)))
+
+    return _by_hand({"pathwise": pathwise, "score": score}[estimator], jnp.zeros(num), batch=100)
+
+
+# ---------------------------------------------------------------- scaling
+
+
+def samples(num_samples: int, chunk_size: int | None) -> Case:
+    """The score on 16 latents, averaged over samples, in chunks or all at once."""
+    w = jax.random.normal(jax.random.key(0), (16, 16))
+
+    def program(logits: jax.Array, key: jax.Array) -> jax.Array:
+        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits)).astype(jnp.float32)
+        return jnp.sum(jnp.tanh(b @ w))
+
+    options = {"estimator": mcgrad.Score(), "num_samples": num_samples, "chunk_size": chunk_size}
+    return jax_case(mcgrad.value_and_grad(program, **options), jnp.zeros(16))
+
+
+def batch(num: int) -> Case:
+    """The score on a batch of `num` with 16 latents each."""
+    w = jax.random.normal(jax.random.key(0), (16, 16))
+
+    def program(logits: jax.Array, key: jax.Array) -> jax.Array:
+        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits)).astype(jnp.float32)
+        return jnp.mean(jnp.sum(jnp.tanh(b @ w), axis=-1))
+
+    return _case(program, jnp.zeros((num, 16)), "score")
+
+
+def main() -> None:
+    builders = {
+        fn.__name__: fn
+        for fn in (
+            small_bits,
+            table,
+            autoencoder,
+            autoencoder_by_hand,
+            mixed,
+            mixed_by_hand,
+            bits,
+            gaussian_chain,
+            gaussian_chain_by_hand,
+            bernoulli_chain,
+            gaussian,
+            gaussian_by_hand,
+            samples,
+            batch,
+        )
+    }
+    serve(builders, ("jax", "jaxlib", "numpy"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The side of a benchmark that asks: worker processes, rounds that alternate between them, ratios with their spread."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.environments import Missing, environment
+
+ROOT = Path(__file__).parent.parent
+OURS = "mcgrad"
+MOST_SECONDS = 150.0  # for one answer; a case that takes longer is reported as such
+THRESHOLD = 5.0  # standard errors that make a bias
+
+
+class Failed(RuntimeError):
+    """What a worker's library raised, or that it took too long."""
+
+
+class Worker:
+    """A process that runs one library's programs. It is started again after an answer that takes too long."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.python = sys.executable if name == OURS else environment(name)
+        self._start()
+        self.versions = self.ask(do="hello")
+
+    def _start(self) -> None:
+        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "") if self.name == OURS else "")))
+        command = [self.python, "-W", "ignore", "-m", f"benchmarks.peers.{self.name}"]
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def ask(self, timeout: float = MOST_SECONDS, **request: Any) -> dict[str, Any]:
+        """The answer to a request.
+
+        Raises:
+            Failed: with what the library raised, or that there was no answer.
+        """
+        self._process.stdin.write((json.dumps(request) + "\n").encode())
+        self._process.stdin.flush()
+        if not select.select([self._process.stdout], [], [], timeout)[0]:
+            self.close()
+            self._start()
+            raise Failed(f"no answer after {timeout:.0f} s")
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._start()
+            raise Failed("the process died")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Failed(answer["error"])
+        return answer
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@dataclasses.dataclass
+class Entry:
+    """A built case: whose it is, and what was measured of it so far (what goes into the JSON)."""
+
+    worker: Worker
+    measured: dict[str, Any]
+
+    @property
+    def works(self) -> bool:
+        return "error" not in self.measured
+
+
+def build(worker: Worker, workload: str, timeout: float = MOST_SECONDS, **arguments: Any) -> Entry:
+    try:
+        return Entry(worker, worker.ask(timeout, do="build", workload=workload, arguments=arguments))
+    except Failed as error:
+        return Entry(worker, {"error": str(error)})
+
+
+def alternate(entries: dict[str, Entry], rounds: int, round_seconds: float = 0.02) -> None:
+    """Times the cases in turn, `rounds` times; adds `times`, the seconds of a step in each round, to what is measured."""
+    working = [entry for entry in entries.values() if entry.works]
+    for entry in working:
+        entry.measured["times"] = []
+    for _ in range(rounds):
+        for entry in working:
+            steps = int(np.clip(round_seconds / entry.measured["step_seconds"], 1, 5000))
+            answer = entry.worker.ask(do="time", case=entry.measured["case"], steps=steps)
+            entry.measured["times"].append(answer["seconds"])
+
+
+def draw(entry: Entry, count: int, gradient: tuple[int, int], seed: int = 1) -> None:
+    """Draws gradients and adds their moments, or what went wrong, to what is measured; `gradient` is its columns."""
+    if not entry.works:
+        return
+    try:
+        part = list(gradient)
+        entry.measured |= entry.worker.ask(do="draw", case=entry.measured["case"], count=count, seed=seed, part=part)
+    except Failed as error:
+        entry.measured["draw_error"] = str(error)
+
+
+def ratio(times: list[float], others: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile over rounds of `times / others`."""
+    lower, median, upper = np.quantile(np.array(times) / np.array(others), (0.25, 0.5, 0.75))
+    return float(lower), float(median), float(upper)
+
+
+def variance(measured: dict[str, Any]) -> tuple[float, float]:
+    """The total variance of the gradient and its standard error, from groups of draws."""
+    groups = np.array(measured["group_variances"])
+    return float(groups.mean()), float(groups.std(ddof=1) / np.sqrt(len(groups)))
+
+
+def verdict(
+    measured: dict[str, Any], exact: np.ndarray, parts: dict[str, tuple[int, int]], error: np.ndarray | float = 0.0
+) -> str:
+    """Whether drawn columns have the mean `exact`, itself known up to the standard error `error`.
+
+    Returns:
+        "biased: PART, ..." where a column is more than 5 standard errors off, "not finite", "too noisy to tell" where 5
+        standard errors of all columns of a part together are above the size of what is estimated, or "agrees".
+    """
+    if "mean" not in measured:
+        return measured.get("error") or measured.get("draw_error") or "not drawn"
+    mean, spread = np.array(measured["mean"]), np.array(measured["variance"])
+    if not (np.isfinite(mean).all() and np.isfinite(spread).all()):
+        return "not finite"
+    errors = np.sqrt(spread / measured["count"] + np.square(error))
+    biased, noisy = [], False
+    for name, (start, end) in parts.items():
+        part = slice(start, end)
+        size = np.linalg.norm(exact[part])
+        rounding = 1e-4 * np.maximum(size / np.sqrt(end - start), np.abs(exact[part]))  # float32 sums of many terms
+        if np.any(np.abs(mean[part] - exact[part]) > THRESHOLD * errors[part] + rounding):
+            biased.append(name)
+        noisy |= bool(THRESHOLD * np.linalg.norm(errors[part]) > size)
+    if biased:
+        return f"biased: {', '.join(biased)}"
+    return "too noisy to tell" if noisy else "agrees"
+
+
+@dataclasses.dataclass
+class Session:
+    """One run: how much to measure, and the workers that it has started.
+
+    Attributes:
+        quick: few rounds and draws, to try the code.
+        skipped: why a peer is not there, by name.
+    """
+
+    quick: bool = False
+    workers: dict[str, Worker] = dataclasses.field(default_factory=dict)
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def rounds(self) -> int:
+        return 3 if self.quick else 25
+
+    def draws(self, full: int) -> int:
+        return max(50, full // 40) if self.quick else full
+
+    def worker(self, name: str) -> Worker | None:
+        """A running worker, or `None` where its peer cannot be installed."""
+        if name not in self.workers and name not in self.skipped:
+            try:
+                self.workers[name] = Worker(name)
+            except (Missing, Failed) as error:
+                self.skipped[name] = str(error)
+        return self.workers.get(name)
+
+    def close(self) -> None:
+        for worker in self.workers.values():
+            worker.close()
+
+
+def median_time(measured: dict[str, Any]) -> float:
+    return float(np.median(measured["times"]))
