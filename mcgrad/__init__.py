@@ -34,10 +34,13 @@ from mcgrad.estimators import ARM as ARM
 from mcgrad.estimators import Auto as Auto
 from mcgrad.estimators import DisARM as DisARM
 from mcgrad.estimators import Enumerate as Enumerate
+from mcgrad.estimators import ImportanceWithoutReplacement as ImportanceWithoutReplacement
 from mcgrad.estimators import LocalExpectation as LocalExpectation
 from mcgrad.estimators import Pathwise as Pathwise
 from mcgrad.estimators import Score as Score
 from mcgrad.estimators import SmoothedPerturbation as SmoothedPerturbation
+from mcgrad.estimators import SumAndSample as SumAndSample
+from mcgrad.estimators import UnorderedSet as UnorderedSet
 from mcgrad.program.estimator import Alternatives as Alternatives
 from mcgrad.program.estimator import Estimator as Estimator
 from mcgrad.program.estimator import Flow as Flow

@@ -8,3 +8,6 @@ from mcgrad.estimators.local_expectation import LocalExpectation as LocalExpecta
 from mcgrad.estimators.pathwise import Pathwise as Pathwise
 from mcgrad.estimators.score import Score as Score
 from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation as SmoothedPerturbation
+from mcgrad.estimators.sum_and_sample import SumAndSample as SumAndSample
+from mcgrad.estimators.without_replacement import ImportanceWithoutReplacement as ImportanceWithoutReplacement
+from mcgrad.estimators.without_replacement import UnorderedSet as UnorderedSet
