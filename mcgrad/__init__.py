@@ -47,6 +47,7 @@ from mcgrad.program.estimator import Flow as Flow
 from mcgrad.program.estimator import SignedPoints as SignedPoints
 from mcgrad.program.estimator import WeightedPoint as WeightedPoint
 from mcgrad.program.estimator import WeightedPoints as WeightedPoints
+from mcgrad.program.jumps import JumpWarning as JumpWarning
 from mcgrad.program.site import sample as sample
 from mcgrad.transforms import expectation as expectation
 from mcgrad.transforms import explain as explain

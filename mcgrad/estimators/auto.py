@@ -17,9 +17,11 @@ from mcgrad.program.site import Site
 class Auto(Estimator):
     """Chooses for each draw: pathwise, else cheap enumeration, else score.
 
-    Pathwise where the law is reparameterizable; otherwise enumeration where the support is finite, the draw stands in no
-    loop or branch, and every cost keeps all the draw's batch axes apart (so it takes one evaluation a value); otherwise
-    the score function, with leave-one-out where several samples are drawn. `mcgrad.explain` prints the choice.
+    Pathwise where the law is reparameterizable, unless a cost surely jumps in the draw (`floor`, `sign`, `argmax`, a
+    comparison turned into a number) and the score would do; otherwise enumeration where the support is finite, the draw
+    stands in no loop or branch, and every cost keeps all the draw's batch axes apart (so it takes one evaluation a
+    value); otherwise the score function, with leave-one-out where several samples are drawn. `mcgrad.explain` prints
+    the choice.
 
     Raises:
         ValueError: for a law that has neither a pathwise derivative nor a log density.
@@ -43,6 +45,9 @@ class Auto(Estimator):
         if cheap and all(window.separate for relation in reached for window in relation):
             return Enumerate()
         return Score()
+
+    def where_costs_jump(self, site: Site) -> Estimator:
+        return Score() if Score().obstacle(site) is None else Pathwise()
 
 
 MAX_VALUES = 16

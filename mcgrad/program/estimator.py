@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mcgrad.program.site import Site, SiteHandle
 
 Baseline: TypeAlias = "jax.Array | Literal['leave_one_out'] | None"
+OnJump: TypeAlias = Literal["ignore", "warn", "refuse"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +136,14 @@ class Estimator(PyTree):
     def resolve(self, site: Site, relations: Sequence[Relation | None] | None) -> Estimator:
         """The estimator that stands for this one at `site`; `relations` to the costs are `None` while not yet known."""
         return self
+
+    def where_costs_jump(self, site: Site) -> Estimator:
+        """The estimator that stands for this one at `site` if a cost surely jumps in the draw."""
+        return self.resolve(site, None)
+
+    def on_jump(self, *, certain: bool) -> OnJump:
+        """What to do, where this is a `flow`, about a cost that jumps in the draw, or that may jump in it."""
+        return "warn" if certain else "ignore"
 
     def evaluations(self, site: Site, relation: Relation) -> int:
         """How many evaluations of the rest of the program a cost with this relation takes, draws of a loop together."""

@@ -50,12 +50,14 @@ class CostReport:
 class Explanation:
     """What `mcgrad.explain` found: draws, costs, and who is credited for what.
 
-    `accumulators` has the lines of the `scan`s that add costs up in their carry; these are credited one by one.
+    `accumulators` has the lines of the `scan`s that add costs up in their carry; these are credited one by one. `jumps` says
+    where a cost jumps, or may jump, in a draw that is differentiated along its path.
     """
 
     sites: tuple[SiteReport, ...]
     costs: tuple[CostReport, ...]
     accumulators: tuple[str, ...] = ()
+    jumps: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{len(self.sites)} draw{'s' * (len(self.sites) != 1)}"]
@@ -75,6 +77,7 @@ class Explanation:
                 lines.append("    no draw reaches it")
         for line in self.accumulators:
             lines.append(f"costs added up in the carry of the `scan` at {line} are credited one by one")
+        lines += self.jumps
         return "\n".join(lines)
 
 
@@ -83,7 +86,7 @@ def describe(plan: Plan) -> Explanation:
     sites = list(plan.analysis.sites.values())
     names = _names(sites)
     producer = {v: e for e in plan.program.equations for v in e.outputs}
-    reports = tuple(SiteReport(names[s], s.facts.law, s.line, s.plates, _estimator(plan, s)) for s in sites)
+    reports = tuple(SiteReport(names[s], s.facts.law, s.line or "the call", s.plates, _estimator(plan, s)) for s in sites)
 
     def cost_report(value: Value) -> CostReport:
         equation = producer.get(value)
@@ -98,7 +101,10 @@ def describe(plan: Plan) -> Explanation:
         operation, line = (equation.name, equation.line) if equation is not None else ("input", "the call")
         return CostReport(tuple(value.shape), operation, line, tuple(credits))
 
-    return Explanation(reports, tuple(map(cost_report, plan.split.costs)), plan.accumulators)
+    jumps = tuple(
+        f"{jump.describe()} in {', '.join(names[s] for s in sites if s in jump.sites)}" for jump in plan.jumps
+    )
+    return Explanation(reports, tuple(map(cost_report, plan.split.costs)), plan.accumulators, jumps)
 
 
 def _estimator(plan: Plan, site: Site) -> str:

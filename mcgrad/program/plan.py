@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from mcgrad.program.costs import Split, number_of_draws, split_costs
 from mcgrad.program.dependence import Analysis, analyze
 from mcgrad.program.estimator import Estimator, Flow
 from mcgrad.program.hoist import hoist_costs
+from mcgrad.program.jumps import Jump, JumpWarning, find_jumps
 from mcgrad.program.site import Site, SiteHandle, sample_p
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
@@ -48,6 +50,7 @@ class Plan:
         nonlocal_equations: those of them that need the rest of the program.
         reach: for the `scan`s beside which an alternative path is carried, how the costs read them.
         accumulators: lines of the `scan`s whose carries add costs up, now seen one by one.
+        jumps: where costs jump, or may jump, in draws that are differentiated along their path.
         baseline_cost: for each site, the cost that depends on most of its draws.
     """
 
@@ -65,6 +68,7 @@ class Plan:
     nonlocal_equations: frozenset[Equation]
     reach: dict[Equation, Reach]
     accumulators: tuple[str, ...]
+    jumps: tuple[Jump, ...]
     baseline_cost: dict[Site, int]
 
 
@@ -80,7 +84,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
     accumulators: list[str] = []
     while True:
         analysis = analyze(program)
-        estimators = _first_estimators(program, analysis, default)
+        estimators = _first_estimators(program, program.outputs[:num_outputs], analysis, default)
         credited = {site for site, estimator in estimators.items() if not estimator.flow}
         hoisted = hoist_costs(program, num_outputs, analysis, credited)
         if hoisted is None:
@@ -94,6 +98,8 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         relations = [analysis.of(cost).get(site) for cost in split.costs]
         estimators[site] = estimators[site].resolve(site, relations)
         _check_site(site, estimators[site])
+    jumps = find_jumps(program, outputs, analysis.sites, _flowing(estimators))
+    _check_jumps(jumps, estimators)
     _check_keys(program, sites, estimators, analysis, split)
     _check_evaluations(estimators, analysis, split)
     random = frozenset(
@@ -135,18 +141,29 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         nonlocal_equations=nonlocal_equations,
         reach=reach,
         accumulators=tuple(accumulators),
+        jumps=tuple(jumps),
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
     )
 
 
-def _first_estimators(program: Program, analysis: Analysis, default: Estimator) -> dict[Site, Estimator]:
+def _first_estimators(
+    program: Program, outputs: Sequence[Value], analysis: Analysis, default: Estimator
+) -> dict[Site, Estimator]:
     """The estimator of each site, as far as it can be known before the costs are."""
     constants = _constants(program)
     estimators: dict[Site, Estimator] = {}
     for site in analysis.sites.values():
         fixed = site.has_constant_law(constants) and site.estimator is None
         estimators[site] = Fixed() if fixed else (site.estimator or default).resolve(site, None)
+    jumps = find_jumps(program, outputs, analysis.sites, _flowing(estimators))
+    for site in {site for jump in jumps if jump.certain for site in jump.sites}:
+        estimators[site] = (site.estimator or default).where_costs_jump(site)
     return estimators
+
+
+def _flowing(estimators: dict[Site, Estimator]) -> set[Site]:
+    """The draws that are differentiated along their path."""
+    return {site for site, estimator in estimators.items() if estimator.flow and not isinstance(estimator, Fixed)}
 
 
 def _contains(equation: Equation, inner: Equation) -> bool:
@@ -196,6 +213,22 @@ def _check_site(site: Site, estimator: Estimator) -> None:
             f"`mcgrad.{name}` would be wrong at {site.describe()}: a `vmap` maps over the draw but not over its key, so "
             "its entries share their noise. Split the key, `jax.random.split(key, n)`, and map over the keys too."
         )
+
+
+def _check_jumps(jumps: Sequence[Jump], estimators: dict[Site, Estimator]) -> None:
+    """Warn of jumps or refuse them, as the estimators of the draws say."""
+    for jump in jumps:
+        for site in sorted(jump.sites, key=lambda site: site.line):
+            what = estimators[site].on_jump(certain=jump.certain)
+            message = (
+                f"{jump.describe()} in {site.describe()}, which `mcgrad.{type(estimators[site]).__name__}` differentiates along "
+                "its path: the gradient leaves out what happens at a jump. Use `mcgrad.Score()` at the draw, or make the "
+                'cost continuous; `mcgrad.Pathwise(jumps="ignore", possible_jumps="ignore")` says that this is meant.'
+            )
+            if what == "refuse":
+                raise ValueError(message)
+            if what == "warn":
+                warnings.warn(message, JumpWarning, stacklevel=2)
 
 
 MAX_EVALUATIONS = 2**14

@@ -46,6 +46,7 @@ class Equation:
     outputs: tuple[Value, ...]
     bodies: tuple[Program, ...]
     evaluator: Callable[..., list[Any]]
+    caller: str = ""
 
     @property
     def name(self) -> str:
@@ -53,7 +54,8 @@ class Equation:
 
     @property
     def line(self) -> str:
-        return _compat.user_line(self.eqn)
+        """`file:line (function)` of the user; that of the call where JAX knows no line for the operation in it."""
+        return _compat.user_line(self.eqn) or self.caller
 
     def evaluate(self, read: Callable[[Value], Any]) -> list[Any]:
         """The results, from the operands that `read` gives; derivative rules of the operation are kept."""
@@ -117,16 +119,16 @@ def trace_in_place(
     return equations, results
 
 
-def from_jaxpr(jaxpr: Any) -> Program:
-    """A program from a (closed) jaxpr."""
+def from_jaxpr(jaxpr: Any, caller: str = "") -> Program:
+    """A program from a (closed) jaxpr, called on the line `caller`."""
     opened, _ = _compat.open_jaxpr(jaxpr)
     inputs = tuple(Value(var.aval) for var in opened.invars)
     equations: list[Equation] = []
-    outputs = _copy(jaxpr, inputs, equations)
+    outputs = _copy(jaxpr, inputs, equations, caller)
     return Program(inputs, tuple(equations), outputs)
 
 
-def _copy(jaxpr: Any, inputs: tuple[Value, ...], equations: list[Equation]) -> tuple[Value, ...]:
+def _copy(jaxpr: Any, inputs: tuple[Value, ...], equations: list[Equation], caller: str = "") -> tuple[Value, ...]:
     """Append a jaxpr's equations with `inputs` for its arguments; inner `jit` is inlined. Returns its outputs."""
     opened, consts = _compat.open_jaxpr(jaxpr)
     values: dict[Any, Value] = dict(zip(opened.invars, inputs, strict=True))
@@ -141,11 +143,12 @@ def _copy(jaxpr: Any, inputs: tuple[Value, ...], equations: list[Equation]) -> t
     for eqn in opened.eqns:
         operands = tuple(map(value_of, eqn.invars))
         subs = _compat.sub_jaxprs(eqn)
+        line = _compat.user_line(eqn) or caller if subs else caller
         if eqn.primitive is _compat.jit_p:
-            results = _copy(subs[0], operands, equations)
+            results = _copy(subs[0], operands, equations, line)
         else:
             results = tuple(Value(var.aval) for var in eqn.outvars)
-            bodies = tuple(map(from_jaxpr, subs))
-            equations.append(Equation(eqn, operands, results, bodies, _compat.evaluator(eqn, opened)))
+            bodies = tuple(from_jaxpr(sub, line) for sub in subs)
+            equations.append(Equation(eqn, operands, results, bodies, _compat.evaluator(eqn, opened), caller))
         values.update(zip(eqn.outvars, results, strict=True))
     return tuple(map(value_of, opened.outvars))

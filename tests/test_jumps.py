@@ -1,0 +1,183 @@
+"""Costs that jump in a draw that is differentiated along its path."""
+
+from __future__ import annotations
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import assert_unbiased
+
+import mcgrad
+
+SIZE = 6
+
+
+def straight_through(x):
+    return x + jax.lax.stop_gradient(jnp.round(x) - x)
+
+
+JUMPS = {
+    "sign": jnp.sign,
+    "floor": jnp.floor,
+    "ceil": jnp.ceil,
+    "round": jnp.round,
+    "comparison times a number": lambda x: (x > 0.3) * x,
+    "comparison as a number": lambda x: (x > 0.3).astype(float),
+    "mean of comparisons": lambda x: jnp.mean(x > 0.3),
+    "count": lambda x: jnp.count_nonzero(x > 0.3).astype(float),
+    "both sides of a threshold": lambda x: jnp.sum(((x > 0.3) & (x < 1.0)).astype(float)),
+    "equal to the maximum": lambda x: (x == x.max()).astype(float),
+    "argmax": lambda x: jnp.argmax(x).astype(float),
+    "one-hot of argmax": lambda x: jax.nn.one_hot(jnp.argmax(x), SIZE) @ jnp.arange(1.0, SIZE + 1),
+    "argsort": lambda x: jnp.argsort(x).astype(float),
+    "top_k indices": lambda x: jax.lax.top_k(x, 2)[1].astype(float),
+    "integer": lambda x: x.astype(int).astype(float),
+    "hidden Bernoulli draw": lambda x: jax.random.bernoulli(jax.random.key(1), jax.nn.sigmoid(x)).astype(float),
+    "straight-through": straight_through,
+    "in jit": jax.jit(jnp.floor),
+    "in vmap": jax.vmap(jnp.floor),
+    "in checkpoint": jax.checkpoint(jnp.floor),
+    "in scan": lambda x: jax.lax.scan(lambda c, xi: (c + jnp.floor(c + xi), c), 0.0, x)[0],
+    "in a branch": lambda x: jax.lax.cond(x[0] > 0, jnp.floor, lambda x: x, x),
+    "in while": lambda x: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.floor(c[1])), (0, x))[1],
+    "index of a switch": lambda x: jax.lax.switch(jnp.int32(x[0]), [lambda x: x, lambda x: 2 * x], x),
+}
+
+CONTINUOUS = {
+    "relu": jax.nn.relu,
+    "abs": jnp.abs,
+    "maximum": lambda x: jnp.maximum(x, 0.2),
+    "max": jnp.max,
+    "clip": lambda x: jnp.clip(x, -0.5, 0.5),
+    "softplus": jax.nn.softplus,
+    "logsumexp": jax.nn.logsumexp,
+    "softmax": jax.nn.softmax,
+    "log_softmax": lambda x: jax.nn.log_softmax(x)[2],
+    "gelu": jax.nn.gelu,
+    "sort": jnp.sort,
+    "median": jnp.median,
+    "top_k values": lambda x: jax.lax.top_k(x, 2)[0],
+    "norm": jnp.linalg.norm,
+    "Cholesky factor": lambda x: jnp.linalg.cholesky(jnp.eye(SIZE) + jnp.outer(x, x)),
+    "log determinant": lambda x: jnp.linalg.slogdet(jnp.eye(SIZE) + jnp.outer(x, x))[1],
+    "cross entropy": lambda x: optax.softmax_cross_entropy_with_integer_labels(x, 3),
+    "Huber": lambda x: optax.huber_loss(x, jnp.zeros(SIZE)),
+    "fori_loop": lambda x: jax.lax.fori_loop(0, 3, lambda i, c: c * x, x),
+}
+
+POSSIBLE = {
+    "elu": jax.nn.elu,
+    "leaky relu": jax.nn.leaky_relu,
+    "where": lambda x: jnp.where(x > 0, x, -x),
+    "cond": lambda x: jax.lax.cond(x[0] > 0, lambda x: x, lambda x: -x, x),
+    "while": lambda x: jax.lax.while_loop(lambda c: jnp.sum(c) < 5, lambda c: c + 1.0, x),
+    "remainder": lambda x: jnp.cos(2 * jnp.pi * (x % 1.0)),
+}
+
+
+def loss_of(cost, estimator):
+    def loss(loc, key):
+        return jnp.sum(cost(mcgrad.sample(key, mcgrad.Normal(loc, 1.0), estimator)))
+
+    return loss
+
+
+def explained(cost, estimator=None):
+    estimator = mcgrad.Pathwise() if estimator is None else estimator
+    return mcgrad.explain(loss_of(cost, estimator))(jnp.linspace(0.1, 1.0, SIZE), jax.random.key(0))
+
+
+@pytest.mark.parametrize("cost", JUMPS.values(), ids=JUMPS)
+def test_a_jump_is_warned_of_with_its_line(cost):
+    with pytest.warns(mcgrad.JumpWarning, match=r"test_jumps.py:\d+.* jumps in the draw from Normal .*test_jumps.py"):
+        report = explained(cost)
+    assert any("jumps in Normal" in line for line in report.jumps)
+
+
+@pytest.mark.parametrize("cost", CONTINUOUS.values(), ids=CONTINUOUS)
+def test_continuous_costs_are_not_warned_of(cost):
+    assert not explained(cost, mcgrad.Pathwise(jumps="refuse", possible_jumps="refuse")).jumps
+
+
+@pytest.mark.parametrize("cost", POSSIBLE.values(), ids=POSSIBLE)
+def test_possible_jumps_are_listed_and_warned_of_on_request(cost):
+    assert any("may jump in Normal" in line for line in explained(cost).jumps)
+    assert "may jump in Normal" in str(explained(cost))
+    with pytest.warns(mcgrad.JumpWarning, match="may jump"):
+        explained(cost, mcgrad.Pathwise(possible_jumps="warn"))
+
+
+def test_a_jump_is_refused_or_ignored_on_request():
+    with pytest.raises(ValueError, match=r"`floor` at .*test_jumps.py.*jumps in the draw.*mcgrad.Score\(\)"):
+        explained(jnp.floor, mcgrad.Pathwise(jumps="refuse"))
+    with pytest.raises(ValueError, match="`where` at .*may jump"):
+        explained(POSSIBLE["where"], mcgrad.Pathwise(possible_jumps="refuse"))
+    explained(jnp.floor, mcgrad.Pathwise(jumps="ignore"))
+    for name in ("jumps", "possible_jumps"):
+        with pytest.raises(ValueError, match=rf'Pathwise\({name}=...\)` must be "ignore", "warn" or "refuse"'):
+            mcgrad.Pathwise(**{name: "never"})
+
+
+def test_auto_takes_the_score_where_a_cost_jumps():
+    report = explained(jnp.floor, mcgrad.Auto())
+    assert [site.estimator for site in report.sites] == ["Score"]
+    assert [site.estimator for site in explained(jax.nn.elu, mcgrad.Auto()).sites] == ["Pathwise"]
+
+    def loss(loc, key):
+        return (mcgrad.sample(key, mcgrad.Normal(loc, 1.0)) > 0.5).astype(float)
+
+    draws = jax.jit(jax.vmap(mcgrad.grad(loss), (None, 0)))(0.3, jax.random.split(jax.random.key(0), 20_000))
+    assert_unbiased(draws, jax.scipy.stats.norm.pdf(0.2))
+
+
+def test_auto_warns_where_the_score_would_be_wrong_too():
+    def loss(high, key):
+        return jnp.floor(mcgrad.sample(key, mcgrad.Uniform(0.0, high)))
+
+    with pytest.warns(mcgrad.JumpWarning, match="Uniform"):
+        mcgrad.grad(loss)(3.0, jax.random.key(0))
+
+
+def test_only_what_the_costs_see_of_pathwise_draws_counts():
+    def loss(loc, key):
+        keys = jax.random.split(key, 3)
+        x = mcgrad.sample(keys[0], mcgrad.Normal(loc, 1.0), mcgrad.Pathwise(), name="x")
+        noise = mcgrad.sample(keys[1], mcgrad.Normal(0.0, 1.0), name="noise")
+        # A threshold of a draw by score is no jump of the one that its law depends on.
+        b = mcgrad.sample(keys[2], mcgrad.Normal(x, 1.0), mcgrad.Score(), name="b")
+        return x**2 * (noise > 0) + jnp.floor(b), jnp.sign(x)  # auxiliary output may jump
+
+    report = mcgrad.explain(loss, has_aux=True)(0.3, jax.random.key(0))
+    assert report.jumps == ()
+    np.testing.assert_(np.isfinite(mcgrad.grad(loss, has_aux=True)(0.3, jax.random.key(0))[0]))
+
+
+def test_draws_inside_loops_and_branches_are_seen():
+    def looped(loc, key):
+        def step(total, key):
+            return total + jnp.floor(mcgrad.sample(key, mcgrad.Normal(loc, 1.0), mcgrad.Pathwise())), None
+
+        return jax.lax.scan(step, 0.0, jax.random.split(key, 3))[0]
+
+    def branched(loc, key):
+        return jax.lax.cond(
+            loc > 0,
+            lambda key: jnp.sign(mcgrad.sample(key, mcgrad.Normal(loc, 1.0), mcgrad.Pathwise())),
+            lambda key: 0.0,
+            key,
+        )
+
+    for program, operation in ((looped, "floor"), (branched, "sign")):
+        with pytest.warns(mcgrad.JumpWarning, match=f"`{operation}` at .*test_jumps.py"):
+            mcgrad.grad(program)(0.3, jax.random.key(0))
+
+
+def test_the_warning_can_be_made_an_error():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", mcgrad.JumpWarning)
+        with pytest.raises(mcgrad.JumpWarning, match="jumps"):
+            explained(jnp.floor)
