@@ -31,6 +31,7 @@ from mcgrad.distributions import Weibull as Weibull
 from mcgrad.distributions import distribution as distribution
 from mcgrad.distributions import implicit_reparameterization as implicit_reparameterization
 from mcgrad.estimators import ARM as ARM
+from mcgrad.estimators import ARMS as ARMS
 from mcgrad.estimators import Auto as Auto
 from mcgrad.estimators import DisARM as DisARM
 from mcgrad.estimators import Enumerate as Enumerate

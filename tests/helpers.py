@@ -278,6 +278,15 @@ _ROWS = (
     EstimatorRow(
         "local expectation", _fixed(lambda: mcgrad.LocalExpectation()), "enumerate", order=1, removes_offset=True
     ),
+    EstimatorRow("arms", _fixed(lambda: mcgrad.ARMS(3)), "binary", order=1, removes_offset=True),
+    EstimatorRow(
+        "arms, gaussian, 2 samples",
+        _fixed(lambda: mcgrad.ARMS(4, "gaussian")),
+        "binary",
+        num_samples=2,
+        order=1,
+        removes_offset=True,
+    ),
     EstimatorRow(
         "unordered set", _fixed(lambda: mcgrad.UnorderedSet(2)), "enumerate", removes_offset=True, replicates=True
     ),

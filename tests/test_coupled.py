@@ -12,7 +12,7 @@ from helpers import assert_unbiased
 
 import mcgrad
 
-COUPLED = (mcgrad.ARM(), mcgrad.DisARM(), mcgrad.LocalExpectation(), mcgrad.SmoothedPerturbation())
+COUPLED = (mcgrad.ARM(), mcgrad.DisARM(), mcgrad.LocalExpectation(), mcgrad.SmoothedPerturbation(), mcgrad.ARMS(3))
 TARGET = 0.499
 
 
@@ -72,3 +72,33 @@ def test_other_laws_and_second_derivatives_are_refused(estimator):
     with pytest.raises(NotImplementedError, match="second derivative"):
         hessian = jax.hessian(mcgrad.expectation(functools.partial(toy, estimator=estimator)))
         jax.eval_shape(hessian, jnp.zeros(2), jax.random.key(0))
+
+
+def test_more_negatively_dependent_draws_beat_as_many_independent_ones():
+    logits = jnp.array([-3.0, -0.5, 0.1, 2.0])  # both rare and likely ones
+    estimators = (
+        mcgrad.ARMS(2, "gaussian"),
+        mcgrad.ARMS(4),
+        mcgrad.ARMS(4, "gaussian"),
+        mcgrad.DisARM(),
+        mcgrad.Score(num_samples=4),
+    )
+
+    def estimate(logits, key):
+        return [mcgrad.grad(toy)(logits, key, e) for e in estimators]
+
+    keys = jax.random.split(jax.random.key(5), 20_000)
+    with jax.debug_key_reuse(False):
+        draws = jax.jit(jax.vmap(estimate, (None, 0)))(logits, keys)
+    for gradient in draws:
+        assert_unbiased(gradient, jax.grad(exact)(logits))
+    pair, dirichlet, gaussian, disarm, independent = (float(np.var(d, axis=0).sum()) for d in draws)
+    assert 0.9 < pair / disarm < 1.1  # the same estimator, from other noise
+    assert dirichlet < 0.9 * independent and gaussian < 0.9 * independent
+
+
+def test_options_of_arms_are_checked():
+    with pytest.raises(ValueError, match="ARMS.num_samples=.*at least 2, got 1. Pass"):
+        mcgrad.ARMS(1)
+    with pytest.raises(ValueError, match='ARMS.copula=.*"dirichlet" or "gaussian", got \'clayton\''):
+        mcgrad.ARMS(3, "clayton")

@@ -2,6 +2,7 @@
 
 from mcgrad.estimators.antithetic import ARM as ARM
 from mcgrad.estimators.antithetic import DisARM as DisARM
+from mcgrad.estimators.arms import ARMS as ARMS
 from mcgrad.estimators.auto import Auto as Auto
 from mcgrad.estimators.enumeration import Enumerate as Enumerate
 from mcgrad.estimators.local_expectation import LocalExpectation as LocalExpectation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mcgrad.estimators.enumeration import Enumerate
+from mcgrad.estimators.local_expectation import LocalExpectation
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
 from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation
@@ -16,9 +18,10 @@ def without_finite_support(site: Site) -> str | None:
 
 
 def instead(site: Site) -> str:
-    """The estimators that have no obstacle at a site whose law has no finite support."""
-    usable = [e for e in (Pathwise(), Score(), SmoothedPerturbation()) if e.obstacle(site) is None]
+    """The estimators that have no obstacle at a site."""
+    candidates = (Pathwise(), LocalExpectation(), Enumerate(), Score(), SmoothedPerturbation())
+    usable = [e for e in candidates if e.obstacle(site) is None]
     names = [f"`mcgrad.{type(e).__name__}()`" for e in usable]
     if not names:
         return "Give it a `log_prob`, an `icdf` or a `support`, see `mcgrad.distribution`."
-    return f"Use {' or '.join(names)} here."
+    return f"Use {', '.join(names[:-1]) + ' or ' if names[1:] else ''}{names[-1]} here."

@@ -86,7 +86,9 @@ def describe(plan: Plan) -> Explanation:
     sites = list(plan.analysis.sites.values())
     names = _names(sites)
     producer = {v: e for e in plan.program.equations for v in e.outputs}
-    reports = tuple(SiteReport(names[s], s.facts.law, s.line or "the call", s.plates, _estimator(plan, s)) for s in sites)
+    reports = tuple(
+        SiteReport(names[s], s.facts.law, s.line or "the call", s.plates, _estimator(plan, s)) for s in sites
+    )
 
     def cost_report(value: Value) -> CostReport:
         equation = producer.get(value)
