@@ -32,6 +32,8 @@ from mcgrad.distributions import distribution as distribution
 from mcgrad.distributions import implicit_reparameterization as implicit_reparameterization
 from mcgrad.estimators import ARM as ARM
 from mcgrad.estimators import ARMS as ARMS
+from mcgrad.estimators import ARSM as ARSM
+from mcgrad.estimators import CARMS as CARMS
 from mcgrad.estimators import Auto as Auto
 from mcgrad.estimators import DisARM as DisARM
 from mcgrad.estimators import Enumerate as Enumerate
@@ -41,6 +43,7 @@ from mcgrad.estimators import Pathwise as Pathwise
 from mcgrad.estimators import Score as Score
 from mcgrad.estimators import SmoothedPerturbation as SmoothedPerturbation
 from mcgrad.estimators import SumAndSample as SumAndSample
+from mcgrad.estimators import TreeDisARM as TreeDisARM
 from mcgrad.estimators import UnorderedSet as UnorderedSet
 from mcgrad.program.estimator import Alternatives as Alternatives
 from mcgrad.program.estimator import Estimator as Estimator

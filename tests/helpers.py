@@ -287,6 +287,19 @@ _ROWS = (
         order=1,
         removes_offset=True,
     ),
+    EstimatorRow("carms", _fixed(lambda: mcgrad.CARMS(3)), "enumerate", order=1, removes_offset=True, replicates=True),
+    EstimatorRow(
+        "tree disarm", _fixed(lambda: mcgrad.TreeDisARM()), "enumerate", order=1, removes_offset=True, replicates=True
+    ),
+    EstimatorRow(
+        "arsm, 2 samples",
+        _fixed(lambda: mcgrad.ARSM()),
+        "enumerate",
+        num_samples=2,
+        order=1,
+        removes_offset=True,
+        replicates=True,
+    ),
     EstimatorRow(
         "unordered set", _fixed(lambda: mcgrad.UnorderedSet(2)), "enumerate", removes_offset=True, replicates=True
     ),

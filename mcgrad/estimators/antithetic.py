@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from mcgrad.distributions.base import open_uniform
-from mcgrad.estimators.alternatives import instead
+from mcgrad.estimators.finite_support import instead
 from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
 from mcgrad.program.site import Site, SiteHandle
 

@@ -82,12 +82,15 @@ class ARMS(Estimator):
         return SignedPoints(b[0], b[1:], centered[1:] * factor[None], relative=True, joint=True)
 
 
-def _dirichlet(u: Float[Array, "*plates n"], rare: Float[Array, "*plates"]) -> Array:
-    """Where uniform variates `(1 - d_i)^(n - 1)`, with `d` uniform on the simplex, are below `rare`."""
-    n = u.shape[-1]
+def dirichlet_copula(u: Float[Array, "*plates n"]) -> Float[Array, "*plates n"]:
+    """Negatively dependent uniform variates `(1 - d_i)^(n - 1)`, with `d` uniform on the simplex, from independent ones."""
     arrivals = -jnp.log(u)
     total = jnp.sum(arrivals, axis=-1, keepdims=True)
-    return ((total - arrivals) / total) ** (n - 1) < rare[..., None]
+    return ((total - arrivals) / total) ** (u.shape[-1] - 1)
+
+
+def _dirichlet(u: Float[Array, "*plates n"], rare: Float[Array, "*plates"]) -> Array:
+    return dirichlet_copula(u) < rare[..., None]
 
 
 def _both_dirichlet(rare: Array, n: int) -> Array:

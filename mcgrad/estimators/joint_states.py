@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mcgrad.distributions.base import open_uniform
+from mcgrad.estimators.finite_support import each_value, values_at
 from mcgrad.program.site import SiteHandle
 
 
@@ -144,19 +145,18 @@ class Groups:
 
     def num_states(self, most: int) -> int:
         """How many states a group has, up to `most`."""
-        n = len(self.support)
+        n = self.num_values
         return most if n > 1 and self.size * math.log2(n) > 32 else min(n**self.size, most)
 
     @property
-    def support(self) -> Array:
-        return jnp.asarray(self.site.facts.support)
+    def num_values(self) -> int:
+        """The number of values of one entry."""
+        assert self.site.facts.support is not None  # see `without_finite_support`
+        return len(self.site.facts.support)
 
     def log_probs(self) -> Float[Array, "g d n"]:
         """The law of each group, frozen."""
-        support, event_ndim = self.support, self.support.ndim - 1
-        rows = jnp.expand_dims(support, tuple(range(1, 1 + self.site.num_plates)))
-        rows = jnp.broadcast_to(rows, (len(support), *self.site.plates, *support.shape[support.ndim - event_ndim :]))
-        return self.gather(jnp.moveaxis(jax.lax.stop_gradient(jax.vmap(self.site.log_prob)(rows)), 0, -1))
+        return self.gather(jax.lax.stop_gradient(each_value(self.site, self.site.log_prob)))
 
     def uniform(self, num: int) -> Float[Array, "g num d"]:
         """Noise in (0, 1) for each group, in the precision of the law."""
@@ -176,7 +176,7 @@ class Groups:
         back = sorted(range(len(shape)), key=self._order.__getitem__)
         states = jnp.moveaxis(states, 1, 0)
         states = states.reshape(len(states), *shape)
-        return self.support[jnp.transpose(states, (0, *(1 + k for k in back)))]
+        return values_at(self.site, jnp.transpose(states, (0, *(1 + k for k in back))))
 
     def per_entry(self, x: Float[Array, g * lead]) -> Float[Array, "*lead *plates"]:
         """Numbers of each group in the shape of the plates, with one entry along axes that some cost mixes."""

@@ -142,5 +142,5 @@ class SumAndSample(WithoutReplacement):
                 "in `dist.support()` for each entry of the draw, the states along the last axis."
             )
         states = jnp.expand_dims(states, tuple(range(missing)))
-        states = jnp.clip(states, 0, len(groups.support) - 1)
+        states = jnp.clip(states, 0, groups.num_values - 1)
         return jnp.swapaxes(groups.gather(jnp.broadcast_to(states, (*plates, shape[-1]))), 1, 2)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mcgrad._types import static_field
-from mcgrad.estimators.alternatives import without_finite_support
+from mcgrad.estimators.finite_support import without_finite_support
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, log_prob
 from mcgrad.program.dependence import Relation
 from mcgrad.program.estimator import Estimator, WeightedPoints
