@@ -148,6 +148,20 @@ def test_carms_of_two_values_is_arms_and_trees_of_two_are_disarm():
         np.testing.assert_allclose(np.var(first, axis=0), np.var(second, axis=0), rtol=0.1)
 
 
+def test_single_precision_stays_and_resolves_rare_values():
+    logits = jnp.array([[0.3, -1.8, 0.5, 1.0], [-20.0, 0.9, -17.0, 15.0]], jnp.float32)
+    estimators = (mcgrad.CARMS(3), mcgrad.CARMS(2), mcgrad.TreeDisARM(), mcgrad.ARSM())
+
+    def estimate(key):
+        return [mcgrad.grad(categories)(logits, key, e) for e in estimators]
+
+    with jax.debug_key_reuse(False):
+        draws = jax.jit(jax.vmap(estimate))(jax.random.split(jax.random.key(5), 10_000))
+    for gradient in draws:
+        assert gradient.dtype == jnp.float32
+        assert np.isfinite(gradient).all() and np.abs(gradient).max() < 1e3
+
+
 def test_options_are_checked():
     with pytest.raises(ValueError, match="ARMS.num_samples=.*at least 2, got 1. Pass"):
         mcgrad.ARMS(1)

@@ -35,7 +35,8 @@ class CARMS(Estimator):
 
     Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Laws of finite support;
     `num_samples` evaluations of the rest of the program, however many entries there are; later draws with common random
-    numbers. `J` takes work in proportion to the square of the number of values.
+    numbers. `J` takes work in proportion to the square of the number of values. **With two samples and many values the
+    correction costs more variance than the dependence saves**; take three or more.
 
     Args:
         num_samples: draws `n` of each entry, at least 2.
