@@ -65,6 +65,7 @@ OPERATIONS = {
     ),
     "outer": (lambda z: z[:, :, None] * z[:, None, :], 1, COLUMNS),
     "attention": (lambda z: jax.nn.softmax(z @ W @ W.T, axis=-1) * z, 1, COLUMNS),
+    "transpose of a roll": (lambda z: jnp.roll(z, 2, axis=1).T, 1, COLUMNS),
     "transpose and reshape": (lambda z: z.T.reshape(COLUMNS, ROWS, 1), 1, 1),
     "convolution": (
         lambda z: jax.lax.conv_general_dilated(
@@ -91,6 +92,50 @@ OPERATIONS = {
 }
 
 
+# Operations on a value of any shape, for random chains of them.
+LINKS = (
+    jnp.sin,
+    jnp.transpose,
+    jnp.ravel,
+    lambda z: jnp.flip(z, -1),
+    lambda z: jnp.roll(z, 2, 0),
+    lambda z: jnp.roll(z, 2, -1),
+    lambda z: jnp.cumsum(z, 0),
+    lambda z: jax.lax.cumlogsumexp(z, axis=z.ndim - 1, reverse=True),
+    lambda z: jnp.sum(z, -1),
+    lambda z: jnp.stack([z, 2 * z], 0),
+    lambda z: jnp.concatenate([z, 2 * z], 0),
+    lambda z: jnp.stack([z, z + 1], -1),
+    lambda z: z[::2],
+    lambda z: z[:1] + jnp.mean(z, 0, keepdims=True),
+    lambda z: jnp.pad(z, [(1, 0)] * z.ndim),
+    lambda z: jnp.repeat(z, 2, 0),
+    lambda z: jnp.take(z, jnp.array([0, z.shape[0] - 1, 0]), axis=0),
+    lambda z: jnp.sort(z, -1),
+    lambda z: jnp.max(z, 0),
+    lambda z: jnp.tensordot(z, jnp.ones((z.shape[-1], 2)), 1),
+    lambda z: jax.vmap(lambda row: row - jnp.mean(row))(z),
+    lambda z: jax.lax.scan(lambda c, x: (0.5 * c + x, c * x), jnp.zeros(z.shape[1:]), z)[1],
+    lambda z: jax.lax.scan(lambda c, x: (0.5 * c + x, c * x), jnp.zeros(z.shape[1:]), z, reverse=True)[0],
+    lambda z: z.at[0].add(z[-1]),
+    lambda z: jnp.diff(z, axis=0, append=0.0),
+    lambda z: jax.lax.cond(jnp.sum(z) > 0, lambda z: z[::-1], lambda z: 2 * z, z),
+    lambda z: jax.lax.fori_loop(0, 2, lambda i, c: c + jnp.roll(c, 1, 0), z),
+    lambda z: jax.lax.associative_scan(jnp.add, z, axis=0),
+    jax.checkpoint(lambda z: z - z.mean(0, keepdims=True)),
+)
+
+
+def chain(choices):
+    def fn(z):
+        for choice in choices:
+            z = LINKS[choice](z if z.ndim else z * jnp.ones(2))
+            z = z if z.size <= 400 else z.ravel()[:50]
+        return z
+
+    return fn
+
+
 def windows(relation, shape, plates):
     """For each entry of a value, which draws its windows allow."""
     allowed = np.ones((*shape, *plates), bool)
@@ -106,7 +151,20 @@ def windows(relation, shape, plates):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_windows_hold_all_that_an_entry_depends_on(name):
-    fn, _, _ = OPERATIONS[name]
+    check_windows(OPERATIONS[name][0])
+
+
+CHAINS = np.random.default_rng(0).integers(len(LINKS), size=(240, 4))
+
+
+@pytest.mark.parametrize(
+    "choices", [pytest.param(c, marks=[pytest.mark.slow] * (i >= 24), id=str(c)) for i, c in enumerate(CHAINS.tolist())]
+)
+def test_windows_of_chains_hold_all_that_an_entry_depends_on(choices):
+    check_windows(jax.jit(chain(choices)))
+
+
+def check_windows(fn):
     relation = relation_of(fn)
     z = jax.random.normal(jax.random.key(1), (ROWS, COLUMNS))
     base = np.asarray(fn(z))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -316,7 +317,8 @@ def _move(window: Window, moves: Moves, shape: Sequence[int], equation: Equation
     if move.axis is None:  # only a known range of entries is read
         return Window(None, window.low + move.low, window.high + move.high, window.cause or equation)
     cause = window.cause or (equation if move.low != move.high else None)
-    return Window(move.axis, window.low + move.low, window.high + move.high, cause)
+    axis = operator.index(move.axis)  # JAX may have it as a numpy integer
+    return Window(axis, window.low + move.low, window.high + move.high, cause)
 
 
 def _parents(site: Site, inputs: list[Dependence]) -> Dependence:
