@@ -95,20 +95,11 @@ def check(pairs, num_draws):
 
 
 # One of each way to run the rest of the program; all 225 pairs are marked slow.
-OF_EACH_KIND = (
-    "pathwise",
-    "score",
-    "score, 2 points",
-    "enumerate",
-    "smoothed perturbation",
-    "disarm",
-    "unordered set",
-    "carms",
-)
+OF_EACH_KIND = ("pathwise", "score", "enumerate", "disarm", "unordered set")
 
 
 def test_each_kind_stands_before_one_and_after_another():
-    check([(name, OF_EACH_KIND[(i + 3) % len(OF_EACH_KIND)]) for i, name in enumerate(OF_EACH_KIND)], 16_000)
+    check([(name, OF_EACH_KIND[(i + 2) % len(OF_EACH_KIND)]) for i, name in enumerate(OF_EACH_KIND)], 16_000)
 
 
 @pytest.mark.slow

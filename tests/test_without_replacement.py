@@ -15,10 +15,10 @@ from mcgrad.estimators.without_replacement import set_weights
 
 VARIANTS = {
     "set of 3": mcgrad.UnorderedSet(3),
-    "importance, own baseline": mcgrad.ImportanceWithoutReplacement(3, baseline="importance"),
     "sum and sample, drawn": mcgrad.SumAndSample(3, "drawn"),
 }
 MORE_VARIANTS = {
+    "importance, own baseline": mcgrad.ImportanceWithoutReplacement(3, baseline="importance"),
     "importance of 3": mcgrad.ImportanceWithoutReplacement(3),
     "sum and sample, buffer": mcgrad.SumAndSample(enumerated=jnp.array([[0, 2, 0, 1], [1, 1, 1, 2]])),
     "set of 2": mcgrad.UnorderedSet(2),
