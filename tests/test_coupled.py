@@ -108,6 +108,24 @@ def test_more_negatively_dependent_draws_beat_as_many_independent_ones():
     assert dirichlet < 0.9 * independent and gaussian < 0.9 * independent
 
 
+def test_variances_of_the_toy_are_as_published():
+    """`(b - 0.49)^2` with two evaluations (Dimitriev and Zhou 2021, toy problem): exact, and what the figure shows."""
+
+    def loss(logit, key, estimator):
+        return (mcgrad.sample(key, mcgrad.Bernoulli(logits=logit), estimator) - 0.49) ** 2
+
+    def estimate(logit, key):
+        return [mcgrad.grad(loss)(logit, key, e) for e in (mcgrad.Score(num_samples=2), mcgrad.ARM(), mcgrad.DisARM())]
+
+    p = jnp.array([0.5, 0.25, 0.1])
+    keys = jax.random.split(jax.random.key(5), 50_000)
+    with jax.debug_key_reuse(False):
+        draws = jax.jit(jax.vmap(jax.vmap(estimate, (0, None)), (None, 0)))(jnp.log(p / (1 - p)), keys)
+    published = ([2.500e-5, 2.344e-5, 1.476e-5], [8.333e-6, 1.510e-5, 1.303e-5], [0, 1.406e-5, 1.296e-5])
+    for found, variance in zip(draws, published, strict=True):
+        np.testing.assert_allclose(np.var(found, axis=0), variance, rtol=0.05, atol=1e-12)
+
+
 def categories(logits, key, estimator):
     x = mcgrad.sample(key, mcgrad.Categorical(logits=logits), estimator)
     return jnp.sum((x - 0.7) ** 2) + 1.0 * x[0] * x[1]

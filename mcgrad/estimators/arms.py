@@ -50,7 +50,7 @@ class ARMS(Estimator):
         0.75
 
     References:
-        Dimitriev and Zhou 2021, theorem 1 (estimator), section 3.2 (copulas).
+        Dimitriev and Zhou 2021, "ARMS: antithetic-REINFORCE-multi-sample gradient for binary variables".
     """
 
     num_samples: int = static_field(default=4)

@@ -39,7 +39,7 @@ class ARSM(Estimator):
         (4,)
 
     References:
-        Yin, Yue and Zhou 2019, eq. 9.
+        Yin, Yue and Zhou 2019, "ARSM: augment-REINFORCE-swap-merge estimator for gradient backpropagation".
     """
 
     def obstacle(self, site: Site) -> str | None:

@@ -52,7 +52,8 @@ class CARMS(Estimator):
         (4,)
 
     References:
-        Dimitriev and Zhou 2022, section 3 (CARMS-I); its orders are all permutations, here those that change the ends.
+        Dimitriev and Zhou 2021, "CARMS: categorical-antithetic-REINFORCE multi-sample gradient estimator", by quantiles;
+        with orders of our own, for which `J` is a short sum.
     """
 
     num_samples: int = static_field(default=4)

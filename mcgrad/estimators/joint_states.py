@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ class InTurn(NamedTuple):
 def draw_in_turn(log_probs: Float[Array, "d n"], u: Float[Array, "k d"]) -> InTurn:
     """Draws states without replacement, each with its probability among those that are left.
 
-    In law these are the `k` largest of Gumbel-perturbed log probabilities, in their order (Kool et al. 2019b, section 3).
+    In law these are the `k` largest of Gumbel-perturbed log probabilities, in their order (Kool et al. 2019, stochastic beams).
     """
     k = len(u)
 
@@ -158,9 +158,8 @@ class Groups:
         """The law of each group, frozen."""
         return self.gather(jax.lax.stop_gradient(each_value(self.site, self.site.log_prob)))
 
-    def uniform(self, num: int) -> Float[Array, "g num d"]:
-        """Noise in (0, 1) for each group, in the precision of the law."""
-        dtype = self.log_probs().dtype
+    def uniform(self, num: int, dtype: Any) -> Float[Array, "g num d"]:
+        """Noise in (0, 1) for each group."""
         u = self.site.random(lambda dist, key: open_uniform(key, (*dist.batch_shape, num), dtype))
         return jnp.swapaxes(self.gather(u), 1, 2)
 

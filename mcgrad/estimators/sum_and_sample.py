@@ -52,8 +52,8 @@ class SumAndSample(WithoutReplacement):
         0.75
 
     References:
-        Liu et al. 2019, eq. 8, and section 4 for independent baselines; Liang et al. 2018, eq. 6 (MAPO); Kool et al.
-        2020, eq. 8 (stochastic).
+        Liu et al. 2019, "Rao-Blackwellized stochastic gradients for discrete distributions"; Liang et al. 2018 (MAPO);
+        Kool, van Hoof and Welling 2020 (stochastic).
     """
 
     num_samples: int | None = static_field(default=None)
@@ -94,7 +94,8 @@ class SumAndSample(WithoutReplacement):
             m = buffer.shape[1]
         num_drawn = m if drawn else 0
         num_independent = m + 1 if self.baseline == "independent" else 0
-        noise = groups.uniform(1 + num_drawn + num_independent)
+        log_probs = groups.log_probs()
+        noise = groups.uniform(1 + num_drawn + num_independent, log_probs.dtype)
 
         def one(log_probs: Array, u: Array, states: Array | None) -> Chosen:
             is_summed = jnp.ones(m, bool)
@@ -127,7 +128,7 @@ class SumAndSample(WithoutReplacement):
                 baseline = jnp.broadcast_to(shares(jnp.append(log_p, -jnp.inf)), (m + 1, m + 1))
             return Chosen(states, possible, weights, baseline)
 
-        return jax.vmap(one, (0, 0, None if buffer is None else 0))(groups.log_probs(), noise, buffer)
+        return jax.vmap(one, (0, 0, None if buffer is None else 0))(log_probs, noise, buffer)
 
     def _buffer(self, site: SiteHandle, groups: Groups) -> Array:
         """The buffer by groups, `[g, m, d]`."""

@@ -50,7 +50,7 @@ class TreeDisARM(Estimator):
         (4,)
 
     References:
-        Dong, Mnih and Tucker 2021, sections 3.1 (stick breaking) and 3.3 (tree); here for any tree.
+        Dong, Mnih and Tucker 2021, "Coupled gradient estimators for discrete latent variables" (stick breaking and tree).
     """
 
     tree: Literal["balanced", "stick_breaking"] = static_field(default="balanced")

@@ -84,8 +84,8 @@ class UnorderedSet(WithoutReplacement):
 
     Unbiased, for derivatives of every order; weights sum to one, so a constant in the cost adds no variance. Laws of
     finite support; `num_samples` evaluations of the rest of the program, later draws with common random numbers. Exact,
-    without variance from this draw, where `num_samples` is at least the number of values. Never worse, for a given number
-    of draws, than the ordered estimators that it averages over their orders.
+    without variance from this draw, where `num_samples` is at least the number of values. Without baseline it is the mean,
+    given the set, of the stochastic `mcgrad.SumAndSample`, and so never worse.
 
     Entries along batch axes that no cost mixes are drawn and weighted apart. Entries that some cost mixes are drawn
     together, as sets of `num_samples` joint states; each cost is still credited with the entries that it depends on only.
@@ -109,8 +109,8 @@ class UnorderedSet(WithoutReplacement):
         0.75
 
     References:
-        Kool, van Hoof and Welling 2020, eq. 13 (weights), eq. 18 (baseline); here the baseline is on weights with a
-        derivative of every order.
+        Kool, van Hoof and Welling 2020, "Estimating gradients for discrete random variables by sampling without
+        replacement"; here with weights that have derivatives of every order.
     """
 
     num_samples: int = static_field(default=4)
@@ -133,7 +133,8 @@ class UnorderedSet(WithoutReplacement):
             weights, baseline = set_weights(log_p, log_outside[-1])
             return Chosen(states, possible, weights, None if self.baseline is None or k == 1 else baseline)
 
-        return jax.vmap(one)(groups.log_probs(), groups.uniform(k))
+        log_probs = groups.log_probs()
+        return jax.vmap(one)(log_probs, groups.uniform(k, log_probs.dtype))
 
 
 MOST_IN_A_SET = 12
@@ -251,7 +252,8 @@ class ImportanceWithoutReplacement(WithoutReplacement):
                 baseline = jnp.where(jnp.eye(k, dtype=bool), p[:, None], weights[None])
             return Chosen(states, possible, weights, baseline)
 
-        return jax.vmap(one)(groups.log_probs(), groups.uniform(2 * k + 1))
+        log_probs = groups.log_probs()
+        return jax.vmap(one)(log_probs, groups.uniform(2 * k + 1, log_probs.dtype))
 
 
 def check_number(name: str, value: int, least: int, most: int | None = None) -> None:
