@@ -180,6 +180,13 @@ def test_single_precision_stays_and_resolves_rare_values():
         assert np.isfinite(gradient).all() and np.abs(gradient).max() < 1e3
 
 
+@pytest.mark.parametrize("estimator", [mcgrad.ARM(), mcgrad.DisARM(), mcgrad.ARMS()], ids=lambda e: type(e).__name__)
+def test_binary_estimators_name_what_would_work_for_categories(estimator):
+    would_work = "LocalExpectation.*TreeDisARM.*UnorderedSet.*Enumerate.*Score.*SmoothedPerturbation"
+    with pytest.raises(ValueError, match=f"mcgrad.{type(estimator).__name__}.*one of 0 and 1.*{would_work}"):
+        mcgrad.grad(categories)(jnp.zeros((2, 3)), jax.random.key(0), estimator)
+
+
 def test_options_are_checked():
     with pytest.raises(ValueError, match="ARMS.num_samples=.*at least 2, got 1. Pass"):
         mcgrad.ARMS(1)

@@ -10,7 +10,11 @@ import numpy as np
 from jaxtyping import Array
 
 from mcgrad.distributions.base import open_uniform
+from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.estimators.finite_support import instead
+from mcgrad.estimators.local_expectation import LocalExpectation
+from mcgrad.estimators.tree_disarm import TreeDisARM
+from mcgrad.estimators.without_replacement import UnorderedSet
 from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
 from mcgrad.program.site import Site, SiteHandle
 
@@ -22,7 +26,8 @@ def binary_obstacle(site: Site) -> str | None:
     support = site.facts.support
     if support is not None and np.array_equal(support, [0, 1]):
         return None
-    return f"the law must be one of 0 and 1, such as `mcgrad.Bernoulli`. {instead(site)}"
+    others = (LocalExpectation(), TreeDisARM(), UnorderedSet(), Enumerate())
+    return f"the law must be one of 0 and 1, such as `mcgrad.Bernoulli`. {instead(site, *others)}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from mcgrad.estimators.enumeration import Enumerate
-from mcgrad.estimators.local_expectation import LocalExpectation
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
 from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation
+from mcgrad.program.estimator import Estimator
 from mcgrad.program.site import Site, SiteHandle
 
 
@@ -36,9 +35,9 @@ def without_finite_support(site: Site) -> str | None:
     return f"the law has no finite support that is known beforehand. {instead(site)}"
 
 
-def instead(site: Site) -> str:
-    """The estimators that have no obstacle at a site."""
-    candidates = (Pathwise(), LocalExpectation(), Enumerate(), Score(), SmoothedPerturbation())
+def instead(site: Site, *others: Estimator) -> str:
+    """Those of the others, and of the estimators for any law, that have no obstacle at a site."""
+    candidates = (Pathwise(), *others, Score(), SmoothedPerturbation())
     names = [f"`mcgrad.{type(e).__name__}()`" for e in candidates if e.obstacle(site) is None]
     if not names:
         return "Give it a `log_prob`, an `icdf` or a `support`, see `mcgrad.distribution`."
