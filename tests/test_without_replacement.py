@@ -14,10 +14,10 @@ import mcgrad
 from mcgrad.estimators.without_replacement import set_weights
 
 VARIANTS = {
+    "sum and sample, drawn": mcgrad.SumAndSample(3, "drawn"),
     "set of 3": mcgrad.UnorderedSet(3),
 }
 MORE_VARIANTS = {
-    "sum and sample, drawn": mcgrad.SumAndSample(3, "drawn"),
     "importance, own baseline": mcgrad.ImportanceWithoutReplacement(3, baseline="importance"),
     "importance of 3": mcgrad.ImportanceWithoutReplacement(3),
     "sum and sample, buffer": mcgrad.SumAndSample(enumerated=jnp.array([[0, 2, 0, 1], [1, 1, 1, 2]])),
