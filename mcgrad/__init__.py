@@ -27,6 +27,7 @@ from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical
 from mcgrad.distributions import Poisson as Poisson
 from mcgrad.distributions import Uniform as Uniform
+from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull
 from mcgrad.distributions import distribution as distribution
 from mcgrad.distributions import implicit_reparameterization as implicit_reparameterization
@@ -39,6 +40,7 @@ from mcgrad.estimators import DisARM as DisARM
 from mcgrad.estimators import Enumerate as Enumerate
 from mcgrad.estimators import ImportanceWithoutReplacement as ImportanceWithoutReplacement
 from mcgrad.estimators import LocalExpectation as LocalExpectation
+from mcgrad.estimators import MeasureValued as MeasureValued
 from mcgrad.estimators import Pathwise as Pathwise
 from mcgrad.estimators import Score as Score
 from mcgrad.estimators import SmoothedPerturbation as SmoothedPerturbation
@@ -56,6 +58,7 @@ from mcgrad.program.site import sample as sample
 from mcgrad.transforms import expectation as expectation
 from mcgrad.transforms import explain as explain
 from mcgrad.transforms import grad as grad
+from mcgrad.transforms import measure_valued_grad as measure_valued_grad
 from mcgrad.transforms import pathwise_grad as pathwise_grad
 from mcgrad.transforms import score_grad as score_grad
 from mcgrad.transforms import value_and_grad as value_and_grad

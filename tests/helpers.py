@@ -278,6 +278,24 @@ _ROWS = (
     EstimatorRow(
         "local expectation", _fixed(lambda: mcgrad.LocalExpectation()), "enumerate", order=1, removes_offset=True
     ),
+    EstimatorRow(
+        "measure-valued", _fixed(lambda: mcgrad.MeasureValued()), "measure-valued", order=1, removes_offset=True
+    ),
+    EstimatorRow(
+        "measure-valued, comonotone",
+        _fixed(lambda: mcgrad.MeasureValued("comonotone")),
+        "measure-valued",
+        order=1,
+        removes_offset=True,
+    ),
+    EstimatorRow(
+        "measure-valued, independent, 2 samples",
+        _fixed(lambda: mcgrad.MeasureValued("independent")),
+        "measure-valued",
+        num_samples=2,
+        order=1,
+        removes_offset=True,
+    ),
     EstimatorRow("arms", _fixed(lambda: mcgrad.ARMS(3)), "binary", order=1, removes_offset=True),
     EstimatorRow(
         "arms, gaussian, 2 samples",

@@ -8,6 +8,7 @@ from mcgrad.estimators.auto import Auto as Auto
 from mcgrad.estimators.carms import CARMS as CARMS
 from mcgrad.estimators.enumeration import Enumerate as Enumerate
 from mcgrad.estimators.local_expectation import LocalExpectation as LocalExpectation
+from mcgrad.estimators.measure_valued import MeasureValued as MeasureValued
 from mcgrad.estimators.pathwise import Pathwise as Pathwise
 from mcgrad.estimators.score import Score as Score
 from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation as SmoothedPerturbation

@@ -201,7 +201,8 @@ class Interpreter:
             relation[depth:] if (relation := self.plan.analysis.of(cost).get(site)) is not None else None
             for cost in self.plan.split.costs
         )
-        return SiteHandle(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates)
+        constant = tuple(value in self.plan.constants for value in site.parameters)
+        return SiteHandle(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates, constant)
 
     def estimator(self, handle: SiteHandle) -> Estimator:
         """The estimator of a site, with its arrays."""
