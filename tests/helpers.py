@@ -278,15 +278,6 @@ _ROWS = (
     EstimatorRow(
         "local expectation", _fixed(lambda: mcgrad.LocalExpectation()), "enumerate", order=1, removes_offset=True
     ),
-    EstimatorRow("arms", _fixed(lambda: mcgrad.ARMS(3)), "binary", order=1, removes_offset=True),
-    EstimatorRow(
-        "arms, gaussian, 2 samples",
-        _fixed(lambda: mcgrad.ARMS(4, "gaussian")),
-        "binary",
-        num_samples=2,
-        order=1,
-        removes_offset=True,
-    ),
     EstimatorRow(
         "measure-valued", _fixed(lambda: mcgrad.MeasureValued()), "measure-valued", order=1, removes_offset=True
     ),
@@ -301,6 +292,15 @@ _ROWS = (
         "measure-valued, independent, 2 samples",
         _fixed(lambda: mcgrad.MeasureValued("independent")),
         "measure-valued",
+        num_samples=2,
+        order=1,
+        removes_offset=True,
+    ),
+    EstimatorRow("arms", _fixed(lambda: mcgrad.ARMS(3)), "binary", order=1, removes_offset=True),
+    EstimatorRow(
+        "arms, gaussian, 2 samples",
+        _fixed(lambda: mcgrad.ARMS(4, "gaussian")),
+        "binary",
         num_samples=2,
         order=1,
         removes_offset=True,
