@@ -282,15 +282,15 @@ _ROWS = (
         "measure-valued", _fixed(lambda: mcgrad.MeasureValued()), "measure-valued", order=1, removes_offset=True
     ),
     EstimatorRow(
-        "measure-valued, comonotone",
-        _fixed(lambda: mcgrad.MeasureValued("comonotone")),
+        "measure-valued, size bias, comonotone",
+        _fixed(lambda: mcgrad.MeasureValued("size_bias", "comonotone")),
         "measure-valued",
         order=1,
         removes_offset=True,
     ),
     EstimatorRow(
         "measure-valued, independent, 2 samples",
-        _fixed(lambda: mcgrad.MeasureValued("independent")),
+        _fixed(lambda: mcgrad.MeasureValued(coupling="independent")),
         "measure-valued",
         num_samples=2,
         order=1,
