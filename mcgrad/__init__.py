@@ -1,5 +1,8 @@
 """mcgrad: gradients of expectations, as composable JAX transforms."""
 
+from mcgrad.black_box import evolution_grad as evolution_grad
+from mcgrad.black_box import finite_difference_grad as finite_difference_grad
+from mcgrad.black_box import spsa_grad as spsa_grad
 from mcgrad.diagnostics import Comparison as Comparison
 from mcgrad.diagnostics import EstimatorReport as EstimatorReport
 from mcgrad.diagnostics import GradientNoise as GradientNoise
