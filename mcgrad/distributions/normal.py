@@ -12,7 +12,7 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, Distribution, align
+from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, open_uniform
 from mcgrad.distributions.location_scale import LocationScale
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -48,6 +48,9 @@ class Normal(LocationScale):
 
     def _standard_icdf(self, u: Array) -> Array:
         return special.ndtri(u)
+
+    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
+        return side * jnp.sqrt(z * z + 2 * drop)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,14 @@ class HalfNormal(Distribution):
         """Quantile function."""
         u, scale = align(u, self.scale)
         return scale * math.sqrt(2) * special.erfinv(u)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
+        """In `scale`: `(chi_3 - chi_1) / scale`, in units of the scale, with the draw itself as `chi_1`."""
+        scale = jnp.broadcast_to(self.scale, self.batch_shape)
+        squares = -2 * jnp.log(open_uniform(key, self.batch_shape, self.dtype))  # chi^2 of 2 degrees of freedom
+        positive = scale * jnp.sqrt((x / scale) ** 2 + squares)
+        is_draw = jnp.zeros((1, *self.batch_shape), bool)
+        return (WeakDerivative(("scale",), jnp.log(scale)[None], positive[None], x[None], is_draw),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,3 +140,10 @@ class LogNormal(Distribution):
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""
         return jnp.exp(self._logarithm.icdf(u))
+
+    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
+        """Those of the logarithm, mapped."""
+        logarithm = jnp.log(jnp.maximum(x, jnp.finfo(self.dtype).tiny))
+        in_loc, in_scale = self._logarithm.weak_derivative(key, logarithm, coupling)
+        in_loc = in_loc._replace(positive=jnp.exp(in_loc.positive), negative=jnp.exp(in_loc.negative))
+        return in_loc, in_scale._replace(positive=jnp.exp(in_scale.positive), negative=x[None])
