@@ -50,6 +50,11 @@ from mcgrad.estimators import SmoothedPerturbation as SmoothedPerturbation
 from mcgrad.estimators import SumAndSample as SumAndSample
 from mcgrad.estimators import TreeDisARM as TreeDisARM
 from mcgrad.estimators import UnorderedSet as UnorderedSet
+from mcgrad.objectives import dreg as dreg
+from mcgrad.objectives import iwae as iwae
+from mcgrad.objectives import sticking_the_landing as sticking_the_landing
+from mcgrad.objectives import vargrad as vargrad
+from mcgrad.objectives import vimco as vimco
 from mcgrad.program.estimator import Alternatives as Alternatives
 from mcgrad.program.estimator import Estimator as Estimator
 from mcgrad.program.estimator import Flow as Flow
