@@ -13,11 +13,14 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import against_jax, against_storchastic
+from benchmarks import against_jax, against_storchastic, categorical_toy, loops, overhead, survey
 from benchmarks.report import load, save
 from benchmarks.runner import Session
 
+PRINTED = {"overhead": overhead, "loops": loops, "categorical_toy": categorical_toy, "survey": survey}
+"""Parts that print their tables and draw their pictures; the README has their figures."""
 WORKLOADS = {"storchastic": against_storchastic, "jax": against_jax}
+"""Parts next to peers, whose figures are kept for `RESULTS.md`."""
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
@@ -42,7 +45,7 @@ def document() -> str:
     """`RESULTS.md`, from what was last measured of each part."""
     parts = [
         "# Benchmarks",
-        "Written by `python -m benchmarks` (`pip install -e \".[test]\"` first; the environments of peers are made on the way). "
+        'Written by `python -m benchmarks` (`pip install -e ".[test]"` first; the environments of peers are made on the way). '
         "Each part says when it was measured; `python -m benchmarks --only NAME` measures one again and leaves the rest. "
         "JAX runs on the CPU with its default threads, torch with 2.",
     ]
@@ -65,12 +68,17 @@ def document() -> str:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", action="append", choices=WORKLOADS, help="measure this part alone (may be repeated)")
+    parser.add_argument(
+        "--only", action="append", choices=(*PRINTED, *WORKLOADS), help="measure this part alone (may be repeated)"
+    )
     parser.add_argument("--quick", action="store_true", help="few rounds and draws, to try the code")
     options = parser.parse_args(arguments)
     console, session = Console(), Session(quick=options.quick)
     try:
-        for name in options.only or WORKLOADS:
+        for name in options.only or (*PRINTED, *WORKLOADS):
+            if name in PRINTED:
+                PRINTED[name].main()
+                continue
             console.rule(WORKLOADS[name].TITLE)
             began = time.perf_counter()
             data = WORKLOADS[name].measure(session)

@@ -19,7 +19,12 @@ SIZES = (4, 8, 10, 16, 64)
 PATIENCE = 30.0  # seconds of compiling after which a larger program of the same kind is not tried
 DRAWS = 20_000
 
-_NUMPYRO = {"mixed": ("score, pathwise",), "gaussian_chain": ("pathwise",), "bernoulli_chain": ("score",), "bits": ("score",)}
+_NUMPYRO = {
+    "mixed": ("score, pathwise",),
+    "gaussian_chain": ("pathwise",),
+    "bernoulli_chain": ("score",),
+    "bits": ("score",),
+}
 
 
 def _chain(value: Callable[..., Any], num_steps: int) -> Callable[[np.ndarray], Any]:
@@ -159,7 +164,9 @@ def report(data: dict[str, Any]) -> list[Any]:
 
 def _compile_times(data: dict[str, Any], kind: str, estimator: str, name: str) -> tuple[list[int], list[float]]:
     sizes = data["bits"][kind][estimator]
-    found = {int(num): entries[name]["compile_seconds"] for num, entries in sizes.items() if "times" in entries.get(name, {})}
+    found = {
+        int(num): entries[name]["compile_seconds"] for num, entries in sizes.items() if "times" in entries.get(name, {})
+    }
     return list(found), list(found.values())
 
 
@@ -185,7 +192,11 @@ def _picture(data: dict[str, Any]) -> None:
 
 def holds(data: dict[str, Any]) -> list[Hold]:
     """What the figures say of each statement."""
-    groups = {f"{title}, {estimator}": entries for title, rows in data["programs"].items() for estimator, entries in rows.items()}
+    groups = {
+        f"{title}, {estimator}": entries
+        for title, rows in data["programs"].items()
+        for estimator, entries in rows.items()
+    }
     for kind, estimators in data["bits"].items():
         for estimator, sizes in estimators.items():
             groups |= {f"{num} {kind} bits, {estimator}": entries for num, entries in sizes.items()}
@@ -196,21 +207,50 @@ def holds(data: dict[str, Any]) -> list[Hold]:
             if name in PEERS.values() and measured["verdict"].startswith(("biased", "not finite")):
                 wrong.append(f"{name} on {label}")
             right = {"agrees", "too noisy to tell"}
-            if name == OURS or "times" not in ours or "times" not in measured or not {ours["verdict"], measured["verdict"]} <= right:
+            if (
+                name == OURS
+                or "times" not in ours
+                or "times" not in measured
+                or not {ours["verdict"], measured["verdict"]} <= right
+            ):
                 continue
             (hand if name == BY_HAND else against)[f"{label}, {name}"] = ratio(ours["times"], measured["times"])
     slower = [f"{label} ({found[1]:.3g})" for label, found in against.items() if found[0] > 1.05]
     statement = "never slower than GenJAX or NumPyro on what both get right (lower quartile of the ratio at most 1.05)"
-    found = [Hold(statement, not slower if against else None, f"{len(against)} comparisons. Slower: {', '.join(slower) or 'none'}.")]
+    found = [
+        Hold(
+            statement,
+            not slower if against else None,
+            f"{len(against)} comparisons. Slower: {', '.join(slower) or 'none'}.",
+        )
+    ]
     over = [f"{label} ({value[1]:.3g})" for label, value in hand.items() if value[1] > 1.05]
-    found.append(Hold("within 1.05 of by hand in JAX", not over if hand else None, f"{len(hand)} comparisons. Over: {', '.join(over) or 'none'}."))
-    ours_wrong = [label for label, entries in groups.items() if entries[OURS]["verdict"].startswith(("biased", "not finite"))]
-    found.append(Hold("mcgrad is unbiased wherever it runs", not ours_wrong, f"Biased peers: {', '.join(wrong) or 'none'}."))
+    found.append(
+        Hold(
+            "within 1.05 of by hand in JAX",
+            not over if hand else None,
+            f"{len(hand)} comparisons. Over: {', '.join(over) or 'none'}.",
+        )
+    )
+    ours_wrong = [
+        label for label, entries in groups.items() if entries[OURS]["verdict"].startswith(("biased", "not finite"))
+    ]
+    found.append(
+        Hold("mcgrad is unbiased wherever it runs", not ours_wrong, f"Biased peers: {', '.join(wrong) or 'none'}.")
+    )
     nums, times = _compile_times(data, "separate", "enumeration", OURS)
     slope = float(np.polyfit(np.log(nums), np.log(times), 1)[0]) if len(nums) > 1 else float("nan")
     met = SIZES[-1] in nums and slope < 3
-    found.append(Hold("compile time of D enumerated bits is polynomial where the costs separate", met, f"Log-log slope {slope:.2f} over D = {nums}."))
+    found.append(
+        Hold(
+            "compile time of D enumerated bits is polynomial where the costs separate",
+            met,
+            f"Log-log slope {slope:.2f} over D = {nums}.",
+        )
+    )
     refused = data["bits"]["joint"]["enumeration"][str(SIZES[-1])][OURS].get("error", "")
     met = "evaluations" in refused and any(character.isdigit() for character in refused)
-    found.append(Hold("and refused with the count where it would be exponential", met, f"`{refused}`" if refused else "It ran."))
+    found.append(
+        Hold("and refused with the count where it would be exponential", met, f"`{refused}`" if refused else "It ran.")
+    )
     return found

@@ -87,7 +87,9 @@ def report(data: dict[str, Any]) -> list[Any]:
         "other draws."
     ]
     for title, rows in data["workloads"].items():
-        table = Table(title, ("estimator", "whose", "a step", "time / mcgrad", "variance", "variance x time", "verdict"))
+        table = Table(
+            title, ("estimator", "whose", "a step", "time / mcgrad", "variance", "variance x time", "verdict")
+        )
         for estimator, entries in rows.items():
             first = entries[OURS]
             for name, measured in entries.items():

@@ -28,7 +28,9 @@ class Missing(RuntimeError):
 @cache
 def newest_python() -> str:
     """The newest interpreter there is that can make environments; some peers need one newer than mcgrad does."""
-    managed = glob.glob(os.path.join(os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv")), "versions/*/bin/python"))
+    managed = glob.glob(
+        os.path.join(os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv")), "versions/*/bin/python")
+    )
     ask = "import sys, venv, ensurepip; print(*sys.version_info[:3])"
     found = {}
     for python in [sys.executable, *(f"python3.{minor}" for minor in (14, 13, 12, 11)), *managed]:

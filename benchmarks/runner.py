@@ -35,7 +35,9 @@ class Worker:
         self.versions = self.ask(do="hello")
 
     def _start(self) -> None:
-        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "") if self.name == OURS else "")))
+        paths = os.pathsep.join(
+            filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "") if self.name == OURS else ""))
+        )
         command = [self.python, "-W", "ignore", "-m", f"benchmarks.peers.{self.name}"]
         self._process = subprocess.Popen(
             command,

@@ -1,5 +1,8 @@
 """mcgrad: gradients of expectations, as composable JAX transforms."""
 
+from mcgrad.black_box import evolution_grad as evolution_grad
+from mcgrad.black_box import finite_difference_grad as finite_difference_grad
+from mcgrad.black_box import spsa_grad as spsa_grad
 from mcgrad.diagnostics import Comparison as Comparison
 from mcgrad.diagnostics import EstimatorReport as EstimatorReport
 from mcgrad.diagnostics import GradientNoise as GradientNoise
@@ -13,6 +16,7 @@ from mcgrad.distributions import Bernoulli as Bernoulli
 from mcgrad.distributions import Binomial as Binomial
 from mcgrad.distributions import Categorical as Categorical
 from mcgrad.distributions import Cauchy as Cauchy
+from mcgrad.distributions import Coupling as Coupling
 from mcgrad.distributions import Distribution as Distribution
 from mcgrad.distributions import Exponential as Exponential
 from mcgrad.distributions import Geometric as Geometric
@@ -27,17 +31,31 @@ from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical
 from mcgrad.distributions import Poisson as Poisson
 from mcgrad.distributions import Uniform as Uniform
+from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull
 from mcgrad.distributions import distribution as distribution
 from mcgrad.distributions import implicit_reparameterization as implicit_reparameterization
 from mcgrad.estimators import ARM as ARM
+from mcgrad.estimators import ARMS as ARMS
+from mcgrad.estimators import ARSM as ARSM
+from mcgrad.estimators import CARMS as CARMS
 from mcgrad.estimators import Auto as Auto
 from mcgrad.estimators import DisARM as DisARM
 from mcgrad.estimators import Enumerate as Enumerate
+from mcgrad.estimators import ImportanceWithoutReplacement as ImportanceWithoutReplacement
 from mcgrad.estimators import LocalExpectation as LocalExpectation
+from mcgrad.estimators import MeasureValued as MeasureValued
 from mcgrad.estimators import Pathwise as Pathwise
 from mcgrad.estimators import Score as Score
 from mcgrad.estimators import SmoothedPerturbation as SmoothedPerturbation
+from mcgrad.estimators import SumAndSample as SumAndSample
+from mcgrad.estimators import TreeDisARM as TreeDisARM
+from mcgrad.estimators import UnorderedSet as UnorderedSet
+from mcgrad.objectives import dreg as dreg
+from mcgrad.objectives import iwae as iwae
+from mcgrad.objectives import sticking_the_landing as sticking_the_landing
+from mcgrad.objectives import vargrad as vargrad
+from mcgrad.objectives import vimco as vimco
 from mcgrad.program.estimator import Alternatives as Alternatives
 from mcgrad.program.estimator import Estimator as Estimator
 from mcgrad.program.estimator import Flow as Flow
@@ -49,6 +67,7 @@ from mcgrad.program.site import sample as sample
 from mcgrad.transforms import expectation as expectation
 from mcgrad.transforms import explain as explain
 from mcgrad.transforms import grad as grad
+from mcgrad.transforms import measure_valued_grad as measure_valued_grad
 from mcgrad.transforms import pathwise_grad as pathwise_grad
 from mcgrad.transforms import score_grad as score_grad
 from mcgrad.transforms import value_and_grad as value_and_grad

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from mcgrad.distributions.functions import distribution
 from mcgrad.estimators.auto import Auto
+from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
 from mcgrad.program.estimator import Estimator
@@ -312,6 +313,43 @@ def pathwise_grad(
             )
         fn = _plain(fn, argnums, distribution(sampler=sampler, icdf=icdf, cdf=cdf, event_ndim=None), "pathwise_grad")
     return grad(fn, argnums, estimator=Pathwise(), num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
+
+
+def measure_valued_grad(
+    fn: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    decomposition: Decomposition = "hahn_jordan",
+    coupling: CouplingName = "shared",
+    num_samples: int = 1,
+    chunk_size: int | None = None,
+    has_aux: bool = False,
+) -> Callable[..., Any]:
+    """The gradient of a program by measure-valued derivatives: `mcgrad.grad(program, estimator=mcgrad.MeasureValued())`.
+
+    Unbiased, for the first derivative; see `mcgrad.MeasureValued`.
+
+    Args:
+        fn: a program.
+        argnums: see `mcgrad.grad`.
+        decomposition: see `mcgrad.MeasureValued`.
+        coupling: see `mcgrad.MeasureValued`.
+        num_samples: see `mcgrad.expectation`.
+        chunk_size: see `mcgrad.expectation`.
+        has_aux: see `mcgrad.grad`.
+
+    Raises:
+        ValueError: for another `decomposition` or `coupling`, a law without `weak_derivative`; and see `mcgrad.grad`.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(rate, key):
+        ...     return 3.0 * mcgrad.sample(key, mcgrad.Poisson(rate))
+        >>> float(mcgrad.measure_valued_grad(loss)(2.0, jax.random.key(0)))
+        3.0
+    """
+    estimator = MeasureValued(decomposition, coupling)
+    return grad(fn, argnums, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
 
 
 def explain(

@@ -148,7 +148,7 @@ class EstimatorRow:
         num_samples: what the transform is given.
         order: derivatives that it claims.
         removes_offset: whether a constant added to the cost leaves its variance as it is.
-        replicates: whether it replicates the rest of the program at each draw; not for draws in loops.
+        replicates: whether it runs the rest of the program several times at each draw; not for draws in loops.
     """
 
     name: str
@@ -165,6 +165,11 @@ class EstimatorRow:
         if program.baseline is None and "array" in self.name:
             return False
         return not (self.replicates and program.in_loop)
+
+    @property
+    def unrolls(self) -> bool:
+        """Whether a loop takes long to compile, since it is unrolled or an alternative is carried along."""
+        return self.kind not in ("score", "pathwise", "auto")
 
     def order_on(self, program: Program) -> int:
         follows_paths = self.kind in ("pathwise", "auto") and "enumerate" not in program.kinds
@@ -277,6 +282,63 @@ _ROWS = (
     ),
     EstimatorRow(
         "local expectation", _fixed(lambda: mcgrad.LocalExpectation()), "enumerate", order=1, removes_offset=True
+    ),
+    EstimatorRow(
+        "measure-valued", _fixed(lambda: mcgrad.MeasureValued()), "measure-valued", order=1, removes_offset=True
+    ),
+    EstimatorRow(
+        "measure-valued, size bias, comonotone",
+        _fixed(lambda: mcgrad.MeasureValued("size_bias", "comonotone")),
+        "measure-valued",
+        order=1,
+        removes_offset=True,
+    ),
+    EstimatorRow(
+        "measure-valued, independent, 2 samples",
+        _fixed(lambda: mcgrad.MeasureValued(coupling="independent")),
+        "measure-valued",
+        num_samples=2,
+        order=1,
+        removes_offset=True,
+    ),
+    EstimatorRow("arms", _fixed(lambda: mcgrad.ARMS(3)), "binary", order=1, removes_offset=True),
+    EstimatorRow(
+        "arms, gaussian, 2 samples",
+        _fixed(lambda: mcgrad.ARMS(4, "gaussian")),
+        "binary",
+        num_samples=2,
+        order=1,
+        removes_offset=True,
+    ),
+    EstimatorRow("carms", _fixed(lambda: mcgrad.CARMS(3)), "enumerate", order=1, removes_offset=True, replicates=True),
+    EstimatorRow(
+        "tree disarm", _fixed(lambda: mcgrad.TreeDisARM()), "enumerate", order=1, removes_offset=True, replicates=True
+    ),
+    EstimatorRow(
+        "arsm, 2 samples",
+        _fixed(lambda: mcgrad.ARSM()),
+        "enumerate",
+        num_samples=2,
+        order=1,
+        removes_offset=True,
+        replicates=True,
+    ),
+    EstimatorRow(
+        "unordered set", _fixed(lambda: mcgrad.UnorderedSet(2)), "enumerate", removes_offset=True, replicates=True
+    ),
+    EstimatorRow(
+        "importance without replacement",
+        _fixed(lambda: mcgrad.ImportanceWithoutReplacement(2)),
+        "enumerate",
+        replicates=True,
+    ),
+    EstimatorRow(
+        "sum and sample, independent baselines, 2 samples",
+        _fixed(lambda: mcgrad.SumAndSample(baseline="independent")),
+        "enumerate",
+        num_samples=2,
+        removes_offset=True,
+        replicates=True,
     ),
     EstimatorRow("auto", _fixed(lambda: mcgrad.Auto()), "auto", removes_offset=True),
     EstimatorRow("auto, 5 samples", _fixed(lambda: mcgrad.Auto()), "auto", num_samples=5, removes_offset=True),

@@ -87,9 +87,7 @@ class _Autoencoder(_Bits):
         self.encoder, self.decoder = (
             torch.tensor(np.ascontiguousarray(params[name].T), requires_grad=True) for name in ("encoder", "decoder")
         )
-        self.reported = [
-            torch.tensor(params[name], requires_grad=True) for name in ("encoder_bias", "decoder_bias")
-        ]
+        self.reported = [torch.tensor(params[name], requires_grad=True) for name in ("encoder_bias", "decoder_bias")]
         self.params, self.shape = [self.encoder, self.decoder, *self.reported], (inputs.LATENTS,)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -139,7 +137,10 @@ def _case(problem: Any, step: Callable[[], float]) -> Case:
 
 def library(problem: str, estimator: str, **arguments: Any) -> Case:
     """Storchastic itself."""
-    storch.inference._cost_tensors, storch.inference._sampling_methods = [], []  # a case that raised leaves these behind
+    storch.inference._cost_tensors, storch.inference._sampling_methods = (
+        [],
+        [],
+    )  # a case that raised leaves these behind
     storch.wrappers._ignore_wrap, storch.wrappers._context_deterministic = False, 0
     built = PROBLEMS[problem](**arguments)
     method = METHODS[estimator](built.shape)

@@ -1,6 +1,8 @@
 """Distributions, and what estimators need to know of them."""
 
+from mcgrad.distributions.base import Coupling as Coupling
 from mcgrad.distributions.base import Distribution as Distribution
+from mcgrad.distributions.base import WeakDerivative as WeakDerivative
 from mcgrad.distributions.bernoulli import Bernoulli as Bernoulli
 from mcgrad.distributions.categorical import Categorical as Categorical
 from mcgrad.distributions.categorical import OneHotCategorical as OneHotCategorical

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,40 @@ PROBABILITY = Domain(
 LOG_ODDS = Domain("not be NaN", lambda v: ~np.isnan(v), "Look for what made it.")
 
 
+class Coupling(NamedTuple):
+    """How the two parts of a weak derivative are chosen and drawn together; a law follows it where it knows how.
+
+    Attributes:
+        hahn_jordan: whether the two parts have no value in common (Hahn-Jordan), the least of them that there can be; else
+            one of them is the draw itself wherever that can be.
+        comonotone: whether each part is drawn by its own quantiles, else both from the same noise.
+    """
+
+    hahn_jordan: bool
+    comonotone: bool
+
+
+class WeakDerivative(NamedTuple):
+    """Terms of a law's derivative as a signed measure: `dp = sum_i dweight_i (positive_i - negative_i)`.
+
+    Attributes:
+        parameters: the fields of the law that the weights depend on; such as it does not have are left out.
+        weight: `[n, *batch shape]`, a function of the parameters whose derivative multiplies the difference. Its value
+            does not matter; what multiplies the derivative must be stopped (`jax.lax.stop_gradient`).
+        positive: a draw from the positive part of each term, `[n, *batch shape, *event shape]`.
+        negative: a draw from its negative part, coupled to the positive one.
+        positive_is_draw: where one of the two is the draw that was passed in, so that the rest of the program need not be
+            evaluated at it again: `[n, *batch shape]`, true where it is the positive one and false where it is the
+            negative one; `None` where it is neither.
+    """
+
+    parameters: tuple[str, ...]
+    weight: Array
+    positive: Any
+    negative: Any
+    positive_is_draw: Array | None = None
+
+
 class Distribution(PyTree):
     """Base of the laws: subclass as a frozen dataclass whose fields are the parameters.
 
@@ -68,6 +102,8 @@ class Distribution(PyTree):
         support: a method that returns the values of a finite support, `[n, *event shape]`, the same for every entry of
             the batch; or `None`.
         prob: a method that returns probabilities with finite derivatives also where they are zero, or `None`.
+        weak_derivative: a method of `(key, x, how)`, for a draw `x`, that returns a tuple of `WeakDerivative`; what it
+            draws is independent of the noise of `x`, and distributed as said when `x` is a draw from the law; or `None`.
     """
 
     domains: ClassVar[Mapping[str, Domain]] = {}
@@ -79,6 +115,7 @@ class Distribution(PyTree):
     icdf: ClassVar[Any] = None
     support: ClassVar[Any] = None
     prob: ClassVar[Any] = None
+    weak_derivative: ClassVar[Any] = None
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in self.domains if getattr(self, name) is not None}

@@ -10,7 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import LOG_ODDS, PROBABILITY, Distribution, align, check_one_of
+from mcgrad.distributions.base import (
+    LOG_ODDS,
+    PROBABILITY,
+    Coupling,
+    Distribution,
+    WeakDerivative,
+    align,
+    check_one_of,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,6 +87,11 @@ class Bernoulli(Distribution):
     def support(self) -> Int[Array, " 2"]:
         """The values 0 and 1."""
         return jnp.arange(2, dtype=jnp.int32)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In the probability: 1 against 0, one of which is the draw itself."""
+        one = jnp.ones_like(x)[None]
+        return (WeakDerivative(("logits", "probs"), self._success[None], one, 0 * one, (x == 1)[None]),)
 
     def _signed_logits(self, x: ArrayLike) -> Array:
         x, logits = align(x, self.logits)

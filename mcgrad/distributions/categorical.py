@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Distribution, Domain, align, check_one_of
+from mcgrad.distributions.base import Coupling, Distribution, Domain, WeakDerivative, align, check_one_of
 
 _LOGITS = Domain(
     "be finite or -inf",
@@ -78,6 +78,14 @@ class _Classes(Distribution):
     def _draw(self, key: PRNGKey) -> Array:
         logits = self.logits if self.probs is None else jnp.log(self.probs)
         return jax.random.categorical(key, logits, axis=-1).astype(jnp.int32)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In the probabilities: each class, by the derivative of its probability, against the draw itself."""
+        weight = jnp.moveaxis(self._normalized(), -1, 0)  # [n, *batch]
+        every = self.support().reshape(self.num_classes, *[1] * len(self.batch_shape), *self.event_shape)
+        x = jnp.broadcast_to(x, (self.num_classes, *x.shape))
+        is_draw = jnp.zeros(weight.shape, bool)
+        return (WeakDerivative(("logits", "probs"), weight, jnp.broadcast_to(every, x.shape), x, is_draw),)
 
     def _normalized(self) -> Array:
         if self.probs is None:

@@ -17,12 +17,15 @@ from mcgrad.distributions.base import (
     LOG_ODDS,
     NONNEGATIVE,
     PROBABILITY,
+    Coupling,
     Distribution,
     Domain,
+    WeakDerivative,
     align,
     check_domain,
     check_one_of,
     check_shapes,
+    open_uniform,
 )
 
 _COUNT = Domain("be at least zero", lambda v: v >= 0, "Pass the number of trials.")
@@ -124,6 +127,19 @@ class Binomial(Distribution):
         """The values `0, ..., max(total_count)`; `None` if `total_count` was traced."""
         return None if self.largest_count is None else jnp.arange(self.largest_count + 1, dtype=jnp.int32)
 
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In the probability: `n (1 + Y)` against `n Y`, for `Y` the successes of all trials but one.
+
+        Taking away one trial of the draw, a success with probability `x / n`, makes `Y`; so one of the two is the draw.
+        """
+        n, given = (jnp.broadcast_to(array, self.batch_shape) for array in (self.total_count, self._given))
+        u = open_uniform(key, self.batch_shape, self.dtype)
+        success = (u * n < x) | (x == n)
+        positive = jnp.where(success, x, x + 1)
+        negative = jnp.maximum(jnp.where(success, x - 1, x), 0)  # at n = 0, where the weight is zero
+        p = jax.nn.sigmoid(given) if self.probs is None else given
+        return (WeakDerivative(("logits", "probs"), (n * p)[None], positive[None], negative[None], success[None]),)
+
     def _log_choices(self, x: Array, n: Array) -> Array:
         x, n = x.astype(self.dtype), n.astype(self.dtype)
         return special.gammaln(n + 1) - special.gammaln(x + 1) - special.gammaln(n - x + 1)
@@ -185,6 +201,13 @@ class Geometric(Distribution):
         quantile = jnp.maximum(jnp.ceil(-jnp.log1p(-u) / rate) - 1, 0)
         return jnp.minimum(quantile, 2**31 - 128).astype(jnp.int32)
 
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In the probability: the draw itself against the draw, one more failure, and another draw."""
+        another = jnp.minimum(self.sample(key), 2**31 - 129 - x)  # as draws are cut
+        p = jax.nn.log_sigmoid(self.logits) if self.probs is None else jnp.log(self.probs)
+        is_draw = jnp.ones((1, *self.batch_shape), bool)
+        return (WeakDerivative(("logits", "probs"), p[None], x[None], (x + 1 + another)[None], is_draw),)
+
 
 @dataclasses.dataclass(frozen=True)
 class Poisson(Distribution):
@@ -222,6 +245,12 @@ class Poisson(Distribution):
         x, rate = align(x, self.rate)
         k = jnp.maximum(jnp.floor(x), 0).astype(self.dtype)
         return jnp.where(x < 0, 0.0, special.gammaincc(k + 1, rate))
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In `rate`: one more than the draw against the draw itself."""
+        rate = jnp.broadcast_to(self.rate, self.batch_shape)
+        is_draw = jnp.zeros((1, *self.batch_shape), bool)
+        return (WeakDerivative(("rate",), rate[None], (x + 1)[None], x[None], is_draw),)
 
 
 def _is_count(x: Array) -> Array:

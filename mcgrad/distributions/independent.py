@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.foreign import as_distribution
 from mcgrad.distributions.obstacle import pathwise_obstacle
 
@@ -109,6 +109,36 @@ class Independent(Distribution):
         """The probability as a function of a value, a product over the reinterpreted axes, or `None`."""
         base = getattr(self.base, "prob", None)
         return None if base is None else lambda x: jnp.prod(base(x), axis=self._summed)
+
+    @property
+    def weak_derivative(self) -> Any:
+        """The weak derivatives as a function of `(key, x, how)`, one entry of a draw moved at a time, or `None`."""
+        return self._weak_derivative if callable(getattr(self.base, "weak_derivative", None)) else None
+
+    def _weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        axes = self.event_shape[: self.reinterpreted_batch_ndims]
+        entries, kept = math.prod(axes), self.batch_shape
+        further = self.event_shape[self.reinterpreted_batch_ndims :]
+        chosen = jnp.eye(entries, dtype=bool).reshape(1, entries, *[1] * len(kept), *axes, *[1] * len(further))
+
+        def by_entry(array: Array) -> Array:
+            """From `[n, *batch, *axes]` to `[n * entries, *batch]`."""
+            array = jnp.moveaxis(array.reshape(-1, *kept, entries), -1, 1)
+            return array.reshape(-1, *kept)
+
+        def moved(part: Array) -> Array:
+            return jnp.where(chosen, part[:, None], x[None, None]).reshape(-1, *x.shape)
+
+        return tuple(
+            WeakDerivative(
+                term.parameters,
+                by_entry(term.weight),
+                moved(term.positive),
+                moved(term.negative),
+                None if term.positive_is_draw is None else by_entry(term.positive_is_draw),
+            )
+            for term in self.base.weak_derivative(key, x, how)
+        )
 
     @property
     def _summed(self) -> tuple[int, ...]:

@@ -13,14 +13,26 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, REAL, Distribution, align, open_uniform
+from mcgrad.distributions.base import (
+    POSITIVE,
+    REAL,
+    Coupling,
+    Distribution,
+    WeakDerivative,
+    align,
+    open_uniform,
+)
+
+stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
 class LocationScale(Distribution, abc.ABC):
-    """Base of location-scale laws on the real line: a subclass writes the four functions of the standard law.
+    """Base of location-scale laws on the real line: a subclass writes the five functions of the standard law.
 
     `sample` is `loc + scale * z`, so its derivative is the explicit pathwise one: `dx = d loc + z * d scale`.
+
+    The standard density falls on both sides of its maximum at 0.
 
     Args:
         loc: any shape; finite.
@@ -52,6 +64,64 @@ class LocationScale(Distribution, abc.ABC):
         """Quantile function."""
         u, loc, scale = align(u, self.loc, self.scale)
         return loc + scale * self._standard_icdf(u)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Weak derivatives in `loc` (Hahn-Jordan) and in `scale` (Hahn-Jordan, or the negative part is the draw itself).
+
+        Both, but for the Hahn-Jordan one in `scale`, come from the point on one side of the mode where the log density has
+        fallen by a standard exponential `e`. Points uniform under the graph of the standard density `p` give the second:
+        for a draw `z`, the height `exp(-e) p(z)` is uniform below `p(z)`, and the `m` beyond `z` with that density has the
+        density `-m p'(m)`, by the length `m` of the level set. In the first the height is uniform below `p(0)`, and `m` has
+        the density `|p'(m)| / p(0)`.
+        With `d p / d loc = -p' / scale` and `d p / d scale = (-m p'(m) - p) / scale`, before scaling, that is all. The
+        derivative of the distribution function in `scale` is `-z p(z) / scale`: for a symmetric law, the Hahn-Jordan parts
+        are `|z|` beyond and before the maximum of `|z| p(z)`, with tails in proportion to it.
+        """
+        key_loc, key_scale = jax.random.split(key)
+        shape = self.batch_shape
+        loc, scale = (jnp.broadcast_to(parameter, shape) for parameter in (self.loc, self.scale))
+        u = open_uniform(key_loc, shape, self.dtype)
+        above = -jnp.log(u)
+        below = -jnp.log1p(-u) if how.comonotone else above
+        mode, right = jnp.zeros(shape, self.dtype), jnp.ones(shape, self.dtype)
+        density = jnp.exp(self._standard_log_prob(mode))
+        in_loc = WeakDerivative(
+            parameters=("loc",),
+            weight=(stop(density / scale) * loc)[None],
+            positive=(loc + scale * self._standard_outward(mode, right, above))[None],
+            negative=(loc + scale * self._standard_outward(mode, -right, below))[None],
+        )
+        z = (x - loc) / scale
+        drop = -jnp.log(open_uniform(key_scale, shape, self.dtype))
+        away = jnp.where(z < 0, -right, right)
+        if how.hahn_jordan and self._scale_weight is not None:
+            inner_drop = -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
+            in_scale = WeakDerivative(
+                parameters=("scale",),
+                weight=self._scale_weight * jnp.log(scale)[None],
+                positive=(loc + scale * away * self._standard_level(right, drop))[None],
+                negative=(loc + scale * away * self._standard_level(-right, inner_drop))[None],
+            )
+        else:
+            in_scale = WeakDerivative(
+                parameters=("scale",),
+                weight=jnp.log(scale)[None],
+                positive=(loc + scale * self._standard_outward(z, away, drop))[None],
+                negative=x[None],
+                positive_is_draw=jnp.zeros((1, *shape), bool),
+            )
+        return in_loc, in_scale
+
+    _scale_weight: ClassVar[float | None] = None
+    """The maximum of `2 z p(z)`, for a symmetric law that has `_standard_level`."""
+
+    def _standard_level(self, side: Array, drop: Array) -> Array:
+        """The positive `z` beyond (1) or before (-1) the maximum of `z p(z)` where its logarithm is lower by `drop`."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
+        """On the side (1 or -1) of `z`, the point whose log density is lower by `drop`."""
 
     @abc.abstractmethod
     def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array: ...
@@ -88,6 +158,14 @@ class Laplace(LocationScale):
         tail = 0.5 * jnp.exp(jnp.where(z < 0, z, -z))  # no `abs`: its derivative at 0 is 0, that of the cdf is 1/2
         return jnp.where(z < 0, tail, 1 - tail)
 
+    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
+        return z + side * drop
+
+    _scale_weight: ClassVar[float | None] = math.exp(-1)
+
+    def _standard_level(self, side: Array, drop: Array) -> Array:
+        return exponential_level(side, drop)
+
     def _standard_icdf(self, u: Array) -> Array:
         z = jnp.log(2 * jnp.where(u < 0.5, u, 1 - u))
         return jnp.where(u < 0.5, z, -z)
@@ -118,6 +196,12 @@ class Logistic(LocationScale):
     def _standard_icdf(self, u: Array) -> Array:
         return special.logit(u)
 
+    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
+        # p(z) = 1 / (4 cosh^2(z / 2)): log cosh(z / 2) rises by drop / 2, and arccosh(exp(a)) = a + log(1 + sqrt(1 - exp(-2 a)))
+        half = jnp.abs(z) / 2
+        a = half + jnp.log1p(jnp.exp(-2 * half)) - math.log(2) + drop / 2
+        return 2 * side * (a + jnp.log1p(jnp.sqrt(-jnp.expm1(-2 * a))))
+
 
 @dataclasses.dataclass(frozen=True)
 class Cauchy(LocationScale):
@@ -146,6 +230,16 @@ class Cauchy(LocationScale):
         distance = 1 / jnp.tan(math.pi * jnp.where(u < 0.5, u, 1 - u))
         return jnp.where(u < 0.5, -distance, distance)
 
+    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
+        # 1 + z^2 grows by the factor exp(drop)
+        return side * jnp.sqrt(z * z * jnp.exp(drop) + jnp.expm1(drop))
+
+    _scale_weight: ClassVar[float | None] = 1 / math.pi
+
+    def _standard_level(self, side: Array, drop: Array) -> Array:
+        # 2 z / (1 + z^2) = exp(-drop), whose two solutions are inverse to each other
+        return jnp.exp(side * drop) * jnp.power(1 + jnp.sqrt(-jnp.expm1(-2 * drop)), side)
+
 
 @dataclasses.dataclass(frozen=True)
 class Gumbel(LocationScale):
@@ -166,7 +260,31 @@ class Gumbel(LocationScale):
         return -z - jnp.exp(-z)
 
     def _standard_cdf(self, z: Array) -> Array:
-        return jnp.exp(-jnp.exp(-z))
+        return jnp.exp(-jnp.exp(jnp.minimum(-z, 8.0)))  # zero beyond, in every precision; no infinity to differentiate
 
     def _standard_icdf(self, u: Array) -> Array:
         return -jnp.log(-jnp.log(u))
+
+    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
+        return -log_exponential_outward(-z, -side, drop)
+
+
+def exponential_level(side: Array, drop: Array) -> Array:
+    """The `z` beyond (1) or before (-1) the maximum of `z exp(-z)` where its logarithm is lower by `drop`."""
+    return jnp.exp(log_exponential_outward(jnp.zeros_like(drop), side, drop))
+
+
+def log_exponential_outward(y: Array, side: Array, drop: Array) -> Array:
+    """On the side (1 or -1) of `y`, the point where `y - exp(y)` is lower by `drop`.
+
+    `y - exp(y)` is the log density of the logarithm of a standard exponential draw, whose negative is a Gumbel draw. The
+    point solves `exp(y) - 1 - y = height`, by Newton's method from the bounds of Chatzigeorgiou 2013 (theorem 1) on the Lambert
+    function, from which it converges on one side: four steps reach rounding error.
+    """
+    height = jnp.expm1(y) - y + drop
+    root = jnp.sqrt(2 * height)
+    y = jnp.where(side > 0, jnp.log1p(root + height), -(root + height))
+    for _ in range(4):
+        slope = jnp.expm1(y)
+        y = y - (slope - y - height) / jnp.where(slope == 0, 1, slope)
+    return y

@@ -13,7 +13,19 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, REAL, Distribution, align, check_one_of
+from mcgrad.distributions.base import (
+    POSITIVE,
+    REAL,
+    Coupling,
+    Distribution,
+    WeakDerivative,
+    align,
+    check_one_of,
+    open_uniform,
+)
+from mcgrad.distributions.normal import NORMAL_SCALE_WEIGHT, normal_level
+
+stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +96,87 @@ class MultivariateNormal(Distribution):
             return loc + scale * z
         loc, moved = align(self.loc, _matvec(jnp.tril(self.scale_tril), z))
         return loc + moved
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Weak derivatives in `loc` and in `L`, of standard normal `z = L^-1 (x - loc)`, one entry or pair of `z` each.
+
+        `z + L^-1 d loc` moves the mean of `z_i` by `(L^-1 d loc)_i`, as in `Normal`. With `A = L^-1 d L`, `(I + A) z` moves
+        the scale of `z_i` by `A_ii`, as in `Normal`, and `z_i` by `A_ij z_j`: there the density changes by `A_ij z_i z_j`,
+        whose positive part has `z_i` and `z_j` of one sign, whose negative part of two, both with the density `|z_i z_j|` of
+        two Rayleigh draws and the weight `A_ij / pi`.
+        """
+        (d,), batch = self.event_shape, self.batch_shape
+        loc = jnp.broadcast_to(self.loc, (*batch, d))
+        factor = self._factor
+        scale = jnp.broadcast_to(factor, (*batch, d, d))
+        identity = jnp.broadcast_to(jnp.eye(d, dtype=self.dtype), scale.shape)
+        inverse = jax.lax.linalg.triangular_solve(stop(scale), identity, left_side=True, lower=True)
+        z = _matvec(inverse, x - stop(loc))
+        names = ("scale_diag",) if self.scale_tril is None else ("scale_tril",)
+        keys = jax.random.split(key, 3)
+        rows, columns = np.tril_indices(d, -1) if self.scale_tril is not None else (np.arange(0),) * 2
+        entries, pairs = np.arange(d), np.arange(len(rows))
+
+        def rayleigh(key: PRNGKey, number: int) -> Array:
+            return jnp.sqrt(-2 * jnp.log(open_uniform(key, (number, *batch), self.dtype)))
+
+        def moved(n: int, *places: tuple[np.ndarray, Array]) -> Array:
+            """`n` copies of the draw, each with some entries of `z` in place of its own."""
+            new = jnp.broadcast_to(z, (n, *z.shape))
+            for indices, values in places:
+                new = new.at[np.arange(n), ..., indices].set(values)
+            return stop(loc[None] + _matvec(scale[None], new))
+
+        def weights(product: Array, i: np.ndarray, j: np.ndarray | None = None) -> Array:
+            return jnp.moveaxis(product[..., i] if j is None else product[..., i, j], -1, 0)
+
+        radius = rayleigh(keys[0], d)
+        mirrored = jnp.sqrt(-2 * jnp.log(-jnp.expm1(-0.5 * radius**2)))  # by the quantiles of the other side
+        opposite = mirrored if how.comonotone else radius
+        relative = jnp.matmul(inverse, scale, precision=jax.lax.Precision.HIGHEST)
+        own = jnp.moveaxis(z, -1, 0)
+        away = jnp.where(own < 0, -1, 1)
+        drop = 0.5 * rayleigh(keys[1], d) ** 2
+        if how.hahn_jordan:
+            one, inner_drop = jnp.ones_like(drop), -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
+            in_diagonal = WeakDerivative(
+                names,
+                NORMAL_SCALE_WEIGHT * weights(relative, entries, entries),
+                moved(d, (entries, away * normal_level(one, drop))),
+                moved(d, (entries, away * normal_level(-one, inner_drop))),
+            )
+        else:
+            in_diagonal = WeakDerivative(
+                names,
+                weights(relative, entries, entries),
+                moved(d, (entries, away * jnp.sqrt(own**2 + 2 * drop))),
+                jnp.broadcast_to(x, (d, *x.shape)),
+                jnp.zeros((d, *batch), bool),
+            )
+        terms = [
+            WeakDerivative(
+                ("loc",),
+                weights(_matvec(inverse, loc), entries) / math.sqrt(2 * math.pi),
+                moved(d, (entries, radius)),
+                moved(d, (entries, -opposite)),
+            ),
+            in_diagonal,
+        ]
+        if len(pairs):
+            first, second = jnp.split(rayleigh(keys[2], 2 * len(pairs)), 2)
+            sign = jnp.where(jnp.moveaxis(z[..., rows], -1, 0) < 0, -1, 1)
+            one, two = (rows, sign * first), (columns, sign * second)
+            other = (columns, -sign * second)
+            positive, negative = moved(len(pairs), one, two), moved(len(pairs), one, other)
+            terms.append(WeakDerivative(names, weights(relative, rows, columns) / math.pi, positive, negative))
+        return tuple(terms)
+
+    @property
+    def _factor(self) -> Array:
+        """`L`, as a matrix."""
+        if self.scale_tril is not None:
+            return jnp.tril(self.scale_tril)
+        return jnp.eye(*self.event_shape * 2, dtype=self.dtype) * jnp.expand_dims(self.scale_diag, -2)
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
         """Log density."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import REAL, Distribution, align
+from mcgrad.distributions.base import REAL, Coupling, Distribution, WeakDerivative, align
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,3 +67,13 @@ class Uniform(Distribution):
         """Quantile function."""
         u, low, high = align(u, self.low, self.high)
         return low + (high - low) * u
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In `low` and `high`: the draw itself against the end of the interval that moves."""
+        low, high = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.low, self.high))
+        density = jax.lax.stop_gradient(1 / (high - low))
+        is_draw = jnp.ones((1, *self.batch_shape), bool)
+        return (
+            WeakDerivative(("low",), (density * low)[None], x[None], low[None], is_draw),
+            WeakDerivative(("high",), (density * high)[None], high[None], x[None], ~is_draw),
+        )

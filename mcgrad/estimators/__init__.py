@@ -2,9 +2,17 @@
 
 from mcgrad.estimators.antithetic import ARM as ARM
 from mcgrad.estimators.antithetic import DisARM as DisARM
+from mcgrad.estimators.arms import ARMS as ARMS
+from mcgrad.estimators.arsm import ARSM as ARSM
 from mcgrad.estimators.auto import Auto as Auto
+from mcgrad.estimators.carms import CARMS as CARMS
 from mcgrad.estimators.enumeration import Enumerate as Enumerate
 from mcgrad.estimators.local_expectation import LocalExpectation as LocalExpectation
+from mcgrad.estimators.measure_valued import MeasureValued as MeasureValued
 from mcgrad.estimators.pathwise import Pathwise as Pathwise
 from mcgrad.estimators.score import Score as Score
 from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation as SmoothedPerturbation
+from mcgrad.estimators.sum_and_sample import SumAndSample as SumAndSample
+from mcgrad.estimators.tree_disarm import TreeDisARM as TreeDisARM
+from mcgrad.estimators.without_replacement import ImportanceWithoutReplacement as ImportanceWithoutReplacement
+from mcgrad.estimators.without_replacement import UnorderedSet as UnorderedSet

@@ -10,10 +10,24 @@ import numpy as np
 from jaxtyping import Array
 
 from mcgrad.distributions.base import open_uniform
+from mcgrad.estimators.enumeration import Enumerate
+from mcgrad.estimators.finite_support import instead
+from mcgrad.estimators.local_expectation import LocalExpectation
+from mcgrad.estimators.tree_disarm import TreeDisARM
+from mcgrad.estimators.without_replacement import UnorderedSet
 from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
 from mcgrad.program.site import Site, SiteHandle
 
 stop = jax.lax.stop_gradient
+
+
+def binary_obstacle(site: Site) -> str | None:
+    """Why an estimator for binary draws would be wrong at a site."""
+    support = site.facts.support
+    if support is not None and np.array_equal(support, [0, 1]):
+        return None
+    others = (LocalExpectation(), TreeDisARM(), UnorderedSet(), Enumerate())
+    return f"the law must be one of 0 and 1, such as `mcgrad.Bernoulli`. {instead(site, *others)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +35,7 @@ class _AntitheticPair(Estimator):
     """A draw `b = 1[u > 1 - p]` and its antithetic `c = 1[u < p]` of one uniform `u`, all entries together."""
 
     def obstacle(self, site: Site) -> str | None:
-        support = site.facts.support
-        if support is None or not np.array_equal(support, [0, 1]):
-            return (
-                "the law must be one of 0 and 1, such as `mcgrad.Bernoulli`. Use `mcgrad.LocalExpectation()`, "
-                "`mcgrad.SmoothedPerturbation()` or `mcgrad.Score()` here."
-            )
-        return None
+        return binary_obstacle(site)
 
     def represent(self, site: SiteHandle) -> SignedPoints:
         u = site.random(lambda dist, key: open_uniform(key, dist.batch_shape, jnp.result_type(float)))

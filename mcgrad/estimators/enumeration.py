@@ -8,6 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from mcgrad.estimators.finite_support import without_finite_support
 from mcgrad.program.dependence import Relation
 from mcgrad.program.estimator import Estimator, WeightedPoints
 from mcgrad.program.site import Site, SiteHandle
@@ -39,11 +40,7 @@ class Enumerate(Estimator):
     """
 
     def obstacle(self, site: Site) -> str | None:
-        if site.facts.support is None:
-            return (
-                "the law has no finite support that is known beforehand. Use `mcgrad.Score()` or `mcgrad.Pathwise()`."
-            )
-        return None
+        return without_finite_support(site)
 
     def evaluations(self, site: Site, relation: Relation) -> int:
         together = math.prod(window.most_draws(n) for window, n in zip(relation, site.plates, strict=True))

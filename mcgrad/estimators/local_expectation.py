@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from mcgrad.estimators.finite_support import without_finite_support
 from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
 from mcgrad.program.site import Site, SiteHandle
 
@@ -36,11 +37,7 @@ class LocalExpectation(Estimator):
     """
 
     def obstacle(self, site: Site) -> str | None:
-        if site.facts.support is None:
-            return (
-                "the law has no finite support that is known beforehand. Use `mcgrad.Score()` or `mcgrad.Pathwise()`."
-            )
-        return None
+        return without_finite_support(site)
 
     def represent(self, site: SiteHandle) -> SignedPoints:
         support = jnp.asarray(site.facts.support)  # [n, *event]

@@ -210,7 +210,9 @@ def _unrolled(run: Interpreter, equation: Equation, operands: Sequence[Any], env
     def steps(run: Interpreter, done: int, carry: Sequence[Any], rows: list[list[Any]]) -> Result:
         if done == length:
             ordered = rows[::-1] if reverse else rows
-            return then(run, [*carry, *(jnp.stack(column) for column in zip(*ordered, strict=True))])
+            # The same scan may come again, in the next step of one around it, and then be run as a loop.
+            after = dataclasses.replace(run, steps={e: t for e, t in run.steps.items() if e is not equation})
+            return then(after, [*carry, *(jnp.stack(column) for column in zip(*ordered, strict=True))])
         x = [leaf[order[done]] for leaf in xs]
 
         def next_step(run: Interpreter, outs: list[Any]) -> Result:

@@ -62,7 +62,10 @@ class WeightedPoints:
         weights: of shape `[n, *plates]`; a cost gets the product over the plate entries that it depends on.
         log_weights: in place of `weights`: of shape `[n, *plates]`, for points that are replicates of one draw, each with
             weight `1 / n` times `p_theta(x_i) / stop(p_theta(x_i))`; downstream sites then draw anew for each.
-        baseline: as in `WeightedPoint`; `"leave_one_out"` is the mean over the other points.
+            Beside `weights`: these are then constants, multiplied by `p_theta(x_i) / stop(p_theta(x_i))` of the entries
+            that a cost depends on. Along axes that some cost mixes the points are joint, and `weights` have one entry.
+        baseline: as in `WeightedPoint`; `"leave_one_out"` is the mean over the other points. With both kinds of weights a
+            matrix `[n, n, *plates]`: the baseline of point `i` is `sum_j baseline[i, j] f(x_j)`.
     """
 
     points: Any

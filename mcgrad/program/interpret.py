@@ -201,7 +201,8 @@ class Interpreter:
             relation[depth:] if (relation := self.plan.analysis.of(cost).get(site)) is not None else None
             for cost in self.plan.split.costs
         )
-        return SiteHandle(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates)
+        constant = tuple(value in self.plan.constants for value in site.parameters)
+        return SiteHandle(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates, constant)
 
     def estimator(self, handle: SiteHandle) -> Estimator:
         """The estimator of a site, with its arrays."""
@@ -306,7 +307,7 @@ class Rest:
             return self._run.credit(self(stop(representation.value)), [weight])
         if isinstance(representation, SignedPoints):
             return self._signed(site, representation)
-        if representation.log_weights is not None:
+        if representation.weights is None:
             return self._replicates(site, representation)
         return self._weighted(site, representation)
 
@@ -350,8 +351,20 @@ class Rest:
             weight = jax.vmap(lambda w, r=apart, s=shape: bring(w, r, s))(weights)
             # Entries that depend on no draw (padding, shifts) are the same at every point.
             covered = bring(jnp.ones(weights.shape[1:]), apart, shape) > 0
-            weight = jnp.where(covered, weight, 1 / n)
-            costs.append(jnp.sum(cost * weight.astype(cost.dtype), axis=0))
+            weight = jnp.where(covered, weight, 1 / n).astype(cost.dtype)
+            if points.log_weights is None:
+                costs.append(jnp.sum(cost * weight, axis=0))
+                continue
+            weight = stop(weight)
+            own = jax.vmap(lambda w, r=relation, s=shape: bring(w, r, s))(points.log_weights)
+            own = unit_weight(own.astype(cost.dtype))
+            weighted = cost * own
+            if points.baseline is not None:
+                assert not isinstance(points.baseline, str)
+                mixing = jnp.squeeze(points.baseline, axis=[2 + k for k in mixed])
+                mixing = jax.vmap(jax.vmap(lambda w, r=apart, s=shape: bring(w, r, s)))(mixing)
+                weighted += (1 - own) * jnp.sum(stop(mixing.astype(cost.dtype) * cost[None]), axis=1)
+            costs.append(jnp.sum(weight * weighted, axis=0))
         aux = self.simulate(site.draw()).aux if results.aux else ()
         return Result(tuple(costs), aux, jax.tree.map(lambda a: a[0], results.undrawn))
 

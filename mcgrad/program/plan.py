@@ -52,6 +52,7 @@ class Plan:
         accumulators: lines of the `scan`s whose carries add costs up, now seen one by one.
         jumps: where costs jump, or may jump, in draws that are differentiated along their path.
         baseline_cost: for each site, the cost that depends on most of its draws.
+        constants: values known before the program runs, through which no derivative can come.
     """
 
     program: Program
@@ -70,6 +71,7 @@ class Plan:
     accumulators: tuple[str, ...]
     jumps: tuple[Jump, ...]
     baseline_cost: dict[Site, int]
+    constants: frozenset[Value]
 
 
 def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
@@ -143,6 +145,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         accumulators=tuple(accumulators),
         jumps=tuple(jumps),
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
+        constants=frozenset(_constants(program)),
     )
 
 

@@ -161,6 +161,7 @@ class Facts:
     support_parameters: tuple[str, ...]
     support: np.ndarray | None  # [n, *event shape]
     has_cdf: bool
+    has_weak_derivative: bool
     discrete: bool
     scalar_event: bool
     pathwise_obstacle: str | None
@@ -186,6 +187,7 @@ def _facts(dist_tree: Any, operands: Sequence[Any], levels: Any, *, with_obstacl
                 support_parameters=tuple(getattr(dist, "support_parameters", ())),
                 support=None if values is None else np.asarray(values),
                 has_cdf=getattr(dist, "cdf", None) is not None,
+                has_weak_derivative=getattr(dist, "weak_derivative", None) is not None,
                 discrete=bool(getattr(dist, "discrete", False)),
                 scalar_event=tuple(dist.event_shape) == (),
                 pathwise_obstacle=pathwise_obstacle(dist) if with_obstacle else None,
@@ -292,12 +294,15 @@ class SiteHandle:
         operands: values of the distribution's leaves, the key, and the estimator's leaves.
         relations: for each cost of the program, how it depends on this site (`None` where it does not).
         replicates: `(axis name, number)` of the transform's samples, if there are several.
+        constant: for each of the distribution's leaves, whether it is known before the program runs, so that no
+            derivative can reach it.
     """
 
     site: Site
     operands: tuple[Any, ...]
     relations: tuple[Relation | None, ...] = ()
     replicates: tuple[str, int] | None = None
+    constant: tuple[bool, ...] = ()
 
     @property
     def _n(self) -> int:
@@ -324,6 +329,13 @@ class SiteHandle:
     def dist(self) -> Any:
         """The distribution; its leaves carry the axes of enclosing `vmap`s where there are any (see `map`)."""
         return jax.tree.unflatten(self.site.params["dist_tree"], self.operands[: self._n])
+
+    @property
+    def moving_parameters(self) -> frozenset[str]:
+        """Names of the distribution's fields, and of those of a law inside it, that a derivative may reach."""
+        leaves = jax.tree_util.tree_flatten_with_path(self.dist)[0]
+        constant = self.constant or (False,) * len(leaves)
+        return frozenset(str(path[-1].name) for (path, _), fixed in zip(leaves, constant, strict=True) if not fixed)
 
     @property
     def mixed_axes(self) -> tuple[int, ...]:
@@ -371,6 +383,16 @@ class SiteHandle:
         axes = [(list(level[:n]), *[0] * (1 + len(values))) for level in levels]
         every_level = jnp.zeros(self.plates[: len(levels)])  # so that a level that maps no leaf has something to map
         return _nested_vmap(base, axes)(list(self.operands[:n]), every_level, *values)
+
+    def map_beside(self, index: int, fn: Callable[..., Any], *values: Any) -> Any:
+        """`fn(key, dist, *values)` under the site's `vmap`s, for what is drawn beside the draw: each index has a key."""
+        n, tree, levels = self._n, self.site.params["dist_tree"], self.site.params["levels"]
+
+        def base(leaves: Sequence[Any], key: Array, *values: Any) -> Any:
+            return fn(key, jax.tree.unflatten(tree, leaves), *values)
+
+        axes = [(list(level[:n]), level[n], *[0] * len(values)) for level in levels]
+        return _nested_vmap(base, axes)(list(self.operands[:n]), fold_in(self.key, index), *values)
 
     def log_prob(self, x: Any) -> Array:
         """Log density of a value of the site's shape; of shape `plates`."""

@@ -56,7 +56,10 @@ def _gaussian_chain_exact(params):
 
 
 @LOOP_PROGRAMS.add(
-    params=np.array([0.15]), exact=_gaussian_chain_exact, kinds=CONTINUOUS, baseline=lambda p: 20.0 + jnp.sin(p[0])
+    params=np.array([0.15]),
+    exact=_gaussian_chain_exact,
+    kinds=("score", "pathwise", "auto"),
+    baseline=lambda p: 20.0 + jnp.sin(p[0]),
 )
 def gaussian_chain(params, key):
     def step(x, key):
@@ -455,7 +458,7 @@ def _walk_exact(params):
     return total
 
 
-@LOOP_PROGRAMS.add(params=np.array([-0.5]), exact=_walk_exact, kinds=MIXED, mode="forward", baseline=None)
+@LOOP_PROGRAMS.add(params=np.array([-0.5]), exact=_walk_exact, kinds=("score", "auto"), mode="forward", baseline=None)
 def random_walk_stopped_by_a_while_loop(params, key):
     def unfinished(state):
         position, num_steps, _ = state

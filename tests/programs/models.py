@@ -9,6 +9,7 @@ import numpy as np
 import mcgrad
 from programs.program import (
     CATEGORICAL,
+    CONTINUOUS,
     DISCRETE,
     MIXED,
     Table,
@@ -59,7 +60,7 @@ def batch_through_an_mlp(params, key):
         )
         / 4
     ),
-    kinds=("score", "pathwise", "auto"),
+    kinds=CONTINUOUS,
 )
 def batch_of_normals_through_a_decoder(params, key):
     loc = constant(_INPUTS, params["encoder"]) @ params["encoder"]

@@ -83,7 +83,7 @@ def weibull(params, key):
 @STRAIGHT_LINE.add(
     params=np.array([0.3, 1.7]),
     exact=lambda p: (p[1] ** 4 - p[0] ** 4) / (4.0 * (p[1] - p[0])),
-    kinds=("pathwise", "auto"),
+    kinds=("pathwise", "measure-valued", "auto"),
 )
 def uniform(params, key):
     return mcgrad.sample(key, mcgrad.Uniform(params[0], params[1]), name="x") ** 3
@@ -130,7 +130,7 @@ def categorical(params, key):
 @STRAIGHT_LINE.add(
     params=np.array([0.5, -0.2, 0.1]),
     exact=lambda p: jax.nn.softmax(p) @ jnp.array([1.0, 4.0, 0.25]),
-    kinds=("score", "enumerate", "auto"),
+    kinds=("score", "enumerate", "measure-valued", "auto"),
 )
 def one_hot_categorical(params, key):
     x = mcgrad.sample(key, mcgrad.OneHotCategorical(logits=params), name="x").astype(params.dtype)

@@ -1,0 +1,44 @@
+"""What estimators for laws of finite support share: the values of a draw, and what refusals say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from mcgrad.estimators.pathwise import Pathwise
+from mcgrad.estimators.score import Score
+from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.site import Site, SiteHandle
+
+
+def each_value(site: SiteHandle, fn: Callable[[Array], Array]) -> Array:
+    """`fn` of a value of the site's shape, at every value of the support; `[*plates, n]` for one of shape `plates`."""
+    support = jnp.asarray(site.facts.support)  # [n, *event]
+    rows = jnp.expand_dims(support, tuple(range(1, 1 + site.num_plates)))
+    points = jnp.broadcast_to(rows, (len(support), *site.plates, *support.shape[1:]))
+    return jnp.moveaxis(jax.vmap(fn)(points), 0, -1)
+
+
+def values_at(site: SiteHandle, positions: Int[Array, "*shape"]) -> Array:
+    """The values at positions in the support, `[*shape, *event]`."""
+    return jnp.asarray(site.facts.support)[positions]
+
+
+def without_finite_support(site: Site) -> str | None:
+    """The obstacle of estimators that go through the values of a draw."""
+    if site.facts.support is not None:
+        return None
+    return f"the law has no finite support that is known beforehand. {instead(site)}"
+
+
+def instead(site: Site, *others: Estimator) -> str:
+    """Those of the others, and of the estimators for any law, that have no obstacle at a site."""
+    candidates = (Pathwise(), *others, Score(), SmoothedPerturbation())
+    names = [f"`mcgrad.{type(e).__name__}()`" for e in candidates if e.obstacle(site) is None]
+    if not names:
+        return "Give it a `log_prob`, an `icdf` or a `support`, see `mcgrad.distribution`."
+    return f"Use {', '.join(names[:-1]) + ' or ' if names[1:] else ''}{names[-1]} here."

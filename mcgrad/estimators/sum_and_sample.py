@@ -1,0 +1,147 @@
+"""Sum and sample: some values enumerated, one drawn from the others."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from mcgrad._types import static_field
+from mcgrad.estimators.joint_states import Groups, draw_in_turn, draw_outside, log_prob, most_probable
+from mcgrad.estimators.without_replacement import Chosen, WithoutReplacement, check_number, check_option, shares
+from mcgrad.program.site import SiteHandle
+
+
+@dataclasses.dataclass(frozen=True)
+class SumAndSample(WithoutReplacement):
+    r"""Sum and sample (Rao-Blackwellized): sums over some values, and draws one of the others for all that is left.
+
+        E[f(x)] = sum_{c in C} p(c) f(c) + (1 - p(C)) E[f(z)],    z ~ p given that z is not in C
+
+    with baseline `b = sum_{c in C} p(c) f(c) / p(C)` for all of them, which does not depend on `z`. With a memory buffer
+    of good states for `C` this is memory-augmented policy optimization (MAPO); with `C` itself drawn, its stochastic
+    form.
+
+    Unbiased, for derivatives of every order; weights sum to one. Laws of finite support; `num_samples` evaluations of the
+    rest of the program, later draws with common random numbers; exact where `num_samples` exceeds the number of values.
+    Most useful where a few values have most of the probability. Batch axes as in `mcgrad.UnorderedSet`, and values of
+    probability zero too: with many entries that some cost mixes, `C` has next to no probability, and this is the score
+    with one sample and the costs in `C` as baseline; `"drawn"` then makes the better baseline.
+
+    Args:
+        num_samples: the number of values in `C`, plus one; 2 by default. Not with a buffer, whose size it is plus one.
+        enumerated: what `C` is: `"most_probable"`, the most probable values; `"drawn"`, values drawn without replacement;
+            or a buffer, positions of values in `dist.support()`, of a shape that broadcasts to `[*batch_shape, m]`: for a
+            `Categorical` with batch shape `[3]`, `m` joint states of its three draws. What a buffer has twice counts once;
+            positions beyond the last value stand for the last.
+        baseline: `"enumerated"`, as above; `"independent"`, an independent draw for each term, which doubles the
+            evaluations; or `None`.
+
+    Raises:
+        ValueError: where it is built, for other options; where the program runs, for a buffer of another shape or dtype;
+            where the program is planned, for a law without finite support.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(logits, key):
+        ...     return 3.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), mcgrad.SumAndSample(2))
+        >>> round(float(mcgrad.grad(loss)(0.0, jax.random.key(0))), 4)  # two values: exact
+        0.75
+
+    References:
+        Liu et al. 2019, "Rao-Blackwellized stochastic gradients for discrete distributions"; Liang et al. 2018 (MAPO);
+        Kool, van Hoof and Welling 2020 (stochastic).
+    """
+
+    num_samples: int | None = static_field(default=None)
+    enumerated: Literal["most_probable", "drawn"] | Int[Array, "*batch m"] = "most_probable"
+    baseline: Literal["enumerated", "independent"] | None = static_field(default="enumerated")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.enumerated, str):
+            if self.enumerated not in ("most_probable", "drawn"):
+                raise ValueError(
+                    '`mcgrad.SumAndSample(enumerated=...)` must be "most_probable", "drawn" or an array, got '
+                    f"{self.enumerated!r}. Pass one of these."
+                )
+            if self.num_samples is not None:
+                check_number("SumAndSample", self.num_samples, 1)
+        elif self.num_samples is not None:
+            raise ValueError(
+                f"`mcgrad.SumAndSample(num_samples=...)` must be left out with a buffer, got {self.num_samples!r}. The "
+                "number of evaluations is the size of the buffer plus one."
+            )
+        check_option("SumAndSample", "baseline", self.baseline, ("enumerated", "independent", None))
+
+    @property
+    def num_points(self) -> int:
+        if isinstance(self.enumerated, str):
+            together = 2 if self.num_samples is None else self.num_samples
+        else:
+            shape = jnp.shape(self.enumerated)
+            together = (shape[-1] if shape else 1) + 1  # a placeholder for a buffer has no shape
+        return together * (2 if self.baseline == "independent" else 1)
+
+    def choose(self, site: SiteHandle, groups: Groups) -> Chosen:
+        if isinstance(self.enumerated, str):
+            buffer, drawn = None, self.enumerated == "drawn"
+            m = groups.num_states((2 if self.num_samples is None else self.num_samples) - 1)
+        else:
+            buffer, drawn = self._buffer(site, groups), False
+            m = buffer.shape[1]
+        num_drawn = m if drawn else 0
+        num_independent = m + 1 if self.baseline == "independent" else 0
+        log_probs = groups.log_probs()
+        noise = groups.uniform(1 + num_drawn + num_independent, log_probs.dtype)
+
+        def one(log_probs: Array, u: Array, states: Array | None) -> Chosen:
+            is_summed = jnp.ones(m, bool)
+            if m == 0:
+                states = jnp.zeros((0, log_probs.shape[0]), jnp.int32)
+            elif states is not None:
+                same = (states[:, None] == states[None]).all(-1)
+                is_summed = ~jnp.tril(same, -1).any(1)
+            elif drawn:
+                states, is_summed, _ = draw_in_turn(log_probs, u[1 : 1 + m])
+            else:
+                states = most_probable(log_probs, m)
+            log_p = jnp.where(is_summed, log_prob(log_probs, states), -jnp.inf)
+            summed = log_p > -jnp.inf
+            sampled = draw_outside(log_probs, states, summed, u[0])
+            left = jnp.where(sampled.possible, jnp.exp(sampled.log_mass), 0)
+            states = jnp.concatenate([states, sampled.state[None]])
+            possible = jnp.append(summed, sampled.possible)
+            weights = jnp.append(jnp.exp(log_p), left)
+            baseline = None
+            if self.baseline == "independent":
+                nothing = (states[:0], possible[:0])
+                independent = jax.vmap(lambda u: draw_outside(log_probs, *nothing, u).state)(u[1 + num_drawn :])
+                states = jnp.concatenate([states, independent])
+                possible = jnp.append(possible, jnp.ones(m + 1, bool))
+                weights = jnp.append(weights, jnp.zeros(m + 1, weights.dtype))
+                baseline = jnp.eye(2 * m + 2, k=m + 1, dtype=weights.dtype)
+            elif self.baseline == "enumerated" and m > 0:
+                # zeros, so no baseline, where a buffer holds nothing that is possible
+                baseline = jnp.broadcast_to(shares(jnp.append(log_p, -jnp.inf)), (m + 1, m + 1))
+            return Chosen(states, possible, weights, baseline)
+
+        return jax.vmap(one, (0, 0, None if buffer is None else 0))(log_probs, noise, buffer)
+
+    def _buffer(self, site: SiteHandle, groups: Groups) -> Array:
+        """The buffer by groups, `[g, m, d]`."""
+        states = jnp.asarray(self.enumerated)
+        plates, shape = site.plates, states.shape
+        missing = len(plates) + 1 - states.ndim
+        fits = missing >= 0 and all(a in (1, b) for a, b in zip(shape[:-1], plates[missing:], strict=False))
+        if not (states.ndim and fits and jnp.issubdtype(states.dtype, jnp.integer)):
+            raise ValueError(
+                "`mcgrad.SumAndSample(enumerated=...)` must be integers of shape `[*batch_shape, m]`, got "
+                f"{states.dtype} of shape {shape} for batch shape {plates} at {site.site.describe()}. Give one position "
+                "in `dist.support()` for each entry of the draw, the states along the last axis."
+            )
+        states = jnp.expand_dims(states, tuple(range(missing)))
+        states = jnp.clip(states, 0, groups.num_values - 1)
+        return jnp.swapaxes(groups.gather(jnp.broadcast_to(states, (*plates, shape[-1]))), 1, 2)

@@ -1,0 +1,108 @@
+"""Every estimator beside every other in one program of two layers."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_unbiased
+
+import mcgrad
+
+BESIDE = {
+    "pathwise": mcgrad.Pathwise(),
+    "score": mcgrad.Score(),
+    "score, 2 points": mcgrad.Score(num_samples=2),
+    "enumerate": mcgrad.Enumerate(),
+    "smoothed perturbation": mcgrad.SmoothedPerturbation(),
+    "arm": mcgrad.ARM(),
+    "disarm": mcgrad.DisARM(),
+    "arms": mcgrad.ARMS(3),
+    "local expectation": mcgrad.LocalExpectation(),
+    "carms": mcgrad.CARMS(2),
+    "tree disarm": mcgrad.TreeDisARM(),
+    "arsm": mcgrad.ARSM(),
+    "unordered set": mcgrad.UnorderedSet(2),
+    "importance": mcgrad.ImportanceWithoutReplacement(2),
+    "sum and sample": mcgrad.SumAndSample(enumerated="drawn"),
+}
+NAMES = list(BESIDE)
+PARAMS = jnp.array([0.4, -0.3, 0.8])
+
+
+def law(estimator, location):
+    """A law that the estimator is for, two entries of it."""
+    return mcgrad.Normal(location, 0.5) if isinstance(estimator, mcgrad.Pathwise) else mcgrad.Bernoulli(logits=location)
+
+
+def cost(x, y):
+    return (y[0] + 0.7 * y[1] + 0.6 * x[0] - 0.4 * x[1] - 0.8) ** 2  # mixes everything
+
+
+def program(params, key, first, second):
+    key_x, key_y = jax.random.split(key)
+    x = mcgrad.sample(key_x, law(first, params[0] * jnp.array([1.0, -0.5])), first) * 1.0
+    y = mcgrad.sample(key_y, law(second, params[1] + params[2] * x), second) * 1.0
+    return cost(x, y)
+
+
+def nodes_of(is_normal, location):
+    """Values `[n, 2]` of two entries and their probabilities."""
+    if is_normal:
+        nodes, weights = np.polynomial.hermite_e.hermegauss(12)
+        values = location[None] + 0.5 * jnp.asarray(np.stack([nodes, nodes], 1))
+        weights = jnp.asarray(np.stack([weights, weights], 1) / weights.sum())
+    else:
+        values, p = jnp.array([[0.0, 0.0], [1.0, 1.0]]), jax.nn.sigmoid(location)
+        weights = jnp.stack([1 - p, p])
+    i, j = (index.ravel() for index in np.indices((len(values),) * 2))
+    return jnp.stack([values[i, 0], values[j, 1]], 1), weights[i, 0] * weights[j, 1]
+
+
+@functools.cache
+def exact(first_is_normal, second_is_normal):
+    def expectation(params):
+        def given(x):
+            y, q = nodes_of(second_is_normal, params[1] + params[2] * x)
+            return q @ jax.vmap(lambda y: cost(x, y))(y)
+
+        x, p = nodes_of(first_is_normal, params[0] * jnp.array([1.0, -0.5]))
+        return p @ jax.vmap(given)(x)
+
+    return np.asarray(jax.jit(jax.grad(expectation))(PARAMS))
+
+
+def check(pairs, num_draws):
+    """All pairs in one compilation."""
+
+    @jax.jit
+    def run(params, keys):
+        def each(key):
+            return [mcgrad.grad(program)(params, key, BESIDE[first], BESIDE[second]) for first, second in pairs]
+
+        return jax.lax.map(each, keys, batch_size=2000)
+
+    with jax.debug_key_reuse(False):  # all pairs run on the same keys
+        gradients = run(PARAMS, jax.random.split(jax.random.key(7), num_draws))
+    for (first, second), gradient in zip(pairs, gradients, strict=True):
+        try:
+            assert_unbiased(gradient, exact(first == "pathwise", second == "pathwise"))
+        except AssertionError as error:
+            raise AssertionError(f"{first} and then {second}: {error}") from error
+
+
+# One of each way to run the rest of the program; all 225 pairs are marked slow.
+OF_EACH_KIND = ("pathwise", "score", "enumerate", "disarm", "unordered set")
+
+
+def test_each_kind_stands_before_one_and_after_another():
+    check([(name, OF_EACH_KIND[(i + 2) % len(OF_EACH_KIND)]) for i, name in enumerate(OF_EACH_KIND)], 16_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", NAMES)
+def test_all_pairs(first):
+    check([(first, second) for second in NAMES], 40_000)
