@@ -1,7 +1,8 @@
 """`python -m benchmarks` runs every benchmark."""
 
-from benchmarks import categorical_toy, loops, overhead
+from benchmarks import categorical_toy, loops, overhead, survey
 
 overhead.main()
 loops.main()
 categorical_toy.main()
+survey.main()

@@ -16,6 +16,7 @@ from mcgrad.distributions import Bernoulli as Bernoulli
 from mcgrad.distributions import Binomial as Binomial
 from mcgrad.distributions import Categorical as Categorical
 from mcgrad.distributions import Cauchy as Cauchy
+from mcgrad.distributions import Coupling as Coupling
 from mcgrad.distributions import Distribution as Distribution
 from mcgrad.distributions import Exponential as Exponential
 from mcgrad.distributions import Geometric as Geometric

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mcgrad.distributions.functions import distribution
 from mcgrad.estimators.auto import Auto
-from mcgrad.estimators.measure_valued import MeasureValued
+from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
 from mcgrad.program.estimator import Estimator
@@ -319,7 +319,8 @@ def measure_valued_grad(
     fn: Callable[..., Any],
     argnums: int | Sequence[int] = 0,
     *,
-    coupling: Literal["shared", "comonotone", "independent"] = "shared",
+    decomposition: Decomposition = "hahn_jordan",
+    coupling: CouplingName = "shared",
     num_samples: int = 1,
     chunk_size: int | None = None,
     has_aux: bool = False,
@@ -331,13 +332,14 @@ def measure_valued_grad(
     Args:
         fn: a program.
         argnums: see `mcgrad.grad`.
+        decomposition: see `mcgrad.MeasureValued`.
         coupling: see `mcgrad.MeasureValued`.
         num_samples: see `mcgrad.expectation`.
         chunk_size: see `mcgrad.expectation`.
         has_aux: see `mcgrad.grad`.
 
     Raises:
-        ValueError: for another `coupling`, a law without `weak_derivative`; and see `mcgrad.grad`.
+        ValueError: for another `decomposition` or `coupling`, a law without `weak_derivative`; and see `mcgrad.grad`.
 
     Example:
         >>> import jax, mcgrad
@@ -346,7 +348,7 @@ def measure_valued_grad(
         >>> float(mcgrad.measure_valued_grad(loss)(2.0, jax.random.key(0)))
         3.0
     """
-    estimator = MeasureValued(coupling)
+    estimator = MeasureValued(decomposition, coupling)
     return grad(fn, argnums, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
 
 

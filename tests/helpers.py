@@ -166,6 +166,11 @@ class EstimatorRow:
             return False
         return not (self.replicates and program.in_loop)
 
+    @property
+    def unrolls(self) -> bool:
+        """Whether a loop takes long to compile, since it is unrolled or an alternative is carried along."""
+        return self.kind not in ("score", "pathwise", "auto")
+
     def order_on(self, program: Program) -> int:
         follows_paths = self.kind in ("pathwise", "auto") and "enumerate" not in program.kinds
         return min(self.order, program.order, program.pathwise_order if follows_paths else 2)
@@ -282,15 +287,15 @@ _ROWS = (
         "measure-valued", _fixed(lambda: mcgrad.MeasureValued()), "measure-valued", order=1, removes_offset=True
     ),
     EstimatorRow(
-        "measure-valued, comonotone",
-        _fixed(lambda: mcgrad.MeasureValued("comonotone")),
+        "measure-valued, size bias, comonotone",
+        _fixed(lambda: mcgrad.MeasureValued("size_bias", "comonotone")),
         "measure-valued",
         order=1,
         removes_offset=True,
     ),
     EstimatorRow(
         "measure-valued, independent, 2 samples",
-        _fixed(lambda: mcgrad.MeasureValued("independent")),
+        _fixed(lambda: mcgrad.MeasureValued(coupling="independent")),
         "measure-valued",
         num_samples=2,
         order=1,

@@ -316,7 +316,7 @@ def test_alternative_path_where_a_cost_mixes_all_steps():
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (SMOOTHED, SMOOTHED),
+        pytest.param(SMOOTHED, SMOOTHED, marks=pytest.mark.slow),
         (SMOOTHED, mcgrad.Score()),
         (mcgrad.Score(), SMOOTHED),
         (SMOOTHED, mcgrad.Enumerate()),

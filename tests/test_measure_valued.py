@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from helpers import assert_unbiased
 import mcgrad
 
 COUPLINGS = ("shared", "comonotone", "independent")
+CONFIGURATIONS = [(d, c) for d in ("hahn_jordan", "size_bias") for c in COUPLINGS]
 
 # law: a function of its parameters, and their values
 LAWS = {
@@ -26,7 +29,7 @@ LAWS = {
     "Categorical probs": (lambda p: mcgrad.Categorical(probs=p), [0.4, 0.5, 0.1]),
     "Geometric logits": (lambda p: mcgrad.Geometric(logits=p[0]), [-0.2]),
     "Geometric probs": (lambda p: mcgrad.Geometric(probs=p[0]), [0.35]),
-    "Poisson": (lambda p: mcgrad.Poisson(p[0]), [1.7]),
+    "Poisson": (lambda p: mcgrad.Poisson(p[0]), [0.7]),
     "Normal": (lambda p: mcgrad.Normal(p[0], p[1]), [0.3, 0.8]),
     "HalfNormal": (lambda p: mcgrad.HalfNormal(p[0]), [0.8]),
     "LogNormal": (lambda p: mcgrad.LogNormal(p[0], p[1]), [0.2, 0.6]),
@@ -40,80 +43,79 @@ LAWS = {
 }
 
 
-def costs(x):
-    """Test functions of a draw: neither even nor odd, and one that jumps."""
+def cost(x):
+    """A cost that is neither even nor odd, nor monotone, and jumps."""
     x = 1.0 * x
-    return jnp.stack([jnp.cos(0.7 * x + 0.3), jnp.tanh(x - 0.5), 1.0 * (x > 0.6), jnp.exp(-0.5 * x**2)])
+    return jnp.cos(0.7 * x + 0.3) + 2 * jnp.tanh(x - 0.5) + (x > 0.6) + jnp.exp(-0.5 * x**2)
 
 
-def expectations(make, p):
-    """Exact expectations of the costs: a sum over integers, or `int f dF` by parts on a fine grid."""
+def expectation(make, p):
+    """The exact expectation of the cost: a sum over integers, or `int f dF` by parts on a fine grid."""
     law = make(p)
     if law.discrete:
         values = law.support() if callable(getattr(law, "support", None)) else None
         points = jnp.arange(200) if values is None else values
-        return costs(points) @ jax.vmap(lambda k: jnp.exp(law.log_prob(k)))(points)
+        return cost(points) @ jax.vmap(lambda k: jnp.exp(law.log_prob(k)))(points)
     # nodes that do not depend on the parameters, in tan-spaced cells that reach far into both tails
     edges = jnp.concatenate([jnp.tan(jnp.linspace(-1.5705, 1.5705, 400_001)), jnp.array([-0.4, 0.6, 1.1])]).sort()
     inside = jnp.diff(law.cdf(edges))
     middle = 0.5 * (edges[1:] + edges[:-1])
-    tails = costs(edges[:1])[:, 0] * law.cdf(edges[0]) + costs(edges[-1:])[:, 0] * (1 - law.cdf(edges[-1]))
-    return costs(middle) @ inside + tails
+    tails = cost(edges[0]) * law.cdf(edges[0]) + cost(edges[-1]) * (1 - law.cdf(edges[-1]))
+    return cost(middle) @ inside + tails
 
 
 @functools.cache
 def exact(name):
     make, p = LAWS[name]
-    return np.asarray(jax.jit(jax.jacfwd(functools.partial(expectations, make)))(jnp.array(p)))
+    return np.asarray(jax.jit(jax.jacfwd(functools.partial(expectation, make)))(jnp.array(p)))
 
 
-def jacobian_draws(make, p, estimator, num_draws, seed=0):
+def gradient_draws(make, p, estimator):
     def program(p, key):
-        return costs(mcgrad.sample(key, make(p), estimator))
+        return cost(mcgrad.sample(key, make(p), estimator))
 
-    keys = jax.random.split(jax.random.key(seed), num_draws)
-    return jax.jit(jax.vmap(jax.jacrev(mcgrad.expectation(program)), (None, 0)))(jnp.array(p), keys)
+    keys = jax.random.split(jax.random.key(0), 100_000)
+    return np.asarray(jax.jit(jax.vmap(mcgrad.grad(program), (None, 0)))(jnp.array(p), keys))
 
 
 def _cases():
-    """The default coupling on every law, the others on one law of a kind; all of them with `-m slow`."""
+    """The default on every law, other configurations on one law of a kind; all of them with `-m slow`."""
     for name in LAWS:
-        for coupling in COUPLINGS:
-            default = coupling == "shared" or name in ("Normal", "Poisson")
-            yield pytest.param(name, coupling, marks=() if default else pytest.mark.slow)
+        for configuration in CONFIGURATIONS:
+            default = configuration == ("hahn_jordan", "shared") or name == "Normal"
+            yield pytest.param(name, *configuration, marks=() if default else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("name", "coupling"), list(_cases()))
-def test_weak_derivatives_of_every_law(name, coupling):
+@pytest.mark.parametrize(("name", "decomposition", "coupling"), list(_cases()))
+def test_weak_derivatives_of_every_law(name, decomposition, coupling):
     make, p = LAWS[name]
-    draws = jacobian_draws(make, p, mcgrad.MeasureValued(coupling), 100_000)
-    for found, wanted in zip(np.moveaxis(np.asarray(draws), 1, 0), exact(name), strict=True):
-        if found.std(axis=0).max() < 1e-9:
-            np.testing.assert_allclose(found[0], wanted, rtol=1e-9)
-        else:
-            assert_unbiased(found, wanted)
+    draws = gradient_draws(make, p, mcgrad.MeasureValued(decomposition, coupling))
+    if draws.std(axis=0).max() < 1e-9:
+        np.testing.assert_allclose(draws[0], exact(name), rtol=1e-9)
+    else:
+        assert_unbiased(draws, exact(name))
 
 
 def test_a_wrong_weak_derivative_fails():
     class Wrong(mcgrad.Poisson):
-        def weak_derivative(self, key, x, coupling):
-            (term,) = super().weak_derivative(key, x, coupling)
+        def weak_derivative(self, key, x, how):
+            (term,) = super().weak_derivative(key, x, how)
             return (term._replace(positive=term.positive + 1),)
 
-    draws = jacobian_draws(lambda p: Wrong(p[0]), [1.7], mcgrad.MeasureValued(), 60_000)
+    draws = gradient_draws(lambda p: Wrong(p[0]), [0.7], mcgrad.MeasureValued())
     with pytest.raises(AssertionError, match="biased"):
-        assert_unbiased(draws[:, 0], exact("Poisson")[0])
+        assert_unbiased(draws, exact("Poisson"))
 
 
 @pytest.mark.parametrize(
-    ("coupling", "diagonal"),
+    ("decomposition", "coupling", "diagonal"),
     [
-        pytest.param(coupling, diagonal, marks=() if coupling == "shared" else pytest.mark.slow)
-        for coupling in COUPLINGS
+        pytest.param(*c, diagonal, marks=() if c == ("hahn_jordan", "shared") else pytest.mark.slow)
+        for c in CONFIGURATIONS
         for diagonal in (False, True)
     ],
 )
-def test_multivariate_normal(coupling, diagonal):
+def test_multivariate_normal(decomposition, coupling, diagonal):
     """Mean and factor, against the closed form of `E[cos(w.x + 0.4)]`."""
     w = jnp.array([0.7, -0.5, 0.9])
     factor = jnp.array([[0.8, 0.0, 0.0], [0.3, 0.6, 0.0], [-0.4, 0.5, 0.7]])
@@ -132,10 +134,69 @@ def test_multivariate_normal(coupling, diagonal):
         return jnp.cos(loc @ w + 0.4) * jnp.exp(-0.5 * jnp.sum((w @ scale) ** 2))
 
     keys = jax.random.split(jax.random.key(1), 40_000 if coupling == "shared" else 150_000)
-    gradient = mcgrad.measure_valued_grad(program, coupling=coupling)
+    gradient = mcgrad.measure_valued_grad(program, decomposition=decomposition, coupling=coupling)
     draws = jax.jit(jax.vmap(gradient, (None, 0)))(params, keys)
     for found, wanted in zip(draws, jax.grad(expectation)(params), strict=True):
         assert_unbiased(found.reshape(len(keys), -1), wanted.ravel())
+
+
+SURVEY = json.loads((Path(__file__).parent / "survey_variances.json").read_text())["rows"]
+SURVEY_COSTS = {
+    "square": lambda x, k: (x - k) ** 2,
+    "exp": lambda x, k: jnp.exp(-k * x**2),
+    "cos": lambda x, k: jnp.cos(k * x),
+}
+# configuration: places of its variances in the mean and in the scale, in the rows of the file
+SURVEY_PLACES = {
+    ("size_bias", "independent"): (0, 0),
+    ("size_bias", "shared"): (1, 1),
+    ("hahn_jordan", "independent"): (0, 2),
+    ("hahn_jordan", "comonotone"): (2, 3),
+    ("hahn_jordan", "shared"): (1, 4),
+}
+
+
+def survey_statistics(cost, configuration, rows, num_draws):
+    """For each row, parameter by parameter, `z` of the mean and of the variance of one draw."""
+    rows = [row for row in rows if row[0] == cost]
+    places = SURVEY_PLACES[configuration]
+    exact = np.array([[[row[4], row[6]], [row[5][places[0]], row[7][places[1]]]] for row in rows])
+    estimator = mcgrad.MeasureValued(*configuration)
+
+    def program(params, k, key):
+        return SURVEY_COSTS[cost](mcgrad.sample(key, mcgrad.Normal(params[0], params[1]), estimator), k)
+
+    @jax.jit
+    def one(k, params, gradient, variance, key):
+        def batch(key):
+            keys = jax.random.split(key, num_draws // 100)
+            g = jax.vmap(jax.grad(mcgrad.expectation(program)), (None, None, 0))(params, k, keys)
+            v = (g - gradient[None]) ** 2
+            return jnp.stack([g.mean(0), (g**2).mean(0), v.mean(0), (v**2).mean(0)])
+
+        g, g2, v, v2 = jax.lax.map(batch, jax.random.split(key, 100)).mean(0)
+        errors = [jnp.sqrt(jnp.maximum(b - a**2, 0) / num_draws) for a, b in ((g, g2), (v, v2))]
+        return jnp.stack([g - gradient, v - variance]) / jnp.maximum(jnp.stack(errors), 1e-12)
+
+    keys = jax.random.split(jax.random.key(4), len(rows))
+    found = [
+        one(row[1], jnp.array(row[2:4]), *e, key) for row, e, key in zip(rows, jnp.asarray(exact), keys, strict=True)
+    ]
+    return np.asarray(found)
+
+
+@pytest.mark.parametrize("configuration", [c for c in SURVEY_PLACES if c[1] == "shared"], ids=" ".join)
+def test_variances_are_those_of_quadrature(configuration):
+    """A mean and a variance that differ by 1 % or so would be seen; the whole grid with `-m slow`."""
+    for cost in SURVEY_COSTS:
+        assert np.abs(survey_statistics(cost, configuration, SURVEY[2:19:6], 100_000)).max() < 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configuration", SURVEY_PLACES, ids=" ".join)
+@pytest.mark.parametrize("cost", SURVEY_COSTS)
+def test_variances_over_the_whole_grid(cost, configuration):
+    assert np.abs(survey_statistics(cost, configuration, SURVEY, 2_000_000)).max() < 4
 
 
 @pytest.mark.parametrize(
@@ -143,7 +204,7 @@ def test_multivariate_normal(coupling, diagonal):
     [
         (lambda p: mcgrad.Poisson(p), jnp.full((64, 5), 1.5), 5),
         (lambda p: mcgrad.Normal(p, 1.0), jnp.zeros((64, 5)), 10),
-        (lambda p: mcgrad.Normal(0.0, p), jnp.ones((64, 5)), 5),
+        (lambda p: mcgrad.Exponential(p), jnp.ones((64, 5)), 10),
     ],
 )
 def test_evaluations_grow_with_what_a_cost_mixes_only(law, params, points):
@@ -208,7 +269,11 @@ def test_extreme_parameters_give_finite_gradients(dtype):
 
 
 def test_what_cannot_be_done_is_refused():
-    with pytest.raises(ValueError, match=r'MeasureValued\(coupling=...\)` must be "shared"'):
+    with pytest.raises(
+        ValueError, match=r'MeasureValued\(coupling=...\)` must be "shared", "comonotone" or "independent"'
+    ):
+        mcgrad.MeasureValued(coupling="best")
+    with pytest.raises(ValueError, match=r'MeasureValued\(decomposition=...\)` must be "hahn_jordan" or "size_bias"'):
         mcgrad.MeasureValued("best")
 
     def own(p, key):

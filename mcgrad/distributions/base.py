@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +51,17 @@ PROBABILITY = Domain(
 LOG_ODDS = Domain("not be NaN", lambda v: ~np.isnan(v), "Look for what made it.")
 
 
-Coupling: TypeAlias = Literal["shared", "comonotone"]
-"""How the two parts of a weak derivative are drawn together: from shared noise, or each by its own quantiles."""
+class Coupling(NamedTuple):
+    """How the two parts of a weak derivative are chosen and drawn together; a law follows it where it knows how.
+
+    Attributes:
+        hahn_jordan: whether the two parts have no value in common (Hahn-Jordan), the least of them that there can be; else
+            one of them is the draw itself wherever that can be.
+        comonotone: whether each part is drawn by its own quantiles, else both from the same noise.
+    """
+
+    hahn_jordan: bool
+    comonotone: bool
 
 
 class WeakDerivative(NamedTuple):
@@ -93,7 +102,7 @@ class Distribution(PyTree):
         support: a method that returns the values of a finite support, `[n, *event shape]`, the same for every entry of
             the batch; or `None`.
         prob: a method that returns probabilities with finite derivatives also where they are zero, or `None`.
-        weak_derivative: a method of `(key, x, coupling)`, for a draw `x`, that returns a tuple of `WeakDerivative`; what it
+        weak_derivative: a method of `(key, x, how)`, for a draw `x`, that returns a tuple of `WeakDerivative`; what it
             draws is independent of the noise of `x`, and distributed as said when `x` is a draw from the law; or `None`.
     """
 

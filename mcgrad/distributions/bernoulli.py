@@ -88,7 +88,7 @@ class Bernoulli(Distribution):
         """The values 0 and 1."""
         return jnp.arange(2, dtype=jnp.int32)
 
-    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In the probability: 1 against 0, one of which is the draw itself."""
         one = jnp.ones_like(x)[None]
         return (WeakDerivative(("logits", "probs"), self._success[None], one, 0 * one, (x == 1)[None]),)

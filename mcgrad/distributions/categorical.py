@@ -79,7 +79,7 @@ class _Classes(Distribution):
         logits = self.logits if self.probs is None else jnp.log(self.probs)
         return jax.random.categorical(key, logits, axis=-1).astype(jnp.int32)
 
-    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In the probabilities: each class, by the derivative of its probability, against the draw itself."""
         weight = jnp.moveaxis(self._normalized(), -1, 0)  # [n, *batch]
         every = self.support().reshape(self.num_classes, *[1] * len(self.batch_shape), *self.event_shape)

@@ -127,7 +127,7 @@ class Binomial(Distribution):
         """The values `0, ..., max(total_count)`; `None` if `total_count` was traced."""
         return None if self.largest_count is None else jnp.arange(self.largest_count + 1, dtype=jnp.int32)
 
-    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In the probability: `n (1 + Y)` against `n Y`, for `Y` the successes of all trials but one.
 
         Taking away one trial of the draw, a success with probability `x / n`, makes `Y`; so one of the two is the draw.
@@ -201,7 +201,7 @@ class Geometric(Distribution):
         quantile = jnp.maximum(jnp.ceil(-jnp.log1p(-u) / rate) - 1, 0)
         return jnp.minimum(quantile, 2**31 - 128).astype(jnp.int32)
 
-    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In the probability: the draw itself against the draw, one more failure, and another draw."""
         another = jnp.minimum(self.sample(key), 2**31 - 129 - x)  # as draws are cut
         p = jax.nn.log_sigmoid(self.logits) if self.probs is None else jnp.log(self.probs)
@@ -246,7 +246,7 @@ class Poisson(Distribution):
         k = jnp.maximum(jnp.floor(x), 0).astype(self.dtype)
         return jnp.where(x < 0, 0.0, special.gammaincc(k + 1, rate))
 
-    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In `rate`: one more than the draw against the draw itself."""
         rate = jnp.broadcast_to(self.rate, self.batch_shape)
         is_draw = jnp.zeros((1, *self.batch_shape), bool)

@@ -112,10 +112,10 @@ class Independent(Distribution):
 
     @property
     def weak_derivative(self) -> Any:
-        """The weak derivatives as a function of `(key, x, coupling)`, one entry of a draw moved at a time, or `None`."""
+        """The weak derivatives as a function of `(key, x, how)`, one entry of a draw moved at a time, or `None`."""
         return self._weak_derivative if callable(getattr(self.base, "weak_derivative", None)) else None
 
-    def _weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
+    def _weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         axes = self.event_shape[: self.reinterpreted_batch_ndims]
         entries, kept = math.prod(axes), self.batch_shape
         further = self.event_shape[self.reinterpreted_batch_ndims :]
@@ -137,7 +137,7 @@ class Independent(Distribution):
                 moved(term.negative),
                 None if term.positive_is_draw is None else by_entry(term.positive_is_draw),
             )
-            for term in self.base.weak_derivative(key, x, coupling)
+            for term in self.base.weak_derivative(key, x, how)
         )
 
     @property

@@ -65,21 +65,24 @@ class LocationScale(Distribution, abc.ABC):
         u, loc, scale = align(u, self.loc, self.scale)
         return loc + scale * self._standard_icdf(u)
 
-    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
-        """Weak derivatives in `loc` (Hahn-Jordan) and in `scale` (whose negative part is the draw itself).
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Weak derivatives in `loc` (Hahn-Jordan) and in `scale` (Hahn-Jordan, or the negative part is the draw itself).
 
-        Both come from the point on one side of the mode where the log density has fallen by a standard exponential
-        `e`. Points uniform under the graph of the standard density `p` give the second: for a draw `z`, the height
-        `exp(-e) p(z)` is uniform below `p(z)`, and the `m` beyond `z` with that density has the density `-m p'(m)`, by the
-        length `m` of the level set. In the first the height is uniform below `p(0)`, and `m` has the density `|p'(m)| / p(0)`.
-        With `d p / d loc = -p' / scale` and `d p / d scale = (-m p'(m) - p) / scale`, before scaling, that is all.
+        Both, but for the Hahn-Jordan one in `scale`, come from the point on one side of the mode where the log density has
+        fallen by a standard exponential `e`. Points uniform under the graph of the standard density `p` give the second:
+        for a draw `z`, the height `exp(-e) p(z)` is uniform below `p(z)`, and the `m` beyond `z` with that density has the
+        density `-m p'(m)`, by the length `m` of the level set. In the first the height is uniform below `p(0)`, and `m` has
+        the density `|p'(m)| / p(0)`.
+        With `d p / d loc = -p' / scale` and `d p / d scale = (-m p'(m) - p) / scale`, before scaling, that is all. The
+        derivative of the distribution function in `scale` is `-z p(z) / scale`: for a symmetric law, the Hahn-Jordan parts
+        are `|z|` beyond and before the maximum of `|z| p(z)`, with tails in proportion to it.
         """
         key_loc, key_scale = jax.random.split(key)
         shape = self.batch_shape
         loc, scale = (jnp.broadcast_to(parameter, shape) for parameter in (self.loc, self.scale))
         u = open_uniform(key_loc, shape, self.dtype)
         above = -jnp.log(u)
-        below = -jnp.log1p(-u) if coupling == "comonotone" else above
+        below = -jnp.log1p(-u) if how.comonotone else above
         mode, right = jnp.zeros(shape, self.dtype), jnp.ones(shape, self.dtype)
         density = jnp.exp(self._standard_log_prob(mode))
         in_loc = WeakDerivative(
@@ -90,14 +93,31 @@ class LocationScale(Distribution, abc.ABC):
         )
         z = (x - loc) / scale
         drop = -jnp.log(open_uniform(key_scale, shape, self.dtype))
-        in_scale = WeakDerivative(
-            parameters=("scale",),
-            weight=jnp.log(scale)[None],
-            positive=(loc + scale * self._standard_outward(z, jnp.where(z < 0, -right, right), drop))[None],
-            negative=x[None],
-            positive_is_draw=jnp.zeros((1, *shape), bool),
-        )
+        away = jnp.where(z < 0, -right, right)
+        if how.hahn_jordan and self._scale_weight is not None:
+            inner_drop = -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
+            in_scale = WeakDerivative(
+                parameters=("scale",),
+                weight=self._scale_weight * jnp.log(scale)[None],
+                positive=(loc + scale * away * self._standard_level(right, drop))[None],
+                negative=(loc + scale * away * self._standard_level(-right, inner_drop))[None],
+            )
+        else:
+            in_scale = WeakDerivative(
+                parameters=("scale",),
+                weight=jnp.log(scale)[None],
+                positive=(loc + scale * self._standard_outward(z, away, drop))[None],
+                negative=x[None],
+                positive_is_draw=jnp.zeros((1, *shape), bool),
+            )
         return in_loc, in_scale
+
+    _scale_weight: ClassVar[float | None] = None
+    """The maximum of `2 z p(z)`, for a symmetric law that has `_standard_level`."""
+
+    def _standard_level(self, side: Array, drop: Array) -> Array:
+        """The positive `z` beyond (1) or before (-1) the maximum of `z p(z)` where its logarithm is lower by `drop`."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
@@ -140,6 +160,11 @@ class Laplace(LocationScale):
 
     def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
         return z + side * drop
+
+    _scale_weight: ClassVar[float | None] = math.exp(-1)
+
+    def _standard_level(self, side: Array, drop: Array) -> Array:
+        return exponential_level(side, drop)
 
     def _standard_icdf(self, u: Array) -> Array:
         z = jnp.log(2 * jnp.where(u < 0.5, u, 1 - u))
@@ -209,6 +234,12 @@ class Cauchy(LocationScale):
         # 1 + z^2 grows by the factor exp(drop)
         return side * jnp.sqrt(z * z * jnp.exp(drop) + jnp.expm1(drop))
 
+    _scale_weight: ClassVar[float | None] = 1 / math.pi
+
+    def _standard_level(self, side: Array, drop: Array) -> Array:
+        # 2 z / (1 + z^2) = exp(-drop), whose two solutions are inverse to each other
+        return jnp.exp(side * drop) * jnp.power(1 + jnp.sqrt(-jnp.expm1(-2 * drop)), side)
+
 
 @dataclasses.dataclass(frozen=True)
 class Gumbel(LocationScale):
@@ -236,6 +267,11 @@ class Gumbel(LocationScale):
 
     def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
         return -log_exponential_outward(-z, -side, drop)
+
+
+def exponential_level(side: Array, drop: Array) -> Array:
+    """The `z` beyond (1) or before (-1) the maximum of `z exp(-z)` where its logarithm is lower by `drop`."""
+    return jnp.exp(log_exponential_outward(jnp.zeros_like(drop), side, drop))
 
 
 def log_exponential_outward(y: Array, side: Array, drop: Array) -> Array:

@@ -23,6 +23,7 @@ from mcgrad.distributions.base import (
     check_one_of,
     open_uniform,
 )
+from mcgrad.distributions.normal import NORMAL_SCALE_WEIGHT, normal_level
 
 stop = jax.lax.stop_gradient
 
@@ -96,7 +97,7 @@ class MultivariateNormal(Distribution):
         loc, moved = align(self.loc, _matvec(jnp.tril(self.scale_tril), z))
         return loc + moved
 
-    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in `loc` and in `L`, of standard normal `z = L^-1 (x - loc)`, one entry or pair of `z` each.
 
         `z + L^-1 d loc` moves the mean of `z_i` by `(L^-1 d loc)_i`, as in `Normal`. With `A = L^-1 d L`, `(I + A) z` moves
@@ -131,12 +132,27 @@ class MultivariateNormal(Distribution):
 
         radius = rayleigh(keys[0], d)
         mirrored = jnp.sqrt(-2 * jnp.log(-jnp.expm1(-0.5 * radius**2)))  # by the quantiles of the other side
-        opposite = mirrored if coupling == "comonotone" else radius
+        opposite = mirrored if how.comonotone else radius
         relative = jnp.matmul(inverse, scale, precision=jax.lax.Precision.HIGHEST)
         own = jnp.moveaxis(z, -1, 0)
-        farther = jnp.where(own < 0, -1, 1) * jnp.sqrt(own**2 + rayleigh(keys[1], d) ** 2)
-        is_draw = jnp.zeros((d, *batch), bool)
-        draws = jnp.broadcast_to(x, (d, *x.shape))
+        away = jnp.where(own < 0, -1, 1)
+        drop = 0.5 * rayleigh(keys[1], d) ** 2
+        if how.hahn_jordan:
+            one, inner_drop = jnp.ones_like(drop), -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
+            in_diagonal = WeakDerivative(
+                names,
+                NORMAL_SCALE_WEIGHT * weights(relative, entries, entries),
+                moved(d, (entries, away * normal_level(one, drop))),
+                moved(d, (entries, away * normal_level(-one, inner_drop))),
+            )
+        else:
+            in_diagonal = WeakDerivative(
+                names,
+                weights(relative, entries, entries),
+                moved(d, (entries, away * jnp.sqrt(own**2 + 2 * drop))),
+                jnp.broadcast_to(x, (d, *x.shape)),
+                jnp.zeros((d, *batch), bool),
+            )
         terms = [
             WeakDerivative(
                 ("loc",),
@@ -144,7 +160,7 @@ class MultivariateNormal(Distribution):
                 moved(d, (entries, radius)),
                 moved(d, (entries, -opposite)),
             ),
-            WeakDerivative(names, weights(relative, entries, entries), moved(d, (entries, farther)), draws, is_draw),
+            in_diagonal,
         ]
         if len(pairs):
             first, second = jnp.split(rayleigh(keys[2], 2 * len(pairs)), 2)

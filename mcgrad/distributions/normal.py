@@ -13,9 +13,17 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, open_uniform
-from mcgrad.distributions.location_scale import LocationScale
+from mcgrad.distributions.location_scale import LocationScale, exponential_level
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+NORMAL_SCALE_WEIGHT = 2 * math.exp(-0.5) / math.sqrt(2 * math.pi)
+"""The maximum of `2 z p(z)`, for the density `p` of the standard normal law."""
+
+
+def normal_level(side: Array, drop: Array) -> Array:
+    """The positive `z` beyond (1) or before (-1) 1 where `log(z) - z^2 / 2` is lower than there by `drop`."""
+    return jnp.sqrt(exponential_level(side, 2 * drop))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +59,11 @@ class Normal(LocationScale):
 
     def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
         return side * jnp.sqrt(z * z + 2 * drop)
+
+    _scale_weight: ClassVar[float | None] = NORMAL_SCALE_WEIGHT
+
+    def _standard_level(self, side: Array, drop: Array) -> Array:
+        return normal_level(side, drop)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +102,18 @@ class HalfNormal(Distribution):
         u, scale = align(u, self.scale)
         return scale * math.sqrt(2) * special.erfinv(u)
 
-    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `scale`: `(chi_3 - chi_1) / scale`, in units of the scale, with the draw itself as `chi_1`."""
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In `scale`: `(chi_3 - chi_1) / scale`, in units of the scale, with the draw itself as `chi_1`; or Hahn-Jordan."""
         scale = jnp.broadcast_to(self.scale, self.batch_shape)
-        squares = -2 * jnp.log(open_uniform(key, self.batch_shape, self.dtype))  # chi^2 of 2 degrees of freedom
-        positive = scale * jnp.sqrt((x / scale) ** 2 + squares)
+        drop = -jnp.log(open_uniform(key, self.batch_shape, self.dtype))
+        if how.hahn_jordan:
+            inner_drop = -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
+            one = jnp.ones_like(drop)
+            parts = scale * normal_level(one, drop), scale * normal_level(-one, inner_drop)
+            return (
+                WeakDerivative(("scale",), NORMAL_SCALE_WEIGHT * jnp.log(scale)[None], parts[0][None], parts[1][None]),
+            )
+        positive = scale * jnp.sqrt((x / scale) ** 2 + 2 * drop)  # chi^2 of 2 degrees of freedom more
         is_draw = jnp.zeros((1, *self.batch_shape), bool)
         return (WeakDerivative(("scale",), jnp.log(scale)[None], positive[None], x[None], is_draw),)
 
@@ -141,9 +161,13 @@ class LogNormal(Distribution):
         """Quantile function."""
         return jnp.exp(self._logarithm.icdf(u))
 
-    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Those of the logarithm, mapped."""
         logarithm = jnp.log(jnp.maximum(x, jnp.finfo(self.dtype).tiny))
-        in_loc, in_scale = self._logarithm.weak_derivative(key, logarithm, coupling)
-        in_loc = in_loc._replace(positive=jnp.exp(in_loc.positive), negative=jnp.exp(in_loc.negative))
-        return in_loc, in_scale._replace(positive=jnp.exp(in_scale.positive), negative=x[None])
+        return tuple(
+            term._replace(
+                positive=jnp.exp(term.positive),
+                negative=jnp.exp(term.negative) if term.positive_is_draw is None else x[None],
+            )
+            for term in self._logarithm.weak_derivative(key, logarithm, how)
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -12,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, open_uniform
-from mcgrad.distributions.location_scale import log_exponential_outward
+from mcgrad.distributions.location_scale import exponential_level, log_exponential_outward
 
 stop = jax.lax.stop_gradient
 
@@ -52,10 +53,16 @@ class Exponential(Distribution):
         u, rate = align(u, self.rate)
         return -jnp.log1p(-u) / rate
 
-    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `rate`: `(Exponential - Erlang(2)) / rate`; the draw itself, and the draw plus another."""
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In `rate`: `(Exponential - Erlang(2)) / rate`; the draw itself, and the draw plus another; or Hahn-Jordan."""
         rate = jnp.broadcast_to(self.rate, self.batch_shape)
-        another = -jnp.log(open_uniform(key, self.batch_shape, self.dtype)) / rate
+        drop = -jnp.log(open_uniform(key, self.batch_shape, self.dtype))
+        if how.hahn_jordan:
+            inner, outer = _hahn_jordan_parts(drop, how)
+            return (
+                WeakDerivative(("rate",), jnp.log(rate)[None] / math.e, (inner / rate)[None], (outer / rate)[None]),
+            )
+        another = drop / rate
         is_draw = jnp.ones((1, *self.batch_shape), bool)
         return (WeakDerivative(("rate",), jnp.log(rate)[None], x[None], (x + another)[None], is_draw),)
 
@@ -102,7 +109,7 @@ class Weibull(Distribution):
         u, scale, k = align(u, self.scale, self.concentration)
         return scale * jnp.power(-jnp.log1p(-u), 1 / k)
 
-    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In `scale` and `concentration`, one part of each the draw itself.
 
         `e = (x / scale)^k` is a standard exponential draw. Its law's derivative in a scale of its own is that of
@@ -112,13 +119,22 @@ class Weibull(Distribution):
         shape = self.batch_shape
         scale, k = (jnp.broadcast_to(parameter, shape) for parameter in (self.scale, self.concentration))
         another, drop = (-jnp.log(open_uniform(key, shape, self.dtype)) for key in (key_scale, key_concentration))
-        in_scale = WeakDerivative(
-            parameters=("scale",),
-            weight=(stop(k) * jnp.log(scale))[None],
-            positive=(scale * jnp.power(jnp.power(x / scale, k) + another, 1 / k))[None],
-            negative=x[None],
-            positive_is_draw=jnp.zeros((1, *shape), bool),
-        )
+        if how.hahn_jordan:
+            inner, outer = _hahn_jordan_parts(another, how)
+            in_scale = WeakDerivative(
+                parameters=("scale",),
+                weight=(stop(k) * jnp.log(scale))[None] / math.e,
+                positive=(scale * jnp.power(outer, 1 / k))[None],
+                negative=(scale * jnp.power(inner, 1 / k))[None],
+            )
+        else:
+            in_scale = WeakDerivative(
+                parameters=("scale",),
+                weight=(stop(k) * jnp.log(scale))[None],
+                positive=(scale * jnp.power(jnp.power(x / scale, k) + another, 1 / k))[None],
+                negative=x[None],
+                positive_is_draw=jnp.zeros((1, *shape), bool),
+            )
         log_e = k * jnp.log(jnp.maximum(x, jnp.finfo(self.dtype).tiny) / scale)
         further = log_exponential_outward(log_e, jnp.where(log_e < 0, -1, 1), drop)
         in_concentration = WeakDerivative(
@@ -129,3 +145,13 @@ class Weibull(Distribution):
             positive_is_draw=jnp.ones((1, *shape), bool),
         )
         return in_scale, in_concentration
+
+
+def _hahn_jordan_parts(drop: Array, how: Coupling) -> tuple[Array, Array]:
+    """Where the derivative of the standard exponential law in its rate is positive, and where it is negative.
+
+    That of its distribution function is `z exp(-z)`, with its maximum `1 / e` at 1.
+    """
+    one = jnp.ones_like(drop)
+    inner_drop = -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
+    return exponential_level(-one, inner_drop), exponential_level(one, drop)

@@ -68,7 +68,7 @@ class Uniform(Distribution):
         u, low, high = align(u, self.low, self.high)
         return low + (high - low) * u
 
-    def weak_derivative(self, key: PRNGKey, x: Array, coupling: Coupling) -> tuple[WeakDerivative, ...]:
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In `low` and `high`: the draw itself against the end of the interval that moves."""
         low, high = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.low, self.high))
         density = jax.lax.stop_gradient(1 / (high - low))

@@ -177,7 +177,7 @@ class Groups:
         states = states.reshape(len(states), *shape)
         return values_at(self.site, jnp.transpose(states, (0, *(1 + k for k in back))))
 
-    def per_entry(self, x: Float[Array, g * lead]) -> Float[Array, "*lead *plates"]:
+    def per_entry(self, x: Float[Array, " g *lead"]) -> Float[Array, "*lead *plates"]:
         """Numbers of each group in the shape of the plates, with one entry along axes that some cost mixes."""
         mixed = self.site.mixed_axes
         x = x.reshape(*(size for k, size in enumerate(self.site.plates) if k not in mixed), *x.shape[1:])

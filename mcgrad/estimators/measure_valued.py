@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,9 @@ from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.program.estimator import Estimator, Flow, SignedPoints, zero_with_derivative_of
 from mcgrad.program.site import Site, SiteHandle
+
+Decomposition: TypeAlias = Literal["hahn_jordan", "size_bias"]
+CouplingName: TypeAlias = Literal["shared", "comonotone", "independent"]
 
 _BESIDE, _AGAIN, _BESIDE_AGAIN = 0x3EA, 0x3EB, 0x3EC
 """Folded into a site's key: for the parts beside its draw, for an independent draw, for the parts beside that."""
@@ -39,12 +42,15 @@ class MeasureValued(Estimator):
     others one at a time. Later draws share their keys with those of the drawn path.
 
     Args:
+        decomposition: `"hahn_jordan"`, into parts that have no value in common, for a scale and a rate too, where the law
+            knows how (`Normal`, `HalfNormal`, `LogNormal`, `MultivariateNormal`, `Laplace`, `Cauchy`, `Exponential`, `Weibull`):
+            two evaluations, mostly of less variance; or `"size_bias"`, where one part is the draw itself.
         coupling: how the two parts are drawn: `"shared"`, from the same noise (a location is moved as far to the right as to
             the left: for costs nearly even around it); `"comonotone"`, each by its own quantiles where the law knows how, and
             as `"shared"` elsewhere (for costs nearly monotone); `"independent"`, to compare with.
 
     Raises:
-        ValueError: where it is built, for another `coupling`; where the program is planned, for a law without
+        ValueError: where it is built, for another `decomposition` or `coupling`; where the program is planned, for a law without
             `weak_derivative`.
         NotImplementedError: for a second derivative, inside a `while_loop`, and inside a `scan` of more than 32 steps.
 
@@ -59,14 +65,16 @@ class MeasureValued(Estimator):
         Pflug 1989; Heidergott et al. 2008; Mohamed et al. 2020, eq. 29 and table 1; Rosca et al. 2019 (couplings).
     """
 
-    coupling: Literal["shared", "comonotone", "independent"] = static_field(default="shared")
+    decomposition: Decomposition = static_field(default="hahn_jordan")
+    coupling: CouplingName = static_field(default="shared")
 
     def __post_init__(self) -> None:
-        if self.coupling not in ("shared", "comonotone", "independent"):
-            raise ValueError(
-                '`mcgrad.MeasureValued(coupling=...)` must be "shared", "comonotone" or "independent", got '
-                f"{self.coupling!r}. Pass one of these."
-            )
+        for name, options in (("decomposition", Decomposition), ("coupling", CouplingName)):
+            if (value := getattr(self, name)) not in get_args(options):
+                written = " or ".join(", ".join(f'"{option}"' for option in get_args(options)).rsplit(", ", 1))
+                raise ValueError(
+                    f"`mcgrad.MeasureValued({name}=...)` must be {written}, got {value!r}. Pass one of these."
+                )
 
     def obstacle(self, site: Site) -> str | None:
         if not site.facts.has_weak_derivative:
@@ -109,11 +117,11 @@ class MeasureValued(Estimator):
 
     def _terms(self, site: SiteHandle, index: int, x: Array) -> list[WeakDerivative]:
         """The terms that a derivative may reach, their arrays with the axes `[n, *plates]` in front."""
-        coupling = self.coupling if self.coupling in get_args(Coupling) else "shared"
+        how = Coupling(self.decomposition == "hahn_jordan", self.coupling == "comonotone")
         names: list[tuple[str, ...]] = []
 
         def arrays(key: PRNGKey, dist: Any, x: Array) -> list[list[Array | None]]:
-            terms = dist.weak_derivative(key, x, coupling)
+            terms = dist.weak_derivative(key, x, how)
             names[:] = [term.parameters for term in terms]
             # behind the axes of the site's `vmap`s for now
             return [list(term[1:]) for term in terms]
