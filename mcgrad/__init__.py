@@ -18,7 +18,9 @@ from mcgrad.distributions import Categorical as Categorical
 from mcgrad.distributions import Cauchy as Cauchy
 from mcgrad.distributions import Coupling as Coupling
 from mcgrad.distributions import Distribution as Distribution
+from mcgrad.distributions import ExpGamma as ExpGamma
 from mcgrad.distributions import Exponential as Exponential
+from mcgrad.distributions import Gamma as Gamma
 from mcgrad.distributions import Geometric as Geometric
 from mcgrad.distributions import Gumbel as Gumbel
 from mcgrad.distributions import HalfNormal as HalfNormal

@@ -95,6 +95,8 @@ VECTOR_PARAMS = {
     "OneHotCategorical-probs": (laws.OneHotCategorical, {"probs": WEIGHTS}),
     "MultivariateNormal-tril": (laws.MultivariateNormal, {"loc": np.ones((3, 2)), "scale_tril": TRIL}),
     "MultivariateNormal-diag": (laws.MultivariateNormal, {"loc": np.ones((3, 2)), "scale_diag": np.array([0.5, 2.0])}),
+    "Gamma": (laws.Gamma, {"concentration": np.array([[0.6], [4.0]]), "rate": np.array(SCALE)}),
+    "ExpGamma": (laws.ExpGamma, {"concentration": np.array([[0.6], [4.0]]), "rate": np.array(SCALE)}),
 }
 
 

@@ -12,6 +12,8 @@ from mcgrad.distributions.counts import Poisson as Poisson
 from mcgrad.distributions.foreign import as_distribution as as_distribution
 from mcgrad.distributions.functions import FunctionDistribution as FunctionDistribution
 from mcgrad.distributions.functions import distribution as distribution
+from mcgrad.distributions.gamma import ExpGamma as ExpGamma
+from mcgrad.distributions.gamma import Gamma as Gamma
 from mcgrad.distributions.implicit import implicit_reparameterization as implicit_reparameterization
 from mcgrad.distributions.independent import Independent as Independent
 from mcgrad.distributions.location_scale import Cauchy as Cauchy
