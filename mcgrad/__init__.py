@@ -1,5 +1,8 @@
 """mcgrad: gradients of expectations, as composable JAX transforms."""
 
+from mcgrad.black_box import evolution_grad as evolution_grad
+from mcgrad.black_box import finite_difference_grad as finite_difference_grad
+from mcgrad.black_box import spsa_grad as spsa_grad
 from mcgrad.diagnostics import Comparison as Comparison
 from mcgrad.diagnostics import EstimatorReport as EstimatorReport
 from mcgrad.diagnostics import GradientNoise as GradientNoise
@@ -45,6 +48,7 @@ from mcgrad.estimators import CARMS as CARMS
 from mcgrad.estimators import Auto as Auto
 from mcgrad.estimators import DisARM as DisARM
 from mcgrad.estimators import Enumerate as Enumerate
+from mcgrad.estimators import ImportanceSampling as ImportanceSampling
 from mcgrad.estimators import ImportanceWithoutReplacement as ImportanceWithoutReplacement
 from mcgrad.estimators import LocalExpectation as LocalExpectation
 from mcgrad.estimators import MeasureValued as MeasureValued
@@ -54,6 +58,11 @@ from mcgrad.estimators import SmoothedPerturbation as SmoothedPerturbation
 from mcgrad.estimators import SumAndSample as SumAndSample
 from mcgrad.estimators import TreeDisARM as TreeDisARM
 from mcgrad.estimators import UnorderedSet as UnorderedSet
+from mcgrad.objectives import dreg as dreg
+from mcgrad.objectives import iwae as iwae
+from mcgrad.objectives import sticking_the_landing as sticking_the_landing
+from mcgrad.objectives import vargrad as vargrad
+from mcgrad.objectives import vimco as vimco
 from mcgrad.program.estimator import Alternatives as Alternatives
 from mcgrad.program.estimator import Estimator as Estimator
 from mcgrad.program.estimator import Flow as Flow

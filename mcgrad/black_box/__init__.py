@@ -1,0 +1,5 @@
+"""Gradients of functions of which only values are asked: differences along directions."""
+
+from mcgrad.black_box.evolution import evolution_grad as evolution_grad
+from mcgrad.black_box.finite_difference import finite_difference_grad as finite_difference_grad
+from mcgrad.black_box.spsa import spsa_grad as spsa_grad

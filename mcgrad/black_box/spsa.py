@@ -1,0 +1,83 @@
+"""Simultaneous perturbation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from mcgrad._types import PRNGKey
+from mcgrad.black_box.differences import check_positive, difference_grad
+
+
+def spsa_grad(
+    fn: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    step: Float[Array, ""] | float,
+    num_samples: int = 1,
+    chunk_size: int | None = None,
+    has_aux: bool = False,
+) -> Callable[..., Any]:
+    """The gradient by simultaneous perturbation (SPSA): all entries move at once, by random signs.
+
+        g_i = (f(params + c D, key) - f(params - c D, key)) / (2 c D_i),    D_i = +1 or -1
+
+    Biased: `E[g_i]` is the exact derivative in entry `i` of `E[f]` averaged over `params_i +- c` in that entry and over the
+    two points `params_j - c`, `params_j + c` in each other; off by `c^2 (d_i^3 / 6 + sum_{j != i} d_i d_j^2 / 2) E[f]` to
+    leading order, and by nothing where `E[f]` is quadratic. First derivatives only; `fn` need not be differentiable. Two
+    evaluations a sample whatever the number of parameters, but the variance of an entry has the squares of all others: it
+    is at least `sum_{j != i} (d_j E[f])^2` for linear `E[f]`, over `num_samples`.
+
+    A step lost in the rounding of a parameter gives NaN there.
+
+    Args:
+        fn: any function that JAX can trace and that returns a scalar, of `(params, ..., key)`; both evaluations get the
+            same key. It may also take no key: then call the gradient with the keyword `key=`. It runs under `jax.vmap`,
+            so give a callback a `vmap_method`.
+        argnums: which arguments to differentiate in, as in `jax.grad`.
+        step: `c`, a positive number in the units of the parameters.
+        num_samples: pairs, with directions and keys of their own, that are averaged.
+        chunk_size: samples that run at once; it divides `num_samples`. By default all.
+        has_aux: as in `jax.grad`; `aux` is that of a run at `params`, with a leading axis of `num_samples` where there are
+            several. To have the value too, return it as `aux`.
+
+    Returns:
+        A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.
+
+    Raises:
+        TypeError: for a function that returns no floating-point scalar; for parameters that are no floats.
+        ValueError: for an option that cannot be; for no key.
+        NotImplementedError: where the result is differentiated.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, mcgrad
+        >>> def cost(params):
+        ...     return jnp.sum(jnp.round(8 * params) ** 2)
+        >>> mcgrad.spsa_grad(cost, step=0.5, num_samples=16)(jnp.ones(3), key=jax.random.key(0)).shape
+        (3,)
+
+    References:
+        Spall 1992, section II.
+    """
+    check_positive(step, "spsa_grad(step=...)")
+
+    def signs(key: PRNGKey | None, num: int, params: Any) -> Array:
+        assert key is not None
+        flat, _ = ravel_pytree(params)
+        return jax.random.rademacher(key, (num, 1, flat.size), flat.dtype)
+
+    return difference_grad(
+        fn,
+        argnums,
+        signs,
+        step,
+        where="spsa_grad",
+        random=True,
+        num_samples=num_samples,
+        chunk_size=chunk_size,
+        has_aux=has_aux,
+    )

@@ -1,0 +1,398 @@
+"""Bounds of many samples: importance-weighted bounds of a program's log weight, and estimators of their gradients.
+
+A program for the log weight draws latents `z ~ q` through `mcgrad.sample` and returns `log w = log p(x, z) - log q(z)`. All
+bounds here use `K` independent runs of it, and are to be maximized.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient as stop
+from jaxtyping import Array, Float
+
+from mcgrad._compat import custom_jvp
+from mcgrad._types import PRNGKey
+from mcgrad.estimators.pathwise import Pathwise
+from mcgrad.estimators.score import Score
+from mcgrad.program.estimator import Estimator, Flow, OnJump
+from mcgrad.program.interpret import Interpreter
+from mcgrad.program.site import SiteHandle, check_key
+from mcgrad.transforms import check_at_least, find_key, plan_of
+
+
+def iwae(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
+    r"""The importance-weighted bound of `K` samples, as a program.
+
+        L_K = log (1/K sum_k w_k)
+
+    `E[L_K]` is at most `log p(x)`, grows with `K`, and is the evidence lower bound for `K = 1`. What is returned is a program
+    like any other: `mcgrad.grad` differentiates it with whatever estimator is right at its draws, `Pathwise` for continuous
+    ones. For discrete draws `mcgrad.vimco` has less variance than `Score`; **with `Pathwise` the signal-to-noise ratio of the
+    gradient in the parameters of `q` falls as `1 / sqrt(K)`**, which `mcgrad.dreg` mends.
+
+    Args:
+        fn: a program that returns the log weight: an array of floats of any shape, each entry with a bound of its own.
+        num_samples: `K`, runs of it on keys split from the one given.
+
+    Returns:
+        A program of the arguments of `fn` that returns `L_K`, in the shape of the log weight.
+
+    Raises:
+        TypeError: for a log weight that is no floating-point array.
+        ValueError: for a number of samples that cannot be; for a program without key.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def log_weight(loc, x, key):
+        ...     q = mcgrad.Normal(loc, 1.0)
+        ...     z = mcgrad.sample(key, q)
+        ...     return mcgrad.Normal(0.0, 1.0).log_prob(z) + mcgrad.Normal(z, 1.0).log_prob(x) - q.log_prob(z)
+        >>> mcgrad.grad(mcgrad.iwae(log_weight, 8))(0.0, 1.0, jax.random.key(0)).shape
+        ()
+
+    References:
+        Burda et al. 2016, section 3; Rainforth et al. 2018, theorem 1 (signal-to-noise ratio).
+    """
+    check_at_least(num_samples, 1, "iwae(num_samples=...)")
+
+    @functools.wraps(fn)
+    def bound(*args: Any, **kwargs: Any) -> Any:
+        run, keys = _each(fn, args, kwargs, num_samples, "iwae")
+
+        def log_weight(key: PRNGKey) -> Array:
+            value = run(fn, key)
+            _check_log_weight(value, "iwae")
+            return value
+
+        return _log_mean_exp(jax.vmap(log_weight)(keys))
+
+    return bound
+
+
+def vimco(
+    fn: Callable[..., Any], num_samples: int, *, others: Literal["geometric", "arithmetic"] = "geometric"
+) -> Callable[..., Any]:
+    r"""The importance-weighted bound, differentiated by the score with a baseline for each sample (VIMCO).
+
+        d L = sum_k (L_K - L_{-k}) d log q(z_k) + sum_k (w_k / sum_j w_j) d log w_k
+
+    where `L_{-k}` is `L_K` with `w_k` replaced by the mean of the other weights, so that it does not depend on `z_k`.
+    Unbiased, for derivatives of every order; discrete and continuous draws. `K` evaluations of the log weight. Its entries are
+    each credited with the draws that they depend on, as everywhere in mcgrad.
+
+    Args:
+        fn: see `mcgrad.iwae`. Its draws name no estimator; all are differentiated by the score.
+        num_samples: `K`, at least 2.
+        others: which mean of the other weights stands for `w_k`.
+
+    Returns:
+        A function of the arguments of `fn` whose value is `L_K`, to be differentiated by JAX.
+
+    Raises:
+        TypeError: see `mcgrad.iwae`.
+        ValueError: see `mcgrad.iwae`; for other `others`; for a draw that names an estimator or has no score.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def log_weight(logits, key):
+        ...     q = mcgrad.Bernoulli(logits=logits)
+        ...     z = mcgrad.sample(key, q)
+        ...     return -2.0 * z - q.log_prob(z)
+        >>> jax.grad(mcgrad.vimco(log_weight, 4))(0.3, jax.random.key(0)).shape
+        ()
+
+    References:
+        Mnih and Rezende 2016, section 2 (gradient and both means).
+    """
+    check_at_least(num_samples, 2, "vimco(num_samples=...)")
+    if others not in ("geometric", "arithmetic"):
+        raise ValueError(
+            f'`mcgrad.vimco(others=...)` must be "geometric" or "arithmetic", got {others!r}. Pass one of these.'
+        )
+
+    def surrogate(log_weights: Array, score: Array) -> Array:
+        bound = _log_mean_exp(log_weights)
+        without = stop(_without_each(log_weights, others))
+        return bound * jnp.prod(score, axis=0) + jnp.sum((1 - score) * _finite(without), axis=0)
+
+    return _by_score(fn, num_samples, "vimco", surrogate)
+
+
+def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
+    r"""The evidence lower bound, differentiated by the log-variance loss (VarGrad).
+
+        L = 1/K sum_k log w_k
+        d L = 1/(K-1) sum_k (log w_k - L) d log q(z_k) + 1/K sum_k (d log w_k + d log q(z_k))
+
+    In the parameters of `q` the second sum is zero, and the first is minus the gradient of half the sample variance of
+    `log w_k` with the draws held fixed. It is the leave-one-out score estimator without the term `d log q`, whose mean is zero.
+    Unbiased, for derivatives of every order, also in the parameters of `p`; discrete and continuous draws. `K` evaluations.
+
+    Args:
+        fn: see `mcgrad.iwae`. Its draws name no estimator; all are differentiated by the score.
+        num_samples: `K`, at least 2.
+
+    Returns:
+        A function of the arguments of `fn` whose value is `L`, to be differentiated by JAX.
+
+    Raises:
+        TypeError: see `mcgrad.iwae`.
+        ValueError: see `mcgrad.iwae`; for a draw that names an estimator or has no score.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def log_weight(logits, key):
+        ...     q = mcgrad.Bernoulli(logits=logits)
+        ...     return -q.log_prob(mcgrad.sample(key, q))
+        >>> jax.grad(mcgrad.vargrad(log_weight, 4))(0.0, jax.random.key(0)).shape
+        ()
+
+    References:
+        Richter et al. 2020, section 3 (of the divergence, so with the other sign).
+    """
+    check_at_least(num_samples, 2, "vargrad(num_samples=...)")
+
+    def surrogate(log_weights: Array, score: Array) -> Array:
+        total = jnp.sum(log_weights, axis=0, keepdims=True)
+        rest = _finite(stop((total - log_weights) / (num_samples - 1)))
+        # A baseline lower by one adds `d log q`, which cancels that of the log weight itself.
+        return jnp.mean(score * log_weights + (1 - score) * (rest - 1), axis=0)
+
+    return _by_score(fn, num_samples, "vargrad", surrogate)
+
+
+def dreg(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
+    r"""The importance-weighted bound, differentiated by doubly reparameterized gradients (DReG).
+
+        d L = sum_k v_k^2 (d log w_k / dz) dz_k + sum_k v_k (d log w_k + d log q(z_k)),    v_k = w_k / sum_j w_j
+
+    with `z_k` held fixed in the second sum, which is zero in the parameters of `q` alone and the gradient of `log p` in those
+    of `p`. Unbiased, first derivatives only; continuous draws with a path, log weights differentiable in them. Its
+    signal-to-noise ratio in the parameters of `q` grows with `K`, where that of `mcgrad.iwae` falls. `K` evaluations of the
+    log weight, differentiated twice (with the draws moving and with the draws held).
+
+    Args:
+        fn: see `mcgrad.iwae`; the log weight **with** the derivative of `log q` in its parameters. Its draws name no estimator.
+        num_samples: `K`.
+
+    Returns:
+        A function of the arguments of `fn` whose value is `L_K`, to be differentiated by JAX.
+
+    Raises:
+        TypeError: see `mcgrad.iwae`.
+        ValueError: see `mcgrad.iwae`; for a draw that names an estimator, or has no path or no score.
+        NotImplementedError: for a second derivative.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def log_weight(loc, key):
+        ...     q = mcgrad.Normal(loc, 1.0)
+        ...     z = mcgrad.sample(key, q)
+        ...     return mcgrad.Normal(1.0, 1.0).log_prob(z) - q.log_prob(z)
+        >>> abs(float(jax.grad(mcgrad.dreg(log_weight, 4))(1.0, jax.random.key(0)))) < 1e-6  # q is exact: no variance
+        True
+
+    References:
+        Tucker et al. 2019, section 4. Here `d log q` is added rather than left out of the log weight, so that whatever the
+        program returns, what changes its gradient has mean zero.
+    """
+    check_at_least(num_samples, 1, "dreg(num_samples=...)")
+    return _by_path(fn, num_samples, "dreg", lambda v: v**2)
+
+
+def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callable[..., Any]:
+    r"""The importance-weighted bound, differentiated without the score term of its log weights (STL).
+
+        d L = sum_k v_k (d log w_k / dz) dz_k + sum_k v_k (d log w_k + d log q(z_k)),    v_k = w_k / sum_j w_j
+
+    with `z_k` held fixed in the second sum. Without variance where `q` is the exact posterior. Unbiased for `K = 1`.
+    **Biased for `K > 1`** in the parameters of `q`, by `E[sum_k v_k d log q(z_k)]`, which does not vanish; use `mcgrad.dreg`
+    there. First derivatives only; continuous draws with a path.
+
+    Args:
+        fn: see `mcgrad.dreg`.
+        num_samples: `K`.
+
+    Returns:
+        A function of the arguments of `fn` whose value is `L_K`, to be differentiated by JAX.
+
+    Raises:
+        As `mcgrad.dreg`.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def log_weight(loc, key):
+        ...     q = mcgrad.Normal(loc, 1.0)
+        ...     z = mcgrad.sample(key, q)
+        ...     return mcgrad.Normal(1.0, 1.0).log_prob(z) - q.log_prob(z)
+        >>> abs(float(jax.grad(mcgrad.sticking_the_landing(log_weight))(1.0, jax.random.key(0)))) < 1e-6
+        True
+
+    References:
+        Roeder et al. 2017, section 3; Tucker et al. 2019, section 4 (bias for several samples).
+    """
+    check_at_least(num_samples, 1, "sticking_the_landing(num_samples=...)")
+    return _by_path(fn, num_samples, "sticking_the_landing", lambda v: v)
+
+
+def _by_score(
+    fn: Callable[..., Any], num_samples: int, where: str, surrogate: Callable[[Array, Array], Array]
+) -> Callable[..., Any]:
+    """A bound from log weights `[K, ...]` with the draws held fixed, and their scores."""
+
+    @functools.wraps(fn)
+    def bound(*args: Any, **kwargs: Any) -> Any:
+        run, keys = _each(fn, args, kwargs, num_samples, where)
+
+        def one(key: PRNGKey) -> tuple[Array, Array]:
+            again = jax.random.clone(key)  # the same draws
+            return run(fn, key, _Held()), run(_reached(fn), again, Score(baseline=None))
+
+        return surrogate(*jax.vmap(one)(keys))
+
+    return bound
+
+
+def _by_path(
+    fn: Callable[..., Any], num_samples: int, where: str, path_weight: Callable[[Array], Array]
+) -> Callable[..., Any]:
+    """`sum_k c_k (path derivative) + v_k (derivative with z held + score)`, as a bound with that first derivative.
+
+    For DReG, c = v^2, the mean is that of `v (path + held)`: with all other samples fixed, the score and the path give the
+    same gradient of `E[v_k]`, so `E[v_k d log q(z_k)] = E[d v_k / dz dz_k] = E[(v_k - v_k^2) (d log w_k / dz) dz_k]`.
+    """
+
+    @functools.wraps(fn)
+    def bound(*args: Any, **kwargs: Any) -> Any:
+        run, keys = _each(fn, args, kwargs, num_samples, where)
+
+        def one(key: PRNGKey) -> tuple[Array, Array, Array]:
+            again, once_more = jax.random.clone(key), jax.random.clone(key)  # the same draws
+            return run(fn, key, Pathwise()), run(fn, again, _Held()), run(_reached(fn), once_more, Score(baseline=None))
+
+        moving, held, score = jax.vmap(one)(keys)
+        v = jax.nn.softmax(moving, axis=0)
+        c = path_weight(v)
+        terms = _derivative_only(c, moving) + _derivative_only(v - c, held) + _derivative_only(v, score)
+        return stop(_log_mean_exp(moving)) + jnp.sum(terms, axis=0)
+
+    return bound
+
+
+def _each(
+    fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], num_samples: int, where: str
+) -> tuple[Callable[..., Any], Array]:
+    """How to run a program with the arguments of `fn` on one key, and the keys."""
+    key_at = find_key(fn, args, kwargs)
+    if key_at is None:
+        raise ValueError(
+            f"`mcgrad.{where}` must find the argument named `key` of the program, to split it, and "
+            f"`{getattr(fn, '__name__', type(fn).__name__)}` has none. Name its key argument `key`."
+        )
+    key = key_at.get(args, kwargs)
+    check_key(key, where)
+
+    def run(program: Callable[..., Any], key: PRNGKey, estimator: Estimator | None = None) -> Any:
+        at, named = key_at.put(args, kwargs, key)
+        if estimator is None:
+            return program(*at, **named)
+        plan, tree = plan_of(program, at, named, estimator, False)
+        for site in plan.analysis.sites.values():
+            if site.estimator is not None:
+                raise ValueError(
+                    f"`mcgrad.{where}` must choose the estimator of every draw, and {site.describe()} names "
+                    f"`mcgrad.{type(site.estimator).__name__}`. Leave it out of `mcgrad.sample`."
+                )
+        log_weight = jax.tree.unflatten(tree, Interpreter(plan).run())
+        _check_log_weight(log_weight, where)
+        return log_weight
+
+    return run, jax.random.split(key, num_samples)
+
+
+def _check_log_weight(value: Any, where: str) -> None:
+    if not isinstance(value, jax.Array) or not jnp.issubdtype(value.dtype, jnp.floating):
+        got = f"an array of {value.dtype}" if isinstance(value, jax.Array) else type(value).__name__
+        raise TypeError(
+            f"`mcgrad.{where}` must get a program that returns its log weight, one array of floats, got {got}. Return "
+            "`log p(x, z) - log q(z)`."
+        )
+
+
+def _reached(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A program of value one that depends on the draws that the log weight depends on: its surrogate is their score weight."""
+
+    @functools.wraps(fn)
+    def program(*args: Any, **kwargs: Any) -> Any:
+        log_weight = stop(fn(*args, **kwargs))
+        one = jnp.ones_like(log_weight)
+        return jnp.where(log_weight > 0, one, one)
+
+    return program
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held(Estimator):
+    """Holds draws fixed: only what depends on the parameters otherwise is differentiated."""
+
+    local = True
+    flow = True
+
+    def on_jump(self, *, certain: bool) -> OnJump:
+        return "ignore"
+
+    def represent(self, site: SiteHandle) -> Flow:
+        return Flow(stop(site.draw()))
+
+
+def _log_mean_exp(log_weights: Float[Array, "K ..."]) -> Array:
+    return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(len(log_weights)).astype(log_weights.dtype)
+
+
+def _without_each(log_weights: Float[Array, "K ..."], others: str) -> Float[Array, "K ..."]:
+    """`L_{-k}` for every `k`."""
+    num = len(log_weights)
+    own = jnp.eye(num, dtype=bool).reshape(num, num, *[1] * (log_weights.ndim - 1))
+    log_weights = log_weights[None]
+    if others == "arithmetic":
+        without = jax.nn.logsumexp(jnp.where(own, -jnp.inf, log_weights), axis=1)
+        return without - jnp.log(num - 1).astype(without.dtype)
+    # A mean over the others only: subtracting from the total would be `inf - inf` where a weight is zero.
+    mean = jnp.sum(jnp.where(own, 0, log_weights), axis=1, keepdims=True) / (num - 1)
+    return jax.vmap(_log_mean_exp)(jnp.where(own, mean, log_weights))
+
+
+def _finite(baseline: Array) -> Array:
+    """A baseline of zero where all other weights are zero."""
+    return jnp.where(jnp.isfinite(baseline), baseline, 0)
+
+
+@custom_jvp
+def _derivative_only(coefficient: Array, x: Array) -> Array:
+    """Zero, with derivative `coefficient dx`, and an error in place of a second."""
+    return jnp.zeros_like(x)
+
+
+@_derivative_only.defjvp
+def _derivative_only_jvp(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
+    coefficient, x = primals
+    return jnp.zeros_like(x), _first_order(coefficient) * tangents[1]
+
+
+@custom_jvp
+def _first_order(coefficient: Array) -> Array:
+    return coefficient
+
+
+@_first_order.defjvp
+def _first_order_jvp(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
+    raise NotImplementedError(
+        "A second derivative of `mcgrad.dreg` or `mcgrad.sticking_the_landing` would be wrong: they are right to first order "
+        "only. Use `mcgrad.iwae`, which is right to every order."
+    )
