@@ -36,6 +36,7 @@ from mcgrad.distributions import MultivariateNormal as MultivariateNormal
 from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical
 from mcgrad.distributions import Poisson as Poisson
+from mcgrad.distributions import StudentT as StudentT
 from mcgrad.distributions import Uniform as Uniform
 from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull

@@ -167,6 +167,7 @@ def test_refusals() -> None:
 
 RATIOS = {
     "InverseGamma": (lambda: laws.InverseGamma(3.0, 2.0), scipy.stats.invgamma(3.0, scale=2.0)),
+    "StudentT": (lambda: laws.StudentT(3.0, 0.2, 2.0), scipy.stats.t(3.0, 0.2, 2.0)),
     "Chi2": (lambda: laws.Chi2(3.0), scipy.stats.chi2(3.0)),
     "Beta": (lambda: laws.Beta(0.7, 2.0), scipy.stats.beta(0.7, 2.0)),
     "Dirichlet": (lambda: laws.Dirichlet(jnp.asarray([0.7, 2.0])), scipy.stats.beta(0.7, 2.0)),
@@ -220,3 +221,18 @@ def test_ratios_are_finite_in_the_corners(dtype: Any) -> None:
     (values, densities), (velocities, _) = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(6), 100))
     for leaf in (*values, *velocities, *densities):
         assert np.isfinite(leaf).all() and leaf.dtype == dtype
+
+
+def test_gradient_of_a_mean_under_students_law() -> None:
+    """`d E[x^2 / (1 + x^2)] / d(df, scale)`, against quadrature."""
+    params = jnp.asarray([3.0, 1.3])
+    cost = lambda x: x**2 / (1 + x**2)  # noqa: E731
+    slopes = jax.jit(jax.vmap(jax.grad(lambda p, key: cost(laws.StudentT(p[0], 0.0, p[1]).sample(key))), (None, 0)))(
+        params, jax.random.split(jax.random.key(7), 50_000)
+    )
+    x = np.sinh(np.linspace(-14, 14, 4001))
+    weight = np.cosh(np.linspace(-14, 14, 4001)) * 28 / 4000
+    exact = jax.grad(lambda p: jnp.sum(weight * cost(x) * jnp.exp(laws.StudentT(p[0], 0.0, p[1]).log_prob(x))))(params)
+    error = np.std(slopes, 0) / np.sqrt(len(slopes))
+    assert (np.abs(np.mean(slopes, 0) - exact) < 5 * error).all() and (5 * error < 0.3 * np.abs(exact)).all()
+    assert np.isfinite(laws.StudentT(np.float32(1e-4), 0.0, 1.0).sample(jax.random.key(0)))

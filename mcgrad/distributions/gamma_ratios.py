@@ -1,4 +1,4 @@
-"""Laws made of gamma draws: beta, Dirichlet, inverse gamma, chi-squared."""
+"""Laws made of gamma draws: beta, Dirichlet, Student's t, inverse gamma, chi-squared."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, Distribution, align
+from mcgrad.distributions.base import POSITIVE, REAL, Distribution, align
 from mcgrad.distributions.gamma import ExpGamma, Gamma
 
 
@@ -157,6 +158,48 @@ class Beta(Distribution):
         normalizer = special.gammaln(a) + special.gammaln(b) - special.gammaln(a + b)
         log_prob = special.xlogy(a - 1, inside) + special.xlog1py(b - 1, -inside) - normalizer
         return jnp.where((x >= 0) & (x <= 1), log_prob, -jnp.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentT(Distribution):
+    """Student's t law: `loc + scale z / sqrt(y / df)` for a standard normal draw `z` and a chi-squared draw `y`.
+
+    Draws are differentiable in all parameters, to every order, as those of `Gamma`. **The factor `1 / sqrt(y / df)` is at
+    most the square root of the largest number**, and has derivative zero there: small `df` in float32 reach it.
+
+    Args:
+        df: degrees of freedom; any shape; positive.
+        loc: any shape that broadcasts with `df`; finite.
+        scale: any shape that broadcasts with both; positive.
+
+    Raises:
+        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
+    """
+
+    df: Float[ArrayLike, "*batch"]
+    loc: Float[ArrayLike, "*batch"]
+    scale: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"df": POSITIVE, "loc": REAL, "scale": POSITIVE}
+    reparameterized: ClassVar[bool] = True
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
+        """One draw."""
+        key_normal, key_gamma = jax.random.split(key)
+        z = jax.random.normal(key_normal, self.batch_shape, self.dtype)
+        half = jnp.broadcast_to(self.df, self.batch_shape) / 2
+        log_ratio = ExpGamma(half, half).sample(key_gamma)
+        # room for the factors z and scale below the largest number
+        limit = jnp.asarray(jnp.log(jnp.finfo(self.dtype).max) / 2, self.dtype)
+        z, loc, scale = align(z * jnp.exp(jnp.minimum(-log_ratio / 2, limit)), self.loc, self.scale)
+        return loc + scale * z
+
+    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log density."""
+        x, df, loc, scale = align(x, self.df, self.loc, self.scale)
+        z = (x - loc) / scale
+        normalizer = special.gammaln(df / 2) - special.gammaln((df + 1) / 2) + jnp.log(np.pi * df) / 2 + jnp.log(scale)
+        return -(df + 1) / 2 * jnp.log1p(z / df * z) - normalizer
 
 
 def _bounded_exp(y: Array) -> Array:
