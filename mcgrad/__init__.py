@@ -13,10 +13,13 @@ from mcgrad.diagnostics import gradient_statistics as gradient_statistics
 from mcgrad.diagnostics import per_sample_grad as per_sample_grad
 from mcgrad.diagnostics import samples_for as samples_for
 from mcgrad.distributions import Bernoulli as Bernoulli
+from mcgrad.distributions import Beta as Beta
 from mcgrad.distributions import Binomial as Binomial
 from mcgrad.distributions import Categorical as Categorical
 from mcgrad.distributions import Cauchy as Cauchy
+from mcgrad.distributions import Chi2 as Chi2
 from mcgrad.distributions import Coupling as Coupling
+from mcgrad.distributions import Dirichlet as Dirichlet
 from mcgrad.distributions import Distribution as Distribution
 from mcgrad.distributions import ExpGamma as ExpGamma
 from mcgrad.distributions import Exponential as Exponential
@@ -25,6 +28,7 @@ from mcgrad.distributions import Geometric as Geometric
 from mcgrad.distributions import Gumbel as Gumbel
 from mcgrad.distributions import HalfNormal as HalfNormal
 from mcgrad.distributions import Independent as Independent
+from mcgrad.distributions import InverseGamma as InverseGamma
 from mcgrad.distributions import Laplace as Laplace
 from mcgrad.distributions import Logistic as Logistic
 from mcgrad.distributions import LogNormal as LogNormal
@@ -32,6 +36,7 @@ from mcgrad.distributions import MultivariateNormal as MultivariateNormal
 from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical
 from mcgrad.distributions import Poisson as Poisson
+from mcgrad.distributions import StudentT as StudentT
 from mcgrad.distributions import Uniform as Uniform
 from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull

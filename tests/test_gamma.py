@@ -155,3 +155,84 @@ def test_refusals() -> None:
     for law in (laws.Gamma, laws.ExpGamma):
         with pytest.raises(ValueError, match=rf"{law.__name__}\(concentration=...\)` must be positive"):
             law(0.0, 1.0)
+    with pytest.raises(ValueError, match=r"InverseGamma\(rate=...\)` must be positive"):
+        laws.InverseGamma(1.0, -1.0)
+    with pytest.raises(ValueError, match=r"Chi2\(df=...\)` must be positive"):
+        laws.Chi2(0.0)
+    with pytest.raises(ValueError, match=r"Beta\(concentration0=...\)` must be positive"):
+        laws.Beta(1.0, np.nan)
+    with pytest.raises(ValueError, match=r"Dirichlet\(concentration=...\)` must have at least 1 axes"):
+        laws.Dirichlet(1.0)
+
+
+RATIOS = {
+    "InverseGamma": (lambda: laws.InverseGamma(3.0, 2.0), scipy.stats.invgamma(3.0, scale=2.0)),
+    "StudentT": (lambda: laws.StudentT(3.0, 0.2, 2.0), scipy.stats.t(3.0, 0.2, 2.0)),
+    "Chi2": (lambda: laws.Chi2(3.0), scipy.stats.chi2(3.0)),
+    "Beta": (lambda: laws.Beta(0.7, 2.0), scipy.stats.beta(0.7, 2.0)),
+    "Dirichlet": (lambda: laws.Dirichlet(jnp.asarray([0.7, 2.0])), scipy.stats.beta(0.7, 2.0)),
+}
+
+
+@pytest.mark.parametrize("name", RATIOS)
+def test_draws_and_densities_of_ratios_are_scipys(name: str) -> None:
+    make, frozen = RATIOS[name]
+    dist, x = make(), np.array([0.1, 0.4, 0.9])
+    draws = jax.vmap(dist.sample)(jax.random.split(jax.random.key(4), 4_000))
+    draws = draws[:, 0] if dist.event_ndim else draws
+    assert scipy.stats.kstest(draws, frozen.cdf).pvalue > 1e-4
+    points = jnp.stack([x, 1 - x], -1) if dist.event_ndim else x
+    np.testing.assert_allclose(jax.vmap(dist.log_prob)(points), frozen.logpdf(x), rtol=1e-11)
+
+
+def test_gradients_of_means_of_ratios() -> None:
+    """Means: `rate / (a - 1)`, `df`, `a / (a + b)` and the same for the Dirichlet law."""
+    params, num = jnp.asarray([4.0, 1.5]), 20_000
+
+    def costs(p: Any, key: Any) -> Any:
+        keys = jax.random.split(key, 4)
+        dists = laws.InverseGamma(p[0], p[1]), laws.Chi2(p[0]), laws.Beta(p[0], p[1]), laws.Dirichlet(p)
+        return jnp.stack([jnp.ravel(dist.sample(key))[0] for dist, key in zip(dists, keys, strict=True)])
+
+    def means(p: Any) -> Any:
+        a, b = p
+        return jnp.stack([b / (a - 1), a, a / (a + b), a / (a + b)])
+
+    keys = jax.random.split(jax.random.key(5), num)
+    slopes = jax.jit(jax.vmap(jax.jacfwd(costs), (None, 0)))(params, keys)
+    error, exact = np.std(slopes, 0) / np.sqrt(num), jax.jacfwd(means)(params)
+    assert (np.abs(np.mean(slopes, 0) - exact) <= 5 * error).all()
+    assert (5 * error <= 0.1 * np.linalg.norm(exact, axis=1)[:, None]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ratios_are_finite_in_the_corners(dtype: Any) -> None:
+    small, large = jnp.asarray([1e-4, 1e-4, 1e6], dtype), jnp.asarray([1e-4, 1e6, 1e6], dtype)
+
+    def draws(small: Any, large: Any, key: Any) -> tuple[Any, Any]:
+        keys = jax.random.split(key, 4)
+        dists = laws.InverseGamma(small, large), laws.Chi2(small), laws.Beta(small, large), laws.Dirichlet(small)
+        values = [dist.sample(key) for dist, key in zip(dists, keys, strict=True)]
+        densities = [dist.log_prob(value) for dist, value in zip(dists, values, strict=True)]
+        return values, densities
+
+    ones = jnp.ones_like(small), jnp.ones_like(large)
+    one = lambda key: jax.jvp(lambda s, l: draws(s, l, key), (small, large), ones)  # noqa: E731, E741
+    (values, densities), (velocities, _) = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(6), 100))
+    for leaf in (*values, *velocities, *densities):
+        assert np.isfinite(leaf).all() and leaf.dtype == dtype
+
+
+def test_gradient_of_a_mean_under_students_law() -> None:
+    """`d E[x^2 / (1 + x^2)] / d(df, scale)`, against quadrature."""
+    params = jnp.asarray([3.0, 1.3])
+    cost = lambda x: x**2 / (1 + x**2)  # noqa: E731
+    slopes = jax.jit(jax.vmap(jax.grad(lambda p, key: cost(laws.StudentT(p[0], 0.0, p[1]).sample(key))), (None, 0)))(
+        params, jax.random.split(jax.random.key(7), 50_000)
+    )
+    x = np.sinh(np.linspace(-14, 14, 4001))
+    weight = np.cosh(np.linspace(-14, 14, 4001)) * 28 / 4000
+    exact = jax.grad(lambda p: jnp.sum(weight * cost(x) * jnp.exp(laws.StudentT(p[0], 0.0, p[1]).log_prob(x))))(params)
+    error = np.std(slopes, 0) / np.sqrt(len(slopes))
+    assert (np.abs(np.mean(slopes, 0) - exact) < 5 * error).all() and (5 * error < 0.3 * np.abs(exact)).all()
+    assert np.isfinite(laws.StudentT(np.float32(1e-4), 0.0, 1.0).sample(jax.random.key(0)))
