@@ -84,7 +84,8 @@ class Dirichlet(Distribution):
     """Dirichlet law on probability vectors: `p(x)` proportional to `prod_i x_i^(a_i - 1)`.
 
     A draw is the softmax of log-gamma draws, so its derivative in the concentrations is exact, to every order, and
-    entries near zero keep their digits.
+    entries near zero keep their digits. **An entry that underflows is the smallest positive number**, with derivative zero:
+    for small concentrations that biases costs in the logarithm of such an entry.
 
     Args:
         concentration: `[*batch, n]`; positive.
