@@ -199,6 +199,16 @@ def _fixed(estimator: Callable[[], Any]) -> Callable[[Program, Any], Any]:
     return lambda program, params: estimator()
 
 
+def _proposal(law: Any) -> Any:
+    """A proposal for the laws of the programs: another one where few entries make the weights few."""
+    if sum(jnp.size(leaf) for leaf in jax.tree.leaves(law)) <= 4:
+        if isinstance(law, mcgrad.Normal):
+            return mcgrad.Normal(law.loc + 0.2 * law.scale, 1.3 * law.scale)
+        if isinstance(law, mcgrad.Bernoulli):
+            return mcgrad.Bernoulli(logits=0.8 * law.logits)
+    return law
+
+
 _ROWS = (
     EstimatorRow("score", _fixed(lambda: mcgrad.Score()), "score"),
     EstimatorRow("score, no baseline", _fixed(lambda: mcgrad.Score(baseline=None)), "score"),
@@ -338,6 +348,12 @@ _ROWS = (
         "enumerate",
         num_samples=2,
         removes_offset=True,
+        replicates=True,
+    ),
+    EstimatorRow(
+        "importance sampling",
+        _fixed(lambda: mcgrad.ImportanceSampling(_proposal)),
+        "score",
         replicates=True,
     ),
     EstimatorRow("auto", _fixed(lambda: mcgrad.Auto()), "auto", removes_offset=True),

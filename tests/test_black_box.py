@@ -150,7 +150,13 @@ def test_spsa_has_the_variance_of_the_other_slopes():
     np.testing.assert_allclose(draws.var(axis=0), jnp.sum(slope**2) - slope**2, rtol=0.1)
 
 
-@EVERY
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("finite differences", "evolution, orthogonal") else pytest.mark.slow)
+        for name in TRANSFORMS
+    ],
+)
 def test_transforms_and_dtypes(name):
     params = jax.tree.map(lambda x: x.astype(jnp.float32), PARAMS)
     numbers = [(1, None), (2, None), (6, 3)]
@@ -176,7 +182,7 @@ def test_transforms_and_dtypes(name):
         np.testing.assert_allclose(vector(found), vector(other), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["forward differences", "spsa", "evolution, orthogonal", "evolution, guided"])
+@pytest.mark.parametrize("name", ["forward differences", "evolution, guided"])
 def test_auxiliary_output_is_that_of_the_parameters(name):
     def cost(scale, params, key):
         value = scale * noisy_cubic(params, key)
@@ -193,9 +199,8 @@ def test_auxiliary_output_is_that_of_the_parameters(name):
     assert keys.shape == (4,) and len(np.unique(aux["key"], axis=0)) == 4
     expected = jax.vmap(lambda key: 2 * noisy_cubic(PARAMS, key))(keys)
     np.testing.assert_allclose(aux["value"], expected)
-    if "orthogonal" not in name:
-        (params, scale), aux = run(1)
-        assert aux["value"].shape == () and scale.shape == () and params["a"].shape == (2,)
+    (params, scale), aux = run(1)
+    assert aux["value"].shape == () and scale.shape == () and params["a"].shape == (2,)
 
 
 def guide_for(name):

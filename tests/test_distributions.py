@@ -95,6 +95,13 @@ VECTOR_PARAMS = {
     "OneHotCategorical-probs": (laws.OneHotCategorical, {"probs": WEIGHTS}),
     "MultivariateNormal-tril": (laws.MultivariateNormal, {"loc": np.ones((3, 2)), "scale_tril": TRIL}),
     "MultivariateNormal-diag": (laws.MultivariateNormal, {"loc": np.ones((3, 2)), "scale_diag": np.array([0.5, 2.0])}),
+    "Gamma": (laws.Gamma, {"concentration": np.array([[0.6], [4.0]]), "rate": np.array(SCALE)}),
+    "ExpGamma": (laws.ExpGamma, {"concentration": np.array([[0.6], [4.0]]), "rate": np.array(SCALE)}),
+    "InverseGamma": (laws.InverseGamma, {"concentration": np.array([[0.6], [4.0]]), "rate": np.array(SCALE)}),
+    "StudentT": (laws.StudentT, {"df": np.array([[1.5], [4.0]]), "loc": np.array(SCALE), "scale": np.array(SCALE)}),
+    "Chi2": (laws.Chi2, {"df": np.array(SCALE)}),
+    "Beta": (laws.Beta, {"concentration1": np.array([[0.6], [4.0]]), "concentration0": np.array(SCALE)}),
+    "Dirichlet": (laws.Dirichlet, {"concentration": np.array([[0.6, 2.0, 1.0], [4.0, 0.5, 3.0]])}),
 }
 
 

@@ -12,6 +12,13 @@ from mcgrad.distributions.counts import Poisson as Poisson
 from mcgrad.distributions.foreign import as_distribution as as_distribution
 from mcgrad.distributions.functions import FunctionDistribution as FunctionDistribution
 from mcgrad.distributions.functions import distribution as distribution
+from mcgrad.distributions.gamma import ExpGamma as ExpGamma
+from mcgrad.distributions.gamma import Gamma as Gamma
+from mcgrad.distributions.gamma_ratios import Beta as Beta
+from mcgrad.distributions.gamma_ratios import Chi2 as Chi2
+from mcgrad.distributions.gamma_ratios import Dirichlet as Dirichlet
+from mcgrad.distributions.gamma_ratios import InverseGamma as InverseGamma
+from mcgrad.distributions.gamma_ratios import StudentT as StudentT
 from mcgrad.distributions.implicit import implicit_reparameterization as implicit_reparameterization
 from mcgrad.distributions.independent import Independent as Independent
 from mcgrad.distributions.location_scale import Cauchy as Cauchy

@@ -51,8 +51,8 @@ def implicit_reparameterization(
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
         >>> cdf = lambda x, rate: 1 - jnp.exp(-rate * x)
-        >>> jax.grad(lambda rate: mcgrad.implicit_reparameterization(jnp.float32(3.0), rate, cdf=cdf))(2.0)  # -x / rate
-        Array(-1.5, dtype=float32, weak_type=True)
+        >>> float(jax.grad(lambda rate: mcgrad.implicit_reparameterization(jnp.float32(3.0), rate, cdf=cdf))(2.0))
+        -1.5
 
     References:
         Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6 (the first derivative).

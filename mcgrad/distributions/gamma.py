@@ -1,0 +1,199 @@
+"""Gamma laws, with exact pathwise derivatives in the concentration."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy import special
+from jaxtyping import Array, ArrayLike, Float
+
+from mcgrad._compat import custom_jvp
+from mcgrad._types import PRNGKey
+from mcgrad.distributions.base import POSITIVE, Distribution, align
+
+
+@dataclasses.dataclass(frozen=True)
+class Gamma(Distribution):
+    """Gamma law: `p(x) = rate^a x^(a - 1) exp(-rate x) / Gamma(a)` for `x > 0`, with `a = concentration`.
+
+    Draws are differentiable in both parameters, to every order, in forward and reverse mode; in the concentration the
+    derivative is the implicit one, `-(dF/da) / p`, by quadrature to the precision of the dtype. **A draw that underflows
+    is the smallest positive number**, with derivative zero: for concentrations below 0.1 in float32, or 0.01 in float64,
+    take `ExpGamma`, the law of `log x`.
+
+    Args:
+        concentration: any shape; positive.
+        rate: any shape that broadcasts with `concentration`; positive.
+
+    Raises:
+        ValueError: if a concrete parameter is not positive, or the shapes do not broadcast.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, mcgrad
+        >>> def cost(concentration, key):
+        ...     return mcgrad.sample(key, mcgrad.Gamma(concentration, 2.0))
+        >>> keys = jax.random.split(jax.random.key(0), 4000)
+        >>> gradients = jax.vmap(mcgrad.pathwise_grad(cost), (None, 0))(3.0, keys)
+        >>> bool(abs(gradients.mean() - 1 / 2.0) < 0.02)  # the mean is concentration / rate
+        True
+
+    References:
+        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6.
+    """
+
+    concentration: Float[ArrayLike, "*batch"]
+    rate: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"concentration": POSITIVE, "rate": POSITIVE}
+    reparameterized: ClassVar[bool] = True
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
+        """One draw."""
+        concentration = jnp.broadcast_to(self.concentration, self.batch_shape)
+        frozen = jax.lax.stop_gradient(concentration)
+        x = jnp.maximum(jax.random.gamma(key, frozen, dtype=self.dtype), jnp.finfo(self.dtype).tiny)
+        x, rate = align(_gamma_draw(x, concentration), self.rate)
+        return x / rate
+
+    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log density; `-inf` below zero."""
+        x, a, rate = align(x, self.concentration, self.rate)
+        inside = jnp.where(x >= 0, x, 1.0)
+        log_prob = a * jnp.log(rate) + special.xlogy(a - 1, inside) - rate * inside - special.gammaln(a)
+        return jnp.where(x >= 0, log_prob, -jnp.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpGamma(Distribution):
+    """The law of `y = log x` for a gamma draw `x`: `p(y) = rate^a exp(a y - rate exp(y)) / Gamma(a)`.
+
+    For small concentrations, where `x` itself underflows. Draws are differentiable as those of `Gamma`.
+
+    Args:
+        concentration: any shape; positive.
+        rate: any shape that broadcasts with `concentration`; positive.
+
+    Raises:
+        ValueError: if a concrete parameter is not positive, or the shapes do not broadcast.
+    """
+
+    concentration: Float[ArrayLike, "*batch"]
+    rate: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"concentration": POSITIVE, "rate": POSITIVE}
+    reparameterized: ClassVar[bool] = True
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
+        """One draw."""
+        concentration = jnp.broadcast_to(self.concentration, self.batch_shape)
+        frozen = jax.lax.stop_gradient(concentration)
+        y = jax.random.loggamma(key, frozen, dtype=self.dtype)
+        y, rate = align(_log_gamma_draw(y, concentration), self.rate)
+        return y - jnp.log(rate)
+
+    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log density."""
+        x, a, rate = align(x, self.concentration, self.rate)
+        shifted = x + jnp.log(rate)
+        return a * shifted - jnp.exp(shifted) - special.gammaln(a)
+
+
+# The rules are in terms of the draw that moves, not of the constant that it was made of, so that the derivative of a
+# derivative is total, through the draw too.
+@custom_jvp
+def _gamma_draw(x: Array, a: Array) -> Array:
+    return x
+
+
+@_gamma_draw.defjvp
+def _gamma_draw_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, a), (_, a_dot) = primals, tangents
+    x = _gamma_draw(x, a)
+    return x, x * log_gamma_velocity(x, jnp.log(x), a) * a_dot
+
+
+@custom_jvp
+def _log_gamma_draw(y: Array, a: Array) -> Array:
+    return y
+
+
+@_log_gamma_draw.defjvp
+def _log_gamma_draw_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (y, a), (_, a_dot) = primals, tangents
+    y = _log_gamma_draw(y, a)
+    return y, log_gamma_velocity(jnp.exp(y), y, a) * a_dot
+
+
+def log_gamma_velocity(x: Array, log_x: Array, a: Array) -> Array:
+    """`d log(x) / da` at a fixed quantile of the gamma law of concentration `a` and rate one; elementwise, branch-free.
+
+    It is `-F_a / (x p)`, and with `F_a = E[log t - psi(a); t < x]` and `t = x exp(-s)`
+
+        v = int_0^inf exp(-a s + x (1 - exp(-s))) (psi(a) - log x + s) ds.
+
+    Two integrations by parts, with `L = psi(a + 1) - log x`, leave for `L >= 0` a sum of positive terms only:
+
+        a v = (1 + x J0) L + x J1,   Ji = int_0^inf s^i exp(-(a + 1 - x) s - x phi(-s)) ds,   phi(t) = exp(t) - 1 - t.
+
+    For `L < 0` the upper tail, `t = x exp(s)` and `F_a = -E[log t - psi(a); t > x]`, does the same:
+
+        a v = (1 - a L) K0 + a K1,   Ki = int_0^inf s^i exp(-(x - a) s - x phi(s)) ds.
+
+    So nothing cancels. The integrands are entire functions that fall from one on, and Gauss-Legendre nodes up to where
+    they are below the rounding error give all digits.
+    """
+    dtype = jnp.result_type(x, a)
+    double = dtype == jnp.float64
+    nodes, weights = np.polynomial.legendre.leggauss(40 if double else 18)
+    fall = 42.0 if double else 19.0  # minus the logarithm of the integrand at the last node
+    surplus = _log_mean(x, log_x, a)
+    lower = surplus >= 0
+    sign = jnp.where(lower, -1.0, 1.0).astype(dtype)
+    slope = jnp.where(lower, (a - x) + 1, x - a)  # a + 1 would lose the one in float32
+    # phi(-s) >= s^2 / (s + 2) and phi(s) >= s^2 / 2 bound where the exponent has fallen so far: roots of quadratics.
+    twice = fall - 2 * slope
+    root = jnp.sqrt(twice**2 + 8 * fall * (a + 1))
+    # two forms of one root of (a + 1) s^2 - twice s - 2 fall, each without cancellation on its side
+    end_lower = jnp.where(twice > 0, (twice + root) / (2 * (a + 1)), 4 * fall / jnp.where(twice > 0, 1.0, root - twice))
+    end_upper = 2 * fall / (jnp.abs(slope) + jnp.sqrt(slope**2 + 2 * fall * x))
+    end_upper = jnp.minimum(end_upper, jnp.log1p((fall + a * end_upper) / jnp.maximum(x, 0.25)))
+    end = jax.lax.stop_gradient(jnp.where(lower, end_lower, end_upper))
+
+    # [..., node]
+    at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
+    along = lambda row: jnp.asarray(row, dtype).reshape((1,) * end.ndim + (-1,))  # noqa: E731
+    s = at(end) * along((1 + nodes) / 2)
+    integrand = along(weights / 2) * jnp.exp(-at(slope) * s - at(x) * _exp_beyond_linear(at(sign) * s, dtype))
+    first, second = end * jnp.sum(integrand, -1), end * jnp.sum(s * integrand, -1)
+    below = (1 + x * first) * surplus + x * second
+    above = (1 - a * surplus) * first + a * second
+    return jnp.where(lower, below, above) / a
+
+
+def _log_mean(x: Array, log_x: Array, a: Array) -> Array:
+    """`psi(a + 1) - log x`, also where the two nearly agree."""
+    large = a > 16
+    inverse = 1 / jnp.where(large, a, 16.0)
+    square = inverse**2
+    # psi(a + 1) = log a + 1 / (2 a) - sum_k B_2k / (2 k a^2k)
+    series = inverse / 2 - square * (
+        1 / 12
+        - square * (1 / 120 - square * (1 / 252 - square * (1 / 240 - square * (1 / 132 - square * 691 / 32760))))
+    )
+    ratio = jnp.where(large, (x - a) * inverse, 0.0)
+    small = special.digamma(jnp.where(large, 1.0, a) + 1) - log_x
+    return jnp.where(large, series - jnp.log1p(jnp.maximum(ratio, -0.99999)), small)
+
+
+def _exp_beyond_linear(t: Array, dtype: Any) -> Array:
+    """`exp(t) - 1 - t`, by its series where that is shorter than the cancellation."""
+    near = jnp.abs(t) < 0.5
+    inside = jnp.where(near, t, 0.0)
+    series = jnp.ones_like(inside)
+    for k in range(14 if dtype == jnp.float64 else 8, 2, -1):
+        series = 1 + inside / k * series
+    return jnp.where(near, inside**2 / 2 * series, jnp.expm1(t) - t)

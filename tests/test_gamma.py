@@ -1,0 +1,238 @@
+"""The gamma law and its relatives: derivatives of draws against exact ones, moments, corners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from jax.scipy import special
+
+from mcgrad import distributions as laws
+from mcgrad.distributions.gamma import log_gamma_velocity
+
+# Concentration, draw, d log(draw) / d concentration at a fixed quantile: by mpmath with 40 digits, from
+# quad(lambda s: exp(-a * s - x * expm1(-s)) * (digamma(a) - log(x) + s), [0, breakpoints at powers of 2, inf]).
+EXACT = np.array(
+    [
+        (9.999999747378752e-05, 2.5365732653881423e-05, 100053.395968257),
+        (9.999999747378752e-05, 3.2106680870056152, 2479.6168731599155),
+        (0.009999999776482582, 1.5035936485219281e-05, 1054.4353946846165),
+        (0.009999999776482582, 1.5090841054916382, 45.37691379417478),
+        (0.009999999776482582, 7.151253700256348, 12.766018006665364),
+        (0.30000001192092896, 3.2364403854383966e-14, 102.97508373211049),
+        (0.30000001192092896, 0.00032372461282648146, 26.22858978690068),
+        (0.30000001192092896, 0.10272544622421265, 7.819449454015337),
+        (0.30000001192092896, 0.884810745716095, 2.933946619381442),
+        (0.30000001192092896, 6.69465970993042, 0.7552268046265401),
+        (1.0, 0.00010000500333262607, 9.63358137152954),
+        (1.0, 0.10536051541566849, 2.846988802194663),
+        (1.0, 0.7985076904296875, 1.3077962166891737),
+        (1.0, 2.3025851249694824, 0.7535643297713792),
+        (1.0, 9.21034049987793, 0.31446112383775526),
+        (5.0, 0.4444601833820343, 0.5459835431152884),
+        (5.0, 2.432590961456299, 0.2899053826462731),
+        (5.0, 4.946107864379883, 0.20790553678215154),
+        (5.0, 7.993589401245117, 0.16203747728231327),
+        (5.0, 17.782007217407227, 0.10249012492479291),
+        (15.899999618530273, 5.112191677093506, 0.10624202044351921),
+        (15.899999618530273, 11.05148983001709, 0.07581057863216328),
+        (15.899999618530273, 16.06812858581543, 0.06322267677735652),
+        (15.899999618530273, 21.176176071166992, 0.05488331009356286),
+        (15.899999618530273, 35.13935852050781, 0.04164441863169907),
+        (16.100000381469727, 5.221088409423828, 0.10454361912702863),
+        (16.100000381469727, 11.219156265258789, 0.07476929511919679),
+        (16.100000381469727, 16.27129364013672, 0.06242714130259901),
+        (16.100000381469727, 21.408517837524414, 0.0542395808750237),
+        (16.100000381469727, 35.43174362182617, 0.041219967156048476),
+        (100.0, 67.00773620605469, 0.012155163201333592),
+        (100.0, 87.41763305664062, 0.01070524864273554),
+        (100.0, 100.92630004882812, 0.009970575508594379),
+        (100.0, 113.0105209350586, 0.009416586705136051),
+        (100.0, 141.53012084960938, 0.00837752510686309),
+        (10000.0, 9632.3681640625, 0.00010188618810095887),
+        (10000.0, 9872.060546875, 0.00010064688375708079),
+        (10000.0, 10012.23828125, 9.99405241373698e-05),
+        (10000.0, 10128.3671875, 9.936526049788313e-05),
+        (10000.0, 10376.185546875, 9.81665880798008e-05),
+        (100000000.0, 99962808.0, 1.000186007788004e-08),
+        (100000000.0, 99987184.0, 1.000064087142295e-08),
+        (100000000.0, 100001256.0, 9.999937217192403e-09),
+        (100000000.0, 100012816.0, 9.999359271410288e-09),
+        (100000000.0, 100037192.0, 9.998140877616613e-09),
+    ]
+)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-12), (np.float32, 1e-5)])
+def test_derivative_of_a_draw_is_exact(dtype: Any, bound: float) -> None:
+    a, x = (jnp.asarray(column, dtype) for column in EXACT.T[:2])
+    velocity = log_gamma_velocity(x, jnp.log(x), a)
+    assert velocity.dtype == dtype
+    np.testing.assert_allclose(velocity, EXACT[:, 2], rtol=bound)
+
+
+def test_derivative_where_the_draw_underflows() -> None:
+    # F = x^a / Gamma(a + 1) there, so log x = (log u + log Gamma(a + 1)) / a
+    a, log_x = jnp.asarray([1e-4, 1e-3, 0.02], jnp.float32), jnp.asarray([-5e4, -900.0, -200.0], jnp.float32)
+    exact = (special.digamma(np.asarray(a, float) + 1) - log_x) / a
+    np.testing.assert_allclose(log_gamma_velocity(jnp.exp(log_x), log_x, a), exact, rtol=1e-5)
+
+
+def test_second_derivatives_in_every_nesting() -> None:
+    a, key = jnp.asarray([0.4, 1.2, 5.0]), jax.random.key(3)
+    draw = lambda a: jnp.sum(laws.Gamma(a, 1.0).sample(jax.random.clone(key)))  # noqa: E731
+    u = scipy.stats.gamma.cdf(laws.Gamma(a, 1.0).sample(jax.random.clone(key)), a)
+    step = 1e-4
+    quantile = [scipy.stats.gamma.ppf(u, a + sign * step) for sign in (-1, 0, 1)]
+    exact = (quantile[0] - 2 * quantile[1] + quantile[2]) / step**2
+
+    @jax.jit
+    def seconds(a: Any) -> list[Any]:
+        modes = (jax.jacfwd, jax.jacrev)
+        return [jnp.diagonal(outer(inner(draw))(a)) for outer in modes for inner in modes]
+
+    for second in seconds(a):
+        np.testing.assert_allclose(second, exact, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_draws_and_derivatives_are_finite_in_the_corners(dtype: Any) -> None:
+    a = jnp.asarray([1e-4, 1e-2, 1.0, 1e4, 1e8], dtype)
+
+    def draws(a: Any, key: Any) -> Any:
+        return jnp.stack(
+            [make(a, jnp.asarray(1.0, dtype)).sample(jax.random.clone(key)) for make in (laws.Gamma, laws.ExpGamma)]
+        )
+
+    keys = jax.random.split(jax.random.key(0), 100)
+    value, velocity = jax.jit(jax.vmap(lambda key: jax.jvp(lambda a: draws(a, key), (a,), (jnp.ones_like(a),))))(keys)
+    assert np.isfinite(value).all() and np.isfinite(velocity).all() and value.dtype == dtype
+    assert (value[:, 0] > 0).all()
+
+
+def test_gradients_of_moments_and_of_the_mean_of_the_logarithm() -> None:
+    a = jnp.asarray([1e-3, 0.02, 0.3, 2.0, 40.0])
+    num = 20_000
+
+    def costs(a: Any, key: Any) -> Any:
+        x = laws.Gamma(a, 2.0).sample(key)
+        return jnp.stack([laws.ExpGamma(a, 2.0).sample(jax.random.clone(key)), x, x**2])
+
+    keys = jax.random.split(jax.random.key(1), num)
+    one = lambda key: jax.jvp(lambda a: costs(a, key), (a,), (jnp.ones_like(a),))  # noqa: E731
+    _, slopes = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=2_000))(keys)
+    exact = np.stack([special.polygamma(1, a), np.full(5, 0.5), (2 * a + 1) / 4])
+    error = np.std(slopes, 0) / np.sqrt(num)
+    # at small concentrations x itself is too heavy-tailed for so many draws to tell its slope; that of log x is not
+    inside = np.ones_like(exact, bool)
+    inside[1:, :2] = False
+    assert (np.abs(np.mean(slopes, 0) - exact) < 5 * error)[inside].all()
+    assert (5 * error < 0.2 * np.abs(exact))[inside].all()
+
+
+def test_draws_and_densities_are_scipys() -> None:
+    a, rate = np.array([0.4, 3.0]), np.array([2.0, 0.5])
+    gamma, log_gamma = laws.Gamma(a, rate), laws.ExpGamma(a, rate)
+    keys = jax.random.split(jax.random.key(2), 4_000)
+    frozen = scipy.stats.gamma(a, scale=1 / rate)
+    for i in range(2):
+        one = scipy.stats.gamma(a[i], scale=1 / rate[i])
+        for dist, to_gamma in ((gamma, np.asarray), (log_gamma, np.exp)):
+            assert (
+                scipy.stats.kstest(to_gamma(jax.vmap(dist.sample)(jax.random.clone(keys)))[:, i], one.cdf).pvalue > 1e-4
+            )
+    x = np.array([0.3, 2.0])
+    np.testing.assert_allclose(gamma.log_prob(x), frozen.logpdf(x), rtol=1e-12)
+    np.testing.assert_allclose(log_gamma.log_prob(np.log(x)), frozen.logpdf(x) + np.log(x), rtol=1e-12)
+    assert (gamma.log_prob(-1.0) == -np.inf).all()
+
+
+def test_refusals() -> None:
+    for law in (laws.Gamma, laws.ExpGamma):
+        with pytest.raises(ValueError, match=rf"{law.__name__}\(concentration=...\)` must be positive"):
+            law(0.0, 1.0)
+    with pytest.raises(ValueError, match=r"InverseGamma\(rate=...\)` must be positive"):
+        laws.InverseGamma(1.0, -1.0)
+    with pytest.raises(ValueError, match=r"Chi2\(df=...\)` must be positive"):
+        laws.Chi2(0.0)
+    with pytest.raises(ValueError, match=r"Beta\(concentration0=...\)` must be positive"):
+        laws.Beta(1.0, np.nan)
+    with pytest.raises(ValueError, match=r"Dirichlet\(concentration=...\)` must have at least 1 axes"):
+        laws.Dirichlet(1.0)
+
+
+RATIOS = {
+    "InverseGamma": (lambda: laws.InverseGamma(3.0, 2.0), scipy.stats.invgamma(3.0, scale=2.0)),
+    "StudentT": (lambda: laws.StudentT(3.0, 0.2, 2.0), scipy.stats.t(3.0, 0.2, 2.0)),
+    "Chi2": (lambda: laws.Chi2(3.0), scipy.stats.chi2(3.0)),
+    "Beta": (lambda: laws.Beta(0.7, 2.0), scipy.stats.beta(0.7, 2.0)),
+    "Dirichlet": (lambda: laws.Dirichlet(jnp.asarray([0.7, 2.0])), scipy.stats.beta(0.7, 2.0)),
+}
+
+
+@pytest.mark.parametrize("name", RATIOS)
+def test_draws_and_densities_of_ratios_are_scipys(name: str) -> None:
+    make, frozen = RATIOS[name]
+    dist, x = make(), np.array([0.1, 0.4, 0.9])
+    draws = jax.vmap(dist.sample)(jax.random.split(jax.random.key(4), 4_000))
+    draws = draws[:, 0] if dist.event_ndim else draws
+    assert scipy.stats.kstest(draws, frozen.cdf).pvalue > 1e-4
+    points = jnp.stack([x, 1 - x], -1) if dist.event_ndim else x
+    np.testing.assert_allclose(jax.vmap(dist.log_prob)(points), frozen.logpdf(x), rtol=1e-11)
+
+
+def test_gradients_of_means_of_ratios() -> None:
+    """Means: `rate / (a - 1)`, `df`, `a / (a + b)` and the same for the Dirichlet law."""
+    params, num = jnp.asarray([4.0, 1.5]), 20_000
+
+    def costs(p: Any, key: Any) -> Any:
+        keys = jax.random.split(key, 4)
+        dists = laws.InverseGamma(p[0], p[1]), laws.Chi2(p[0]), laws.Beta(p[0], p[1]), laws.Dirichlet(p)
+        return jnp.stack([jnp.ravel(dist.sample(key))[0] for dist, key in zip(dists, keys, strict=True)])
+
+    def means(p: Any) -> Any:
+        a, b = p
+        return jnp.stack([b / (a - 1), a, a / (a + b), a / (a + b)])
+
+    keys = jax.random.split(jax.random.key(5), num)
+    slopes = jax.jit(jax.vmap(jax.jacfwd(costs), (None, 0)))(params, keys)
+    error, exact = np.std(slopes, 0) / np.sqrt(num), jax.jacfwd(means)(params)
+    assert (np.abs(np.mean(slopes, 0) - exact) <= 5 * error).all()
+    assert (5 * error <= 0.1 * np.linalg.norm(exact, axis=1)[:, None]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ratios_are_finite_in_the_corners(dtype: Any) -> None:
+    small, large = jnp.asarray([1e-4, 1e-4, 1e6], dtype), jnp.asarray([1e-4, 1e6, 1e6], dtype)
+
+    def draws(small: Any, large: Any, key: Any) -> tuple[Any, Any]:
+        keys = jax.random.split(key, 4)
+        dists = laws.InverseGamma(small, large), laws.Chi2(small), laws.Beta(small, large), laws.Dirichlet(small)
+        values = [dist.sample(key) for dist, key in zip(dists, keys, strict=True)]
+        densities = [dist.log_prob(value) for dist, value in zip(dists, values, strict=True)]
+        return values, densities
+
+    ones = jnp.ones_like(small), jnp.ones_like(large)
+    one = lambda key: jax.jvp(lambda s, l: draws(s, l, key), (small, large), ones)  # noqa: E731, E741
+    (values, densities), (velocities, _) = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(6), 100))
+    for leaf in (*values, *velocities, *densities):
+        assert np.isfinite(leaf).all() and leaf.dtype == dtype
+
+
+def test_gradient_of_a_mean_under_students_law() -> None:
+    """`d E[x^2 / (1 + x^2)] / d(df, scale)`, against quadrature."""
+    params = jnp.asarray([3.0, 1.3])
+    cost = lambda x: x**2 / (1 + x**2)  # noqa: E731
+    slopes = jax.jit(jax.vmap(jax.grad(lambda p, key: cost(laws.StudentT(p[0], 0.0, p[1]).sample(key))), (None, 0)))(
+        params, jax.random.split(jax.random.key(7), 50_000)
+    )
+    x = np.sinh(np.linspace(-14, 14, 4001))
+    weight = np.cosh(np.linspace(-14, 14, 4001)) * 28 / 4000
+    exact = jax.grad(lambda p: jnp.sum(weight * cost(x) * jnp.exp(laws.StudentT(p[0], 0.0, p[1]).log_prob(x))))(params)
+    error = np.std(slopes, 0) / np.sqrt(len(slopes))
+    assert (np.abs(np.mean(slopes, 0) - exact) < 5 * error).all() and (5 * error < 0.3 * np.abs(exact)).all()
+    assert np.isfinite(laws.StudentT(np.float32(1e-4), 0.0, 1.0).sample(jax.random.key(0)))

@@ -1,0 +1,139 @@
+"""Importance sampling: right whatever the proposal, credited like the score, and refused where the proposal cannot be."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_unbiased, derivatives, gradient_draws
+from jax.scipy.stats import norm
+from programs.program import expect_bernoulli, expect_categorical
+
+import mcgrad
+
+PARAMS = {"rare": jnp.array([0.2, 0.1]), "bits": jnp.array([0.4, -0.7, 0.9]), "class": jnp.array([0.3, -0.2, 0.5])}
+WIDE = mcgrad.ImportanceSampling(lambda p: mcgrad.Normal(p.loc + 1.5, 1.3 * p.scale))
+EVEN_BITS = mcgrad.ImportanceSampling(lambda p: mcgrad.Bernoulli(logits=0.2 * p.logits + 0.1))
+UNIFORM = mcgrad.ImportanceSampling(lambda p: mcgrad.Categorical(logits=jnp.zeros_like(p.logits)))
+
+
+def rare(params, key):
+    """A tail of a normal law whose scale moves too; nothing to differentiate along the path."""
+    loc, log_scale = params["rare"]
+    x = mcgrad.sample(key, mcgrad.Normal(loc, jnp.exp(log_scale)), WIDE)
+    return jnp.where(x > 2.0, 3.0 + loc, 0.0)
+
+
+def exact_rare(params):
+    loc, log_scale = params["rare"]
+    return (3.0 + loc) * norm.sf(2.0, loc, jnp.exp(log_scale))
+
+
+def mixed(params, key):
+    """Entries apart and together, a draw inside a `vmap`, and a draw that depends on another."""
+    keys = jax.random.split(key, 3)
+    bits = mcgrad.sample(keys[0], mcgrad.Bernoulli(logits=params["bits"]), EVEN_BITS).astype(params["bits"].dtype)
+    logits = params["class"] + bits[0]
+    classes = jax.vmap(lambda key: mcgrad.sample(key, mcgrad.Categorical(logits=logits), UNIFORM))(
+        jax.random.split(keys[1], 2)
+    )
+    return (
+        2.0
+        + jnp.sum(jnp.sin(bits * jnp.arange(1.0, 4.0, dtype=bits.dtype)))
+        + jnp.max(bits) * (1.0 * classes[0])
+        + (1.0 * classes[1]) ** 2
+    )
+
+
+def exact_mixed(params):
+    def of_bits(bits):
+        def of_classes(classes):
+            return 2.0 + jnp.sum(jnp.sin(bits * jnp.arange(1.0, 4.0))) + jnp.max(bits) * classes[0] + classes[1] ** 2.0
+
+        return expect_categorical(jnp.broadcast_to(params["class"] + bits[0], (2, 3)), of_classes)
+
+    return expect_bernoulli(params["bits"], of_bits)
+
+
+@pytest.mark.parametrize("num_samples", [1, 5])
+def test_value_gradient_and_hessian_are_unbiased(num_samples):
+    programs = {"rare": (rare, exact_rare), "mixed": (mixed, exact_mixed)}
+    exact, estimators = {}, {}
+    for name, (program, expected) in programs.items():
+        estimators[name] = mcgrad.expectation(program, num_samples=num_samples)
+        for what, value in derivatives(expected, PARAMS, 2).items():
+            exact[name, what] = np.asarray(value)
+
+    def estimate(key):
+        found = {}
+        for (name, estimator), own in zip(estimators.items(), jax.random.split(key), strict=True):
+            for what, value in derivatives(lambda p, e=estimator, k=own: e(p, k), PARAMS, 2).items():
+                found[name, what] = value
+        return found
+
+    draws = gradient_draws(estimate, exact, jax.random.key(1))
+    for name in exact:
+        assert_unbiased(draws[name], exact[name])
+
+
+def test_a_good_proposal_has_less_variance_than_the_score():
+    def tail(loc, key, estimator):
+        return jnp.where(mcgrad.sample(key, mcgrad.Normal(loc, 1.0), estimator) > 3.0, 1.0, 0.0)
+
+    def variance(estimator):
+        gradient = jax.jit(jax.vmap(mcgrad.grad(lambda loc, key: tail(loc, key, estimator)), (None, 0)))
+        return float(jnp.var(gradient(0.0, jax.random.split(jax.random.key(2), 16384))))
+
+    shifted = mcgrad.ImportanceSampling(lambda p: mcgrad.Normal(p.loc + 3.0, p.scale))
+    assert variance(shifted) < 0.05 * variance(mcgrad.Score())
+
+
+def test_separate_entries_get_their_own_weight_only():
+    def total(logits, key):
+        return jnp.sum(1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), EVEN_BITS))
+
+    logits = jnp.linspace(-1.0, 1.0, 200)
+    gradients = jax.jit(jax.vmap(mcgrad.grad(total), (None, 0)))(logits, jax.random.split(jax.random.key(3), 4096))
+    exact = jax.nn.sigmoid(logits) * jax.nn.sigmoid(-logits)
+    # One entry: the score times p / q where the draw is one. The other 199 add nothing.
+    q = jax.nn.sigmoid(0.2 * logits + 0.1)
+    np.testing.assert_allclose(gradients.var(0), exact**2 * (1 / q - 1), rtol=0.25)
+    np.testing.assert_allclose(gradients.mean(0), exact, atol=5 * float(gradients.std(0).max()) / 64)
+
+
+def test_float32_jit_and_an_impossible_value():
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), PARAMS)
+    found = jax.jit(mcgrad.value_and_grad(mixed, num_samples=2))(params, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.float32)}
+
+    def never(logits, key):  # the law gives class 0 no probability, the proposal does
+        return 1.0 * mcgrad.sample(key, mcgrad.Categorical(logits=logits), UNIFORM)
+
+    logits = jnp.array([-jnp.inf, 0.0, 0.3])
+    gradients = jax.jit(jax.vmap(mcgrad.grad(never), (None, 0)))(logits, jax.random.split(jax.random.key(0), 64))
+    assert np.isfinite(gradients[:, 1:]).all()
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(
+        TypeError, match=r"ImportanceSampling\(proposal=...\)` must be a function of the law, got Normal"
+    ):
+        mcgrad.ImportanceSampling(mcgrad.Normal(0.0, 1.0))
+
+    def refused(law, proposal, match):
+        def program(theta, key):
+            return 1.0 * jnp.sum(mcgrad.sample(key, law(theta), mcgrad.ImportanceSampling(proposal)))
+
+        with pytest.raises(ValueError, match=match):
+            jax.eval_shape(mcgrad.grad(program), 0.4, jax.random.key(0))
+
+    def normal(theta):
+        return mcgrad.Normal(theta, 1.0)
+
+    refused(
+        normal, lambda p: mcgrad.Normal(jnp.zeros(2), 1.0), r"test_importance_sampling.py.*shapes \(\) and \(\), the"
+    )
+    refused(normal, lambda p: mcgrad.Poisson(2.0), "one of law and proposal is discrete")
+    refused(lambda t: mcgrad.Poisson(t), lambda p: mcgrad.Bernoulli(probs=0.5), "never gives some of the values")
+    refused(lambda t: mcgrad.Uniform(0.0, t), lambda p: p, "support moves with .*`high`")
+    law = mcgrad.distribution(sampler=lambda key, loc: loc + jax.random.normal(key))
+    refused(law, lambda p: mcgrad.Normal(0.0, 1.0), "no log density")
