@@ -83,8 +83,8 @@ def report(data: dict[str, Any]) -> list[Any]:
         "quartiles over rounds. Variance is the total over the gradient in the logits (the encoder's bias for the "
         "autoencoder). Each step of torch is one forward and one backward pass. "
         '"Biased" is decided by the measured means of value and gradient (5 standard errors), which is by design for '
-        "Gumbel-softmax and straight-through. The autoencoder has no exact gradient: its reference is leave-one-out by hand in torch, on "
-        "other draws."
+        "Gumbel-softmax and straight-through. The autoencoder has no exact gradient: its reference is leave-one-out by hand "
+        "in torch, on other draws."
     ]
     for title, rows in data["workloads"].items():
         table = Table(

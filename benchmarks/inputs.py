@@ -5,7 +5,6 @@ Exact gradients are those of exact expectations by the complex step, `Im f(x + i
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -125,7 +124,3 @@ LAWS = {
     "VonMises": [(0.1,), (1.0,), (20.0,)],
     "Dirichlet": [(0.05, 0.1, 0.2), (1.0, 2.0, 3.0), (50.0, 20.0, 10.0)],
 }
-
-
-def every_state(num: int) -> np.ndarray:
-    return np.array(list(itertools.product((0, 1), repeat=num)))

@@ -192,53 +192,6 @@ def bernoulli_chain(estimator: str, num_steps: int) -> Case:
     return _case(program, jnp.full(1, inputs.CHAIN), estimator)
 
 
-# ---------------------------------------------------------------- overhead: a wide Gaussian and the survey's toy
-
-
-def gaussian(estimator: str, num: int) -> Case:
-    def program(loc: jax.Array, key: jax.Array) -> jax.Array:
-        return jnp.sum((mcgrad.sample(key, mcgrad.Normal(loc, 1.0)) - 1) ** 2)
-
-    return _case(program, jnp.zeros(num), estimator, batch=100)
-
-
-def gaussian_by_hand(estimator: str, num: int) -> Case:
-    def pathwise(loc: jax.Array, key: jax.Array) -> jax.Array:
-        return jnp.sum((loc + jax.random.normal(key, (num,)) - 1) ** 2)
-
-    def score(loc: jax.Array, key: jax.Array) -> jax.Array:
-        x = stop(loc) + jax.random.normal(key, (num,))
-        return jnp.sum((x - 1) ** 2 * unit(jax.scipy.stats.norm.logpdf(x, loc, 1.0)))
-
-    return _by_hand({"pathwise": pathwise, "score": score}[estimator], jnp.zeros(num), batch=100)
-
-
-# ---------------------------------------------------------------- scaling
-
-
-def samples(num_samples: int, chunk_size: int | None) -> Case:
-    """The score on 16 latents, averaged over samples, in chunks or all at once."""
-    w = jax.random.normal(jax.random.key(0), (16, 16))
-
-    def program(logits: jax.Array, key: jax.Array) -> jax.Array:
-        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits)).astype(jnp.float32)
-        return jnp.sum(jnp.tanh(b @ w))
-
-    options = {"estimator": mcgrad.Score(), "num_samples": num_samples, "chunk_size": chunk_size}
-    return jax_case(mcgrad.value_and_grad(program, **options), jnp.zeros(16))
-
-
-def batch(num: int) -> Case:
-    """The score on a batch of `num` with 16 latents each."""
-    w = jax.random.normal(jax.random.key(0), (16, 16))
-
-    def program(logits: jax.Array, key: jax.Array) -> jax.Array:
-        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits)).astype(jnp.float32)
-        return jnp.mean(jnp.sum(jnp.tanh(b @ w), axis=-1))
-
-    return _case(program, jnp.zeros((num, 16)), "score")
-
-
 def main() -> None:
     builders = {
         fn.__name__: fn
@@ -253,10 +206,6 @@ def main() -> None:
             gaussian_chain,
             gaussian_chain_by_hand,
             bernoulli_chain,
-            gaussian,
-            gaussian_by_hand,
-            samples,
-            batch,
         )
     }
     serve(builders, ("jax", "jaxlib", "numpy"))
