@@ -112,15 +112,3 @@ def bernoulli_chain_value(logit: np.ndarray, num_steps: int) -> Any:
         mean, variance = 0.9 * mean + 0.1 * (2 * p - 1), 0.81 * variance + 0.04 * p * (1 - p)
         total = total + mean**2 + variance
     return total
-
-
-# ---------------------------------------------------------------- pathwise gradients of continuous laws
-
-# Parameters of each law, as rows; what is reported is the gradient of `E[tanh(x)]` (or of `E[x^2]` for a direction).
-LAWS = {
-    "Gamma": [(a, 1.0) for a in (0.02, 0.1, 1.0, 10.0, 1000.0)],
-    "Beta": [(0.05, 0.1), (0.5, 0.5), (2.0, 3.0), (100.0, 50.0)],
-    "StudentT": [(1.5,), (3.0,), (30.0,)],
-    "VonMises": [(0.1,), (1.0,), (20.0,)],
-    "Dirichlet": [(0.05, 0.1, 0.2), (1.0, 2.0, 3.0), (50.0, 20.0, 10.0)],
-}
