@@ -1,5 +1,6 @@
 """Settings that every test runs under: what would hide a mistake raises."""
 
+import gc
 import os
 
 # Nearly all of these tests' time is compiling programs that then run for milliseconds.
@@ -10,3 +11,7 @@ import jax
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+# Traced programs are kept in caches, by the million of objects: looking through them for garbage often takes long.
+gc.freeze()
+gc.set_threshold(100_000, 20, 50)

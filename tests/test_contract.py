@@ -243,7 +243,14 @@ class NoScore(mcgrad.Estimator):
         return WeightedPoint(x, jax.lax.stop_gradient(site.log_prob(x)))
 
 
-@pytest.mark.parametrize("name", ["categorical", "normal", "batch_through_an_mlp", "mixture_of_kinds"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "categorical",
+        "normal",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("batch_through_an_mlp", "mixture_of_kinds")),
+    ],
+)
 @pytest.mark.parametrize("wrong", [HalfScore, OwnBaselineScore, FirstOrderScore, NoScore])
 def test_a_wrong_estimator_fails(name, wrong):
     row = EstimatorRow("wrong", lambda program, params: wrong(), "score")

@@ -116,6 +116,8 @@ def every_dist(dtype: Any = np.float64) -> dict[str, Any]:
 
 
 ALL = sorted(every_dist())
+# What is the same for every law, and slow for its many small operations: every third by default, all with `-m slow`.
+SOME = [pytest.param(name, marks=[pytest.mark.slow] * (i % 3 > 0)) for i, name in enumerate(ALL)]
 U = np.array([1e-6, 0.03, 0.21, 0.49, 0.77, 0.99])  # no ties with the parameters above
 
 
@@ -267,7 +269,7 @@ def test_shapes_and_dtypes(name: str, dtype: Any) -> None:
     assert log_prob.shape == dist.batch_shape and log_prob.dtype == dtype
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", SOME)
 def test_jit_vmap_and_pytree(name: str) -> None:
     dist = every_dist(np.float32)[name]
     x = jax.jit(lambda d, key: d.sample(key))(dist, jax.random.key(0))
@@ -284,7 +286,7 @@ def test_jit_vmap_and_pytree(name: str) -> None:
     jax.tree.map(lambda leaf: None, dist)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", SOME)
 def test_traced_parameters_build_the_law_under_jit_and_vmap(name: str) -> None:
     if name in SCALAR:
         case = SCALAR[name]

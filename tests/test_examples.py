@@ -20,6 +20,7 @@ MODULES = [
 ]
 
 
+@pytest.mark.slow  # a minute of small compilations; CI runs them once
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_docstrings(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0

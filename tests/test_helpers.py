@@ -100,6 +100,7 @@ def test_exact_expectations_agree_with_closed_forms():
     np.testing.assert_allclose(uniform, 1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [*PROGRAMS.values(), *LOOP_PROGRAMS], ids=lambda program: program.name)
 def test_exact_derivatives_can_be_resolved(program):
     """A derivative that is zero, or far below the value, could not be told from noise."""

@@ -54,7 +54,7 @@ def exact_mixed(params):
     return expect_bernoulli(params["bits"], of_bits)
 
 
-@pytest.mark.parametrize("num_samples", [1, 5])
+@pytest.mark.parametrize("num_samples", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_value_gradient_and_hessian_are_unbiased(num_samples):
     programs = {"rare": (rare, exact_rare), "mixed": (mixed, exact_mixed)}
     exact, estimators = {}, {}

@@ -317,10 +317,10 @@ def test_alternative_path_where_a_cost_mixes_all_steps():
     ("first", "second"),
     [
         pytest.param(SMOOTHED, SMOOTHED, marks=pytest.mark.slow),
-        (SMOOTHED, mcgrad.Score()),
+        pytest.param(SMOOTHED, mcgrad.Score(), marks=pytest.mark.slow),
         (mcgrad.Score(), SMOOTHED),
-        (SMOOTHED, mcgrad.Enumerate()),
-        (mcgrad.Score(baseline=0.5), mcgrad.Enumerate()),
+        pytest.param(SMOOTHED, mcgrad.Enumerate(), marks=pytest.mark.slow),
+        pytest.param(mcgrad.Score(baseline=0.5), mcgrad.Enumerate(), marks=pytest.mark.slow),
         (mcgrad.Enumerate(), mcgrad.Score()),
     ],
     ids=lambda e: type(e).__name__,
