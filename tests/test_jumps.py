@@ -156,6 +156,17 @@ def test_only_what_the_costs_see_of_pathwise_draws_counts():
     np.testing.assert_(np.isfinite(mcgrad.grad(loss, has_aux=True)(0.3, jax.random.key(0))[0]))
 
 
+def test_a_program_may_print_its_draws(capfd):
+    def loss(loc, key):
+        x = mcgrad.sample(key, mcgrad.Normal(loc, 1.0), mcgrad.Pathwise())
+        jax.debug.print("drawn {}", x)
+        return x**2
+
+    assert np.isfinite(mcgrad.grad(loss)(0.3, jax.random.key(0)))
+    jax.effects_barrier()
+    assert "drawn" in capfd.readouterr().out
+
+
 def test_draws_inside_loops_and_branches_are_seen():
     def looped(loc, key):
         def step(total, key):

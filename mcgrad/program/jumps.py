@@ -91,7 +91,7 @@ class _Search:
     def equation(self, equation: Equation, given: list[_Found], used: Set[Value]) -> list[_Found]:
         primitive, name = equation.eqn.primitive, equation.name
         reach, thresholds = (_union(g[i] for g in given) for i in (0, 1))
-        if not (reach or thresholds or equation.bodies):
+        if not equation.outputs or not (reach or thresholds or equation.bodies):
             return [(_NONE, _NONE)] * len(equation.outputs)
         if primitive is _compat.scan_p:
             return self.scan(equation, given)
