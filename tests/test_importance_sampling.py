@@ -137,3 +137,13 @@ def test_what_cannot_be_is_refused():
     refused(lambda t: mcgrad.Uniform(0.0, t), lambda p: p, "support moves with .*`high`")
     law = mcgrad.distribution(sampler=lambda key, loc: loc + jax.random.normal(key))
     refused(law, lambda p: mcgrad.Normal(0.0, 1.0), "no log density")
+
+
+def test_an_event_of_many_entries_does_not_underflow():
+    def loss(logits, key):
+        law = mcgrad.Independent(mcgrad.Bernoulli(logits=logits), 1)
+        return jnp.mean(mcgrad.sample(key, law, mcgrad.ImportanceSampling(lambda p: p)).astype(jnp.float32))
+
+    value, gradient = mcgrad.value_and_grad(loss)(jnp.zeros(400, jnp.float32), jax.random.key(0))
+    assert gradient.dtype == jnp.float32 and np.isfinite(gradient).all()
+    np.testing.assert_allclose(value, 0.5, atol=0.1)

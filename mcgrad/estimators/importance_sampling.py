@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.foreign import as_distribution
+from mcgrad.distributions.independent import Independent
 from mcgrad.program.estimator import Estimator, WeightedPoints
 from mcgrad.program.site import Site, SiteHandle
 
@@ -29,9 +30,10 @@ class ImportanceSampling(Estimator):
     proposal is held fixed while differentiating, so its dependence on `theta` adds nothing, and need not.
 
     **The proposal must be positive wherever the law is**; what can be seen of that is checked (finite supports, discrete or
-    continuous, shapes), tails that are too light are not: the variance is infinite where `p^2 / q` is not integrable. A cost
-    that many draws reach gets the product of their weights, whose variance grows exponentially in their number; costs of
-    separate entries of a batch get their own weight only. Without a transform, and for auxiliary output, the draw is from `p`.
+    continuous, shapes), bounded continuous proposals and tails that are too light are not: the variance is infinite where
+    `p^2 / q` is not integrable. A cost that many draws reach gets the product of their weights, whose variance grows
+    exponentially in their number; costs of separate entries of a batch get their own weight only. Without a transform, and
+    for auxiliary output, the draw is from `p`.
 
     Args:
         proposal: a function of the law at this draw (its parameters, held fixed) that returns the distribution to draw from,
@@ -89,7 +91,8 @@ class ImportanceSampling(Estimator):
         def weight(dist: Any, x: Any) -> Array:
             log_proposal = stop(propose(dist).log_prob(x))
             prob = getattr(dist, "prob", None)
-            if callable(prob):  # with a finite derivative where the law gives a point no probability
+            # With a finite derivative where the law gives a point no probability; a product over entries would underflow.
+            if callable(prob) and not isinstance(dist, Independent):
                 return prob(x) * jnp.exp(-log_proposal)
             return jnp.exp(dist.log_prob(x) - log_proposal)
 
