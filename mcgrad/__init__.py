@@ -55,6 +55,7 @@ from mcgrad.estimators import ImportanceWithoutReplacement as ImportanceWithoutR
 from mcgrad.estimators import LocalExpectation as LocalExpectation
 from mcgrad.estimators import MeasureValued as MeasureValued
 from mcgrad.estimators import Pathwise as Pathwise
+from mcgrad.estimators import PathwiseWithBoundary as PathwiseWithBoundary
 from mcgrad.estimators import Score as Score
 from mcgrad.estimators import SmoothedPerturbation as SmoothedPerturbation
 from mcgrad.estimators import SumAndSample as SumAndSample

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mcgrad.program.dependence import Relation
     from mcgrad.program.interpret import Rest, Result
     from mcgrad.program.site import Site, SiteHandle
+    from mcgrad.program.thresholds import Decision
 
 Baseline: TypeAlias = "jax.Array | Literal['leave_one_out'] | None"
 OnJump: TypeAlias = Literal["ignore", "warn", "refuse"]
@@ -93,6 +94,7 @@ class SignedPoints:
             `c_j * (theta - stop(theta))` summed over the parameters.
         relative: whether the coefficients multiply `f(x_j) - f(value)` instead.
         joint: whether a point perturbs all entries together also along axes that some cost mixes.
+        decision: how comparisons that tie at the points come out, with `side` and `reach` of each point.
     """
 
     value: Any
@@ -100,6 +102,7 @@ class SignedPoints:
     coefficients: jax.Array
     relative: bool = False
     joint: bool = False
+    decision: Decision | None = None
 
 
 @jax.tree_util.register_dataclass
