@@ -16,10 +16,12 @@ from rich.console import Console
 
 from benchmarks import (
     against_jax,
+    against_optax,
     against_storchastic,
     categorical_toy,
     loops,
     overhead,
+    pathwise,
     survey,
 )
 from benchmarks.report import Hold, Table, load, save
@@ -30,6 +32,8 @@ PARTS: dict[str, ModuleType] = {
     "loops": loops,
     "categorical_toy": categorical_toy,
     "survey": survey,
+    "pathwise": pathwise,
+    "optax": against_optax,
     "jax": against_jax,
     "storchastic": against_storchastic,
 }

@@ -11,7 +11,7 @@ from benchmarks.report import Hold, Table, milliseconds, spread
 from benchmarks.runner import OURS, Session, alternate, draw, median_time, ratio, variance, verdict
 
 TITLE = "Against Storchastic"
-BUDGET = 480.0
+BUDGET = 400.0
 SECONDS_OF_DRAWS = 4.0  # at most, for each case
 _COMMON = ("score", "leave-one-out of 10", "ARM", "DisARM", "Gumbel-softmax", "straight-through", "REBAR", "RELAX")
 _TOY = (*_COMMON, "leave-one-out of 4", "enumeration")

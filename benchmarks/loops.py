@@ -11,7 +11,7 @@ from benchmarks.report import RESULTS, Hold, Table, milliseconds, spread
 from benchmarks.runner import OURS, Session, alternate, draw, median_time, ratio, variance, verdict
 
 TITLE = "A chain of draws: score and one alternative path"
-BUDGET = 120.0
+BUDGET = 90.0
 LENGTHS = (10, 30, 100, 300, 1000)
 ESTIMATORS = {"score": "score, reward-to-go", "smoothed perturbation": "alternative path"}
 

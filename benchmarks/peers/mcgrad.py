@@ -12,6 +12,7 @@ import mcgrad
 from benchmarks import inputs
 from benchmarks.peers import by_hand
 from benchmarks.peers.by_hand import case_by_hand, unit
+from benchmarks.peers.draws import draws
 from benchmarks.peers.jax_case import jax_case
 from benchmarks.worker import Case, serve
 
@@ -185,6 +186,23 @@ def bernoulli_chain(estimator: str, num_steps: int) -> Case:
     return _case(program, jnp.full(1, inputs.CHAIN), estimator)
 
 
+# ---------------------------------------------------------------- against Optax
+
+
+def normals(estimator: str, num: int, num_samples: int) -> Case:
+    w = inputs.normals_weights(num)
+    baseline = {"score": None, "leave-one-out": "leave_one_out"}
+    score = estimator in baseline
+    chosen = mcgrad.Score(baseline=baseline[estimator]) if score else ESTIMATORS[estimator]()["estimator"]
+
+    def program(params: jax.Array, key: jax.Array) -> jax.Array:
+        x = mcgrad.sample(key, mcgrad.Normal(params[0], jnp.exp(params[1])))
+        return jnp.cos(w @ x) + 0.1 * jnp.sum((x - 1) ** 2)
+
+    gradient = mcgrad.value_and_grad(program, estimator=chosen, num_samples=num_samples)
+    return jax_case(gradient, inputs.normals(num), batch=200)
+
+
 def main() -> None:
     builders = {
         fn.__name__: fn
@@ -199,6 +217,8 @@ def main() -> None:
             gaussian_chain,
             gaussian_chain_by_hand,
             bernoulli_chain,
+            normals,
+            draws,
         )
     }
     serve(builders | by_hand.BUILDERS, ("jax", "jaxlib", "numpy"))
