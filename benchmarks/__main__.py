@@ -19,9 +19,12 @@ from benchmarks import (
     against_optax,
     against_storchastic,
     categorical_toy,
+    contract,
     loops,
+    memory,
     overhead,
     pathwise,
+    scaling,
     survey,
 )
 from benchmarks.report import Hold, Table, load, save
@@ -30,6 +33,9 @@ from benchmarks.runner import Session
 PARTS: dict[str, ModuleType] = {
     "overhead": overhead,
     "loops": loops,
+    "scaling": scaling,
+    "memory": memory,
+    "contract": contract,
     "categorical_toy": categorical_toy,
     "survey": survey,
     "pathwise": pathwise,
