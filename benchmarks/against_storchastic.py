@@ -8,13 +8,13 @@ import numpy as np
 
 from benchmarks import inputs
 from benchmarks.report import Hold, Table, milliseconds, spread
-from benchmarks.runner import OURS, Session, alternate, build, draw, median_time, ratio, variance, verdict
+from benchmarks.runner import OURS, Session, alternate, draw, median_time, ratio, variance, verdict
 
 TITLE = "Against Storchastic"
-SECONDS_OF_DRAWS = 12.0  # at most, for each case
+BUDGET = 400.0
+SECONDS_OF_DRAWS = 4.0  # at most, for each case
 _COMMON = ("score", "leave-one-out of 10", "ARM", "DisARM", "Gumbel-softmax", "straight-through", "REBAR", "RELAX")
 _TOY = (*_COMMON, "leave-one-out of 4", "enumeration")
-_PARTS = {"value": (0, 1), "gradient": (1, None)}
 
 # workload, arguments, estimators, draws
 WORKLOADS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], int]] = {
@@ -45,7 +45,7 @@ def measure(session: Session) -> dict[str, Any]:
         parts = {"value": (0, 1), "gradient": gradient} | ({"decoder": (gradient[1], 985)} if auto else {})
         exact, error = None, 0.0
         if auto:  # no exact gradient: the mean of leave-one-out by hand in torch, from other draws
-            reference = build(peer, "by_hand", problem=workload, estimator="leave-one-out of 10")
+            reference = session.build(peer, "by_hand", problem=workload, estimator="leave-one-out of 10")
             draw(reference, session.draws(2 * most_draws), gradient, seed=2)
             exact = np.array(reference.measured["mean"])
             error = np.sqrt(np.array(reference.measured["variance"]) / reference.measured["count"])
@@ -53,11 +53,13 @@ def measure(session: Session) -> dict[str, Any]:
             exact = _exact(workload, arguments)
         rows = data["workloads"][title] = {}
         for estimator in estimators:
-            entries = {OURS: build(ours, workload, estimator=estimator, **arguments)}
+            entries = {OURS: session.build(ours, workload, estimator=estimator, **arguments)}
             if auto and estimator in ("score", "leave-one-out of 10"):
-                entries["JAX by hand"] = build(ours, "autoencoder_by_hand", estimator=estimator)
-            entries["torch by hand"] = build(peer, "by_hand", problem=workload, estimator=estimator, **arguments)
-            entries["Storchastic"] = build(peer, "library", problem=workload, estimator=estimator, **arguments)
+                entries["JAX by hand"] = session.build(ours, "autoencoder_by_hand", estimator=estimator)
+            entries["torch by hand"] = session.build(
+                peer, "by_hand", problem=workload, estimator=estimator, **arguments
+            )
+            entries["Storchastic"] = session.build(peer, "library", problem=workload, estimator=estimator, **arguments)
             alternate(entries, session.rounds)
             for entry in entries.values():
                 if entry.works:

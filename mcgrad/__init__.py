@@ -29,14 +29,17 @@ from mcgrad.distributions import Gumbel as Gumbel
 from mcgrad.distributions import HalfNormal as HalfNormal
 from mcgrad.distributions import Independent as Independent
 from mcgrad.distributions import InverseGamma as InverseGamma
+from mcgrad.distributions import Kumaraswamy as Kumaraswamy
 from mcgrad.distributions import Laplace as Laplace
 from mcgrad.distributions import Logistic as Logistic
 from mcgrad.distributions import LogNormal as LogNormal
 from mcgrad.distributions import MultivariateNormal as MultivariateNormal
 from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical
+from mcgrad.distributions import Pareto as Pareto
 from mcgrad.distributions import Poisson as Poisson
 from mcgrad.distributions import StudentT as StudentT
+from mcgrad.distributions import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions import Uniform as Uniform
 from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull
