@@ -225,8 +225,9 @@ def _check_jumps(jumps: Sequence[Jump], estimators: dict[Site, Estimator]) -> No
             what = estimators[site].on_jump(certain=jump.certain)
             message = (
                 f"{jump.describe()} in {site.describe()}, which `mcgrad.{type(estimators[site]).__name__}` differentiates along "
-                "its path: the gradient leaves out what happens at a jump. Use `mcgrad.PathwiseWithBoundary()` or `mcgrad.Score()` at the draw, or make the "
-                'cost continuous; `mcgrad.Pathwise(jumps="ignore", possible_jumps="ignore")` says that this is meant.'
+                "its path: the gradient leaves out what happens at a jump. Use `mcgrad.PathwiseWithBoundary()` or "
+                "`mcgrad.Score()` at the draw, or make the cost continuous; "
+                '`mcgrad.Pathwise(jumps="ignore", possible_jumps="ignore")` says that this is meant.'
             )
             if what == "refuse":
                 raise ValueError(message)
