@@ -49,6 +49,7 @@ from mcgrad.estimators import CARMS as CARMS
 from mcgrad.estimators import Auto as Auto
 from mcgrad.estimators import DisARM as DisARM
 from mcgrad.estimators import Enumerate as Enumerate
+from mcgrad.estimators import GeneralizedReparameterization as GeneralizedReparameterization
 from mcgrad.estimators import ImportanceSampling as ImportanceSampling
 from mcgrad.estimators import ImportanceWithoutReplacement as ImportanceWithoutReplacement
 from mcgrad.estimators import LocalExpectation as LocalExpectation

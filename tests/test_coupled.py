@@ -196,3 +196,36 @@ def test_options_are_checked():
         mcgrad.CARMS(1.5)
     with pytest.raises(ValueError, match="TreeDisARM.tree=.*\"stick_breaking\", got 'oak'"):
         mcgrad.TreeDisARM("oak")
+
+
+class Even(mcgrad.Categorical):
+    """The values 0, 2, 4: between them lie integers that are never drawn, whose terms neighbours would leave out."""
+
+    def sample(self, key):
+        return 2 * super().sample(key)
+
+    def log_prob(self, x):
+        return super().log_prob(x // 2)
+
+    def cdf(self, x):
+        return super().cdf(x // 2)
+
+    def support(self):
+        return 2 * super().support()
+
+
+def test_neighbours_need_consecutive_integers():
+    def program(logits, key):
+        return 1.0 * mcgrad.sample(key, Even(logits=logits), mcgrad.SmoothedPerturbation())
+
+    with pytest.raises(ValueError, match=r"test_coupled.*consecutive integers, and are \[0, 2, 4\].*mcgrad.Score"):
+        mcgrad.grad(program)(jnp.zeros(3), jax.random.key(0))
+
+
+def test_a_neighbour_may_have_no_probability():
+    """At a probability of zero the draw is always 0, and its right neighbour still counts."""
+
+    def program(p, key):
+        return 3.0 * mcgrad.sample(key, mcgrad.Bernoulli(probs=p), mcgrad.SmoothedPerturbation("right")) ** 2
+
+    assert mcgrad.grad(program)(0.0, jax.random.key(0)) == 3.0

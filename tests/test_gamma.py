@@ -13,6 +13,7 @@ from jax.scipy import special
 
 from mcgrad import distributions as laws
 from mcgrad.distributions.gamma import log_gamma_velocity
+from mcgrad.distributions.gamma_rejection import standard_gamma
 
 # Concentration, draw, d log(draw) / d concentration at a fixed quantile: by mpmath with 40 digits, from
 # quad(lambda s: exp(-a * s - x * expm1(-s)) * (digamma(a) - log(x) + s), [0, breakpoints at powers of 2, inf]).
@@ -236,3 +237,15 @@ def test_gradient_of_a_mean_under_students_law() -> None:
     error = np.std(slopes, 0) / np.sqrt(len(slopes))
     assert (np.abs(np.mean(slopes, 0) - exact) < 5 * error).all() and (5 * error < 0.3 * np.abs(exact)).all()
     assert np.isfinite(laws.StudentT(np.float32(1e-4), 0.0, 1.0).sample(jax.random.key(0)))
+
+
+def test_what_is_no_concentration_gives_nan_and_ends() -> None:
+    a = jnp.asarray([jnp.nan, -0.2, -1.0, 2.0], jnp.float32)
+    x, log_x = jax.jit(standard_gamma)(jax.random.key(0), a)
+    assert np.isnan(x[:3]).all() and np.isnan(log_x[:3]).all() and np.allclose(np.log(x[3]), log_x[3], atol=1e-5)
+
+
+def test_draws_of_a_large_concentration_keep_the_law_in_float32() -> None:
+    a = jnp.full(20_000, 1e7, jnp.float32)
+    x, _ = jax.jit(standard_gamma)(jax.random.key(0), a)
+    assert scipy.stats.kstest(np.asarray(x, float), scipy.stats.gamma(1e7).cdf).pvalue > 1e-4

@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import POSITIVE, Distribution, align
+from mcgrad.distributions.gamma_rejection import standard_gamma
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Gamma(Distribution):
         """One draw."""
         concentration = jnp.broadcast_to(self.concentration, self.batch_shape)
         frozen = jax.lax.stop_gradient(concentration)
-        x = jnp.maximum(jax.random.gamma(key, frozen, dtype=self.dtype), jnp.finfo(self.dtype).tiny)
+        x = jnp.maximum(standard_gamma(key, frozen)[0], jnp.finfo(self.dtype).tiny)
         x, rate = align(_gamma_draw(x, concentration), self.rate)
         return x / rate
 
@@ -91,7 +92,7 @@ class ExpGamma(Distribution):
         """One draw."""
         concentration = jnp.broadcast_to(self.concentration, self.batch_shape)
         frozen = jax.lax.stop_gradient(concentration)
-        y = jax.random.loggamma(key, frozen, dtype=self.dtype)
+        _, y = standard_gamma(key, frozen)
         y, rate = align(_log_gamma_draw(y, concentration), self.rate)
         return y - jnp.log(rate)
 

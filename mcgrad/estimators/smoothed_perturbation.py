@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from mcgrad._types import static_field
@@ -75,13 +76,21 @@ class SmoothedPerturbation(Estimator):
                 "the law must be one of integers with a `cdf`, such as Bernoulli, Binomial, Geometric, Poisson or "
                 "Categorical. Use `mcgrad.Score()`, `mcgrad.Pathwise()` or `mcgrad.Enumerate()` here."
             )
+        if facts.support is not None and np.any(np.diff(np.sort(facts.support)) != 1):
+            return (
+                f"the values of the law must be consecutive integers, and are {facts.support.tolist()}. "
+                "Use `mcgrad.Score()` or `mcgrad.Enumerate()` here, or draw a position by `mcgrad.Categorical`."
+            )
         return None
 
     def alternatives(self, site: SiteHandle, x: Any) -> Alternatives:
         steps = {"both": (1, -1), "right": (1,), "left": (-1,)}[self.sides]
-        found = [site.map(lambda dist, x, step=step: _neighbour(dist, x, step), x) for step in steps]
-        values, coefficients, sizes = (jnp.stack(parts) for parts in zip(*found, strict=True))
-        return Alternatives(values, coefficients / len(steps), sizes / len(steps))
+
+        def neighbours(dist: Any, x: Array) -> list[tuple[Array, Array, Array]]:
+            here = stop(probability(dist, x))
+            return [_neighbour(dist, x, here, step, 1 / len(steps), site.facts.support) for step in steps]
+
+        return Alternatives(*(jnp.stack(parts) for parts in zip(*site.map(neighbours, x), strict=True)))
 
     def represent(self, site: SiteHandle) -> SignedPoints:
         x = site.draw()
@@ -89,15 +98,20 @@ class SmoothedPerturbation(Estimator):
         return SignedPoints(x, found.values, found.coefficients, relative=True)
 
 
-def _neighbour(dist: Any, x: Array, step: int) -> tuple[Array, Array, Array]:
+def _neighbour(
+    dist: Any, x: Array, here: Array, step: int, share: float, support: np.ndarray | None
+) -> tuple[Array, Array, Array]:
     """The neighbour `x + step` (`x` itself where that is impossible), its coefficient, of value zero, and its size.
 
-    The size takes `F (1 - F)` for the derivative of the distribution function `F`: the derivative in a location on the
-    scale of log odds.
+    Coefficient and size are for a `share` of the estimate; `here` is the probability of `x`. The size takes `F (1 - F)` for
+    the derivative of the distribution function `F`: the derivative in a location on the scale of log odds. Where the support
+    is known, what is possible asks for no parameter: inside a `scan` that keeps a step small.
     """
-    here = stop(probability(dist, x))
-    possible = stop(probability(dist, x + step)) > 0
+    if support is None:
+        possible = stop(probability(dist, x + step)) > 0
+    else:
+        possible = x + step <= np.max(support) if step > 0 else x + step >= np.min(support)
     below = dist.cdf(jnp.minimum(x, x + step))
-    coefficient = -step * zero_with_derivative_of(below) / here
-    size = jnp.maximum(stop(below * (1 - below)) / here, jnp.finfo(here.dtype).eps)
+    coefficient = -step * share * zero_with_derivative_of(below) / here
+    size = share * jnp.maximum(stop(below * (1 - below)) / here, jnp.finfo(here.dtype).eps)
     return jnp.where(possible, x + step, x), jnp.where(possible, coefficient, 0), jnp.where(possible, size, 0)

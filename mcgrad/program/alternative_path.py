@@ -103,16 +103,15 @@ def _simulate(
         (carry, other, size_before), (x, uniform) = state, inputs
         outs, notes = dataclasses.replace(run, recording=True).body(body, [*consts, *carry, *x])
         recorded = [note for note in notes if isinstance(note, Recorded)]
-        choice = _Choice(recorded, size_before, uniform)
+        merged = _same(carry, other) if bank else jnp.zeros((), bool)
+        choice = _Choice(recorded, jnp.where(merged, 0, size_before), uniform)
         branch = [jnp.where(choice.taken, a, b) for a, b in zip(carry, other, strict=True)]
         beside = dataclasses.replace(run, plain=True, moved=choice.moved())
         moved, _ = beside.body(body, stop([*consts, *branch, *x]))
-        merged = _same(outs[:num_carry], moved[:num_carry]) if bank else jnp.zeros((), bool)
-        goes_on = [jnp.where(merged, a, b) for a, b in zip(outs[:num_carry], moved[:num_carry], strict=True)]
         drawn[:] = recorded
         draws = [_without_known(note, known) for note in recorded]
         weights = kept.arrays([note for note in notes if not isinstance(note, Recorded)])
-        state = (outs[:num_carry], stop(goes_on), jnp.where(merged, 0, choice.size))
+        state = (outs[:num_carry], stop(moved[:num_carry]), choice.size)
         row = _Row(choice.index, merged, choice.size)
         return state, (row, draws, outs[num_carry:], stop(moved[num_carry:]), weights)
 
@@ -200,7 +199,7 @@ def _own_key(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> A
 
 
 class _Row(NamedTuple):
-    """One step: which alternative was taken (-1: none), whether the paths merged, the total size."""
+    """One step: which alternative was taken (-1: none), whether the paths had merged before, the total size."""
 
     index: Array
     merged: Array
@@ -215,7 +214,8 @@ def _stretches(rows: _Row, coefficients: Array, reverse: bool) -> tuple[Array, A
     if reverse:
         rows, coefficients = _Row(*(jnp.flip(row) for row in rows)), jnp.flip(coefficients, 0)
     steps = jnp.arange(len(rows.index))
-    end = jax.lax.cummin(jnp.where(rows.merged, steps, len(steps) - 1), reverse=True)
+    merges_next = jnp.append(rows.merged[1:], True)
+    end = jax.lax.cummin(jnp.where(merges_next, steps, len(steps) - 1), reverse=True)
     chosen = jax.lax.cummax(jnp.where(rows.index >= 0, steps, -1))[end]
     size = stop(rows.size)[end]
     followed = (steps >= chosen) & (chosen >= 0) & (size > 0)
@@ -256,16 +256,17 @@ class _Choice:
     def __init__(self, recorded: Sequence[Recorded], size_before: Array, uniform: Array):
         self.recorded = recorded
         sizes = jnp.concatenate([r.alternatives.sizes.ravel().astype(size_before.dtype) for r in recorded])
-        here = jnp.sum(sizes)
+        if sizes.size <= _FEW:  # in scalars, so that the compiler makes a small step of them
+            *ends, here = itertools.accumulate(sizes)
+        else:
+            cumulative = jnp.cumsum(sizes)
+            ends, here = [cumulative[:-1]], cumulative[-1]
         self.size = size_before + here
         # One random number serves both choices: below the share of this step it is taken, and where says which.
         position = uniform * self.size
         self.taken = position < here
-        if sizes.size <= _FEW:  # a step of a `scan` is then one operation for the compiler
-            passed = sum((position >= end).astype(jnp.int32) for end in itertools.accumulate(sizes))
-        else:
-            passed = jnp.sum(position >= jnp.cumsum(sizes), dtype=jnp.int32)
-        self.index = jnp.where(self.taken, jnp.minimum(passed, sizes.size - 1), -1)
+        passed = sum((jnp.sum(position >= end, dtype=jnp.int32) for end in ends), start=jnp.int32(0))
+        self.index = jnp.where(self.taken, passed, jnp.int32(-1))
 
     def moved(self) -> dict[Site, tuple[Array, Any]]:
         """By site, where the chosen alternative differs from the draw, and its values."""

@@ -161,7 +161,7 @@ class Interpreter:
         log_weight, baseline = jnp.broadcast_to(point.log_weight, site.own_plates), point.baseline
         if baseline is not None and not isinstance(baseline, str):
             baseline = jnp.broadcast_to(baseline, site.own_plates)
-        return jax.tree.leaves(stop(point.value)), [Weight(site, log_weight, baseline)]
+        return jax.tree.leaves(point.point), [Weight(site, log_weight, baseline)]
 
     def _local_point(self, handle: SiteHandle) -> Flow | WeightedPoint:
         estimator = self.estimator(handle)
@@ -304,7 +304,7 @@ class Rest:
             weight = Weight(
                 site.site, jnp.broadcast_to(representation.log_weight, site.plates), representation.baseline
             )
-            return self._run.credit(self(stop(representation.value)), [weight])
+            return self._run.credit(self(representation.point), [weight])
         if isinstance(representation, SignedPoints):
             return self._signed(site, representation)
         if representation.weights is None:

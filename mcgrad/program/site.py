@@ -162,6 +162,7 @@ class Facts:
     support: np.ndarray | None  # [n, *event shape]
     has_cdf: bool
     has_weak_derivative: bool
+    has_optimal_transport: bool
     discrete: bool
     scalar_event: bool
     pathwise_obstacle: str | None
@@ -188,6 +189,7 @@ def _facts(dist_tree: Any, operands: Sequence[Any], levels: Any, *, with_obstacl
                 support=None if values is None else np.asarray(values),
                 has_cdf=getattr(dist, "cdf", None) is not None,
                 has_weak_derivative=getattr(dist, "weak_derivative", None) is not None,
+                has_optimal_transport=getattr(dist, "optimal_transport", None) is not None,
                 discrete=bool(getattr(dist, "discrete", False)),
                 scalar_event=tuple(dist.event_shape) == (),
                 pathwise_obstacle=pathwise_obstacle(dist) if with_obstacle else None,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-CONTINUOUS = ("score", "pathwise", "measure-valued", "auto")
+CONTINUOUS = ("score", "pathwise", "partly pathwise", "measure-valued", "auto")
 CATEGORICAL = ("score", "enumerate", "neighbours", "measure-valued", "auto")
 DISCRETE = (*CATEGORICAL, "binary")
 COUNTS = ("score", "neighbours", "measure-valued", "auto")
