@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.report import RESULTS, Hold, Table, milliseconds, spread
-from benchmarks.runner import OURS, Session, alternate, median_time, ratio
+from benchmarks.runner import OURS, Session, alternate, median_time, ratio, reason
 
 TITLE = "Draws with a derivative: Gamma, Beta, Dirichlet, StudentT, VonMises"
 BUDGET = 120.0
@@ -50,10 +50,6 @@ def _wrong(measured: dict[str, Any]) -> str:
     return ", ".join(told)
 
 
-def _reason(measured: dict[str, Any]) -> str:
-    return measured["error"].removeprefix("LookupError: ")
-
-
 def report(data: dict[str, Any]) -> list[Any]:
     """The table, the picture and the holds."""
     headings = ("law", "`c`", "mcgrad", *(column for peer in PEERS for column in (peer, "/ mcgrad")), "derivatives")
@@ -63,11 +59,11 @@ def report(data: dict[str, Any]) -> list[Any]:
     for law, rows in data["laws"].items():
         for concentration, entries in rows.items():
             ours = entries[OURS]
-            cells = [milliseconds(median_time(ours)) if "times" in ours else _reason(ours)]
+            cells = [milliseconds(median_time(ours)) if "times" in ours else reason(ours)]
             for peer in PEERS:
                 measured = entries.get(peer, {"error": "skipped"})
                 if "times" not in measured:
-                    cells += [_reason(measured), ""]
+                    cells += [reason(measured), ""]
                     continue
                 cells += [milliseconds(median_time(measured)), ""]
                 if "times" in ours:
