@@ -33,6 +33,7 @@ from mcgrad.distributions import Kumaraswamy as Kumaraswamy
 from mcgrad.distributions import Laplace as Laplace
 from mcgrad.distributions import Logistic as Logistic
 from mcgrad.distributions import LogNormal as LogNormal
+from mcgrad.distributions import Mixture as Mixture
 from mcgrad.distributions import MultivariateNormal as MultivariateNormal
 from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical

@@ -98,6 +98,7 @@ class Distribution(PyTree):
         discrete: whether the law has a probability mass function.
         support_parameters: the parameters with which the support moves; score functions are biased for those.
         cdf: distribution function, elementwise, or `None`.
+        survival: one minus the distribution function, with all digits where that is near one; or `None`.
         icdf: quantile function of u in (0, 1), elementwise, or `None`.
         support: a method that returns the values of a finite support, `[n, *event shape]`, the same for every entry of
             the batch; or `None`.
@@ -114,6 +115,7 @@ class Distribution(PyTree):
     discrete: ClassVar[Any] = False
     support_parameters: ClassVar[Any] = ()
     cdf: ClassVar[Any] = None
+    survival: ClassVar[Any] = None
     icdf: ClassVar[Any] = None
     support: ClassVar[Any] = None
     prob: ClassVar[Any] = None
