@@ -119,8 +119,14 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", action="append", choices=(*PARTS,), help="measure this part alone (may be repeated)")
+    parser.add_argument(
+        "--report", action="store_true", help="measure nothing, write the document of what was measured"
+    )
     parser.add_argument("--quick", action="store_true", help="few rounds and draws, to try the code")
     options = parser.parse_args(arguments)
+    if options.report:
+        RESULTS.write_text(document())
+        return
     console, session, seconds = Console(), Session(quick=options.quick), {}
     try:
         for name in options.only or PARTS:

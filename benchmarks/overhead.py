@@ -14,13 +14,13 @@ BUDGET = 200.0
 BY_HAND = "by hand"
 WORKLOADS: dict[str, tuple[str, dict[str, Any]]] = {
     "autoencoder 784-200-784, 64 images, score": ("autoencoder", {"estimator": "score"}),
-    "the same, leave-one-out of 10": ("autoencoder", {"estimator": "leave-one-out of 10"}),
-    "policy rollout of 10 steps in a scan, 64 environments, score": ("rollout", {"num_steps": 10}),
-    "of 100 steps": ("rollout", {"num_steps": 100}),
-    "of 1000 steps": ("rollout", {"num_steps": 1000}),
+    "autoencoder, leave-one-out of 10": ("autoencoder", {"estimator": "leave-one-out of 10"}),
+    "rollout of 10 steps in a scan, 64 environments, score": ("rollout", {"num_steps": 10}),
+    "rollout of 100 steps": ("rollout", {"num_steps": 100}),
+    "rollout of 1000 steps": ("rollout", {"num_steps": 1000}),
     "logistic regression, 1000 Gaussian weights, pathwise": ("regression", {}),
-    "the survey's toy, 1000 normals, score": ("survey_toy", {"estimator": "score"}),
-    "the survey's toy, 1000 normals, measure-valued": ("survey_toy", {"estimator": "measure-valued"}),
+    "toy of the survey, 1000 normals, score": ("survey_toy", {"estimator": "score"}),
+    "toy of the survey, measure-valued": ("survey_toy", {"estimator": "measure-valued"}),
 }
 LOOPS = ("rollout",)  # XLA counts a loop's body once, however often it runs: their operations say nothing
 SPELLINGS = {
