@@ -42,6 +42,7 @@ from mcgrad.distributions import Poisson as Poisson
 from mcgrad.distributions import StudentT as StudentT
 from mcgrad.distributions import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions import Uniform as Uniform
+from mcgrad.distributions import VonMises as VonMises
 from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull
 from mcgrad.distributions import distribution as distribution

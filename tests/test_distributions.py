@@ -128,6 +128,7 @@ VECTOR_PARAMS = {
         laws.TruncatedNormal,
         {"loc": np.array(LOC), "scale": np.array(SCALE), "low": -3.0, "high": 0.7},
     ),
+    "VonMises": (laws.VonMises, {"loc": np.array(LOC), "concentration": np.array(SCALE)}),
     "Dirichlet": (laws.Dirichlet, {"concentration": np.array([[0.6, 2.0, 1.0], [4.0, 0.5, 3.0]])}),
 }
 

@@ -37,3 +37,4 @@ from mcgrad.distributions.positive import Pareto as Pareto
 from mcgrad.distributions.positive import Weibull as Weibull
 from mcgrad.distributions.truncated_normal import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions.uniform import Uniform as Uniform
+from mcgrad.distributions.von_mises import VonMises as VonMises

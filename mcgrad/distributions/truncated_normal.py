@@ -165,7 +165,8 @@ def _solve(u: Array, loc: Array, scale: Array, low: Array, high: Array) -> Array
     near = jnp.where(far, 0, m)
     survival = upper * special.ndtr(under - near) + lower * special.ndtr(-near - over)
     cumulative = upper * special.ndtr(near - under) + lower * special.ndtr(near + over)
-    normal = jnp.where(survival < cumulative, -special.ndtri(survival), special.ndtri(cumulative)) - near
+    half = jnp.where(survival < cumulative, -1, 1).astype(u.dtype)
+    normal = half * special.ndtri(jnp.minimum(survival, cumulative)) - near
     short = over + under < _SHORT
     # The tail is nearly exp(-m d - d^2 / 2), at its end too.
     end = -over * (m + over / 2)
