@@ -33,4 +33,6 @@ from mcgrad.distributions.normal import Normal as Normal
 from mcgrad.distributions.obstacle import pathwise_obstacle as pathwise_obstacle
 from mcgrad.distributions.positive import Exponential as Exponential
 from mcgrad.distributions.positive import Weibull as Weibull
+from mcgrad.distributions.transformed import Transformed as Transformed
+from mcgrad.distributions.transformed import bijection as bijection
 from mcgrad.distributions.uniform import Uniform as Uniform
