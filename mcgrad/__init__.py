@@ -40,11 +40,13 @@ from mcgrad.distributions import OneHotCategorical as OneHotCategorical
 from mcgrad.distributions import Pareto as Pareto
 from mcgrad.distributions import Poisson as Poisson
 from mcgrad.distributions import StudentT as StudentT
+from mcgrad.distributions import Transformed as Transformed
 from mcgrad.distributions import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions import Uniform as Uniform
 from mcgrad.distributions import VonMises as VonMises
 from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull
+from mcgrad.distributions import bijection as bijection
 from mcgrad.distributions import distribution as distribution
 from mcgrad.distributions import implicit_reparameterization as implicit_reparameterization
 from mcgrad.estimators import ARM as ARM

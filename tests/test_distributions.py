@@ -143,6 +143,9 @@ def every_dist(dtype: Any = np.float64) -> dict[str, Any]:
     made["Mixture"] = laws.Mixture(
         laws.Categorical(probs=jnp.ones(2, dtype) / 2), laws.Normal(jnp.zeros((3, 2), dtype), 1.0)
     )
+    made["Transformed"] = laws.Transformed(
+        laws.Normal(jnp.zeros((2, 3), dtype), 1.0), laws.bijection(jnp.exp, jnp.log)()
+    )
     return made
 
 

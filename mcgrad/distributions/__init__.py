@@ -35,6 +35,8 @@ from mcgrad.distributions.obstacle import pathwise_obstacle as pathwise_obstacle
 from mcgrad.distributions.positive import Exponential as Exponential
 from mcgrad.distributions.positive import Pareto as Pareto
 from mcgrad.distributions.positive import Weibull as Weibull
+from mcgrad.distributions.transformed import Transformed as Transformed
+from mcgrad.distributions.transformed import bijection as bijection
 from mcgrad.distributions.truncated_normal import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions.uniform import Uniform as Uniform
 from mcgrad.distributions.von_mises import VonMises as VonMises
