@@ -54,6 +54,7 @@ from mcgrad.estimators import ARMS as ARMS
 from mcgrad.estimators import ARSM as ARSM
 from mcgrad.estimators import CARMS as CARMS
 from mcgrad.estimators import Auto as Auto
+from mcgrad.estimators import BonnetPrice as BonnetPrice
 from mcgrad.estimators import DisARM as DisARM
 from mcgrad.estimators import Enumerate as Enumerate
 from mcgrad.estimators import GeneralizedReparameterization as GeneralizedReparameterization

@@ -260,6 +260,7 @@ _ROWS = (
         "pathwise, 2 samples", _fixed(lambda: mcgrad.Pathwise()), "pathwise", num_samples=2, removes_offset=True
     ),
     EstimatorRow("generalized reparameterization", _fixed(lambda: _BY_LOCATION), "partly pathwise"),
+    EstimatorRow("bonnet and price", _fixed(lambda: mcgrad.BonnetPrice()), "normal", order=1, removes_offset=True),
     EstimatorRow("pathwise with boundary", _fixed(lambda: mcgrad.PathwiseWithBoundary()), "thresholds", order=1),
     EstimatorRow("enumerate", _fixed(lambda: mcgrad.Enumerate()), "enumerate", removes_offset=True),
     EstimatorRow(

@@ -5,6 +5,7 @@ from mcgrad.estimators.antithetic import DisARM as DisARM
 from mcgrad.estimators.arms import ARMS as ARMS
 from mcgrad.estimators.arsm import ARSM as ARSM
 from mcgrad.estimators.auto import Auto as Auto
+from mcgrad.estimators.bonnet_price import BonnetPrice as BonnetPrice
 from mcgrad.estimators.boundary import PathwiseWithBoundary as PathwiseWithBoundary
 from mcgrad.estimators.carms import CARMS as CARMS
 from mcgrad.estimators.enumeration import Enumerate as Enumerate

@@ -28,6 +28,8 @@ class Score(Estimator):
     whose support does not move with their parameters; costs need not be differentiable in the draw. `num_samples`
     evaluations of the rest of the program, averaged; draws of a batch are credited with their own costs only.
 
+    Integration by parts of a pathwise derivative (Stein; Stoker 1986), `E[f' v] = -E[f div(p v) / p]`, is this estimator.
+
     **A baseline is in the units of the cost**, before the sums, means and constant factors that turn costs into the
     output: for `loss = mean(per_example)`, in those of `per_example`.
 

@@ -392,12 +392,7 @@ class Rest:
     def _signed(self, site: SiteHandle, points: SignedPoints) -> Result:
         """The rest at the value point, plus signed differences that are zero in value."""
         result = self(points.value)
-        masks = jnp.ones((1, *site.plates), bool)
-        for k in () if points.joint else site.mixed_axes:  # one entry at a time along each mixed axis
-            size = site.plates[k]
-            shape = [1] * (2 + site.num_plates)
-            shape[0], shape[2 + k] = size, size
-            masks = (masks[None] & jnp.eye(size, dtype=bool).reshape(shape)).reshape(-1, *site.plates)
+        masks = jnp.ones((1, *site.plates), bool) if points.joint else site.entries_apart()
         rest, decision = self._times(len(masks) * len(points.coefficients)), points.decision
 
         def one(mask: Array, point: Any, coefficient: Array, side: Array | None, reach: Array | None) -> list[Array]:

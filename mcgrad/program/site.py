@@ -364,6 +364,16 @@ class SiteHandle:
         reached = [relation for relation in self.relations if relation is not None]
         return tuple(k for k in range(self.num_plates) if not all(apart(r, k) for r in reached))
 
+    def entries_apart(self) -> Array:
+        """Masks `[n, *plates]` of the entries that can be perturbed together: all along axes that no cost mixes, else one."""
+        masks = jnp.ones((1, *self.plates), bool)
+        for k in self.mixed_axes:
+            size = self.plates[k]
+            shape = [1] * (2 + self.num_plates)
+            shape[0], shape[2 + k] = size, size
+            masks = (masks[None] & jnp.eye(size, dtype=bool).reshape(shape)).reshape(-1, *self.plates)
+        return masks
+
     def draw(self, index: Any = None) -> Any:
         """One draw with frozen parameters; with an `index`, an independent one for each index."""
         stopped = [jax.lax.stop_gradient(x) for x in self.operands[: self._n]]

@@ -60,7 +60,7 @@ def batch_through_an_mlp(params, key):
         )
         / 4
     ),
-    kinds=CONTINUOUS,
+    kinds=(*CONTINUOUS, "normal"),
 )
 def batch_of_normals_through_a_decoder(params, key):
     loc = constant(_INPUTS, params["encoder"]) @ params["encoder"]

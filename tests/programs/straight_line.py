@@ -34,7 +34,7 @@ STRAIGHT_LINE = Table()
 @STRAIGHT_LINE.add(
     params=np.array([0.6, -0.3]),
     exact=lambda p: p[0] ** 2 + jnp.exp(2 * p[1]) + jnp.exp(-0.5 * jnp.exp(2 * p[1])) * jnp.sin(p[0]),
-    kinds=CONTINUOUS,
+    kinds=(*CONTINUOUS, "normal"),
 )
 def normal(params, key):
     x = mcgrad.sample(key, mcgrad.Normal(params[0], jnp.exp(params[1])), name="x")
