@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -271,6 +272,8 @@ def pathwise_grad(
     sampler: Callable[..., Any] | None = None,
     icdf: Callable[..., Any] | None = None,
     cdf: Callable[..., Any] | None = None,
+    log_prob: Callable[..., Any] | None = None,
+    support: tuple[float, float] = (-math.inf, math.inf),
     num_samples: int = 1,
     chunk_size: int | None = None,
     has_aux: bool = False,
@@ -282,6 +285,8 @@ def pathwise_grad(
         pathwise_grad(cost, sampler=draw)            # draw(key, params) differentiable in params
         pathwise_grad(cost, icdf=quantile)           # quantile(u, params), entry by entry
         pathwise_grad(cost, sampler=draw, cdf=cdf)   # cdf(x, params): implicit reparameterization
+        pathwise_grad(cost, sampler=draw, log_prob=log_density, support=(0, inf))  # the same by quadrature
+        pathwise_grad(cost, log_prob=log_density)    # drawn by quadrature too
 
     wraps plain functions into a function of `(params, key)` that estimates
     `grad_params E_{x ~ draw(key, params)}[cost(params, x)]`. Unbiased; see `mcgrad.Pathwise`.
@@ -292,6 +297,8 @@ def pathwise_grad(
         sampler: `draw(key, params)`.
         icdf: `icdf(u, params)`.
         cdf: `cdf(x, params)`.
+        log_prob: `log_prob(x, params)`, elementwise in x, for laws of single numbers; the constant does not matter.
+        support: the fixed interval where `exp(log_prob)` is positive and continuous, see `mcgrad.distribution`.
         num_samples: see `mcgrad.expectation`.
         chunk_size: see `mcgrad.expectation`.
         has_aux: see `mcgrad.grad`.
@@ -305,13 +312,21 @@ def pathwise_grad(
         >>> float(mcgrad.pathwise_grad(lambda loc, x: 3.0 * x, sampler=draw)(0.0, jax.random.key(0)))
         3.0
     """
-    if sampler is not None or icdf is not None or cdf is not None:
-        if sampler is None and icdf is None:
+    if any(given is not None for given in (sampler, icdf, cdf, log_prob)):
+        if sampler is None and icdf is None and log_prob is None:
             raise ValueError(
                 "`mcgrad.pathwise_grad(cdf=...)` must also get a `sampler`, got none. A cdf alone does not draw: pass "
                 "`sampler=`, or `icdf=` in its place."
             )
-        fn = _plain(fn, argnums, distribution(sampler=sampler, icdf=icdf, cdf=cdf, event_ndim=None), "pathwise_grad")
+        law = distribution(
+            sampler=sampler,
+            log_prob=log_prob,
+            icdf=icdf,
+            cdf=cdf,
+            event_ndim=None,
+            support=None if log_prob is None else support,
+        )
+        fn = _plain(fn, argnums, law, "pathwise_grad")
     return grad(fn, argnums, estimator=Pathwise(), num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
 
 

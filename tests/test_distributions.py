@@ -142,6 +142,9 @@ def every_dist(dtype: Any = np.float64) -> dict[str, Any]:
         made[name] = make(**{key: jnp.asarray(value, dtype) for key, value in params.items()})
     made["Independent"] = laws.Independent(laws.Normal(jnp.zeros((2, 3), dtype), 1.0), 1)
     made["Independent-Bernoulli"] = laws.Independent(laws.Bernoulli(logits=jnp.ones((2, 3), dtype)), 1)
+    made["Mixture"] = laws.Mixture(
+        laws.Categorical(probs=jnp.ones(2, dtype) / 2), laws.Normal(jnp.zeros((3, 2), dtype), 1.0)
+    )
     return made
 
 
@@ -175,6 +178,9 @@ def test_cdf_and_icdf_are_scipys(name: str) -> None:
     u = np.broadcast_to(U.reshape(-1, 1, 1), x.shape)
     np.testing.assert_allclose(dist.cdf(x), u, rtol=1e-9)
     np.testing.assert_allclose(dist.icdf(u), x, rtol=1e-8)
+    if dist.survival is not None:
+        np.testing.assert_allclose(dist.survival(x), case.scipy().sf(x), rtol=1e-9)
+        np.testing.assert_allclose(dist.survival(-1e9), 1.0)
     np.testing.assert_allclose(dist.cdf(dist.icdf(u)), u, rtol=1e-9)
     outside = np.array([-1e9, 1e9])
     with np.errstate(over="ignore"):  # inside SciPy's Gumbel law

@@ -119,6 +119,30 @@ def test_pytree_and_integer_parameters() -> None:
     assert jax.grad(draw)(1.5) == pytest.approx(-2 / 1.5)
 
 
+def test_vectors_move_as_their_standardization_says() -> None:
+    """Correlated normal draws by their conditional distribution functions, against the explicit draw: a triangular one."""
+    params, z = jnp.asarray([0.3, 1.2, 0.7]), jnp.asarray([[0.4, -1.1], [2.0, 0.3]])
+
+    def explicit(t: jax.Array) -> jax.Array:
+        return jnp.stack([t[0] + t[1] * z[:, 0], t[2] * z[:, 0] ** 2 + t[1] ** 2 * z[:, 1]], axis=-1)
+
+    def standardization(x: jax.Array, t: jax.Array) -> jax.Array:
+        first = (x[:, 0] - t[0]) / t[1]
+        return jnp.stack([special.ndtr(first), special.ndtr((x[:, 1] - t[2] * first**2) / t[1] ** 2)], axis=-1)
+
+    x = explicit(params)
+    cost = lambda draw: jnp.sum(jnp.sin(draw[:, 0]) * draw[:, 1] ** 2)  # noqa: E731
+    implicit = lambda t: cost(implicit_reparameterization(x, t, standardization=standardization))  # noqa: E731
+    derivatives = jax.jit(
+        lambda t: [jax.grad(implicit)(t), jax.hessian(implicit)(t), jax.jacrev(jax.grad(implicit))(t)]
+    )
+    direct = lambda t: cost(explicit(t))  # noqa: E731
+    for got, expected in zip(
+        derivatives(params), [jax.grad(direct)(params), *[jax.hessian(direct)(params)] * 2], strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_float32_in_the_tails(spelling: str) -> None:
     cdf, icdf, _ = LAWS["exponential"]
@@ -136,7 +160,26 @@ def test_float32_in_the_tails(spelling: str) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda x: implicit_reparameterization(x, 1.0), ValueError, r"must get `cdf=` or `icdf=`, got neither"),
+        (
+            lambda x: implicit_reparameterization(x, 1.0),
+            ValueError,
+            r"must get `cdf=`, .* or `standardization=`, got none",
+        ),
+        (
+            lambda x: implicit_reparameterization(x, 1.0, cdf=lambda x, t: x, log_prob=lambda x, t: x),
+            ValueError,
+            r"must get one function, or `cdf=` and `icdf=`, got `cdf=` and `log_prob=`",
+        ),
+        (
+            lambda x: implicit_reparameterization(x, 1.0, log_prob=lambda x, t: x, support=(1.0, 0.0)),
+            ValueError,
+            r"support=...\)` must be two numbers `\(low, high\)` with low < high, got \(1.0, 0.0\)",
+        ),
+        (
+            lambda x: implicit_reparameterization(x[0], 1.0, standardization=lambda x, t: x),
+            ValueError,
+            r"standardization=...\)` must get draws `x` with an axis for the dimension",
+        ),
         (
             lambda x: implicit_reparameterization(x, 1.0, cdf=lambda x, t: x.sum()),
             ValueError,

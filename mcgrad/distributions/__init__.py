@@ -28,6 +28,7 @@ from mcgrad.distributions.location_scale import Cauchy as Cauchy
 from mcgrad.distributions.location_scale import Gumbel as Gumbel
 from mcgrad.distributions.location_scale import Laplace as Laplace
 from mcgrad.distributions.location_scale import Logistic as Logistic
+from mcgrad.distributions.mixture import Mixture as Mixture
 from mcgrad.distributions.multivariate_normal import MultivariateNormal as MultivariateNormal
 from mcgrad.distributions.normal import HalfNormal as HalfNormal
 from mcgrad.distributions.normal import LogNormal as LogNormal

@@ -98,12 +98,15 @@ class Distribution(PyTree):
         discrete: whether the law has a probability mass function.
         support_parameters: the parameters with which the support moves; score functions are biased for those.
         cdf: distribution function, elementwise, or `None`.
+        survival: one minus the distribution function, with all digits where that is near one; or `None`.
         icdf: quantile function of u in (0, 1), elementwise, or `None`.
         support: a method that returns the values of a finite support, `[n, *event shape]`, the same for every entry of
             the batch; or `None`.
         prob: a method that returns probabilities with finite derivatives also where they are zero, or `None`.
         weak_derivative: a method of `(key, x, how)`, for a draw `x`, that returns a tuple of `WeakDerivative`; what it
             draws is independent of the noise of `x`, and distributed as said when `x` is a draw from the law; or `None`.
+        optimal_transport: a method of a draw `x` that returns it with a derivative in the parameters that moves the law at
+            the least kinetic energy; or `None`.
     """
 
     domains: ClassVar[Mapping[str, Domain]] = {}
@@ -112,10 +115,12 @@ class Distribution(PyTree):
     discrete: ClassVar[Any] = False
     support_parameters: ClassVar[Any] = ()
     cdf: ClassVar[Any] = None
+    survival: ClassVar[Any] = None
     icdf: ClassVar[Any] = None
     support: ClassVar[Any] = None
     prob: ClassVar[Any] = None
     weak_derivative: ClassVar[Any] = None
+    optimal_transport: ClassVar[Any] = None
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in self.domains if getattr(self, name) is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from jaxtyping import Array
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Distribution, open_uniform
 from mcgrad.distributions.implicit import implicit_reparameterization
+from mcgrad.distributions.log_density import Support, check_support, draw_by_inversion
 from mcgrad.distributions.obstacle import pathwise_obstacle as pathwise_obstacle
 from mcgrad.distributions.obstacle import sampler_obstacle
 
@@ -30,6 +32,7 @@ class FunctionDistribution(Distribution):
 
     functions: ClassVar[dict[str, Callable[..., Any] | None]]
     given_event_ndim: ClassVar[int | None]
+    given_support: ClassVar[Support | None]
 
     def __init__(self, *params: Any) -> None:
         object.__setattr__(self, "params", params)
@@ -37,7 +40,7 @@ class FunctionDistribution(Distribution):
     @property
     def law(self) -> str:
         """The name of the user's function."""
-        fn = self.functions["sampler"] or self.functions["icdf"]
+        fn = self.functions["sampler"] or self.functions["icdf"] or self.functions["log_prob"]
         return f"distribution({getattr(fn, '__name__', type(fn).__name__)})"
 
     def sample(self, key: PRNGKey) -> Any:
@@ -46,20 +49,23 @@ class FunctionDistribution(Distribution):
 
     @classmethod
     def _sample(cls, key: PRNGKey, params: tuple[Any, ...]) -> Any:
-        sampler, cdf, icdf = (cls.functions[name] for name in ("sampler", "cdf", "icdf"))
+        given = {name: fn for name, fn in cls.functions.items() if fn is not None}
+        sampler = given.pop("sampler", None)
+        if cls.given_support is None:
+            given.pop("log_prob", None)
+        of_params = {name: lambda value, params, fn=fn: fn(value, *params) for name, fn in given.items()}
+        support = cls.given_support or (-math.inf, math.inf)
         if sampler is None:
-            return _draw_from_icdf(icdf, key, params)
-        if cdf is None and icdf is None:
+            if "icdf" in given:
+                return _draw_from_icdf(given["icdf"], key, params)
+            x = draw_by_inversion(of_params["log_prob"], support, key, params)
+        elif not given:
             return sampler(key, *params)
-        x = jax.lax.stop_gradient(sampler(key, *jax.lax.stop_gradient(params)))
+        else:
+            x = jax.lax.stop_gradient(sampler(key, *jax.lax.stop_gradient(params)))
         if not jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.floating):
             return x  # a discrete law, or several arrays: no quantile to keep fixed
-        return implicit_reparameterization(
-            x,
-            params,
-            cdf=None if cdf is None else lambda x, params: cdf(x, *params),
-            icdf=None if icdf is None else lambda u, params: icdf(u, *params),
-        )
+        return implicit_reparameterization(x, params, support=support, **of_params)
 
     @functools.cached_property
     def _shapes(self) -> tuple[Any, Any, int]:
@@ -136,6 +142,8 @@ def distribution(
     icdf: Callable[..., Array] | None = None,
     cdf: Callable[..., Array] | None = None,
     event_ndim: int | None = 0,
+    support: tuple[float, float] | None = None,
+    standardization: Callable[..., Array] | None = None,
 ) -> type[FunctionDistribution]:
     """A class of distributions from plain functions; its instances take the parameters, `law(*params)`.
 
@@ -144,6 +152,10 @@ def distribution(
 
     - by `icdf` alone: explicitly, `x = icdf(u, *params)` with one uniform number for each entry of the draw;
     - by `sampler` with `cdf` or `icdf`, for floating draws: implicitly (`implicit_reparameterization`);
+    - by `log_prob` with `support`, for laws of single numbers: implicitly too, by quadrature, without any derivative of the
+      `sampler`; and where there is no `sampler` either, draws are quantiles found by quadrature, to the same precision. Then
+      the density must have one maximum, or several that are wide beside their distance;
+    - by `sampler` with `standardization`, for vectors: implicitly;
     - by `sampler` alone: as JAX differentiates it, if it reaches the draw from every parameter that the draw depends on
       (see `pathwise_obstacle`); otherwise only estimators that need no pathwise derivative apply.
 
@@ -155,13 +167,16 @@ def distribution(
         event_ndim: how many trailing axes of a draw belong to one draw; those before are batch axes, **whose entries
             must be independent**. `None` reads it off the shape that `log_prob` returns (without `log_prob`: all axes
             belong to one draw). For draws of several arrays `log_prob`, if given, decides.
+        support: `(low, high)`, fixed numbers or infinite: asks for derivatives of draws from `log_prob`, which must be
+            elementwise in x and positive and continuous inside. See `mcgrad.implicit_reparameterization` for errors.
+        standardization: `standardization(x, *params)`, see `mcgrad.implicit_reparameterization`; pass `event_ndim` too.
 
     Returns:
         A class of distributions. It is a pytree, whose leaves are those of the parameters.
 
     Raises:
-        ValueError: if there is nothing to draw with, or `event_ndim` is no number of axes; and, when an instance is
-            used, if `log_prob`, `event_ndim` and the draws do not fit.
+        ValueError: if there is nothing to draw with, or two ways to differentiate, or `event_ndim` is no number of axes;
+            and, when an instance is used, if `log_prob`, `event_ndim` and the draws do not fit.
         TypeError: if what is passed is no function.
 
     Example:
@@ -169,31 +184,57 @@ def distribution(
         >>> Rayleigh = mcgrad.distribution(icdf=lambda u, scale: scale * jnp.sqrt(-2 * jnp.log1p(-u)))
         >>> Rayleigh(jnp.ones(3)).batch_shape
         (3,)
+        >>> log_density = lambda x, slant: -jnp.abs(x) ** 1.5 + jax.nn.log_sigmoid(slant * x)  # nothing else is known
+        >>> Skewed = mcgrad.distribution(log_prob=log_density, support=(-jnp.inf, jnp.inf))
+        >>> mcgrad.pathwise_grad(lambda slant, key: mcgrad.sample(key, Skewed(slant)))(1.0, jax.random.key(0)).shape
+        ()
     """
-    functions = {"sampler": sampler, "log_prob": log_prob, "icdf": icdf, "cdf": cdf}
+    functions = {
+        "sampler": sampler,
+        "log_prob": log_prob,
+        "icdf": icdf,
+        "cdf": cdf,
+        "standardization": standardization,
+    }
     for name, fn in functions.items():
         if fn is not None and not callable(fn):
             raise TypeError(
                 f"`mcgrad.distribution({name}=...)` must be a function, got {fn!r}. Pass `lambda x, *params: ...`."
             )
-    if sampler is None and icdf is None:
+    if sampler is None and icdf is None and (log_prob is None or support is None):
         raise ValueError(
             "`mcgrad.distribution(...)` must get something to draw with, got neither `sampler=` nor `icdf=`. "
-            "Pass `sampler(key, *params)` or the quantile function `icdf(u, *params)`."
+            "Pass `sampler(key, *params)` or the quantile function `icdf(u, *params)`, or `log_prob=` and `support=` for a "
+            "law of single numbers."
         )
+    ways = {"cdf= or icdf": cdf or icdf, "support": support, "standardization": standardization}
+    chosen = [name for name, value in ways.items() if value is not None]
+    if len(chosen) > 1:
+        raise ValueError(
+            f"`mcgrad.distribution(...)` must get one way to differentiate draws, got `{'=` and `'.join(chosen)}=`. "
+            "A distribution or quantile function is exact: drop the others."
+        )
+    if support is not None:
+        support = check_support("distribution", support)
+        if log_prob is None or event_ndim not in (0, None):
+            raise ValueError(
+                "`mcgrad.distribution(support=...)` must come with a `log_prob` of single numbers, got "
+                f"{'none' if log_prob is None else f'event_ndim={event_ndim}'}. For vectors pass `standardization=`."
+            )
     if event_ndim is not None and (isinstance(event_ndim, bool) or not isinstance(event_ndim, int) or event_ndim < 0):
         raise ValueError(
             f"`mcgrad.distribution(event_ndim=...)` must be a number of axes or None, got {event_ndim!r}. "
             "Pass 0 for laws of single numbers, 1 for laws of vectors."
         )
-    methods = {name: _method(fn) for name, fn in functions.items() if name != "sampler"}
+    methods = {name: _method(functions[name]) for name in ("log_prob", "icdf", "cdf")}
     namespace = {
         "__doc__": "A distribution made of plain functions.",
         "functions": functions,
         "given_event_ndim": event_ndim,
+        "given_support": support,
         **methods,
     }
-    name = getattr(sampler or icdf, "__name__", "functions")
+    name = getattr(sampler or icdf or log_prob, "__name__", "functions")
     return type(f"distribution({name})", (FunctionDistribution,), namespace)
 
 

@@ -60,6 +60,11 @@ class LocationScale(Distribution, abc.ABC):
         x, loc, scale = align(x, self.loc, self.scale)
         return self._standard_cdf((x - loc) / scale)
 
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """One minus the distribution function."""
+        x, loc, scale = align(x, self.loc, self.scale)
+        return self._standard_survival((x - loc) / scale)
+
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""
         u, loc, scale = align(u, self.loc, self.scale)
@@ -131,6 +136,9 @@ class LocationScale(Distribution, abc.ABC):
 
     @abc.abstractmethod
     def _standard_cdf(self, z: Array) -> Array: ...
+
+    def _standard_survival(self, z: Array) -> Array:
+        return self._standard_cdf(-z)  # of a symmetric law
 
     @abc.abstractmethod
     def _standard_icdf(self, u: Array) -> Array: ...
@@ -261,6 +269,9 @@ class Gumbel(LocationScale):
 
     def _standard_cdf(self, z: Array) -> Array:
         return jnp.exp(-jnp.exp(jnp.minimum(-z, 8.0)))  # zero beyond, in every precision; no infinity to differentiate
+
+    def _standard_survival(self, z: Array) -> Array:
+        return -jnp.expm1(-jnp.exp(jnp.minimum(-z, 8.0)))
 
     def _standard_icdf(self, u: Array) -> Array:
         return -jnp.log(-jnp.log(u))

@@ -97,6 +97,11 @@ class HalfNormal(Distribution):
         x, scale = align(x, self.scale)
         return jnp.where(x >= 0, special.erf(x / scale / math.sqrt(2)), 0.0)
 
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """One minus the distribution function."""
+        x, scale = align(x, self.scale)
+        return jnp.where(x >= 0, special.erfc(x / scale / math.sqrt(2)), 1.0)
+
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""
         u, scale = align(u, self.scale)
@@ -156,6 +161,12 @@ class LogNormal(Distribution):
         positive = jnp.asarray(x) > 0
         cdf, positive = align(self._logarithm.cdf(jnp.log(jnp.where(positive, x, 1.0))), positive)
         return jnp.where(positive, cdf, 0.0)
+
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """One minus the distribution function."""
+        positive = jnp.asarray(x) > 0
+        survival, positive = align(self._logarithm.survival(jnp.log(jnp.where(positive, x, 1.0))), positive)
+        return jnp.where(positive, survival, 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""

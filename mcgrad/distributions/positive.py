@@ -48,6 +48,11 @@ class Exponential(Distribution):
         x, rate = align(x, self.rate)
         return jnp.where(x >= 0, -jnp.expm1(-rate * jnp.where(x >= 0, x, 0.0)), 0.0)
 
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """One minus the distribution function."""
+        x, rate = align(x, self.rate)
+        return jnp.where(x >= 0, jnp.exp(-rate * jnp.where(x >= 0, x, 0.0)), 1.0)
+
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""
         u, rate = align(u, self.rate)
@@ -103,6 +108,12 @@ class Weibull(Distribution):
         x, scale, k = align(x, self.scale, self.concentration)
         z = jnp.where(x > 0, x, scale) / scale
         return jnp.where(x > 0, -jnp.expm1(-jnp.power(z, k)), 0.0)
+
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """One minus the distribution function."""
+        x, scale, k = align(x, self.scale, self.concentration)
+        z = jnp.where(x > 0, x, scale) / scale
+        return jnp.where(x > 0, jnp.exp(-jnp.power(z, k)), 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""
