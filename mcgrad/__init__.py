@@ -23,12 +23,14 @@ from mcgrad.distributions import Dirichlet as Dirichlet
 from mcgrad.distributions import Distribution as Distribution
 from mcgrad.distributions import ExpGamma as ExpGamma
 from mcgrad.distributions import Exponential as Exponential
+from mcgrad.distributions import F as F
 from mcgrad.distributions import Gamma as Gamma
 from mcgrad.distributions import Geometric as Geometric
 from mcgrad.distributions import Gumbel as Gumbel
 from mcgrad.distributions import HalfNormal as HalfNormal
 from mcgrad.distributions import Independent as Independent
 from mcgrad.distributions import InverseGamma as InverseGamma
+from mcgrad.distributions import InverseGaussian as InverseGaussian
 from mcgrad.distributions import Kumaraswamy as Kumaraswamy
 from mcgrad.distributions import Laplace as Laplace
 from mcgrad.distributions import Logistic as Logistic

@@ -129,6 +129,8 @@ VECTOR_PARAMS = {
         {"loc": np.array(LOC), "scale": np.array(SCALE), "low": -3.0, "high": 0.7},
     ),
     "VonMises": (laws.VonMises, {"loc": np.array(LOC), "concentration": np.array(SCALE)}),
+    "InverseGaussian": (laws.InverseGaussian, {"mean": np.array(SCALE), "concentration": np.array(SCALE)}),
+    "F": (laws.F, {"df1": np.array([[1.5], [4.0]]), "df2": np.array(SCALE)}),
     "Dirichlet": (laws.Dirichlet, {"concentration": np.array([[0.6, 2.0, 1.0], [4.0, 0.5, 3.0]])}),
 }
 

@@ -170,6 +170,7 @@ RATIOS = {
     "InverseGamma": (lambda: laws.InverseGamma(3.0, 2.0), scipy.stats.invgamma(3.0, scale=2.0)),
     "StudentT": (lambda: laws.StudentT(3.0, 0.2, 2.0), scipy.stats.t(3.0, 0.2, 2.0)),
     "Chi2": (lambda: laws.Chi2(3.0), scipy.stats.chi2(3.0)),
+    "F": (lambda: laws.F(3.0, 5.0), scipy.stats.f(3.0, 5.0)),
     "Beta": (lambda: laws.Beta(0.7, 2.0), scipy.stats.beta(0.7, 2.0)),
     "Dirichlet": (lambda: laws.Dirichlet(jnp.asarray([0.7, 2.0])), scipy.stats.beta(0.7, 2.0)),
 }

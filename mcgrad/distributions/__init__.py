@@ -17,10 +17,12 @@ from mcgrad.distributions.gamma import Gamma as Gamma
 from mcgrad.distributions.gamma_ratios import Beta as Beta
 from mcgrad.distributions.gamma_ratios import Chi2 as Chi2
 from mcgrad.distributions.gamma_ratios import Dirichlet as Dirichlet
+from mcgrad.distributions.gamma_ratios import F as F
 from mcgrad.distributions.gamma_ratios import InverseGamma as InverseGamma
 from mcgrad.distributions.gamma_ratios import StudentT as StudentT
 from mcgrad.distributions.implicit import implicit_reparameterization as implicit_reparameterization
 from mcgrad.distributions.independent import Independent as Independent
+from mcgrad.distributions.inverse_gaussian import InverseGaussian as InverseGaussian
 from mcgrad.distributions.kumaraswamy import Kumaraswamy as Kumaraswamy
 from mcgrad.distributions.location_scale import Cauchy as Cauchy
 from mcgrad.distributions.location_scale import Gumbel as Gumbel
