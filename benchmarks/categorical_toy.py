@@ -1,24 +1,26 @@
 """A published toy for gradients of categorical draws: variance times evaluations, estimators side by side.
 
-Three categorical draws of ten classes each, and a random table of costs for their 1000 joint states. Run with
-`python -m benchmarks.categorical_toy`. The exact gradient is by enumeration; the mean of every row is compared with it.
+Three categorical draws of ten classes each, and a random table of costs for their 1000 joint states. The exact gradient is
+by enumeration; the mean of every row is compared with it.
 """
 
 from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 import mcgrad
+from benchmarks.report import Hold, Table
+from benchmarks.runner import Session
 
+TITLE = "A published toy of categorical draws"
+BUDGET = 140.0
 NUM_DRAWS, NUM_CLASSES = 3, 10
 NUM_GRADIENTS = 40_000
 
@@ -76,43 +78,74 @@ def exact(toy: Toy) -> jax.Array:
     return jax.grad(expectation)(toy.logits)
 
 
-def measure(estimator: Any, toy: Toy, key: jax.Array, num_gradients: int = NUM_GRADIENTS) -> Row:
-    """Mean and variance over many gradients, in one compiled run."""
+def measurement(estimator: Any, num_gradients: int = NUM_GRADIENTS) -> Callable[[Toy, jax.Array], Row]:
+    """What measures mean and variance over many gradients of a toy, in one compiled run."""
     gradient = mcgrad.grad(functools.partial(cost, estimator=estimator))
 
     @jax.jit
     def run(toy: Toy, keys: jax.Array) -> jax.Array:
         return jax.lax.map(lambda key: gradient(toy.logits, toy.table, key), keys, batch_size=1000)
 
-    keys = jax.random.split(key, num_gradients)
-    compiled = run.lower(toy, keys).compile()
-    start = time.perf_counter()
-    draws = np.asarray(compiled(toy, keys), np.float64)
-    seconds = (time.perf_counter() - start) / num_gradients
-    variance = float(draws.var(axis=0).sum())
-    deviation = np.linalg.norm(draws.mean(axis=0) - np.asarray(exact(toy))) / np.sqrt(variance / num_gradients)
-    return Row(variance, float(deviation), seconds)
+    compiled: Any = None
+
+    def measured(toy: Toy, key: jax.Array) -> Row:
+        nonlocal compiled
+        keys = jax.random.split(key, num_gradients)
+        compiled = compiled or run.lower(toy, keys).compile()
+        start = time.perf_counter()
+        draws = np.asarray(compiled(toy, keys), np.float64)
+        seconds = (time.perf_counter() - start) / num_gradients
+        variance = float(draws.var(axis=0).sum())
+        deviation = np.linalg.norm(draws.mean(axis=0) - np.asarray(exact(toy))) / np.sqrt(variance / num_gradients)
+        return Row(variance, float(deviation), seconds)
+
+    return measured
 
 
-def results(sharpness: float, estimators: Estimators) -> Table:
-    table = Table(title=f"3 x 10 classes, random table of costs, logits of standard deviation {sharpness}")
-    table.add_column("estimator", no_wrap=True)
-    for heading in ("evaluations", "variance", "x evaluations", "error / s.e.", "us a gradient"):
-        table.add_column(heading, justify="right")
+SHARPNESS = (1.0, 3.0)  # standard deviations of the logits
+
+
+def measure(session: Session) -> dict[str, Any]:
+    """Every estimator on both toys."""
     key_toy, key_draws = jax.random.split(jax.random.key(0))
-    problem = toy(sharpness, key_toy)
-    for name, (estimator, evaluations) in track(estimators.items(), description="estimators", transient=True):
-        row = measure(estimator, problem, key_draws)
-        numbers = (f"{row.variance:.4g}", f"{row.variance * evaluations:.4g}", f"{row.deviation:.1f}")
-        table.add_row(name, str(evaluations), *numbers, f"{1e6 * row.seconds:.1f}")
-    return table
+    toys = {str(sharpness): toy(sharpness, key_toy) for sharpness in SHARPNESS}
+    rows: dict[str, dict[str, Row]] = {sharpness: {} for sharpness in toys}
+    for name, (estimator, _) in ESTIMATORS.items():
+        if session.left > 0:
+            measured = measurement(estimator, session.draws(NUM_GRADIENTS))
+            for sharpness, problem in toys.items():
+                rows[sharpness][name] = measured(problem, key_draws)
+    return {"rows": rows}
 
 
-def main() -> None:
-    console = Console(width=100)
-    for sharpness in (1.0, 3.0):
-        console.print(results(sharpness, ESTIMATORS))
-
-
-if __name__ == "__main__":
-    main()
+def report(data: dict[str, Any]) -> list[Any]:
+    """A table for each toy, and the holds."""
+    blocks: list[Any] = [
+        "The variance is the total over the 30 logits; the error is the norm of the mean's deviation from the exact gradient."
+    ]
+    headings = ("estimator", "evaluations", "variance", "x evaluations", "error / s.e.", "us a gradient")
+    biased, told = [], []
+    for sharpness, rows in data["rows"].items():
+        table = Table(f"3 x 10 classes, random table of costs, logits of standard deviation {sharpness}", headings)
+        found = {name: Row(*row) for name, row in rows.items()}
+        for name, row in found.items():
+            evaluations = ESTIMATORS[name][1]
+            numbers = (f"{row.variance:.4g}", f"{row.variance * evaluations:.4g}", f"{row.deviation:.1f}")
+            table.rows.append((name, str(evaluations), *numbers, f"{1e6 * row.seconds:.1f}"))
+        biased += [f"{name} ({sharpness})" for name, row in found.items() if row.deviation > 5]
+        if {"unordered set, 4", "leave-one-out, 4"} <= found.keys():
+            told.append(found["unordered set, 4"].variance / found["leave-one-out, 4"].variance)
+        blocks.append(table)
+    return [
+        *blocks,
+        Hold(
+            "no mean is more than 5 standard errors off the exact gradient",
+            not biased,
+            f"Off: {', '.join(biased) or 'none'}.",
+        ),
+        Hold(
+            "at four evaluations, the unordered set has less variance than leave-one-out",
+            max(told) < 1 if told else None,
+            f"Ratios {', '.join(f'{value:.3g}' for value in told)} for logits of deviation {', '.join(data['rows'])}.",
+        ),
+    ]

@@ -16,6 +16,8 @@ REQUIREMENTS = {
     "storchastic": ("torch==2.13.0", "storchastic==0.3.7"),
     "genjax": ("genjax==1.0.14",),
     "numpyro": ("numpyro==0.22.0",),
+    "optax": ("optax==0.2.6",),
+    "tfp": ("tfp-nightly==0.26.0.dev20261027", "jax"),
 }
 
 

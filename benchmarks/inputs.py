@@ -112,3 +112,21 @@ def bernoulli_chain_value(logit: np.ndarray, num_steps: int) -> Any:
         mean, variance = 0.9 * mean + 0.1 * (2 * p - 1), 0.81 * variance + 0.04 * p * (1 - p)
         total = total + mean**2 + variance
     return total
+
+
+# ---------------------------------------------------------------- against Optax
+
+
+def normals(num: int) -> np.ndarray:
+    """Locations and log scales `[2, num]` of `x ~ Normal`, whose cost `cos(w . x) + 0.1 |x - 1|^2` mixes them all."""
+    return np.stack([np.linspace(-0.5, 0.5, num), np.linspace(-1.0, 0.0, num)]).astype(np.float32)
+
+
+def normals_weights(num: int) -> np.ndarray:
+    return (np.arange(1, num + 1) / num).astype(np.float32)
+
+
+def normals_value(params: np.ndarray) -> Any:
+    (loc, log_scale), w = params, normals_weights(params.shape[1]).astype(np.float64)
+    variances = np.exp(2 * log_scale)
+    return np.exp(-0.5 * (w * w) @ variances) * np.cos(w @ loc) + 0.1 * np.sum((loc - 1) ** 2 + variances)

@@ -8,16 +8,19 @@ import os
 import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.environments import Missing, environment
+from benchmarks.environments import REQUIREMENTS, Missing, environment
 
 ROOT = Path(__file__).parent.parent
 OURS = "mcgrad"
-MOST_SECONDS = 150.0  # for one answer; a case that takes longer is reported as such
+MOST_SECONDS = 60.0  # for one answer; a case that takes longer is reported as such
+MOST_ROUND_SECONDS = 5.0  # for the rounds of one comparison: slow steps are timed in fewer rounds
+FEWEST_ROUNDS = 5
 THRESHOLD = 5.0  # standard errors that make a bias
 
 
@@ -26,18 +29,21 @@ class Failed(RuntimeError):
 
 
 class Worker:
-    """A process that runs one library's programs. It is started again after an answer that takes too long."""
+    """A process that runs one library's programs. It is started again after an answer that takes too long.
+
+    Args:
+        name: a module of `benchmarks.peers`; it runs in the environment of that name if there is one, else in this one.
+    """
 
     def __init__(self, name: str):
         self.name = name
-        self.python = sys.executable if name == OURS else environment(name)
+        self.python = environment(name) if name in REQUIREMENTS else sys.executable
         self._start()
         self.versions = self.ask(do="hello")
 
     def _start(self) -> None:
-        paths = os.pathsep.join(
-            filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "") if self.name == OURS else ""))
-        )
+        ours = os.environ.get("PYTHONPATH", "") if self.python == sys.executable else ""
+        paths = os.pathsep.join(filter(None, (str(ROOT), ours)))
         command = [self.python, "-W", "ignore", "-m", f"benchmarks.peers.{self.name}"]
         self._process = subprocess.Popen(
             command,
@@ -59,7 +65,7 @@ class Worker:
         if not select.select([self._process.stdout], [], [], timeout)[0]:
             self.close()
             self._start()
-            raise Failed(f"no answer after {timeout:.0f} s")
+            raise Failed(f"over {timeout:.0f} s")
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()
@@ -87,23 +93,24 @@ class Entry:
         return "error" not in self.measured
 
 
-def build(worker: Worker, workload: str, timeout: float = MOST_SECONDS, **arguments: Any) -> Entry:
-    try:
-        return Entry(worker, worker.ask(timeout, do="build", workload=workload, arguments=arguments))
-    except Failed as error:
-        return Entry(worker, {"error": str(error)})
-
-
 def alternate(entries: dict[str, Entry], rounds: int, round_seconds: float = 0.02) -> None:
     """Times the cases in turn, `rounds` times; adds `times`, the seconds of a step in each round, to what is measured."""
     working = [entry for entry in entries.values() if entry.works]
+    if not working:
+        return
     for entry in working:
         entry.measured["times"] = []
-    for _ in range(rounds):
+    one_round = sum(max(round_seconds, entry.measured["step_seconds"]) for entry in working)
+    for _ in range(int(np.clip(MOST_ROUND_SECONDS / one_round, min(FEWEST_ROUNDS, rounds), rounds))):
         for entry in working:
+            if not entry.works:
+                continue
             steps = int(np.clip(round_seconds / entry.measured["step_seconds"], 1, 5000))
-            answer = entry.worker.ask(do="time", case=entry.measured["case"], steps=steps)
-            entry.measured["times"].append(answer["seconds"])
+            try:
+                answer = entry.worker.ask(do="time", case=entry.measured["case"], steps=steps)
+                entry.measured["times"].append(answer["seconds"])
+            except Failed as error:
+                entry.measured = {"error": str(error)}
 
 
 def draw(entry: Entry, count: int, gradient: tuple[int, int], seed: int = 1) -> None:
@@ -136,7 +143,9 @@ def verdict(
 
     Returns:
         "biased: PART, ..." where a column is more than 5 standard errors off, "not finite", "too noisy to tell" where 5
-        standard errors of all columns of a part together are above the size of what is estimated, or "agrees".
+        standard errors of all columns of a part together are above the size of what is estimated, or "agrees". A standard
+        error counts as no less than a fifth of those of its part, in root mean square: where hardly any draw has moved a
+        column, the one estimated from them is far too small.
     """
     if "mean" not in measured:
         return measured.get("error") or measured.get("draw_error") or "not drawn"
@@ -148,8 +157,9 @@ def verdict(
     for name, (start, end) in parts.items():
         part = slice(start, end)
         size = np.linalg.norm(exact[part])
+        told = np.maximum(errors[part], 0.2 * np.sqrt(np.mean(errors[part] ** 2)))
         rounding = 1e-4 * np.maximum(size / np.sqrt(end - start), np.abs(exact[part]))  # float32 sums of many terms
-        if np.any(np.abs(mean[part] - exact[part]) > THRESHOLD * errors[part] + rounding):
+        if np.any(np.abs(mean[part] - exact[part]) > THRESHOLD * told + rounding):
             biased.append(name)
         noisy |= bool(THRESHOLD * np.linalg.norm(errors[part]) > size)
     if biased:
@@ -164,11 +174,32 @@ class Session:
     Attributes:
         quick: few rounds and draws, to try the code.
         skipped: why a peer is not there, by name.
+        budget: seconds that the part which is measured may take.
     """
 
     quick: bool = False
     workers: dict[str, Worker] = dataclasses.field(default_factory=dict)
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    budget: float = float("inf")
+    _ends: float = float("inf")
+
+    def begin(self, budget: float) -> None:
+        """Starts a part that may take `budget` seconds; what is not built by then is not measured, and says so."""
+        self.budget, self._ends = budget, time.monotonic() + budget
+
+    @property
+    def left(self) -> float:
+        """Seconds that the part may still take."""
+        return self._ends - time.monotonic()
+
+    def build(self, worker: Worker, workload: str, most_seconds: float = MOST_SECONDS, **arguments: Any) -> Entry:
+        """Builds a case, within `most_seconds` and the budget of the part; a failure is what is then measured of it."""
+        if self.left <= 0:
+            return Entry(worker, {"error": f"not measured: the {self.budget:.0f} s of this part were used up"})
+        try:
+            return Entry(worker, worker.ask(most_seconds, do="build", workload=workload, arguments=arguments))
+        except Failed as error:
+            return Entry(worker, {"error": str(error)})
 
     @property
     def rounds(self) -> int:
@@ -189,6 +220,11 @@ class Session:
     def close(self) -> None:
         for worker in self.workers.values():
             worker.close()
+
+
+def reason(measured: dict[str, Any]) -> str:
+    """Why a case has no figures."""
+    return measured["error"].removeprefix("LookupError: ")
 
 
 def median_time(measured: dict[str, Any]) -> float:

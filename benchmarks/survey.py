@@ -1,9 +1,8 @@
 """The sweeps of Mohamed et al. 2020 (figures 2, 3 and their neighbours): the variance of one draw of each gradient.
 
-Run with `python -m benchmarks.survey`: prints at how many of the 100 points of each sweep the default of
-`mcgrad.MeasureValued` has less variance than the best of the survey's four curves, and draws them into `results/`. The
-survey's curves are exact, by quadrature (`survey_curves.json`); ours are of 40,000 draws. In the mean both are the same
-estimator, so that the count there is of noise.
+At how many of the 100 points of each sweep the default of `mcgrad.MeasureValued` has less variance than the best of the
+survey's four curves. The survey's curves are exact, by quadrature (`survey_curves.json`); ours are of 40,000 draws. In the
+mean both are the same estimator, so that the count there is of noise.
 """
 
 from __future__ import annotations
@@ -16,15 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 import mcgrad
+from benchmarks.report import RESULTS, Hold, Table
+from benchmarks.runner import Session
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
+TITLE = "The survey's sweeps: variance of measure-valued derivatives"
+BUDGET = 60.0
+PARAMETERS = ("mu", "sigma")
 CURVES = {
     "score": "score",
     "score_opt_baseline": "score, optimal baseline",
@@ -51,30 +49,59 @@ def variances(cost: str, k: jax.Array) -> jax.Array:
     return jnp.var(draws, axis=0, ddof=1)
 
 
-def main() -> None:
-    """Print the table and draw the figure."""
-    survey: dict[str, Any] = json.loads((HERE / "survey_curves.json").read_text())
-    table = Table(title="Measure-valued, default, against the best of the survey's four curves at each of 100 points")
-    for heading in ("cost", "parameter", "points with less variance", "median ratio", "largest ratio"):
-        table.add_column(heading, justify="left" if heading in ("cost", "parameter") else "right")
+def _survey() -> dict[str, Any]:
+    return json.loads((Path(__file__).parent / "survey_curves.json").read_text())
+
+
+def measure(session: Session) -> dict[str, Any]:
+    """Our variances at every tenth point of each sweep in a quick run, else at all."""
+    survey, step = _survey(), 10 if session.quick else 1
+    found = {}
+    for cost in COSTS:
+        ks = jnp.asarray(survey[cost]["k"][::step])
+        found[cost] = np.asarray(jax.lax.map(functools.partial(variances, cost), ks)).T.tolist()
+    return {"step": step, "variances": found}
+
+
+def report(data: dict[str, Any]) -> list[Any]:
+    """The table of wins, the picture and the hold."""
+    survey, step = _survey(), data["step"]
+    headings = ("cost", "parameter", "points with less variance", "median of best / ours", "largest")
+    table = Table("`mcgrad.MeasureValued()` against the best of the survey's four curves at each point", headings)
+    wins = {}
+    for cost, (label, _) in COSTS.items():
+        for parameter, ours in zip(PARAMETERS, data["variances"][cost], strict=True):
+            best = np.min([survey[cost][parameter][name][::step] for name in CURVES], axis=0)
+            ratios = best / np.maximum(ours, 1e-300)
+            wins[cost, parameter] = int((ratios > 1).sum()), len(ratios)
+            told = (f"{wins[cost, parameter][0]} of {len(ratios)}", f"{np.median(ratios):.3g}", f"{ratios.max():.3g}")
+            table.rows.append((label.replace("\\exp", "exp").replace("\\cos", "cos").strip("$"), parameter, *told))
+    _picture(survey, data)
+    in_scale = [found for (_, parameter), found in wins.items() if parameter == "sigma"]
+    statement = "less variance in the scale than the best of the survey's four at every point, for all three costs"
+    evidence = "; ".join(f"{won} of {points}" for won, points in in_scale)
+    return [
+        table,
+        "![variance of one draw against the parameter of the cost, for each estimator](results/survey.png)",
+        Hold(statement, all(won == points for won, points in in_scale), f"{evidence}."),
+    ]
+
+
+def _picture(survey: dict[str, Any], data: dict[str, Any]) -> None:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     grid = figure.subplots(2, 3)
-    for column, (cost, (label, _)) in enumerate(track(COSTS.items(), description="sweeps", transient=True)):
+    for column, (cost, (label, _)) in enumerate(COSTS.items()):
         ks = np.array(survey[cost]["k"])
-        ours = np.asarray(jax.lax.map(functools.partial(variances, cost), jnp.asarray(ks)))
-        for row, parameter in enumerate(("mu", "sigma")):
-            curves = survey[cost][parameter]
-            best = np.min([curves[name] for name in CURVES], axis=0)
-            ratios = best / np.maximum(ours[:, row], 1e-300)
-            wins = int((ratios > 1).sum())
-            table.add_row(cost, parameter, f"{wins} of {len(ks)}", f"{np.median(ratios):.3g}", f"{ratios.max():.3g}")
-            axes = grid[row, column]
+        for row, (parameter, ours) in enumerate(zip(PARAMETERS, data["variances"][cost], strict=True)):
+            curves, axes = survey[cost][parameter], grid[row, column]
             for name, text in CURVES.items():
                 axes.semilogy(ks, curves[name], label=text, linewidth=1)
-            axes.semilogy(ks, ours[:, row], label="mcgrad.MeasureValued()", color="black", linewidth=2)
+            axes.semilogy(ks[:: data["step"]], ours, label="mcgrad.MeasureValued()", color="black", linewidth=2)
             axes.set_xlabel("k")
             axes.set_title(f"{label}, derivative in $\\{parameter}$", fontsize=10)
-            axes.set_ylim(bottom=max(min(ours[:, row].min(), best.min()) / 2, 1e-7))
+            axes.set_ylim(bottom=max(min(min(ours), *(min(curves[name]) for name in CURVES)) / 2, 1e-7))
             axes.grid(alpha=0.3)
         grid[0, column].set_xlabel("")
     for row in range(2):
@@ -82,12 +109,4 @@ def main() -> None:
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "survey.png"
-    figure.savefig(path, dpi=150)
-    console = Console()
-    console.print(table)
-    console.print(f"picture: {path}", soft_wrap=True)
-
-
-if __name__ == "__main__":
-    main()
+    figure.savefig(RESULTS / "survey.png", dpi=150)

@@ -91,6 +91,6 @@ def serve(builders: Mapping[str, Callable[..., Case]], packages: tuple[str, ...]
         try:
             reply = answer(json.loads(line))
         except Exception as error:  # whatever a peer raises is a result
-            message = (str(error).strip().splitlines() or [""])[0]
-            reply = {"error": f"{type(error).__name__}: {message[:160]}"}
+            message = (str(error).strip().splitlines() or [""])[0].replace(os.getcwd() + os.sep, "")
+            reply = {"error": f"{type(error).__name__}: {message[:400]}"}
         print(json.dumps(reply), file=answers, flush=True)

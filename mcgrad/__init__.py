@@ -29,6 +29,7 @@ from mcgrad.distributions import Gumbel as Gumbel
 from mcgrad.distributions import HalfNormal as HalfNormal
 from mcgrad.distributions import Independent as Independent
 from mcgrad.distributions import InverseGamma as InverseGamma
+from mcgrad.distributions import Kumaraswamy as Kumaraswamy
 from mcgrad.distributions import Laplace as Laplace
 from mcgrad.distributions import Logistic as Logistic
 from mcgrad.distributions import LogNormal as LogNormal
@@ -36,9 +37,11 @@ from mcgrad.distributions import Mixture as Mixture
 from mcgrad.distributions import MultivariateNormal as MultivariateNormal
 from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical
+from mcgrad.distributions import Pareto as Pareto
 from mcgrad.distributions import Poisson as Poisson
 from mcgrad.distributions import StudentT as StudentT
 from mcgrad.distributions import Transformed as Transformed
+from mcgrad.distributions import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions import Uniform as Uniform
 from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull
@@ -52,11 +55,13 @@ from mcgrad.estimators import CARMS as CARMS
 from mcgrad.estimators import Auto as Auto
 from mcgrad.estimators import DisARM as DisARM
 from mcgrad.estimators import Enumerate as Enumerate
+from mcgrad.estimators import GeneralizedReparameterization as GeneralizedReparameterization
 from mcgrad.estimators import ImportanceSampling as ImportanceSampling
 from mcgrad.estimators import ImportanceWithoutReplacement as ImportanceWithoutReplacement
 from mcgrad.estimators import LocalExpectation as LocalExpectation
 from mcgrad.estimators import MeasureValued as MeasureValued
 from mcgrad.estimators import Pathwise as Pathwise
+from mcgrad.estimators import PathwiseWithBoundary as PathwiseWithBoundary
 from mcgrad.estimators import Score as Score
 from mcgrad.estimators import SmoothedPerturbation as SmoothedPerturbation
 from mcgrad.estimators import SumAndSample as SumAndSample

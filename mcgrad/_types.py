@@ -22,8 +22,8 @@ def static_field(**kwargs: Any) -> Any:
 class PyTree:
     """Base of frozen dataclasses that are pytrees; a subclass needs no registration.
 
-    Fields are children, except those declared with `static_field` and those that hold a string (an option such as
-    `"leave_one_out"` where an array would do too). Rebuilding from leaves skips `__init__`, so that a gradient with
+    Fields are children, except those declared with `static_field` and those that hold a string or a function (an option such
+    as `"leave_one_out"` where an array would do too). Rebuilding from leaves skips `__init__`, so that a gradient with
     the structure of a distribution, or one whose leaves are placeholders, is never checked as if it were parameters.
     """
 
@@ -38,7 +38,8 @@ def _flatten_with_keys(node: Any):
     children, static = [], []
     for field in dataclasses.fields(node):
         value = getattr(node, field.name)
-        if field.metadata.get("static") or isinstance(value, str):
+        option = isinstance(value, str) or (callable(value) and not isinstance(value, PyTree))
+        if field.metadata.get("static") or option:
             static.append((field.name, value))
         else:
             children.append((jax.tree_util.GetAttrKey(field.name), value))

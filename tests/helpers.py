@@ -169,10 +169,10 @@ class EstimatorRow:
     @property
     def unrolls(self) -> bool:
         """Whether a loop takes long to compile, since it is unrolled or an alternative is carried along."""
-        return self.kind not in ("score", "pathwise", "auto")
+        return self.kind not in ("score", "pathwise", "partly pathwise", "auto")
 
     def order_on(self, program: Program) -> int:
-        follows_paths = self.kind in ("pathwise", "auto") and "enumerate" not in program.kinds
+        follows_paths = self.kind in ("pathwise", "partly pathwise", "auto") and "enumerate" not in program.kinds
         return min(self.order, program.order, program.pathwise_order if follows_paths else 2)
 
     def expectation(self, program: Program, params: Any, key: jax.Array) -> Any:
@@ -259,6 +259,8 @@ _ROWS = (
     EstimatorRow(
         "pathwise, 2 samples", _fixed(lambda: mcgrad.Pathwise()), "pathwise", num_samples=2, removes_offset=True
     ),
+    EstimatorRow("generalized reparameterization", _fixed(lambda: _BY_LOCATION), "partly pathwise"),
+    EstimatorRow("pathwise with boundary", _fixed(lambda: mcgrad.PathwiseWithBoundary()), "thresholds", order=1),
     EstimatorRow("enumerate", _fixed(lambda: mcgrad.Enumerate()), "enumerate", removes_offset=True),
     EstimatorRow(
         "enumerate, 2 samples", _fixed(lambda: mcgrad.Enumerate()), "enumerate", num_samples=2, removes_offset=True
@@ -359,6 +361,11 @@ _ROWS = (
     EstimatorRow("auto", _fixed(lambda: mcgrad.Auto()), "auto", removes_offset=True),
     EstimatorRow("auto, 5 samples", _fixed(lambda: mcgrad.Auto()), "auto", num_samples=5, removes_offset=True),
 )
+# Moves a draw with its location only; a weight makes up for the other parameters.
+_BY_LOCATION = mcgrad.GeneralizedReparameterization(
+    lambda noise, law: noise + getattr(law, "loc", 0.0), lambda x, law: x - getattr(law, "loc", 0.0)
+)
+
 ESTIMATORS = {row.name: row for row in _ROWS}
 
 __all__ = [

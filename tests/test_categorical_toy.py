@@ -15,7 +15,7 @@ def test_a_set_beats_leave_one_out_where_classes_repeat():
     problem = categorical_toy.toy(3.0, jax.random.key(0))
     estimators = (mcgrad.UnorderedSet(4), mcgrad.Score(num_samples=4))
     with jax.debug_key_reuse(False):
-        of_set, leave_one_out = (categorical_toy.measure(e, problem, jax.random.key(1), 8000) for e in estimators)
+        of_set, leave_one_out = (categorical_toy.measurement(e, 8000)(problem, jax.random.key(1)) for e in estimators)
     assert of_set.deviation < 3 and leave_one_out.deviation < 3
     assert of_set.variance < 0.7 * leave_one_out.variance
 

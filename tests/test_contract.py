@@ -157,7 +157,7 @@ def test_jit_and_vmap_give_what_one_key_gives(program, row):
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in ESTIMATORS.values() if row.kind != "pathwise"], ids=lambda row: row.name
+    "row", [row for row in ESTIMATORS.values() if "pathwise" not in row.kind], ids=lambda row: row.name
 )
 def test_aux_has_an_axis_of_samples(row):
     program = PROGRAMS["aux_output"]

@@ -32,6 +32,19 @@ class Case:
         return self.reference(**{name: np.asarray(value) for name, value in self.params.items()})
 
 
+class _Kumaraswamy(scipy.stats.rv_continuous):
+    """SciPy has none."""
+
+    def _pdf(self, x: Any, a: Any, b: Any) -> Any:
+        return a * b * x ** (a - 1) * (1 - x**a) ** (b - 1)
+
+    def _cdf(self, x: Any, a: Any, b: Any) -> Any:
+        return 1 - (1 - x**a) ** b
+
+    def _ppf(self, u: Any, a: Any, b: Any) -> Any:
+        return (1 - (1 - u) ** (1 / b)) ** (1 / a)
+
+
 LOC = [[0.5], [-2.0]]
 SCALE = [0.5, 1.0, 3.0]
 CONTINUOUS = {
@@ -54,6 +67,16 @@ CONTINUOUS = {
         laws.Weibull,
         {"scale": [[0.5], [2.0]], "concentration": [0.7, 1.0, 2.5]},
         lambda scale, concentration: scipy.stats.weibull_min(concentration, scale=scale),
+    ),
+    "Kumaraswamy": Case(
+        laws.Kumaraswamy,
+        {"concentration1": [[0.5], [2.0]], "concentration0": [0.7, 1.0, 2.5]},
+        lambda concentration1, concentration0: _Kumaraswamy(0, 0, 1, shapes="a, b")(concentration1, concentration0),
+    ),
+    "Pareto": Case(
+        laws.Pareto,
+        {"scale": [[0.5], [2.0]], "concentration": [0.7, 1.0, 2.5]},
+        lambda scale, concentration: scipy.stats.pareto(concentration, scale=scale),
     ),
 }
 CONTINUOUS["Uniform"] = dataclasses.replace(CONTINUOUS["Uniform"], params={"low": [[0.25], [-2.0]], "high": SCALE})
@@ -101,6 +124,10 @@ VECTOR_PARAMS = {
     "StudentT": (laws.StudentT, {"df": np.array([[1.5], [4.0]]), "loc": np.array(SCALE), "scale": np.array(SCALE)}),
     "Chi2": (laws.Chi2, {"df": np.array(SCALE)}),
     "Beta": (laws.Beta, {"concentration1": np.array([[0.6], [4.0]]), "concentration0": np.array(SCALE)}),
+    "TruncatedNormal": (
+        laws.TruncatedNormal,
+        {"loc": np.array(LOC), "scale": np.array(SCALE), "low": -3.0, "high": 0.7},
+    ),
     "Dirichlet": (laws.Dirichlet, {"concentration": np.array([[0.6, 2.0, 1.0], [4.0, 0.5, 3.0]])}),
 }
 
@@ -496,6 +523,9 @@ def test_prob_has_a_finite_derivative_where_it_is_zero(make: Any, x: Any, slope:
         (laws.Uniform(0.0, 1.0), 1.5),
         (laws.Exponential(1.0), -1.0),
         (laws.Weibull(1.0, 2.0), -1.0),
+        (laws.Pareto(1.0, 2.0), 0.5),
+        (laws.Kumaraswamy(1.0, 2.0), 1.5),
+        (laws.TruncatedNormal(0.0, 1.0, -np.inf, 3.0), 4.0),
         (laws.Bernoulli(logits=0.0), 2),
         (laws.Bernoulli(probs=0.5), 0.5),
         (laws.Categorical(logits=jnp.zeros(3)), 3),
@@ -541,7 +571,7 @@ class _Zeros:
         return jnp.full(shape, minval, dtype)
 
 
-@pytest.mark.parametrize("law", [laws.Logistic, laws.Cauchy, laws.Weibull])
+@pytest.mark.parametrize("law", [laws.Logistic, laws.Cauchy, laws.Weibull, laws.Pareto, laws.Kumaraswamy])
 def test_the_lowest_uniform_number_gives_a_finite_draw(law: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax.random, "uniform", _Zeros())
     dist = law(np.float32(1), np.float32(1))
@@ -595,6 +625,14 @@ def test_binomial_support_is_known_where_the_count_is_concrete() -> None:
             ValueError,
             r"Uniform\(high=...\)` must be above `low`, got low 1.0 and high 1.0",
         ),
+        (lambda: laws.Pareto(1.0, 0.0), ValueError, r"Pareto\(concentration=...\)` must be positive"),
+        (lambda: laws.Kumaraswamy(1.0, np.inf), ValueError, r"Kumaraswamy\(concentration0=...\)` must be positive"),
+        (
+            lambda: laws.TruncatedNormal(0.0, 1.0, 2.0, 2.0),
+            ValueError,
+            r"TruncatedNormal\(high=...\)` must be above `low`, got low 2.0 and high 2.0",
+        ),
+        (lambda: laws.TruncatedNormal(0.0, 1.0, np.nan, 2.0), ValueError, r"low=...\)` must not be NaN"),
         (lambda: laws.Poisson(-1.0), ValueError, r"Poisson\(rate=...\)` must be at least zero"),
         (lambda: laws.Bernoulli(probs=1.5), ValueError, r"Bernoulli\(probs=...\)` must lie between 0 and 1, got 1.5"),
         (lambda: laws.Bernoulli(logits=np.nan), ValueError, r"Bernoulli\(logits=...\)` must not be NaN"),

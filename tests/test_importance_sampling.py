@@ -1,5 +1,7 @@
 """Importance sampling: right whatever the proposal, credited like the score, and refused where the proposal cannot be."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,9 +117,16 @@ def test_float32_jit_and_an_impossible_value():
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(
-        TypeError, match=r"ImportanceSampling\(proposal=...\)` must be a function of the law, got Normal"
+        TypeError,
+        match=r"ImportanceSampling\(proposal=...\)` must be a distribution or a function of the law, got float",
     ):
-        mcgrad.ImportanceSampling(mcgrad.Normal(0.0, 1.0))
+        mcgrad.ImportanceSampling(0.5)
+    with pytest.raises(
+        ValueError, match=r"num_samples=...\)` must be an int of at least 2 where weights are self-norm.*got 1"
+    ):
+        mcgrad.ImportanceSampling(mcgrad.Normal(0.0, 1.0), self_normalized=True)
+    with pytest.raises(ValueError, match=r"sample\(proposal=...\)` must stand without `estimator`.*Score"):
+        mcgrad.sample(jax.random.key(0), mcgrad.Normal(0.0, 1.0), mcgrad.Score(), proposal=mcgrad.Normal(0.0, 2.0))
 
     def refused(law, proposal, match):
         def program(theta, key):
@@ -147,3 +156,75 @@ def test_an_event_of_many_entries_does_not_underflow():
     value, gradient = mcgrad.value_and_grad(loss)(jnp.zeros(400, jnp.float32), jax.random.key(0))
     assert gradient.dtype == jnp.float32 and np.isfinite(gradient).all()
     np.testing.assert_allclose(value, 0.5, atol=0.1)
+
+
+def test_a_proposal_that_the_program_computes_at_several_samples():
+    """`proposal=` with parameters of its own, under a `vmap` that maps some of them, and for a batch of vectors."""
+    several = lambda proposal: mcgrad.ImportanceSampling(proposal, num_samples=3)  # noqa: E731
+
+    def program(params, key, estimator):
+        keys = jax.random.split(key, 4)
+        wide = mcgrad.Normal(params["loc"] + jnp.asarray([0.2, -0.1, 0.0]), jnp.asarray(1.4))
+        x = estimator(keys[0], mcgrad.Normal(params["loc"], jnp.ones(3)), wide)
+
+        def inner(key, logit):
+            return 1.0 * estimator(key, mcgrad.Bernoulli(logits=logit), mcgrad.Bernoulli(logits=0.3 * params["loc"][0]))
+
+        bits = jax.vmap(inner)(keys[1:3], params["logits"])
+        tril = jnp.asarray([[1.2, 0.0], [0.1, 1.1]])
+        law = mcgrad.MultivariateNormal(params["logits"], scale_tril=jnp.eye(2))
+        v = estimator(keys[3], law, mcgrad.MultivariateNormal(params["logits"], scale_tril=tril))
+        return jnp.sum(x**2) + bits[0] * bits[1] + 2.0 * bits[0] * (v[0] > 0.2) + v[1]
+
+    def exact(params):
+        p = jax.nn.sigmoid(params["logits"])
+        above = norm.sf(0.2, params["logits"][0], 1.0)
+        return jnp.sum(params["loc"] ** 2 + 1) + p[0] * p[1] + 2 * p[0] * above + params["logits"][1]
+
+    def by_argument(key, law, proposal):
+        return mcgrad.sample(key, law, proposal=proposal)
+
+    def by_estimator(key, law, proposal):
+        return mcgrad.sample(key, law, several(proposal))
+
+    params = {"loc": jnp.asarray([0.3, -0.5, 0.8]), "logits": jnp.asarray([0.4, -0.6])}
+    keys = jax.random.split(jax.random.key(7), 60_000)
+    for spelling in (by_argument, by_estimator):
+        gradient = mcgrad.grad(functools.partial(program, estimator=spelling))
+        of_each = jax.jit(functools.partial(jax.lax.map, functools.partial(gradient, params), batch_size=2000))
+        draws = of_each(jax.random.clone(keys))
+        assert_unbiased(draws, jax.grad(exact)(params))
+
+
+def test_self_normalised_weights_have_the_bias_that_enumeration_finds():
+    """Two values and two samples: four cases."""
+    q = 0.4
+
+    def program(p, key):
+        normalized = mcgrad.ImportanceSampling(mcgrad.Bernoulli(probs=q), num_samples=2, self_normalized=True)
+        return jnp.exp(1.0 * mcgrad.sample(key, mcgrad.Bernoulli(probs=p), normalized))
+
+    def mean(p):
+        weight = jnp.stack([(1 - p) / (1 - q), p / q])
+        total = 0.0
+        for first, second in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            ratio = (weight[first] * np.exp(first) + weight[second] * np.exp(second)) / (weight[first] + weight[second])
+            total = total + (q if first else 1 - q) * (q if second else 1 - q) * ratio
+        return total
+
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    values, gradients = jax.jit(jax.vmap(mcgrad.value_and_grad(program), (None, 0)))(0.7, keys)
+    assert_unbiased(values, mean(0.7))
+    assert_unbiased(gradients, jax.grad(mean)(0.7))
+    assert abs(mean(0.7) - (0.3 + 0.7 * np.e)) > 0.1  # not the expectation
+
+
+@pytest.mark.parametrize(("low", "covers"), [(-0.1, True), (0.2, False)])
+def test_a_proposal_that_ends_inside_the_law_is_not_silent(low, covers):
+    def program(scale, key):
+        keys = jax.random.split(key)
+        x = mcgrad.sample(keys[0], mcgrad.Exponential(1 / scale), proposal=mcgrad.Exponential(0.5))
+        y = mcgrad.sample(keys[1], mcgrad.Kumaraswamy(scale, 2.0), proposal=mcgrad.Uniform(low, 1.5))
+        return x + y
+
+    assert np.isfinite(jax.jit(mcgrad.grad(program))(1.0, jax.random.key(0))) == covers

@@ -1,4 +1,4 @@
-"""mcgrad's programs, and the same surrogates written by hand in JAX. Estimators that this mcgrad lacks raise."""
+"""mcgrad's side of each comparison. Estimators that this mcgrad lacks raise."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import jax.numpy as jnp
 
 import mcgrad
 from benchmarks import inputs
+from benchmarks.peers import by_hand, sizes
+from benchmarks.peers.by_hand import case_by_hand, unit
+from benchmarks.peers.draws import draws
 from benchmarks.peers.jax_case import jax_case
 from benchmarks.worker import Case, serve
 
@@ -36,15 +39,6 @@ def _case(program: Callable[..., jax.Array], params: Any, estimator: str | None,
         raise LookupError("not in mcgrad")
     chosen = ESTIMATORS[estimator]() if estimator is not None else {}
     return jax_case(mcgrad.value_and_grad(program, **chosen), params, **options)
-
-
-def unit(log_weight: jax.Array) -> jax.Array:
-    """The weight of a surrogate written by hand."""
-    return jnp.exp(log_weight - stop(log_weight))
-
-
-def _by_hand(surrogate: Callable[..., jax.Array], params: Any, **options: Any) -> Case:
-    return jax_case(jax.value_and_grad(surrogate), params, **options)
 
 
 # ---------------------------------------------------------------- against Storchastic
@@ -116,7 +110,7 @@ def autoencoder_by_hand(estimator: str) -> Case:
         weight = unit(log_weight)
         return jnp.mean(cost * weight + (1 - weight) * baseline) + jnp.mean(divergence)
 
-    return _by_hand(surrogate, params, **_AUTOENCODER)
+    return case_by_hand(surrogate, params, **_AUTOENCODER)
 
 
 # ---------------------------------------------------------------- against GenJAX and NumPyro
@@ -142,7 +136,7 @@ def mixed_by_hand() -> Case:
         x = jnp.where(b, params[1], -params[1]) + jnp.exp(params[2]) * jax.random.normal(normal_key)
         return ((x - 1) ** 2 + 0.5 * b) * unit(b * params[0] - jax.nn.softplus(params[0]))
 
-    return _by_hand(surrogate, inputs.MIXED)
+    return case_by_hand(surrogate, inputs.MIXED)
 
 
 def bits(estimator: str, num: int, joint: bool) -> Case:
@@ -178,7 +172,7 @@ def gaussian_chain_by_hand(num_steps: int) -> Case:
 
         return jnp.sum(jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[1])
 
-    return _by_hand(surrogate, jnp.full(1, inputs.CHAIN))
+    return case_by_hand(surrogate, jnp.full(1, inputs.CHAIN))
 
 
 def bernoulli_chain(estimator: str, num_steps: int) -> Case:
@@ -190,6 +184,23 @@ def bernoulli_chain(estimator: str, num_steps: int) -> Case:
         return jnp.sum(jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[1])
 
     return _case(program, jnp.full(1, inputs.CHAIN), estimator)
+
+
+# ---------------------------------------------------------------- against Optax
+
+
+def normals(estimator: str, num: int, num_samples: int) -> Case:
+    w = inputs.normals_weights(num)
+    baseline = {"score": None, "leave-one-out": "leave_one_out"}
+    score = estimator in baseline
+    chosen = mcgrad.Score(baseline=baseline[estimator]) if score else ESTIMATORS[estimator]()["estimator"]
+
+    def program(params: jax.Array, key: jax.Array) -> jax.Array:
+        x = mcgrad.sample(key, mcgrad.Normal(params[0], jnp.exp(params[1])))
+        return jnp.cos(w @ x) + 0.1 * jnp.sum((x - 1) ** 2)
+
+    gradient = mcgrad.value_and_grad(program, estimator=chosen, num_samples=num_samples)
+    return jax_case(gradient, inputs.normals(num), batch=200)
 
 
 def main() -> None:
@@ -206,9 +217,11 @@ def main() -> None:
             gaussian_chain,
             gaussian_chain_by_hand,
             bernoulli_chain,
+            normals,
+            draws,
         )
     }
-    serve(builders, ("jax", "jaxlib", "numpy"))
+    serve(builders | by_hand.BUILDERS | sizes.BUILDERS, ("jax", "jaxlib", "numpy"))
 
 
 if __name__ == "__main__":

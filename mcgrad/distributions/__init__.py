@@ -21,6 +21,7 @@ from mcgrad.distributions.gamma_ratios import InverseGamma as InverseGamma
 from mcgrad.distributions.gamma_ratios import StudentT as StudentT
 from mcgrad.distributions.implicit import implicit_reparameterization as implicit_reparameterization
 from mcgrad.distributions.independent import Independent as Independent
+from mcgrad.distributions.kumaraswamy import Kumaraswamy as Kumaraswamy
 from mcgrad.distributions.location_scale import Cauchy as Cauchy
 from mcgrad.distributions.location_scale import Gumbel as Gumbel
 from mcgrad.distributions.location_scale import Laplace as Laplace
@@ -32,7 +33,9 @@ from mcgrad.distributions.normal import LogNormal as LogNormal
 from mcgrad.distributions.normal import Normal as Normal
 from mcgrad.distributions.obstacle import pathwise_obstacle as pathwise_obstacle
 from mcgrad.distributions.positive import Exponential as Exponential
+from mcgrad.distributions.positive import Pareto as Pareto
 from mcgrad.distributions.positive import Weibull as Weibull
 from mcgrad.distributions.transformed import Transformed as Transformed
 from mcgrad.distributions.transformed import bijection as bijection
+from mcgrad.distributions.truncated_normal import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions.uniform import Uniform as Uniform

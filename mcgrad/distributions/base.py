@@ -105,6 +105,8 @@ class Distribution(PyTree):
         prob: a method that returns probabilities with finite derivatives also where they are zero, or `None`.
         weak_derivative: a method of `(key, x, how)`, for a draw `x`, that returns a tuple of `WeakDerivative`; what it
             draws is independent of the noise of `x`, and distributed as said when `x` is a draw from the law; or `None`.
+        optimal_transport: a method of a draw `x` that returns it with a derivative in the parameters that moves the law at
+            the least kinetic energy; or `None`.
     """
 
     domains: ClassVar[Mapping[str, Domain]] = {}
@@ -118,6 +120,7 @@ class Distribution(PyTree):
     support: ClassVar[Any] = None
     prob: ClassVar[Any] = None
     weak_derivative: ClassVar[Any] = None
+    optimal_transport: ClassVar[Any] = None
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in self.domains if getattr(self, name) is not None}

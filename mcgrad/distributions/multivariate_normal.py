@@ -24,6 +24,7 @@ from mcgrad.distributions.base import (
     open_uniform,
 )
 from mcgrad.distributions.normal import NORMAL_SCALE_WEIGHT, normal_level
+from mcgrad.distributions.optimal_transport import transport_gaussian
 
 stop = jax.lax.stop_gradient
 
@@ -96,6 +97,13 @@ class MultivariateNormal(Distribution):
             return loc + scale * z
         loc, moved = align(self.loc, _matvec(jnp.tril(self.scale_tril), z))
         return loc + moved
+
+    def optimal_transport(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        """The draw `x`, with the derivative of optimal transport; of a diagonal `L` it is that of `loc + L z`."""
+        if self.scale_tril is None:
+            x, loc, scale = align(x, self.loc, self.scale_diag)
+            return loc + scale * stop((x - loc) / scale)
+        return transport_gaussian(x, *align(x, self.loc)[1:], jnp.tril(self.scale_tril))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in `loc` and in `L`, of standard normal `z = L^-1 (x - loc)`, one entry or pair of `z` each.

@@ -5,8 +5,12 @@ from mcgrad.estimators.antithetic import DisARM as DisARM
 from mcgrad.estimators.arms import ARMS as ARMS
 from mcgrad.estimators.arsm import ARSM as ARSM
 from mcgrad.estimators.auto import Auto as Auto
+from mcgrad.estimators.boundary import PathwiseWithBoundary as PathwiseWithBoundary
 from mcgrad.estimators.carms import CARMS as CARMS
 from mcgrad.estimators.enumeration import Enumerate as Enumerate
+from mcgrad.estimators.generalized_reparameterization import (
+    GeneralizedReparameterization as GeneralizedReparameterization,
+)
 from mcgrad.estimators.importance_sampling import ImportanceSampling as ImportanceSampling
 from mcgrad.estimators.local_expectation import LocalExpectation as LocalExpectation
 from mcgrad.estimators.measure_valued import MeasureValued as MeasureValued

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
 from typing import Any
 
 import jax
@@ -15,7 +15,10 @@ from jaxtyping import Array
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.foreign import as_distribution
 from mcgrad.distributions.independent import Independent
+from mcgrad.program.costs import bring
+from mcgrad.program.dependence import Relation
 from mcgrad.program.estimator import Estimator, WeightedPoints
+from mcgrad.program.interpret import Rest, Result
 from mcgrad.program.site import Site, SiteHandle
 
 
@@ -23,32 +26,39 @@ from mcgrad.program.site import Site, SiteHandle
 class ImportanceSampling(Estimator):
     r"""Draws from a proposal `q` instead, and weights the costs that the draw reaches by `p / q`.
 
-        E_p[f(x)] = E_q[ w f(x) ],    w = p_theta(x) / stop(q(x))
+        E_p[f(x)] = E_q[ 1/K sum_k w_k f(x_k) ],    w_k = p_theta(x_k) / stop(q(x_k))
 
     Unbiased, in value and for derivatives of every order; discrete and continuous laws whose support does not move with
-    their parameters. One evaluation of the rest of the program, which need not be differentiable in the draw. The
+    their parameters. `num_samples` evaluations of the rest of the program, which need not be differentiable in the draw. The
     proposal is held fixed while differentiating, so its dependence on `theta` adds nothing, and need not.
 
-    **The proposal must be positive wherever the law is**; what can be seen of that is checked (finite supports, discrete or
-    continuous, shapes), bounded continuous proposals and tails that are too light are not: the variance is infinite where
-    `p^2 / q` is not integrable. A cost that many draws reach gets the product of their weights, whose variance grows
-    exponentially in their number; costs of separate entries of a batch get their own weight only. Without a transform, and
-    for auxiliary output, the draw is from `p`.
+    **Self-normalised**, `sum_k w_k f(x_k) / sum_k w_k`: *biased*, by an amount that falls as `1 / K`, in value and derivatives.
+    It serves densities that are known up to a factor, and often has less variance.
+
+    **The proposal must be positive wherever the law is**; what can be seen of that is checked: finite supports, discrete or
+    continuous, shapes, and, for laws of scalars with an `icdf`, their ends: where the proposal's are inside the law's the
+    costs are NaN. Tails that are too light are not seen: the variance is infinite where `p^2 / q` is not integrable. A cost that
+    many draws reach gets the product of their weights, whose variance grows exponentially in their number; costs of separate
+    entries of a batch get their own weight only. Without a transform, and for auxiliary output, the draw is from `p`.
 
     Args:
-        proposal: a function of the law at this draw (its parameters, held fixed) that returns the distribution to draw from,
-            of the same batch and event shape; for instance `lambda p: mcgrad.Normal(p.loc, 2.0 * p.scale)`.
+        proposal: the distribution to draw from, of the same batch and event shape; or a function of the law at this draw (its
+            parameters, held fixed) that returns it, for instance `lambda p: mcgrad.Normal(p.loc, 2.0 * p.scale)`.
+            `mcgrad.sample(key, dist, proposal=...)` is short for this estimator with one sample.
+        num_samples: replicates `K` of this draw and of all later ones.
+        self_normalized: whether to divide by the sum of the weights instead of by their number; with `num_samples >= 2`.
 
     Raises:
-        TypeError: where it is built, for a proposal that is no function.
-        ValueError: where the program is planned, for a law without log density or with a support that moves; where it is
-            traced, for a proposal of another shape, or that surely misses some of the law's support.
+        TypeError: where it is built, for a proposal that is neither.
+        ValueError: where it is built, for a number of samples that cannot be; where the program is planned, for a law
+            without log density or with a support that moves; where it is traced, for a proposal of another shape, or that
+            surely misses some of the law's support.
 
     Example:
         >>> import jax, mcgrad
-        >>> wide = mcgrad.ImportanceSampling(lambda p: mcgrad.Normal(p.loc, 2.0 * p.scale))
         >>> def loss(loc, key):
-        ...     return 1.0 * (mcgrad.sample(key, mcgrad.Normal(loc, 1.0), wide) > 3.0)
+        ...     wide = mcgrad.Normal(loc, 2.0)
+        ...     return 1.0 * (mcgrad.sample(key, mcgrad.Normal(loc, 1.0), proposal=wide) > 3.0)
         >>> mcgrad.grad(loss, num_samples=8)(0.0, jax.random.key(0)).shape
         ()
 
@@ -56,13 +66,23 @@ class ImportanceSampling(Estimator):
         Owen 2013, chapter 9; Ruiz et al. 2016, section 3 (overdispersed proposals).
     """
 
-    proposal: Callable[[Any], Any] = static_field()
+    proposal: Any
+    num_samples: int = static_field(default=1)
+    self_normalized: bool = static_field(default=False)
 
     def __post_init__(self) -> None:
-        if not callable(self.proposal):
+        if hasattr(self.proposal, "sample"):
+            object.__setattr__(self, "proposal", as_distribution(self.proposal))
+        elif not callable(self.proposal):
             raise TypeError(
-                "`mcgrad.ImportanceSampling(proposal=...)` must be a function of the law, got "
+                "`mcgrad.ImportanceSampling(proposal=...)` must be a distribution or a function of the law, got "
                 f"{type(self.proposal).__name__}. Pass `lambda p: proposal`."
+            )
+        least = 2 if self.self_normalized else 1
+        if not isinstance(self.num_samples, int) or self.num_samples < least:
+            raise ValueError(
+                f"`mcgrad.ImportanceSampling(num_samples=...)` must be an int of at least {least}"
+                f"{' where weights are self-normalised' if self.self_normalized else ''}, got {self.num_samples!r}."
             )
 
     def obstacle(self, site: Site) -> str | None:
@@ -77,27 +97,87 @@ class ImportanceSampling(Estimator):
             )
         return None
 
+    def evaluations(self, site: Site, relation: Relation) -> int:
+        in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
+        return self.num_samples ** math.prod(window.most_draws(n) for window, n in in_loops)
+
     def represent(self, site: SiteHandle) -> WeightedPoints:
-        def propose(dist: Any) -> Any:
-            proposal = as_distribution(self.proposal(stop(dist)))
-            if (problem := _mismatch(dist, proposal)) is not None:
-                raise ValueError(f"`mcgrad.ImportanceSampling` would be wrong at {site.site.describe()}: {problem}")
-            return proposal
+        x, leaves = self._draw(site)
 
-        def draw(dist: Any, key: PRNGKey) -> Any:
-            like = jax.eval_shape(dist.sample, key)
-            return jax.tree.map(lambda x, own: x.astype(own.dtype), propose(dist).sample(key), like)
-
-        def weight(dist: Any, x: Any) -> Array:
-            log_proposal = stop(propose(dist).log_prob(x))
+        def weight(dist: Any, x: Any, leaves: Any) -> Array:
             prob = getattr(dist, "prob", None)
             # With a finite derivative where the law gives a point no probability; a product over entries would underflow.
             if callable(prob) and not isinstance(dist, Independent):
-                return prob(x) * jnp.exp(-log_proposal)
-            return jnp.exp(dist.log_prob(x) - log_proposal)
+                return prob(x) * jnp.exp(-self._log_proposal(site, dist, x, leaves))
+            return jnp.exp(dist.log_prob(x) - self._log_proposal(site, dist, x, leaves))
 
-        x = stop(site.random(draw))
-        return WeightedPoints(jax.tree.map(lambda leaf: leaf[None], x), weights=site.map(weight, x)[None])
+        weights = site.map(weight, x, leaves)[None]
+        return WeightedPoints(jax.tree.map(lambda leaf: leaf[None], x), weights=weights)
+
+    def estimate(self, site: SiteHandle, rest: Rest) -> Result:
+        if self.num_samples == 1:
+            return rest.evaluate(site, self.represent(site))
+
+        def one(index: Array) -> tuple[Result, Array]:
+            x, leaves = self._draw(site, index)
+            weight = lambda dist, x, leaves: dist.log_prob(x) - self._log_proposal(site, dist, x, leaves)  # noqa: E731
+            return rest(x, replicate=index), site.map(weight, x, leaves)
+
+        results, log_weights = jax.vmap(one)(jnp.arange(self.num_samples))
+        costs = []
+        for cost, relation in zip(results.costs, site.relations, strict=True):
+            if relation is None:
+                costs.append(jnp.mean(cost, axis=0))
+                continue
+            shape = cost.shape[1:]
+            weights = jax.vmap(lambda log_weight, r=relation, s=shape: bring(log_weight, r, s))(log_weights)
+            if self.self_normalized:
+                costs.append(jnp.sum(cost * jax.nn.softmax(weights, axis=0).astype(cost.dtype), axis=0))
+            else:
+                costs.append(jnp.mean(cost * jnp.exp(weights).astype(cost.dtype), axis=0))
+        aux = rest.simulate(site.draw()).aux if results.aux else ()
+        return Result(tuple(costs), aux, jax.tree.map(lambda leaf: leaf[0], results.undrawn))
+
+    def _draw(self, site: SiteHandle, index: Any = None) -> tuple[Any, list[Array]]:
+        """A draw from the proposal, and the leaves of a proposal that is given, with the axes of the site's `vmap`s."""
+        num_levels = len(site.site.params["levels"])
+        leaves = [] if _is_function(self.proposal) else jax.tree.leaves(self.proposal)
+        leaves = [jnp.broadcast_to(leaf, (*site.plates[:num_levels], *leaf.shape[num_levels:])) for leaf in leaves]
+
+        def draw(dist: Any, key: PRNGKey, leaves: list[Array]) -> Any:
+            like = jax.eval_shape(dist.sample, key)
+            key = key if index is None else jax.random.fold_in(key, index)
+            return jax.tree.map(
+                lambda x, own: x.astype(own.dtype), self._proposal(site, dist, leaves).sample(key), like
+            )
+
+        return stop(site.random(draw, leaves)), leaves
+
+    def _proposal(self, site: SiteHandle, dist: Any, leaves: list[Array]) -> Any:
+        if _is_function(self.proposal):
+            proposal = as_distribution(self.proposal(stop(dist)))
+        else:
+            proposal = stop(jax.tree.unflatten(jax.tree.structure(self.proposal), leaves))
+        if (problem := _mismatch(dist, proposal)) is not None:
+            raise ValueError(f"`mcgrad.ImportanceSampling` would be wrong at {site.site.describe()}: {problem}")
+        return proposal
+
+    def _log_proposal(self, site: SiteHandle, dist: Any, x: Any, leaves: list[Array]) -> Array:
+        proposal = self._proposal(site, dist, leaves)
+        return stop(jnp.where(_covers(proposal, dist), proposal.log_prob(x), jnp.nan))
+
+
+def _is_function(proposal: Any) -> bool:
+    return not hasattr(proposal, "sample")
+
+
+def _covers(proposal: Any, dist: Any) -> Any:
+    """Whether the ends of the law are within those of the proposal, for continuous laws that know their quantiles."""
+    if getattr(dist, "discrete", False) or not all(callable(getattr(law, "icdf", None)) for law in (dist, proposal)):
+        return True
+    ends = jnp.asarray([0.0, 1.0], jnp.result_type(float)).reshape(2, *[1] * len(dist.batch_shape))
+    own, other = (law.icdf(ends.astype(getattr(law, "dtype", ends.dtype))) for law in (dist, proposal))
+    return (other[0] <= own[0]) & (own[1] <= other[1])
 
 
 def _mismatch(dist: Any, proposal: Any) -> str | None:

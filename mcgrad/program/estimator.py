@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mcgrad.program.dependence import Relation
     from mcgrad.program.interpret import Rest, Result
     from mcgrad.program.site import Site, SiteHandle
+    from mcgrad.program.thresholds import Decision
 
 Baseline: TypeAlias = "jax.Array | Literal['leave_one_out'] | None"
 OnJump: TypeAlias = Literal["ignore", "warn", "refuse"]
@@ -46,11 +47,18 @@ class WeightedPoint:
         log_weight: of shape `plates`; only its derivatives matter (the weight's value is 1).
         baseline: subtracted from the costs that the point is credited with, without changing their expectation:
             an array that broadcasts to `plates`, `"leave_one_out"` (the mean of the other samples of the transform), or `None`.
+        moves: whether costs are differentiated in the value too; else it is held fixed.
     """
 
     value: Any
     log_weight: jax.Array
     baseline: Baseline = None
+    moves: bool = False
+
+    @property
+    def point(self) -> Any:
+        """The value, with the derivative that it is to have."""
+        return self.value if self.moves else jax.lax.stop_gradient(self.value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +94,7 @@ class SignedPoints:
             `c_j * (theta - stop(theta))` summed over the parameters.
         relative: whether the coefficients multiply `f(x_j) - f(value)` instead.
         joint: whether a point perturbs all entries together also along axes that some cost mixes.
+        decision: how comparisons that tie at the points come out, with `side` and `reach` of each point.
     """
 
     value: Any
@@ -93,6 +102,7 @@ class SignedPoints:
     coefficients: jax.Array
     relative: bool = False
     joint: bool = False
+    decision: Decision | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -122,11 +132,13 @@ class Estimator(PyTree):
         local: `represent` returns a `Flow` or a single `WeightedPoint`, so the rest of the program is not needed;
             such an estimator also runs inside loops and branches.
         flow: `represent` returns a `Flow`: costs need no weight for this site.
+        moves_draw: costs are differentiated in the draw, so that jumps are looked for, although it is no `flow`.
         follows_alternatives: it has `alternatives`, one of which is carried along inside a `scan`.
     """
 
     local: ClassVar[bool] = False
     flow: ClassVar[bool] = False
+    moves_draw: ClassVar[bool] = False
     follows_alternatives: ClassVar[bool] = False
 
     def obstacle(self, site: Site) -> str | None:
@@ -142,7 +154,7 @@ class Estimator(PyTree):
         return self.resolve(site, None)
 
     def on_jump(self, *, certain: bool) -> OnJump:
-        """What to do, where this is a `flow`, about a cost that jumps in the draw, or that may jump in it."""
+        """What to do, where the draw is moved, about a cost that jumps in the draw, or that may jump in it."""
         return "warn" if certain else "ignore"
 
     def evaluations(self, site: Site, relation: Relation) -> int:

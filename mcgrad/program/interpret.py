@@ -9,6 +9,7 @@ stretch, all sites of the stretch in one exponent.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -32,6 +33,7 @@ from mcgrad.program.estimator import (
 from mcgrad.program.notes import Note, Recorded, Weight
 from mcgrad.program.plan import Plan
 from mcgrad.program.site import Site, SiteHandle, fold_in
+from mcgrad.program.thresholds import Decision, find_thresholds
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
 stop = jax.lax.stop_gradient
@@ -61,6 +63,7 @@ class Interpreter:
         recording: whether estimators that follow alternatives draw, and note the alternatives.
         steps: of the `scan`s that are unrolled around the current equation, which step this is.
         moved: by site, a mask of shape `site.plates` and the values to take there in place of draws.
+        decision: how comparisons that tie come out, if not as they stand.
         points: how many points at once this run stands for.
         evaluations: the points of each time that the end of the program was reached, over all runs.
     """
@@ -72,6 +75,7 @@ class Interpreter:
     recording: bool = False
     steps: Mapping[Equation, int] = dataclasses.field(default_factory=dict)
     moved: Mapping[Site, tuple[Array, Any]] = dataclasses.field(default_factory=dict)
+    decision: Decision | None = None
     points: int = 1
     evaluations: list[int] = dataclasses.field(default_factory=list)
 
@@ -100,6 +104,8 @@ class Interpreter:
 
     def _evaluate(self, equation: Equation, env: Environment) -> None:
         outs = equation.evaluate(lambda v: _read(env, v))
+        if self.decision is not None and equation in self.decision.slopes:
+            outs = [self.decision.decide(equation, [_read(env, v) for v in equation.inputs], *outs)]
         env.update(zip(equation.outputs, outs, strict=True))
 
     def _stretch(self, equations: Sequence[Equation], start: int, env: Environment, finish: Continuation) -> Result:
@@ -161,7 +167,7 @@ class Interpreter:
         log_weight, baseline = jnp.broadcast_to(point.log_weight, site.own_plates), point.baseline
         if baseline is not None and not isinstance(baseline, str):
             baseline = jnp.broadcast_to(baseline, site.own_plates)
-        return jax.tree.leaves(stop(point.value)), [Weight(site, log_weight, baseline)]
+        return jax.tree.leaves(point.point), [Weight(site, log_weight, baseline)]
 
     def _local_point(self, handle: SiteHandle) -> Flow | WeightedPoint:
         estimator = self.estimator(handle)
@@ -292,6 +298,21 @@ class Rest:
         """The rest, to be mapped over points."""
         return dataclasses.replace(self, _run=dataclasses.replace(self._run, points=self._run.points * num_points))
 
+    def _deciding(self, decision: Decision) -> Rest:
+        """The rest, with comparisons that tie decided."""
+        return dataclasses.replace(self, _run=dataclasses.replace(self._run, decision=decision))
+
+    def thresholds(self, site: SiteHandle) -> list[tuple[Equation, Callable[[Array], Array]]]:
+        """Where costs may jump in a draw: comparisons, each with the compared difference, affine in the draw."""
+        plan = self._run.plan
+        found, reason = find_thresholds(plan.program, plan.outputs, plan.analysis.sites, site.site)
+        if reason is not None:
+            raise ValueError(
+                f"`mcgrad.{type(self._run.estimator(site)).__name__}` would be wrong at {site.site.describe()}: {reason}. "
+                "Use `mcgrad.Score()` here."
+            )
+        return [(t.equation, functools.partial(t.margin, site.site, self._env)) for t in found]
+
     def simulate(self, x: Any) -> Result:
         """The remaining costs at `x` of one plain run: later sites draw once, whatever their estimators."""
         return self._at(dataclasses.replace(self._run, plain=True), x)
@@ -304,7 +325,7 @@ class Rest:
             weight = Weight(
                 site.site, jnp.broadcast_to(representation.log_weight, site.plates), representation.baseline
             )
-            return self._run.credit(self(stop(representation.value)), [weight])
+            return self._run.credit(self(representation.point), [weight])
         if isinstance(representation, SignedPoints):
             return self._signed(site, representation)
         if representation.weights is None:
@@ -377,13 +398,14 @@ class Rest:
             shape = [1] * (2 + site.num_plates)
             shape[0], shape[2 + k] = size, size
             masks = (masks[None] & jnp.eye(size, dtype=bool).reshape(shape)).reshape(-1, *site.plates)
-        rest = self._times(len(masks) * len(points.coefficients))
+        rest, decision = self._times(len(masks) * len(points.coefficients)), points.decision
 
-        def one(mask: Array, point: Any, coefficient: Array) -> list[Array]:
+        def one(mask: Array, point: Any, coefficient: Array, side: Array | None, reach: Array | None) -> list[Array]:
             def perturbed(leaf: Array, base: Array) -> Array:
                 return jnp.where(expand_right(mask, leaf.ndim), leaf, base)
 
-            moved = rest.simulate(jax.tree.map(perturbed, stop(point), stop(points.value)))
+            moved_rest = rest if decision is None else rest._deciding(decision.at(side, reach))
+            moved = moved_rest.simulate(jax.tree.map(perturbed, stop(point), stop(points.value)))
             terms = []
             for cost, own, relation in zip(moved.costs, result.costs, site.relations, strict=True):
                 if relation is None:
@@ -394,7 +416,12 @@ class Rest:
                     terms.append(signed_term(jnp.broadcast_to(brought, cost.shape), moved_by))
             return terms
 
-        each = jax.vmap(jax.vmap(one, (None, 0, 0)), (0, None, None))(masks, points.points, points.coefficients)
+        of_points = (
+            points.points,
+            points.coefficients,
+            *((decision.side, decision.reach) if decision else (None, None)),
+        )
+        each = jax.vmap(jax.vmap(one, (None, 0, 0, 0, 0)), (0, *[None] * 4))(masks, *of_points)
         costs = [cost + jnp.sum(term, axis=(0, 1)) for cost, term in zip(result.costs, each, strict=True)]
         return result._replace(costs=tuple(costs))
 

@@ -100,7 +100,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         relations = [analysis.of(cost).get(site) for cost in split.costs]
         estimators[site] = estimators[site].resolve(site, relations)
         _check_site(site, estimators[site])
-    jumps = find_jumps(program, outputs, analysis.sites, _flowing(estimators))
+    jumps = find_jumps(program, outputs, analysis.sites, _moved(estimators))
     _check_jumps(jumps, estimators)
     _check_keys(program, sites, estimators, analysis, split)
     _check_evaluations(estimators, analysis, split)
@@ -158,15 +158,15 @@ def _first_estimators(
     for site in analysis.sites.values():
         fixed = site.has_constant_law(constants) and site.estimator is None
         estimators[site] = Fixed() if fixed else (site.estimator or default).resolve(site, None)
-    jumps = find_jumps(program, outputs, analysis.sites, _flowing(estimators))
+    jumps = find_jumps(program, outputs, analysis.sites, _moved(estimators))
     for site in {site for jump in jumps if jump.certain for site in jump.sites}:
         estimators[site] = (site.estimator or default).where_costs_jump(site)
     return estimators
 
 
-def _flowing(estimators: dict[Site, Estimator]) -> set[Site]:
-    """The draws that are differentiated along their path."""
-    return {site for site, estimator in estimators.items() if estimator.flow and not isinstance(estimator, Fixed)}
+def _moved(estimators: dict[Site, Estimator]) -> set[Site]:
+    """The draws in which costs are differentiated."""
+    return {s for s, e in estimators.items() if (e.flow or e.moves_draw) and not isinstance(e, Fixed)}
 
 
 def _contains(equation: Equation, inner: Equation) -> bool:
@@ -225,8 +225,9 @@ def _check_jumps(jumps: Sequence[Jump], estimators: dict[Site, Estimator]) -> No
             what = estimators[site].on_jump(certain=jump.certain)
             message = (
                 f"{jump.describe()} in {site.describe()}, which `mcgrad.{type(estimators[site]).__name__}` differentiates along "
-                "its path: the gradient leaves out what happens at a jump. Use `mcgrad.Score()` at the draw, or make the "
-                'cost continuous; `mcgrad.Pathwise(jumps="ignore", possible_jumps="ignore")` says that this is meant.'
+                "its path: the gradient leaves out what happens at a jump. Use `mcgrad.PathwiseWithBoundary()` or "
+                "`mcgrad.Score()` at the draw, or make the cost continuous; "
+                '`mcgrad.Pathwise(jumps="ignore", possible_jumps="ignore")` says that this is meant.'
             )
             if what == "refuse":
                 raise ValueError(message)

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from mcgrad.program.dependence import Relation
 
 
-def sample(key: PRNGKey, dist: Any, estimator: Estimator | None = None, *, name: str | None = None) -> Array:
+def sample(
+    key: PRNGKey, dist: Any, estimator: Estimator | None = None, *, name: str | None = None, proposal: Any = None
+) -> Array:
     """A random choice: draws from a distribution, and marks the draw so that `mcgrad` can differentiate through it.
 
     Without a transform this is `dist.sample(key)`. Under `mcgrad.expectation` and the gradient transforms the site's
@@ -44,12 +46,15 @@ def sample(key: PRNGKey, dist: Any, estimator: Estimator | None = None, *, name:
             `log_prob(x)`, `batch_shape`, `event_shape` and `reparameterized`.
         estimator: how the derivative is estimated, for instance `mcgrad.Score()`; by default the transform's.
         name: what `explain` and error messages call this site.
+        proposal: a distribution to draw from in place of `dist` under a transform, or a function of `dist` that returns
+            it: the costs that the draw reaches are weighted, see `mcgrad.ImportanceSampling`, for which this is short.
 
     Returns:
         One draw, of shape `dist.batch_shape + dist.event_shape`.
 
     Raises:
-        TypeError: if `key` is no typed scalar key, `dist` no distribution, or `estimator` no estimator.
+        TypeError: if `key` is no typed scalar key, `dist` or `proposal` no distribution, or `estimator` no estimator.
+        ValueError: for both an `estimator` and a `proposal`.
 
     Example:
         >>> import jax, mcgrad
@@ -61,6 +66,15 @@ def sample(key: PRNGKey, dist: Any, estimator: Estimator | None = None, *, name:
         raise TypeError(
             f"`mcgrad.sample(estimator=...)` must be an estimator such as `mcgrad.Score()`, got {estimator!r}."
         )
+    if proposal is not None:
+        if estimator is not None:
+            raise ValueError(
+                "`mcgrad.sample(proposal=...)` must stand without `estimator`: it chooses `mcgrad.ImportanceSampling`, got also "
+                f"{estimator!r}. Leave one of them out."
+            )
+        from mcgrad.estimators.importance_sampling import ImportanceSampling  # built on this module
+
+        estimator = ImportanceSampling(proposal)
     dist = as_distribution(dist)
     dist_leaves, dist_tree = jax.tree.flatten(dist)
     estimator_leaves, estimator_tree = jax.tree.flatten(estimator)
@@ -162,6 +176,7 @@ class Facts:
     support: np.ndarray | None  # [n, *event shape]
     has_cdf: bool
     has_weak_derivative: bool
+    has_optimal_transport: bool
     discrete: bool
     scalar_event: bool
     pathwise_obstacle: str | None
@@ -188,6 +203,7 @@ def _facts(dist_tree: Any, operands: Sequence[Any], levels: Any, *, with_obstacl
                 support=None if values is None else np.asarray(values),
                 has_cdf=getattr(dist, "cdf", None) is not None,
                 has_weak_derivative=getattr(dist, "weak_derivative", None) is not None,
+                has_optimal_transport=getattr(dist, "optimal_transport", None) is not None,
                 discrete=bool(getattr(dist, "discrete", False)),
                 scalar_event=tuple(dist.event_shape) == (),
                 pathwise_obstacle=pathwise_obstacle(dist) if with_obstacle else None,
@@ -364,14 +380,15 @@ class SiteHandle:
         outs = _draw(*operands, dist_tree=params["dist_tree"], levels=params["levels"])
         return jax.tree.unflatten(params["value_tree"], outs)
 
-    def random(self, fn: Callable[[Any, PRNGKey], Any]) -> Any:
-        """`fn(dist, key)` with frozen parameters under the site's `vmap`s: for noise other than a draw of the law."""
+    def random(self, fn: Callable[..., Any], *values: Any) -> Any:
+        """`fn(dist, key, *values)` with frozen parameters under the site's `vmap`s: for noise other than a draw of the law."""
         n, tree, levels = self._n, self.site.params["dist_tree"], self.site.params["levels"]
 
-        def base(*operands: Any) -> Any:
-            return fn(jax.tree.unflatten(tree, operands[:n]), jax.random.clone(operands[n]))
+        def base(leaves: Sequence[Any], key: Array, *values: Any) -> Any:
+            return fn(jax.tree.unflatten(tree, leaves), jax.random.clone(key), *values)
 
-        return _nested_vmap(base, levels)(*jax.lax.stop_gradient(self.operands))
+        axes = [(list(level[:n]), level[n], *[0] * len(values)) for level in levels]
+        return _nested_vmap(base, axes)(jax.lax.stop_gradient(list(self.operands[:n])), self.key, *values)
 
     def map(self, fn: Callable[..., Any], *values: Any) -> Any:
         """`fn(dist, *values)` under the site's `vmap`s; the values have the axes of those levels in front."""

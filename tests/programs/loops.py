@@ -58,7 +58,7 @@ def _gaussian_chain_exact(params):
 @LOOP_PROGRAMS.add(
     params=np.array([0.15]),
     exact=_gaussian_chain_exact,
-    kinds=("score", "pathwise", "auto"),
+    kinds=("score", "pathwise", "partly pathwise", "auto"),
     baseline=lambda p: 20.0 + jnp.sin(p[0]),
 )
 def gaussian_chain(params, key):

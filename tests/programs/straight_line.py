@@ -89,6 +89,22 @@ def uniform(params, key):
     return mcgrad.sample(key, mcgrad.Uniform(params[0], params[1]), name="x") ** 3
 
 
+def _jumps_exact(p: Any) -> jax.Array:
+    scale, threshold = jnp.exp(p[1]), 0.3 * p[0] - 0.2
+    above = norm.sf(threshold, p[0], scale)
+    # E[x; x > c] = loc P + scale^2 p(c)
+    mean_above = p[0] * above + scale**2 * norm.pdf(threshold, p[0], scale)
+    return 2.0 * mean_above + (1.0 - above) * p[1] + 3.0 * norm.sf(0.0, p[0], scale)
+
+
+@STRAIGHT_LINE.add(
+    params=np.array([0.4, -0.3]), exact=_jumps_exact, kinds=("score", "measure-valued", "thresholds"), order=1
+)
+def jumps_at_thresholds(params, key):
+    x = mcgrad.sample(key, mcgrad.Normal(params[0], jnp.exp(params[1])), name="x")
+    return jnp.where(2.0 * x > 0.6 * params[0] - 0.4, 2.0 * x, params[1]) + 3.0 * (x > 0.0)
+
+
 @STRAIGHT_LINE.add(
     params=np.array([0.3]),
     # With p the probability of success, E[k] = (1 - p) / p and E[k^2] = (1 - p)(2 - p) / p^2.

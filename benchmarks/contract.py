@@ -1,0 +1,170 @@
+"""What the tests hold every estimator to, as figures: deviation from the exact value, and variance next to the score's.
+
+The programs, the estimators and the exact values are the tests' own (`tests/programs`, `tests/helpers.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from benchmarks.report import RESULTS, Hold, Table
+from benchmarks.runner import THRESHOLD, Failed, Session, Worker
+
+TITLE = "The contract: every estimator on the tests' programs"
+BUDGET = 360.0
+MOST_SECONDS = 30.0  # for one estimator on one program
+NUM_WORKERS, NUM_BATCHES = 2, 16
+SCORE = "score"  # the estimator whose variance is the unit
+PROGRAMS = (
+    "normal",
+    "bernoulli_with_offset",
+    "categorical",
+    "poisson",
+    "uniform",
+    "two_discrete_layers",
+    "mixture_of_kinds",
+    "batch_through_an_mlp",
+    "batch_of_normals_through_a_decoder",
+    "attention",
+    "gaussian_chain",
+    "hidden_markov_chain",
+    "rollout_accumulated_in_the_carry",
+)
+"""Of the tests' programs: each kind of law, alone and in what it is used for."""
+ORDERS = ("value", "gradient", "hessian")
+DOCUMENT = RESULTS / "CONTRACT.md"
+
+
+def _pairs() -> Iterator[tuple[str, str]]:
+    """Programs and the estimators that claim them, and the score wherever it runs."""
+    tests = str(Path(__file__).parents[1] / "tests")
+    if tests not in sys.path:
+        sys.path.insert(0, tests)
+    from helpers import ESTIMATORS, LOOP_PROGRAMS
+    from helpers import PROGRAMS as KNOWN
+
+    known = {**KNOWN, **{program.name: program for program in LOOP_PROGRAMS}}
+    for name in PROGRAMS:
+        for estimator, row in ESTIMATORS.items():
+            if row.claims(known[name]) or (estimator == SCORE and SCORE in known[name].kinds):
+                yield name, estimator
+
+
+def measure(session: Session) -> dict[str, Any]:
+    """All pairs, in two processes."""
+    pairs = list(_pairs())
+    data: dict[str, Any] = {"programs": {name: {} for name in PROGRAMS}}
+    workers: SimpleQueue[Worker] = SimpleQueue()
+    started = [Worker("contract") for _ in range(NUM_WORKERS)]
+    for worker in started:
+        workers.put(worker)
+
+    def facts(program: str, estimator: str) -> dict[str, Any]:
+        if session.left <= 0:
+            return {"error": f"not measured: the {session.budget:.0f} s of this part were used up"}
+        worker = workers.get()
+        try:
+            arguments = {"program": program, "estimator": estimator, "num_batches": 2 if session.quick else NUM_BATCHES}
+            return worker.ask(MOST_SECONDS, do="facts", workload="pair", arguments=arguments)
+        except Failed as error:
+            return {"error": str(error)}
+        finally:
+            workers.put(worker)
+
+    try:
+        data["versions"] = {"mcgrad": started[0].versions}
+        with ThreadPoolExecutor(NUM_WORKERS) as pool:
+            for (program, estimator), found in zip(pairs, pool.map(lambda pair: facts(*pair), pairs), strict=True):
+                data["programs"][program][estimator] = found
+    finally:
+        for worker in started:
+            worker.close()
+    return data
+
+
+def _ratio(rows: dict[str, Any], estimator: str, order: str) -> str:
+    """The variance over that of the score on the same program."""
+    ours, score = (rows.get(name, {}).get(order) for name in (estimator, SCORE))
+    return f"{ours['variance'] / score['variance']:.3g}" if ours and score and score["variance"] else ""
+
+
+def program_table(program: str, rows: dict[str, Any]) -> Table:
+    """Deviation, variance and its ratio to the score's for each order that an estimator claims on a program."""
+    headings = ["estimator", *(f"{order}: {what}" for order in ORDERS for what in ("deviation", "variance", "/ score"))]
+    table = Table(program, [*headings, "draws"])
+    for estimator, found in rows.items():
+        cells = []
+        for order in ORDERS:
+            if order not in found:
+                cells += ["", "", ""]
+                continue
+            deviation = f"{found[order]['deviation']:.1f}" + ("" if found[order]["told"] else " (?)")
+            cells += [deviation, f"{found[order]['variance']:.3g}", _ratio(rows, estimator, order)]
+        table.rows.append((estimator, *cells, f"{found['draws']:,}" if "draws" in found else found["error"]))
+    return table
+
+
+def ratio_table(programs: dict[str, Any]) -> Table:
+    """The variance of each estimator's gradient over the score's, on every program."""
+    table = Table(
+        "variance of the gradient over that of `mcgrad.Score()` with one sample",
+        ("estimator", *(name.replace("_", " ") for name in programs)),
+    )
+    for estimator in dict.fromkeys(name for rows in programs.values() for name in rows):
+        table.rows.append((estimator, *(_ratio(rows, estimator, "gradient") for rows in programs.values())))
+    return table
+
+
+def report(data: dict[str, Any]) -> list[Any]:
+    """The holds and the table of ratios; everything else goes into `results/CONTRACT.md`."""
+    programs = data["programs"]
+    checks = [
+        (f"{estimator} on {program}, {order}", found[order])
+        for program, rows in programs.items()
+        for estimator, found in rows.items()
+        for order in ORDERS
+        if order in found
+    ]
+    off = [f"{label} ({found['deviation']:.1f})" for label, found in checks if found["deviation"] > THRESHOLD]
+    failed = [
+        f"{estimator} on {program}: {found['error']}"
+        for program, rows in programs.items()
+        for estimator, found in rows.items()
+        if "error" in found
+    ]
+    untold = sum(not found["told"] for _, found in checks)
+    ratios = ratio_table(programs)
+    text = [
+        "# The contract, in figures",
+        "Written by `python -m benchmarks --only contract` from the tables of the tests: every estimator of `tests/helpers.py` on "
+        f"{len(programs)} programs of `tests/programs`, in float64. A deviation is that of the mean from the exact value, in "
+        "standard errors, of the coordinate where it is largest; (?) marks those where 5 standard errors are over a tenth of "
+        "the norm of the exact value, so that a bias of that size would not show with these draws (the tests draw until it would). "
+        "A variance is the total over coordinates, of one estimate; the names tell how many samples an estimate takes. An empty "
+        "cell is an order that the estimator does not claim. The score without a baseline is measured also where an offset makes "
+        "it useless, as the unit.",
+        ratios.markdown(),
+        *(program_table(program, rows).markdown() for program, rows in programs.items()),
+    ]
+    RESULTS.mkdir(exist_ok=True)
+    DOCUMENT.write_text("\n\n".join(text) + "\n")
+    evidence = f"{len(checks)} values, gradients and Hessians; {untold} of them too noisy to tell with these draws."
+    return [
+        "Deviations and variances of every order, program by program, are in [CONTRACT.md](results/CONTRACT.md).",
+        ratios,
+        Hold(
+            "no mean is more than 5 standard errors off the exact value",
+            not off if checks else None,
+            f"{evidence} Off: {', '.join(off) or 'none'}.",
+        ),
+        Hold(
+            "every estimator runs on every program that it claims, in its seconds",
+            not failed,
+            f"Not: {'; '.join(failed[:10]) or 'none'}{f' and {len(failed) - 10} more' if len(failed) > 10 else ''}.",
+        ),
+    ]

@@ -1,0 +1,71 @@
+"""Kumaraswamy's law on the unit interval."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from mcgrad._types import PRNGKey
+from mcgrad.distributions.base import POSITIVE, Distribution, align, open_uniform
+
+
+@dataclasses.dataclass(frozen=True)
+class Kumaraswamy(Distribution):
+    """Kumaraswamy's law: `F(x) = 1 - (1 - x^concentration1)^concentration0` for `0 < x < 1`.
+
+    Close to a beta law, with a quantile function in closed form: draws are differentiable to every order, and cost two
+    powers. **Draws that round to 0 or 1 are the numbers next to these**, with derivative zero.
+
+    Args:
+        concentration1: any shape; positive.
+        concentration0: any shape that broadcasts with `concentration1`; positive.
+
+    Raises:
+        ValueError: if a concrete parameter is not positive, or the shapes do not broadcast.
+    """
+
+    concentration1: Float[ArrayLike, "*batch"]
+    concentration0: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"concentration1": POSITIVE, "concentration0": POSITIVE}
+    reparameterized: ClassVar[bool] = True
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
+        """One draw."""
+        return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
+
+    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log density; `-inf` outside the open unit interval."""
+        x, a, b = align(x, self.concentration1, self.concentration0)
+        inside = (x > 0) & (x < 1)
+        log_x = jnp.log(jnp.where(inside, x, 0.5))
+        log_prob = jnp.log(a) + jnp.log(b) + (a - 1) * log_x + (b - 1) * _log_one_minus_exp(a * log_x)
+        return jnp.where(inside, log_prob, -jnp.inf)
+
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Distribution function."""
+        x, a, b = align(x, self.concentration1, self.concentration0)
+        inside = (x > 0) & (x < 1)
+        log_x = jnp.log(jnp.where(inside, x, 0.5))
+        cdf = -jnp.expm1(b * _log_one_minus_exp(a * log_x))
+        return jnp.where(x <= 0, 0.0, jnp.where(x >= 1, 1.0, cdf))
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Quantile function."""
+        u, a, b = align(u, self.concentration1, self.concentration0)
+        info = jnp.finfo(self.dtype)
+        log_x = _log_one_minus_exp(jnp.log1p(-u) / b) / a
+        return jnp.minimum(jnp.exp(jnp.maximum(log_x, jnp.log(info.tiny).astype(log_x.dtype))), 1 - info.epsneg)
+
+
+def _log_one_minus_exp(y: Array) -> Array:
+    """`log(1 - exp(y))` for negative `y`, without loss of digits at either end; where it underflows, at the next number."""
+    # exp(y) below the smallest normal number makes no difference to 1; -0.0 stands for a y too small for the dtype
+    tiny = jnp.finfo(y.dtype).tiny
+    y = jnp.minimum(y, -tiny)
+    near = y > -0.6931471805599453  # -log 2
+    by_expm1 = jnp.log(-jnp.expm1(jnp.where(near, y, -1.0)))
+    return jnp.where(near, by_expm1, jnp.log1p(-jnp.exp(jnp.where(near, -1.0, y))))

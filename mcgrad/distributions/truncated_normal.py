@@ -1,0 +1,191 @@
+"""The normal law restricted to an interval."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy import special
+from jaxtyping import Array, ArrayLike, Float
+
+from mcgrad import _compat
+from mcgrad._types import PRNGKey
+from mcgrad.distributions.base import POSITIVE, REAL, Distribution, Domain, align, open_uniform
+from mcgrad.distributions.normal_tail import tail_moments
+from mcgrad.distributions.velocity import moving_draw
+
+_END = Domain("not be NaN", lambda v: ~np.isnan(v), "Pass a number, or an infinity for an end that is open.")
+_BULK = 5.0
+"""Where the normal tail, about 3e-7, still has its digits in float32; farther out it is exponential to a few percent."""
+
+_SHORT = 1e-3
+"""An interval over which the density is nearly constant; differences of the normal distribution function lose digits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TruncatedNormal(Distribution):
+    """Normal law restricted to an interval: `p(x)` proportional to `exp(-z^2 / 2)`, `z = (x - loc) / scale`, in `[low, high]`.
+
+    A draw is a quantile, differentiable in all four parameters, to every order; either end may be infinite. Draws, densities
+    and derivatives come from integrals relative to the density at the draw, so they keep their digits however far out, or
+    however short, the interval is.
+
+    **Its support moves with `low` and `high`**, so a score function would be biased for these; pathwise is right.
+
+    Args:
+        loc: mean of the law before it is restricted; any shape; finite.
+        scale: its standard deviation; any shape that broadcasts with `loc`; positive.
+        low: any shape that broadcasts with both; may be `-inf`.
+        high: any shape that broadcasts with all; above `low`; may be `inf`.
+
+    Raises:
+        ValueError: if a concrete parameter is outside its domain, `high` is not above `low`, or the shapes do not broadcast.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def cost(low, key):
+        ...     return mcgrad.sample(key, mcgrad.TruncatedNormal(0.0, 1.0, low, low + 1e-3))
+        >>> round(float(mcgrad.pathwise_grad(cost)(40.0, jax.random.key(0))), 4)  # the draw moves with its interval
+        1.0
+    """
+
+    loc: Float[ArrayLike, "*batch"]
+    scale: Float[ArrayLike, "*batch"]
+    low: Float[ArrayLike, "*batch"]
+    high: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"loc": REAL, "scale": POSITIVE, "low": _END, "high": _END}
+    reparameterized: ClassVar[bool] = True
+    support_parameters: ClassVar[tuple[str, ...]] = ("low", "high")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.low, _compat.Tracer) or isinstance(self.high, _compat.Tracer):
+            return
+        low, high = np.broadcast_arrays(np.asarray(self.low), np.asarray(self.high))
+        if not (low < high).all():
+            index = tuple(int(i) for i in np.argwhere(~(low < high))[0])
+            raise ValueError(
+                f"`mcgrad.TruncatedNormal(high=...)` must be above `low`, got low {low[index].item()!r} and high "
+                f"{high[index].item()!r}. Swap them, or pass `low + width` with a positive width."
+            )
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
+        """One draw."""
+        return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
+
+    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log density; `-inf` outside the interval."""
+        x, loc, scale, low, high = self._aligned(x)
+        inside = (x >= low) & (x <= high)
+        mode, log_mass = _log_mass(loc, scale, low, high)
+        x_inside = jnp.where(inside, x, mode)
+        # minus (z^2 - m^2) / 2, with z and m the standardized x and mode
+        relative = -(x_inside - mode) / scale * (((x_inside - loc) + (mode - loc)) / scale) / 2
+        return jnp.where(inside, relative - log_mass - jnp.log(scale), -jnp.inf)
+
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Distribution function."""
+        x, loc, scale, low, high = self._aligned(x)
+        inside = (x > low) & (x < high)
+        mode, log_mass = _log_mass(loc, scale, low, high)
+        part, log_part = _log_mass(loc, scale, low, jnp.where(inside, x, high))
+        relative = -(part - mode) / scale * (((part - loc) + (mode - loc)) / scale) / 2
+        return jnp.where(x <= low, 0.0, jnp.where(x >= high, 1.0, jnp.exp(relative + log_part - log_mass)))
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Quantile function."""
+        u, *params = self._aligned(u)
+        return _quantile(_solve(*map(jax.lax.stop_gradient, (u, *params))), u, *params)
+
+    def _aligned(self, x: Any) -> tuple[Array, ...]:
+        arrays = align(x, self.loc, self.scale, self.low, self.high)
+        return tuple(jnp.broadcast_arrays(*arrays))
+
+
+def _distance(start: Array, end: Array, scale: Array) -> Array:
+    """`(end - start) / scale`, infinite with a derivative of zero where one of the two is infinite."""
+    finite = jnp.isfinite(start) & jnp.isfinite(end)
+    apart = (jnp.where(finite, end, 0) - jnp.where(finite, start, 0)) / scale
+    return jnp.where(finite, apart, jnp.inf)
+
+
+@jax.jit
+def _log_mass(loc: Array, scale: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """The mode, and the log integral of the density relative to that at the mode, in units of the scale."""
+    mode = jnp.clip(loc, low, high)
+    m = (mode - loc) / scale
+    (above,) = tail_moments(m, _distance(mode, high, scale), 1)
+    (below,) = tail_moments(-m, _distance(low, mode, scale), 1)
+    return mode, jnp.log(below + above)
+
+
+@jax.jit
+def _velocity(x: Array, u: Array, loc: Array, scale: Array, low: Array, high: Array) -> tuple[Array, ...]:
+    """The derivatives of the quantile `x` in `u` and in the parameters.
+
+    With `z = (x - loc) / scale`, and with the moments `A_k` above and `B_k` below `x` of the distance to it, relative to the
+    density at `x`: `p(x) = 1 / (scale (A_0 + B_0))` and `F = B_0 / (A_0 + B_0)`. A parameter in which the log density
+    before it is restricted has the derivative `s` gives `-(dF) / p = F (1 - F) (E[s above x] - E[s below x]) / p`, where
+    only such differences are left: `A_1 / A_0 + B_1 / B_0` for `loc`. The density at an end over that at `x`, times the mass
+    on the other side, gives the ends.
+    """
+    z = (x - loc) / scale
+    over, under = _distance(x, high, scale), _distance(low, x, scale)
+    above, below = tail_moments(z, over), tail_moments(-z, under)
+    total = above[0] + below[0]
+    after, before = above[0] / total, below[0] / total
+    in_loc = before * above[1] + after * below[1]
+    in_scale = 2 * z * in_loc + before * above[2] - after * below[2]
+    bounded = lambda distance: jnp.where(jnp.isfinite(distance), distance, 0)  # noqa: E731
+    in_low = jnp.where(jnp.isfinite(under), after * jnp.exp(bounded(under) * (z - bounded(under) / 2)), 0)
+    in_high = jnp.where(jnp.isfinite(over), before * jnp.exp(-bounded(over) * (z + bounded(over) / 2)), 0)
+    return scale * total, in_loc, in_scale, in_low, in_high
+
+
+_quantile = moving_draw(_velocity)
+
+
+@jax.jit
+def _solve(u: Array, loc: Array, scale: Array, low: Array, high: Array) -> Array:
+    """The quantile `x` of `u`: by the normal one, or the exponential tail, and Newton's method on the logarithm."""
+    # Reflected so that the mode is the lower end or inside; `d` is the distance to the mode, in units of the scale.
+    flip = loc > high
+    sign = jnp.where(flip, -1, 1).astype(u.dtype)
+    lower, upper = jnp.where(flip, 1 - u, u), jnp.where(flip, u, 1 - u)
+    mode = jnp.clip(loc, low, high)
+    m = sign * (mode - loc) / scale
+    to_low, to_high = _distance(low, mode, scale), _distance(mode, high, scale)
+    over, under = jnp.where(flip, to_low, to_high), jnp.where(flip, to_high, to_low)
+
+    far = m > _BULK
+    near = jnp.where(far, 0, m)
+    survival = upper * special.ndtr(under - near) + lower * special.ndtr(-near - over)
+    cumulative = upper * special.ndtr(near - under) + lower * special.ndtr(near + over)
+    normal = jnp.where(survival < cumulative, -special.ndtri(survival), special.ndtri(cumulative)) - near
+    short = over + under < _SHORT
+    # The tail is nearly exp(-m d - d^2 / 2), at its end too.
+    end = -over * (m + over / 2)
+    shallow = end > -0.5
+    drop = -jnp.where(
+        shallow, jnp.log1p(lower * jnp.expm1(jnp.where(shallow, end, 0))), jnp.log(upper + lower * jnp.exp(end))
+    )
+    d = jnp.where(short, lower * over - upper * under, normal)
+    d = jnp.where(far, 2 * drop / (m + jnp.sqrt(m * m + 2 * drop)), d)
+    for _ in range(_NEWTON_STEPS):
+        d = jnp.clip(d, -under, over)
+        (above,), (below,) = tail_moments(m + d, over - d, 1), tail_moments(-m - d, under + d, 1)
+        excess = (upper * below - lower * above) / (above + below)  # of the distribution function over `u`
+        tiny = jnp.finfo(u.dtype).tiny
+        by_lower = -below * jnp.log1p(jnp.maximum(excess / jnp.maximum(lower, tiny), -0.999))
+        by_upper = above * jnp.log1p(jnp.maximum(-excess / jnp.maximum(upper, tiny), -0.999))
+        step = jnp.where(lower < upper, by_lower, by_upper)
+        d = d + jnp.where(jnp.isfinite(step), step, 0)  # a quantile of 0 or 1 may be infinite
+    return jnp.clip(mode + sign * scale * jnp.clip(d, -under, over), low, high)
+
+
+_NEWTON_STEPS = 2
+"""From the starting points above, to the rounding error (`tests/test_truncated_normal.py`)."""

@@ -1,0 +1,55 @@
+"""Draws and distribution functions whose derivatives are given by the velocity of a quantile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mcgrad._compat import custom_jvp
+
+Velocity = Callable[..., Sequence[Array]]
+"""`velocity(x, *params)`: the derivatives of a quantile `x` in each parameter, `-(dF/dparam) / p(x)`."""
+
+
+def moving_draw(velocity: Velocity) -> Callable[..., Array]:
+    """A function `draw(x, *params)` with the value `x`, which moves with the parameters by `velocity`; elementwise.
+
+    The derivative that `x` itself carries is dropped. `velocity` must be finite, and differentiable as often as the draw
+    will be, in `x` too: the rule is in terms of the draw that moves, so that the derivative of a derivative is total.
+    """
+
+    @custom_jvp
+    def draw(x: Array, *params: Array) -> Array:
+        return x
+
+    @draw.defjvp
+    def rule(primals: Any, tangents: Any) -> tuple[Array, Array]:
+        x, *params = primals
+        x = draw(x, *params)
+        return x, _along(velocity(x, *params), tangents[1:])
+
+    return draw
+
+
+def distribution_function(
+    cdf: Callable[..., Array], log_density: Callable[..., Array], velocity: Velocity
+) -> Callable[..., Array]:
+    """`cdf(x, *params)` with the derivatives `p(x) dx - sum_i p(x) v_i dparam_i`; elementwise, arguments of one shape."""
+
+    @custom_jvp
+    def function(x: Array, *params: Array) -> Array:
+        return cdf(x, *params)
+
+    @function.defjvp
+    def rule(primals: Any, tangents: Any) -> tuple[Array, Array]:
+        density = jnp.exp(log_density(*primals))
+        return function(*primals), density * (tangents[0] - _along(velocity(*primals), tangents[1:]))
+
+    return function
+
+
+def _along(rates: Sequence[Array], tangents: Sequence[Array]) -> Array:
+    return sum((rate * tangent for rate, tangent in zip(rates, tangents, strict=True)), jnp.zeros_like(tangents[0]))

@@ -1,0 +1,159 @@
+"""The pure parts of the benchmarks: inputs, verdicts, holds, and the document written of them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import contract, inputs, loops, memory, overhead, pathwise, report, scaling
+from benchmarks.report import Hold, Table
+from benchmarks.runner import Failed, Session, ratio, variance, verdict
+from benchmarks.worker import moments
+
+
+def test_every_part_can_be_run_and_all_fit_into_forty_minutes():
+    for part in command.PARTS.values():
+        assert part.TITLE and callable(part.measure) and callable(part.report)
+    assert sum(part.BUDGET for part in command.PARTS.values()) <= 40 * 60 - 180  # installing takes the rest
+
+
+def test_gradients_by_the_complex_step_are_those_of_differences():
+    logits, step = np.array([0.3, -0.4, 1.2]), 1e-6
+    for value in (inputs.small_bits_value, inputs.joint_bits_value, inputs.separate_bits_value):
+        moved = [(value(logits + e) - value(logits - e)) / (2 * step) for e in step * np.eye(3)]
+        np.testing.assert_allclose(inputs.gradient(value, logits), moved, rtol=1e-6, atol=1e-9)
+
+
+def test_the_exact_value_of_joint_bits_is_that_of_enumeration():
+    logits, w = inputs.bits(4).astype(np.float64), inputs.bits_weights(4)
+    states = np.stack(np.meshgrid(*[[0, 1]] * 4), -1).reshape(-1, 4)
+    p = inputs.sigmoid(logits)
+    probabilities = np.prod(np.where(states, p, 1 - p), axis=1)
+    enumerated = probabilities @ ((states - 1 / 3) @ w) ** 2
+    np.testing.assert_allclose(inputs.joint_bits_value(logits), enumerated, rtol=1e-6)
+
+
+def drawn(mean, deviation, count=10_000):
+    rows = np.random.default_rng(0).normal(size=(count, 2))
+    return moments((rows - rows.mean(0)) / rows.std(0) * deviation + mean, slice(0, 2))
+
+
+def test_a_verdict_needs_evidence_on_both_sides():
+    exact, parts = np.array([1.0, 2.0]), {"value": (0, 1), "gradient": (1, 2)}
+    assert verdict(drawn([1.0, 2.0], 1.0), exact, parts) == "agrees"
+    assert verdict(drawn([1.0, 2.2], 1.0), exact, parts) == "biased: gradient"
+    assert verdict(drawn([1.0, 2.2], 1.0), exact, parts, error=np.array([0.0, 0.1])) == "agrees"
+    assert verdict(drawn([1.0, 2.0], 100.0), exact, parts) == "too noisy to tell"
+    assert verdict(drawn([1.0, np.nan], 1.0), exact, parts) == "not finite"
+    assert verdict({"error": "over 60 s"}, exact, parts) == "over 60 s"
+    assert verdict({}, exact, parts) == "not drawn"
+
+
+def test_a_column_that_no_draw_has_moved_says_nothing_of_a_bias():
+    moved = drawn([0.0, 0.0], 1.0)
+    moved["mean"][1], moved["variance"][1] = -0.005, 0.0  # what a rare event would have to pay for is missing
+    assert "biased" not in verdict(moved, np.zeros(2), {"gradient": (0, 2)})
+    moved["mean"][1] = -0.1
+    assert verdict(moved, np.zeros(2), {"gradient": (0, 2)}) == "biased: gradient"
+
+
+def test_figures_have_their_spread():
+    assert ratio([2.0, 3.0, 4.0], [1.0, 1.0, 1.0]) == (2.5, 3.0, 3.5)
+    found, error = variance(drawn([0.0, 0.0], 1.0))
+    assert abs(found - 2) < 5 * error and error < 0.1
+    assert report.spread((1.0, 1.5, 2.0)) == "1.5 [1, 2]"
+    assert report.milliseconds(0.00123) == "1.23 ms"
+
+
+def test_holds_and_tables_are_written_out():
+    assert Hold("fast", True, "Ratio 1.").markdown() == "- met: fast. Ratio 1."
+    assert Hold("fast", False, "Ratio 2.").markdown() == "- **NOT met**: fast. Ratio 2."
+    assert Hold("fast", None, "").markdown().startswith("- not measured: fast")
+    table = Table("a | b", ("name", "figure"), [("|x|", "1")])
+    assert table.markdown().splitlines()[2:] == ["| name | figure |", "| --- | ---: |", "| \\|x\\| | 1 |"]
+
+
+def test_what_the_budget_does_not_allow_is_not_measured():
+    class Unreachable:
+        def ask(self, *_, **__):
+            raise Failed("over 1 s")
+
+    session = Session()
+    assert session.build(Unreachable(), "bits").measured["error"] == "over 1 s"
+    session.begin(-1.0)
+    assert "used up" in session.build(Unreachable(), "bits").measured["error"]
+
+
+def overhead_data(slowdown):
+    times = {"compile_times": [1.0, 1.0], "flops": 100.0, "step_seconds": 1e-3}
+    entries = {
+        overhead.OURS: {**times, "times": [slowdown * 1e-3] * 5},
+        overhead.BY_HAND: {**times, "times": [1e-3] * 5},
+    }
+    run = {"date": "today", "machine": "a machine", "load": 0.0, "versions": "none", "quick": False, "seconds": 1.0}
+    titles = list(overhead.WORKLOADS)
+    failed = {overhead.OURS: {"error": "over 60 s"}, overhead.BY_HAND: times}
+    return {"workloads": {titles[0]: entries, titles[1]: failed}, "credit": {}, "run": run}
+
+
+@pytest.mark.parametrize(("slowdown", "met"), [(1.0, True), (1.2, False)])
+def test_the_document_tells_what_is_not_met(slowdown, met, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    (tmp_path / "overhead.json").write_text(json.dumps(overhead_data(slowdown)))
+    text = command.document()
+    assert ("All holds are met." in text) is met
+    assert "`python -m benchmarks --only overhead`" in text and "over 60 s" in text
+    assert (f"- **NOT met**: a step takes at most {overhead.MOST_TIME} times" in text) is not met
+    assert loops.TITLE not in text  # a part that was never measured
+
+
+def test_slopes_are_those_of_the_largest_sizes():
+    sizes = [1, 10, 100, 1000]
+    assert abs(scaling.slope(sizes, [50.0, *(size**1.5 for size in sizes[1:])]) - 1.5) < 1e-9
+
+
+def memory_data(growth):
+    one = {"bytes": 1e6, "peak": 3e8, "before": 2e8, "seconds": 0.1}
+    rows = {"one chunk": one, "chunks": {**one, "bytes": growth * 1e6}, "at once": {"bytes": 1e9}}
+    return {"num_samples": 10**6, "rows": {"score": rows}}
+
+
+@pytest.mark.parametrize(("growth", "met"), [(1.1, True), (1.3, False)])
+def test_memory_must_stay_that_of_one_chunk(growth, met):
+    compiled, peak = memory.report(memory_data(growth))[-2:]
+    assert compiled.met is met and peak.met
+
+
+def contract_data(deviation):
+    figures = {"value": {"deviation": 1.0, "variance": 2.0, "told": True}}
+    score = {**figures, "gradient": {"deviation": 0.5, "variance": 4.0, "told": False}, "draws": 2048}
+    other = {**figures, "gradient": {"deviation": deviation, "variance": 1.0, "told": True}, "draws": 2048}
+    rows = {"score": score, "pathwise": other, "arm": {"error": "over 30 s"}}
+    return {"programs": {"normal": rows}}
+
+
+@pytest.mark.parametrize(("deviation", "met"), [(4.9, True), (5.1, False)])
+def test_the_contract_is_written_with_what_failed(deviation, met, tmp_path, monkeypatch):
+    monkeypatch.setattr(contract, "DOCUMENT", tmp_path / "CONTRACT.md")
+    unbiased, complete = contract.report(contract_data(deviation))[-2:]
+    assert unbiased.met is met and "1 of them too noisy" in unbiased.evidence
+    assert complete.met is False and "arm on normal: over 30 s" in complete.evidence
+    text = (tmp_path / "CONTRACT.md").read_text()
+    assert (
+        f"| pathwise | 1.0 | 2 | 1 | {deviation:.1f} | 1 | 0.25 |" in text
+        and "| score | 1.0 | 2 | 1 | 0.5 (?) |" in text
+    )
+
+
+def test_only_comparisons_of_what_works_decide(monkeypatch):
+    monkeypatch.setattr(pathwise, "_picture", lambda data: None)
+    ours, slow = {"times": [1e-3] * 5}, {"times": [2e-3] * 5, "not_finite": 3}
+    entries = {pathwise.OURS: ours, "jax.random": slow, "TFP": {"error": "LookupError: not in TFP"}}
+    *_, jax_hold, tfp_hold, finite = pathwise.report({"laws": {"Gamma": {"0.3": entries}}, "skipped": None})
+    assert jax_hold.met and tfp_hold.met is None and finite.met
+    entries[pathwise.OURS] = {"times": [3e-3] * 5, "zero": 1}
+    *_, jax_hold, _, finite = pathwise.report({"laws": {"Gamma": {"0.3": entries}}, "skipped": None})
+    assert jax_hold.met is False and "Gamma 0.3 (1.5)" in jax_hold.evidence and finite.met is False
