@@ -128,6 +128,8 @@ def test_keys_must_be_typed_and_single(transform):
         transform(normal)(0.5, jax.random.split(jax.random.key(0), 2))
     with pytest.raises(TypeError, match="must be a typed key, got int"):
         transform(normal)(0.5, 7)
+    with pytest.raises(TypeError, match=r"`mcgrad.sample\(key=...\)` must be a typed key, got Normal: Normal\(loc="):
+        transform(lambda t, key: mcgrad.sample(mcgrad.Normal(t, 1.0), key))(0.5, KEY)
 
 
 def test_programs_must_return_floating_costs():

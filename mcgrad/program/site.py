@@ -112,7 +112,8 @@ def check_key(key: Any, where: str) -> None:
 
 
 def _describe(x: Any) -> str:
-    return f"an array of {x.dtype} and shape {x.shape}" if hasattr(x, "dtype") else f"{type(x).__name__}: {x!r}"
+    is_array = isinstance(x, (np.ndarray, jax.Array))
+    return f"an array of {x.dtype} and shape {x.shape}" if is_array else f"{type(x).__name__}: {x!r}"
 
 
 def _nested_vmap(fn: Callable, levels: Sequence[Sequence[Any]]) -> Callable:
