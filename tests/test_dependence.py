@@ -67,6 +67,12 @@ OPERATIONS = {
     "attention": (lambda z: jax.nn.softmax(z @ W @ W.T, axis=-1) * z, 1, COLUMNS),
     "transpose of a roll": (lambda z: jnp.roll(z, 2, axis=1).T, 1, COLUMNS),
     "transpose and reshape": (lambda z: z.T.reshape(COLUMNS, ROWS, 1), 1, 1),
+    "reshape column by column": (lambda z: jnp.reshape(z[:COLUMNS], (COLUMNS, COLUMNS), order="F") ** 2, 1, 1),
+    "pooling between holes": (
+        lambda z: jax.lax.reduce_window(z, 0.0, jax.lax.add, (1, 2), (1, 1), "VALID", base_dilation=(2, 1)),
+        ROWS,
+        COLUMNS,
+    ),
     "convolution": (
         lambda z: jax.lax.conv_general_dilated(
             z[:, None, :, None] * jnp.ones((1, 2, 1, 2)),
@@ -123,6 +129,8 @@ LINKS = (
     lambda z: jax.lax.fori_loop(0, 2, lambda i, c: c + jnp.roll(c, 1, 0), z),
     lambda z: jax.lax.associative_scan(jnp.add, z, axis=0),
     jax.checkpoint(lambda z: z - z.mean(0, keepdims=True)),
+    lambda z: jnp.reshape(z, z.shape, order="F"),
+    lambda z: jnp.ravel(z, order="F"),
 )
 
 

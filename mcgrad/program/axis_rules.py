@@ -78,15 +78,20 @@ def _transpose(equation: Equation) -> ByOperand:
 
 
 def _reshape(equation: Equation) -> ByOperand:
-    """An axis survives where the sizes before it, and its own, are the same on both sides."""
+    """An axis survives where the sizes before it, and its own, are the same on both sides.
+
+    With `dimensions`, which `order="F"` makes, the operand's axes are read in that order.
+    """
     source, target = equation.inputs[0].shape, equation.outputs[0].shape
+    order = equation.eqn.params.get("dimensions") if equation.name == "reshape" else None
     starts = {(math.prod(target[:j]), n): j for j, n in reversed(list(enumerate(target))) if n > 1}
-    moves = {}
-    for a, n in enumerate(source):
-        if n == 1:
+    moves, before = {}, 1
+    for a in order or range(len(source)):
+        if source[a] == 1:
             moves[a] = Move(None, 0, 0)
-        elif (j := starts.get((math.prod(source[:a]), n))) is not None:
+        elif (j := starts.get((before, source[a]))) is not None:
             moves[a] = Move(j)
+        before *= source[a]
     return [moves, *[{} for _ in equation.inputs[1:]]]
 
 
@@ -215,13 +220,9 @@ def _leading_axes(equation: Equation) -> list[ByOperand]:
 def _window(equation: Equation) -> ByOperand:
     """Pooling: axes with a window of one entry."""
     params = equation.eqn.params
-    kept = {
-        a: Move(a)
-        for a, (size, stride, padding) in enumerate(
-            zip(params["window_dimensions"], params["window_strides"], params["padding"], strict=True)
-        )
-        if size == 1 and stride == 1 and tuple(padding) == (0, 0)
-    }
+    names = ("window_dimensions", "window_strides", "base_dilation", "padding")
+    axes = enumerate(zip(*(params[name] for name in names), strict=True))
+    kept = {a: Move(a) for a, (*ones, padding) in axes if ones == [1, 1, 1] and tuple(padding) == (0, 0)}
     return [kept if len(v.shape) == len(params["window_dimensions"]) else {} for v in equation.inputs]
 
 
