@@ -110,6 +110,20 @@ def accumulated_unless_done(policy, key, num_steps, num_envs):
     return jnp.mean(jax.lax.scan(step, begin, inputs)[0][1])
 
 
+def accumulated_by_a_factor_of_the_loop(policy, key, num_steps, num_envs):
+    """What multiplies the total is carried by the loop with the draws, though none reaches it."""
+
+    def step(carry, key):
+        position, total, discount = carry
+        position = act(policy, position, key)
+        later = DISCOUNT * discount
+        return (position, total * (discount / later) + reward(position), later), None
+
+    begin = (start(num_envs), jnp.zeros(num_envs), jnp.ones(()))
+    _, total, discount = jax.lax.scan(step, begin, jax.random.split(key, num_steps))[0]
+    return jnp.mean(total) * discount / DISCOUNT
+
+
 def returns_by_a_second_scan(policy, key, num_steps, num_envs):
     def step(position, key):
         position = act(policy, position, key)
@@ -156,6 +170,7 @@ WAYS = (
     accumulated_in_a_checkpoint,
     accumulated_by_fori_loop,
     accumulated_unless_done,
+    accumulated_by_a_factor_of_the_loop,
     returns_by_a_second_scan,
     running_totals,
 )

@@ -123,10 +123,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         control_flow.check_continuation(equation, type(estimators[inner]).__name__)
     free = _free(outputs, split)
     live = dataclasses.replace(program, outputs=(*split.costs, *aux, *free)).without_dead_code().equations
-    # What has effects may have no outputs; its inputs then tell whether it must wait for draws.
-    prologue = tuple(e for e in live if e not in random and not any(analysis.of(v) for v in e.outputs or e.inputs))
-    in_prologue = set(prologue)
-    body = tuple(e for e in live if e not in in_prologue)
+    prologue, body = _without_draws(live, random, analysis)
     made = {v for e in body for v in e.outputs}
     return Plan(
         program=program,
@@ -177,6 +174,22 @@ def _baseline_cost(site: Site, analysis: Analysis, split: Split) -> int | None:
     reached = [(j, cost) for j, cost in enumerate(split.costs) if site in analysis.of(cost)]
     draws = {j: number_of_draws(analysis.of(cost)[site], site, cost) for j, cost in reached}
     return max(draws, key=lambda j: draws[j]) if draws else None
+
+
+def _without_draws(
+    equations: Sequence[Equation], random: frozenset[Equation], analysis: Analysis
+) -> tuple[tuple[Equation, ...], tuple[Equation, ...]]:
+    """The equations that need not wait for a draw, and the others: a loop with draws may make values that no draw reaches."""
+    prologue: list[Equation] = []
+    body: list[Equation] = []
+    made: set[Value] = set()
+    for e in equations:
+        # What has effects may have no outputs; its inputs then tell whether it must wait for draws.
+        waits = e in random or any(analysis.of(v) for v in e.outputs or e.inputs) or not made.isdisjoint(e.inputs)
+        (body if waits else prologue).append(e)
+        if waits:
+            made.update(e.outputs)
+    return tuple(prologue), tuple(body)
 
 
 def _free(outputs: Sequence[Value], split: Split) -> list[Value]:
