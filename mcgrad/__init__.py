@@ -33,10 +33,12 @@ from mcgrad.distributions import InverseGamma as InverseGamma
 from mcgrad.distributions import InverseGaussian as InverseGaussian
 from mcgrad.distributions import Kumaraswamy as Kumaraswamy
 from mcgrad.distributions import Laplace as Laplace
+from mcgrad.distributions import LKJCholesky as LKJCholesky
 from mcgrad.distributions import Logistic as Logistic
 from mcgrad.distributions import LogNormal as LogNormal
 from mcgrad.distributions import Mixture as Mixture
 from mcgrad.distributions import MultivariateNormal as MultivariateNormal
+from mcgrad.distributions import MultivariateStudentT as MultivariateStudentT
 from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical
 from mcgrad.distributions import Pareto as Pareto
@@ -48,6 +50,7 @@ from mcgrad.distributions import Uniform as Uniform
 from mcgrad.distributions import VonMises as VonMises
 from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull
+from mcgrad.distributions import Wishart as Wishart
 from mcgrad.distributions import bijection as bijection
 from mcgrad.distributions import distribution as distribution
 from mcgrad.distributions import implicit_reparameterization as implicit_reparameterization

@@ -24,12 +24,14 @@ from mcgrad.distributions.implicit import implicit_reparameterization as implici
 from mcgrad.distributions.independent import Independent as Independent
 from mcgrad.distributions.inverse_gaussian import InverseGaussian as InverseGaussian
 from mcgrad.distributions.kumaraswamy import Kumaraswamy as Kumaraswamy
+from mcgrad.distributions.lkj import LKJCholesky as LKJCholesky
 from mcgrad.distributions.location_scale import Cauchy as Cauchy
 from mcgrad.distributions.location_scale import Gumbel as Gumbel
 from mcgrad.distributions.location_scale import Laplace as Laplace
 from mcgrad.distributions.location_scale import Logistic as Logistic
 from mcgrad.distributions.mixture import Mixture as Mixture
 from mcgrad.distributions.multivariate_normal import MultivariateNormal as MultivariateNormal
+from mcgrad.distributions.multivariate_student_t import MultivariateStudentT as MultivariateStudentT
 from mcgrad.distributions.normal import HalfNormal as HalfNormal
 from mcgrad.distributions.normal import LogNormal as LogNormal
 from mcgrad.distributions.normal import Normal as Normal
@@ -42,3 +44,4 @@ from mcgrad.distributions.transformed import bijection as bijection
 from mcgrad.distributions.truncated_normal import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions.uniform import Uniform as Uniform
 from mcgrad.distributions.von_mises import VonMises as VonMises
+from mcgrad.distributions.wishart import Wishart as Wishart

@@ -168,7 +168,7 @@ def log_gamma_velocity(x: Array, log_x: Array, a: Array) -> Array:
     at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
     along = lambda row: jnp.asarray(row, dtype).reshape((1,) * end.ndim + (-1,))  # noqa: E731
     s = at(end) * along((1 + nodes) / 2)
-    integrand = along(weights / 2) * jnp.exp(-at(slope) * s - at(x) * _exp_beyond_linear(at(sign) * s, dtype))
+    integrand = along(weights / 2) * jnp.exp(-at(slope) * s - at(x) * exp_beyond_linear(at(sign) * s, dtype))
     first, second = end * jnp.sum(integrand, -1), end * jnp.sum(s * integrand, -1)
     below = (1 + x * first) * surplus + x * second
     above = (1 - a * surplus) * first + a * second
@@ -190,7 +190,7 @@ def _log_mean(x: Array, log_x: Array, a: Array) -> Array:
     return jnp.where(large, series - jnp.log1p(jnp.maximum(ratio, -0.99999)), small)
 
 
-def _exp_beyond_linear(t: Array, dtype: Any) -> Array:
+def exp_beyond_linear(t: Array, dtype: Any) -> Array:
     """`exp(t) - 1 - t`, by its series where that is shorter than the cancellation."""
     near = jnp.abs(t) < 0.5
     inside = jnp.where(near, t, 0.0)

@@ -39,7 +39,7 @@ class InverseGamma(Distribution):
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
         """One draw."""
-        return _bounded_exp(-ExpGamma(self.concentration, self.rate).sample(key))
+        return bounded_exp(-ExpGamma(self.concentration, self.rate).sample(key))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` at zero and below."""
@@ -228,7 +228,7 @@ class F(Distribution):
         """One draw."""
         halves = (jnp.broadcast_to(df, self.batch_shape) / 2 for df in (self.df1, self.df2))
         y1, y2 = (ExpGamma(half, half).sample(key) for half, key in zip(halves, jax.random.split(key), strict=True))
-        return _bounded_exp(y1 - y2)
+        return bounded_exp(y1 - y2)
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` at zero and below."""
@@ -241,7 +241,7 @@ class F(Distribution):
         return jnp.where(x > 0, log_prob, -jnp.inf)
 
 
-def _bounded_exp(y: Array) -> Array:
+def bounded_exp(y: Array) -> Array:
     """`exp(y)` held between the smallest and the largest positive number, with derivative zero there."""
     info = jnp.finfo(y.dtype)
     low, high = jnp.log(info.tiny) + 1, jnp.log(info.max) - 1

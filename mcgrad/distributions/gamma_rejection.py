@@ -34,7 +34,7 @@ def standard_gamma(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Float[Array
         proposed = width * jax.random.normal(key_normal, a.shape, a.dtype)
         log_u = -jax.random.exponential(key_uniform, a.shape, a.dtype)
         # No comparison holds for NaN, which is so accepted.
-        beyond = (proposed <= -1) | (log_u > 3 * d * _log_ratio(jnp.where(proposed > -1, proposed, 0.0)))
+        beyond = (proposed <= -1) | (log_u > 3 * d * log_beyond_cubic(jnp.where(proposed > -1, proposed, 0.0)))
         return key, jnp.where(rejected, proposed, t), rejected & beyond
 
     start = (key, jnp.zeros_like(a), jnp.ones(a.shape, bool))
@@ -43,7 +43,7 @@ def standard_gamma(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Float[Array
     return d * (1 + t) ** 3 * jnp.exp(log_boost), jnp.log(d) + 3 * jnp.log1p(t) + log_boost
 
 
-def _log_ratio(t: Array) -> Array:
+def log_beyond_cubic(t: Array) -> Array:
     """`log(1 + t) - t + t^2 / 2 - t^3 / 3`, by its series where that is shorter than the cancellation."""
     near = jnp.abs(t) < 0.1
     inside = jnp.where(near, t, 0.0)

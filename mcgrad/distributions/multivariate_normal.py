@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import (
     POSITIVE,
@@ -23,6 +22,7 @@ from mcgrad.distributions.base import (
     check_one_of,
     open_uniform,
 )
+from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matmul, matvec
 from mcgrad.distributions.normal import NORMAL_SCALE_WEIGHT, normal_level
 from mcgrad.distributions.optimal_transport import transport_gaussian
 
@@ -75,14 +75,8 @@ class MultivariateNormal(Distribution):
                 f"`mcgrad.MultivariateNormal({name}=...)` must end with shape {wanted} for a `loc` of shape "
                 f"{self.loc.shape}, got {scale.shape}. The last axis of `loc` is the dimension."
             )
-        if name == "scale_tril" and not isinstance(scale, _compat.Tracer):
-            concrete = np.asarray(scale)
-            if (np.triu(concrete, 1) != 0).any() or not (np.diagonal(concrete, axis1=-2, axis2=-1) > 0).all():
-                raise ValueError(
-                    "`mcgrad.MultivariateNormal(scale_tril=...)` must be lower triangular with a positive diagonal, "
-                    f"got {concrete.tolist() if concrete.size <= 16 else 'another matrix'}. "
-                    "Pass `jnp.linalg.cholesky(covariance)`."
-                )
+        if name == "scale_tril":
+            check_factor(self.law, scale)
 
     @property
     def event_shape(self) -> Shape:
@@ -95,7 +89,7 @@ class MultivariateNormal(Distribution):
         if self.scale_tril is None:
             loc, scale, z = align(self.loc, self.scale_diag, z)
             return loc + scale * z
-        loc, moved = align(self.loc, _matvec(jnp.tril(self.scale_tril), z))
+        loc, moved = align(self.loc, matvec(jnp.tril(self.scale_tril), z))
         return loc + moved
 
     def optimal_transport(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
@@ -117,9 +111,8 @@ class MultivariateNormal(Distribution):
         loc = jnp.broadcast_to(self.loc, (*batch, d))
         factor = self._factor
         scale = jnp.broadcast_to(factor, (*batch, d, d))
-        identity = jnp.broadcast_to(jnp.eye(d, dtype=self.dtype), scale.shape)
-        inverse = jax.lax.linalg.triangular_solve(stop(scale), identity, left_side=True, lower=True)
-        z = _matvec(inverse, x - stop(loc))
+        inverse = inverse_of(stop(scale))
+        z = matvec(inverse, x - stop(loc))
         names = ("scale_diag",) if self.scale_tril is None else ("scale_tril",)
         keys = jax.random.split(key, 3)
         rows, columns = np.tril_indices(d, -1) if self.scale_tril is not None else (np.arange(0),) * 2
@@ -133,7 +126,7 @@ class MultivariateNormal(Distribution):
             new = jnp.broadcast_to(z, (n, *z.shape))
             for indices, values in places:
                 new = new.at[np.arange(n), ..., indices].set(values)
-            return stop(loc[None] + _matvec(scale[None], new))
+            return stop(loc[None] + matvec(scale[None], new))
 
         def weights(product: Array, i: np.ndarray, j: np.ndarray | None = None) -> Array:
             return jnp.moveaxis(product[..., i] if j is None else product[..., i, j], -1, 0)
@@ -141,7 +134,7 @@ class MultivariateNormal(Distribution):
         radius = rayleigh(keys[0], d)
         mirrored = jnp.sqrt(-2 * jnp.log(-jnp.expm1(-0.5 * radius**2)))  # by the quantiles of the other side
         opposite = mirrored if how.comonotone else radius
-        relative = jnp.matmul(inverse, scale, precision=jax.lax.Precision.HIGHEST)
+        relative = matmul(inverse, scale)
         own = jnp.moveaxis(z, -1, 0)
         away = jnp.where(own < 0, -1, 1)
         drop = 0.5 * rayleigh(keys[1], d) ** 2
@@ -164,7 +157,7 @@ class MultivariateNormal(Distribution):
         terms = [
             WeakDerivative(
                 ("loc",),
-                weights(_matvec(inverse, loc), entries) / math.sqrt(2 * math.pi),
+                weights(matvec(inverse, loc), entries) / math.sqrt(2 * math.pi),
                 moved(d, (entries, radius)),
                 moved(d, (entries, -opposite)),
             ),
@@ -193,16 +186,7 @@ class MultivariateNormal(Distribution):
             difference, scale = align(x - loc, self.scale_diag)
             z, log_det = difference / scale, jnp.sum(jnp.log(self.scale_diag), axis=-1)
         else:
-            # The inverse, once for each matrix: a triangular solve would need the matrix repeated for every entry of
-            # the batch. Both are backward stable for a triangular matrix (Higham 2002, section 14.2).
-            identity = jnp.broadcast_to(jnp.eye(*self.scale_tril.shape[-2:], dtype=self.dtype), self.scale_tril.shape)
-            inverse = jax.lax.linalg.triangular_solve(self.scale_tril, identity, left_side=True, lower=True)
-            z = _matvec(inverse, x - loc)
-            log_det = jnp.sum(jnp.log(jnp.diagonal(self.scale_tril, axis1=-2, axis2=-1)), axis=-1)
+            z = matvec(inverse_of(self.scale_tril), x - loc)
+            log_det = log_det_of(self.scale_tril)
         squares, log_det = align(jnp.sum(z * z, axis=-1), log_det)
         return -0.5 * squares - log_det - 0.5 * z.shape[-1] * math.log(2 * math.pi)
-
-
-def _matvec(matrix: Array, vector: Array) -> Array:
-    # full precision: a density from products in the tensor cores' format would be off in the third digit
-    return jnp.einsum("...ij,...j->...i", matrix, vector, precision=jax.lax.Precision.HIGHEST)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mcgrad._compat import custom_jvp
+from mcgrad.distributions.factors import matmul, matvec, transposed
 
 
 @custom_jvp
@@ -28,9 +29,9 @@ def transport_gaussian(
 def _transport_gaussian_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, loc, factor), (_, loc_dot, factor_dot) = primals, tangents
     x = transport_gaussian(x, loc, factor)
-    half = _matmul(factor_dot, _transposed(factor))
-    stretch = _lyapunov(_matmul(factor, _transposed(factor)), half + _transposed(half))
-    moved = jnp.einsum("...ij,...j->...i", stretch, x - loc, precision=jax.lax.Precision.HIGHEST)
+    half = matmul(factor_dot, transposed(factor))
+    stretch = _lyapunov(matmul(factor, transposed(factor)), half + transposed(half))
+    moved = matvec(stretch, x - loc)
     return x, loc_dot + moved
 
 
@@ -38,21 +39,13 @@ def _lyapunov(covariance: Array, change: Array) -> Array:
     """The `A` of `A S + S A = C` for a positive definite `S`."""
 
     def both_sides(a: Array) -> Array:
-        return _matmul(a, covariance) + _matmul(covariance, a)
+        return matmul(a, covariance) + matmul(covariance, a)
 
     def solve(_: Any, change: Array) -> Array:
         values, vectors = jnp.linalg.eigh(covariance)
-        inner = _matmul(_matmul(_transposed(vectors), change), vectors)
+        inner = matmul(matmul(transposed(vectors), change), vectors)
         inner = inner / (values[..., :, None] + values[..., None, :])
-        return _matmul(_matmul(vectors, inner), _transposed(vectors))
+        return matmul(matmul(vectors, inner), transposed(vectors))
 
     # So that no derivative goes through the eigenvectors, which have none where eigenvalues agree.
     return jax.lax.custom_linear_solve(both_sides, change, solve, symmetric=True)
-
-
-def _matmul(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
-def _transposed(matrix: Array) -> Array:
-    return jnp.swapaxes(matrix, -1, -2)
