@@ -28,9 +28,12 @@ ESTIMATORS: dict[str, Callable[[], dict[str, Any]]] = {
     "DisARM": lambda: {"estimator": mcgrad.DisARM()},
     "local expectation": lambda: {"estimator": mcgrad.LocalExpectation()},
     "smoothed perturbation": lambda: {"estimator": mcgrad.SmoothedPerturbation()},
+    "smoothed perturbation, right": lambda: {"estimator": mcgrad.SmoothedPerturbation("right")},
     "measure-valued": lambda: {"estimator": mcgrad.MeasureValued()},
     "unordered set of 2": lambda: {"estimator": mcgrad.UnorderedSet(2)},
     "unordered set of 4": lambda: {"estimator": mcgrad.UnorderedSet(4)},
+    "sum and sample of 4": lambda: {"estimator": mcgrad.SumAndSample(4)},
+    "CARMS of 4": lambda: {"estimator": mcgrad.CARMS(4)},
 }
 
 
@@ -186,6 +189,50 @@ def bernoulli_chain(estimator: str, num_steps: int) -> Case:
     return _case(program, jnp.full(1, inputs.CHAIN), estimator)
 
 
+def bernoulli_chain_by_hand(num_steps: int) -> Case:
+    """One simulation and its gradient: the score, each cost with the weight of the draws so far."""
+
+    def surrogate(logit: jax.Array, key: jax.Array) -> jax.Array:
+        def step(carry: Any, key: jax.Array) -> Any:
+            x, log_weight = carry
+            b = jax.random.bernoulli(key, jax.nn.sigmoid(stop(logit[0]))).astype(jnp.float32)
+            log_weight = log_weight + b * logit[0] - jax.nn.softplus(logit[0])
+            x = 0.9 * x + 0.1 * (2 * b - 1)
+            return (x, log_weight), x**2 * unit(log_weight)
+
+        start = jnp.float32(0.0), jnp.float32(0.0)
+        return jnp.sum(jax.lax.scan(step, start, jax.random.split(key, num_steps))[1])
+
+    return case_by_hand(surrogate, jnp.full(1, inputs.CHAIN))
+
+
+def walk(estimator: str, num_steps: int) -> Case:
+    def program(p: jax.Array, key: jax.Array) -> jax.Array:
+        def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+            return x + 2 * mcgrad.sample(key, mcgrad.Bernoulli(probs=jnp.exp(-x / p[0]))) - 1, None
+
+        return jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[0] ** 2
+
+    return _case(program, inputs.walk(num_steps), estimator)
+
+
+def walk_by_hand(num_steps: int) -> Case:
+    def surrogate(p: jax.Array, key: jax.Array) -> jax.Array:
+        def step(carry: Any, key: jax.Array) -> Any:
+            x, log_weight = carry
+            up = jnp.exp(-x / p[0])
+            b = jax.random.bernoulli(key, stop(up))
+            # at 0 the walk goes up with certainty, and the other branch must not make a NaN of the derivative
+            log_weight = log_weight + jnp.log(jnp.where(b, up, jnp.where(x > 0, 1 - up, 1.0)))
+            return (x + 2 * b.astype(jnp.float32) - 1, log_weight), None
+
+        start = jnp.float32(0.0), jnp.float32(0.0)
+        x, log_weight = jax.lax.scan(step, start, jax.random.split(key, num_steps))[0]
+        return x**2 * unit(log_weight)
+
+    return case_by_hand(surrogate, inputs.walk(num_steps))
+
+
 # ---------------------------------------------------------------- against Optax
 
 
@@ -217,6 +264,9 @@ def main() -> None:
             gaussian_chain,
             gaussian_chain_by_hand,
             bernoulli_chain,
+            bernoulli_chain_by_hand,
+            walk,
+            walk_by_hand,
             normals,
             draws,
         )
