@@ -209,12 +209,14 @@ class Session:
         return max(50, full // 40) if self.quick else full
 
     def worker(self, name: str) -> Worker | None:
-        """A running worker, or `None` where its peer cannot be installed."""
+        """A running worker, or `None` where its peer cannot be installed; installing it is not in the budget of the part."""
         if name not in self.workers and name not in self.skipped:
+            began = time.monotonic()
             try:
                 self.workers[name] = Worker(name)
             except (Missing, Failed) as error:
                 self.skipped[name] = str(error)
+            self._ends += time.monotonic() - began
         return self.workers.get(name)
 
     def close(self) -> None:
