@@ -127,7 +127,7 @@ def measure(session: Session) -> dict[str, Any]:
                     joint = kind == "joint"
                     entries[shown] = session.build(worker, "bits", PATIENCE, estimator=estimator, num=num, joint=joint)
                     if entries[shown].measured.get("error", "").startswith("over "):
-                        lost[shown] = f"not tried: {num} take over {PATIENCE:.0f} s to compile"
+                        lost[shown] = f"not tried: {num} take over {PATIENCE * session.patience:.0f} s to compile"
                 sizes[str(num)] = _measure(session, entries, _exact(value, inputs.bits(num)))
     return data
 
@@ -145,7 +145,7 @@ def report(data: dict[str, Any]) -> list[Any]:
     """A table for the programs, two for the bits, the picture and the holds."""
     headings = ("estimator", "whose", "trace and compile", "a gradient", "time / mcgrad", "variance", "verdict")
     blocks: list[Any] = [
-        f"A case that takes over {PATIENCE:.0f} s to compile is cut, and larger ones of its kind are not tried. "
+        f"A case that takes over {PATIENCE:.0f} s to compile (times `--patience`) is cut, and larger ones are not tried. "
         "mcgrad runs value and gradient, GenJAX the gradient alone (it has no value beside it), NumPyro the gradient of its loss "
         "(score for bits, pathwise for normals: it lets nobody choose). Each library has the newest JAX that it accepts. Biased: 5 "
         f"standard errors off the exact gradient, with {DRAWS:,} draws in a full run."

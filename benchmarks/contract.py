@@ -70,7 +70,7 @@ def measure(session: Session) -> dict[str, Any]:
         worker = workers.get()
         try:
             arguments = {"program": program, "estimator": estimator, "num_batches": 2 if session.quick else NUM_BATCHES}
-            return worker.ask(MOST_SECONDS, do="facts", workload="pair", arguments=arguments)
+            return worker.ask(MOST_SECONDS * session.patience, do="facts", workload="pair", arguments=arguments)
         except Failed as error:
             return {"error": str(error)}
         finally:

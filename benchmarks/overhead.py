@@ -40,7 +40,7 @@ def measure(session: Session) -> dict[str, Any]:
     for title, (workload, arguments) in WORKLOADS.items():
         compiling: dict[str, list[float]] = {OURS: [], BY_HAND: []}
         entries: dict[str, Entry] = {}
-        for _ in range(2 if session.quick else 6):
+        for _ in range(2 if session.quick else 4):
             for name, builder in ((OURS, workload), (BY_HAND, f"{workload}_by_hand")):
                 entries[name] = session.build(ours, builder, **arguments)
                 compiling[name].append(entries[name].measured.get("compile_seconds", float("nan")))

@@ -100,6 +100,7 @@ def overhead_data(slowdown):
         overhead.BY_HAND: {**times, "times": [1e-3] * 5},
     }
     run = {"date": "today", "machine": "a machine", "load": 0.0, "versions": "none", "quick": False, "seconds": 1.0}
+    run |= {"patience": 2.0}
     titles = list(overhead.WORKLOADS)
     failed = {overhead.OURS: {"error": "over 60 s"}, overhead.BY_HAND: times}
     loops = dict.fromkeys(overhead.SAME_BUT_LONGER, entries)
