@@ -172,6 +172,7 @@ def test_the_contract_is_written_with_what_failed(deviation, met, tmp_path, monk
     assert unbiased.met is met and "1 of them too noisy" in unbiased.evidence
     assert complete.met is False and "arm on normal: over 30 s" in complete.evidence
     text = (tmp_path / "CONTRACT.md").read_text()
+    assert f"| pathwise | 1 | value, gradient | 1.0 | {deviation:.1f} |  | 0.25 |" in text
     assert (
         f"| pathwise | 1.0 | 2 | 1 | {deviation:.1f} | 1 | 0.25 |" in text
         and "| score | 1.0 | 2 | 1 | 0.5 (?) |" in text
