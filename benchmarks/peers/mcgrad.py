@@ -37,11 +37,17 @@ ESTIMATORS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def _case(program: Callable[..., jax.Array], params: Any, estimator: str | None, **options: Any) -> Case:
+def _case(
+    program: Callable[..., jax.Array], params: Any, estimator: str | None, value: bool = True, **options: Any
+) -> Case:
+    """`value`: whether the value is computed beside the gradient; some peers have none."""
     if estimator is not None and estimator not in ESTIMATORS:
         raise LookupError("not in mcgrad")
     chosen = ESTIMATORS[estimator]() if estimator is not None else {}
-    return jax_case(mcgrad.value_and_grad(program, **chosen), params, **options)
+    if value:
+        return jax_case(mcgrad.value_and_grad(program, **chosen), params, **options)
+    gradient = mcgrad.grad(program, **chosen)
+    return jax_case(lambda params, key: (None, gradient(params, key)), params, **options)
 
 
 # ---------------------------------------------------------------- against Storchastic
@@ -119,7 +125,7 @@ def autoencoder_by_hand(estimator: str) -> Case:
 # ---------------------------------------------------------------- against GenJAX and NumPyro
 
 
-def mixed(bit: str, normal: str) -> Case:
+def mixed(bit: str, normal: str, value: bool) -> Case:
     bit, normal = ESTIMATORS[bit]()["estimator"], ESTIMATORS[normal]()["estimator"]
 
     def program(params: jax.Array, key: jax.Array) -> jax.Array:
@@ -129,20 +135,20 @@ def mixed(bit: str, normal: str) -> Case:
         x = mcgrad.sample(normal_key, mcgrad.Normal(loc, jnp.exp(params[2])), normal)
         return (x - 1) ** 2 + 0.5 * b
 
-    return _case(program, inputs.MIXED, None)
+    return _case(program, inputs.MIXED, None, value)
 
 
-def mixed_by_hand() -> Case:
+def mixed_by_hand(value: bool) -> Case:
     def surrogate(params: jax.Array, key: jax.Array) -> jax.Array:
         bit_key, normal_key = jax.random.split(key)
         b = jax.random.bernoulli(bit_key, jax.nn.sigmoid(stop(params[0])))
         x = jnp.where(b, params[1], -params[1]) + jnp.exp(params[2]) * jax.random.normal(normal_key)
         return ((x - 1) ** 2 + 0.5 * b) * unit(b * params[0] - jax.nn.softplus(params[0]))
 
-    return case_by_hand(surrogate, inputs.MIXED)
+    return case_by_hand(surrogate, inputs.MIXED, value)
 
 
-def bits(estimator: str, num: int, joint: bool) -> Case:
+def bits(estimator: str, num: int, joint: bool, value: bool) -> Case:
     """`num` scalar draws, each a line of its own."""
     w = inputs.bits_weights(num)
 
@@ -153,10 +159,10 @@ def bits(estimator: str, num: int, joint: bool) -> Case:
             return (sum(w[i] * b[i] for i in range(num)) - jnp.sum(w) / 3) ** 2
         return sum((w[i] * b[i] - 1 / 3) ** 2 for i in range(num))
 
-    return _case(program, inputs.bits(num), estimator)
+    return _case(program, inputs.bits(num), estimator, value)
 
 
-def gaussian_chain(estimator: str, num_steps: int) -> Case:
+def gaussian_chain(estimator: str, num_steps: int, value: bool) -> Case:
     def program(loc: jax.Array, key: jax.Array) -> jax.Array:
         def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             x = 0.9 * x + mcgrad.sample(key, mcgrad.Normal(loc[0], 0.3))
@@ -164,10 +170,10 @@ def gaussian_chain(estimator: str, num_steps: int) -> Case:
 
         return jnp.sum(jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[1])
 
-    return _case(program, jnp.full(1, inputs.CHAIN), estimator)
+    return _case(program, jnp.full(1, inputs.CHAIN), estimator, value)
 
 
-def gaussian_chain_by_hand(num_steps: int) -> Case:
+def gaussian_chain_by_hand(num_steps: int, value: bool) -> Case:
     def surrogate(loc: jax.Array, key: jax.Array) -> jax.Array:
         def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             x = 0.9 * x + loc[0] + 0.3 * jax.random.normal(key)
@@ -175,10 +181,10 @@ def gaussian_chain_by_hand(num_steps: int) -> Case:
 
         return jnp.sum(jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[1])
 
-    return case_by_hand(surrogate, jnp.full(1, inputs.CHAIN))
+    return case_by_hand(surrogate, jnp.full(1, inputs.CHAIN), value)
 
 
-def bernoulli_chain(estimator: str, num_steps: int) -> Case:
+def bernoulli_chain(estimator: str, num_steps: int, value: bool = True) -> Case:
     def program(logit: jax.Array, key: jax.Array) -> jax.Array:
         def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             x = 0.9 * x + 0.1 * (2 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logit[0])) - 1)
@@ -186,7 +192,7 @@ def bernoulli_chain(estimator: str, num_steps: int) -> Case:
 
         return jnp.sum(jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[1])
 
-    return _case(program, jnp.full(1, inputs.CHAIN), estimator)
+    return _case(program, jnp.full(1, inputs.CHAIN), estimator, value)
 
 
 def bernoulli_chain_by_hand(num_steps: int) -> Case:
