@@ -69,6 +69,7 @@ def measured_part(name: str, session: Session) -> dict[str, Any]:
         "load": load_before,
         "versions": f"Python {platform.python_version()}, JAX {version('jax')}",
         "quick": session.quick,
+        "patience": session.patience,
         "seconds": time.perf_counter() - began,
     }
     return data
@@ -81,6 +82,8 @@ def provenance(name: str, data: dict[str, Any]) -> str:
     for peer, versions in data.get("versions", {}).items():
         told += f"; {peer}: " + ", ".join(f"{package} {number}" for package, number in versions.items())
     told += f"; {run['seconds']:.0f} s, load average {run['load']:.1f} before."
+    if run["patience"] != 1:
+        told += f" `--patience {run['patience']:g}`: the machine was busy, and parts were given more seconds."
     return told + (" **A quick run, to try the code: few rounds and draws.**" if run["quick"] else "")
 
 
@@ -123,11 +126,14 @@ def main(arguments: list[str] | None = None) -> None:
         "--report", action="store_true", help="measure nothing, write the document of what was measured"
     )
     parser.add_argument("--quick", action="store_true", help="few rounds and draws, to try the code")
+    parser.add_argument(
+        "--patience", type=float, default=1.0, help="multiply the seconds that each part may take, on a busy machine"
+    )
     options = parser.parse_args(arguments)
     if options.report:
         RESULTS.write_text(document())
         return
-    console, session, seconds = Console(), Session(quick=options.quick), {}
+    console, session, seconds = Console(), Session(options.quick, options.patience), {}
     try:
         for name in options.only or PARTS:
             console.rule(PARTS[name].TITLE)

@@ -21,9 +21,28 @@ _TOY = (*_COMMON, "leave-one-out of 4", "enumeration")
 WORKLOADS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], int]] = {
     "one bit": ("small_bits", {"num": 1}, (*_TOY, "unordered set of 2"), 40_000),
     "200 bits": ("small_bits", {"num": 200}, (*_COMMON, "leave-one-out of 4"), 40_000),
-    "table": ("table", {}, (*(name for name in _TOY if "ARM" not in name), "unordered set of 4"), 40_000),
+    "table": (
+        "table",
+        {},
+        (*(name for name in _TOY if "ARM" not in name), "unordered set of 4", "sum and sample of 4", "CARMS of 4"),
+        40_000,
+    ),
     "autoencoder": ("autoencoder", {}, _COMMON, 600),
 }
+
+EVALUATIONS = {
+    "score": 1,
+    "leave-one-out of 4": 4,
+    "leave-one-out of 10": 10,
+    "ARM": 2,
+    "DisARM": 2,
+    "unordered set of 2": 2,
+    "unordered set of 4": 4,
+    "sum and sample of 4": 4,
+    "CARMS of 4": 4,
+}
+"""Of the cost, for one gradient."""
+TITLES = {"table": "table: three draws of ten, a random cost for each of the 1000 outcomes"}
 
 
 def _exact(name: str, arguments: dict[str, Any]) -> np.ndarray:
@@ -92,27 +111,52 @@ def report(data: dict[str, Any]) -> list[Any]:
         "autoencoder). Each step of torch is one forward and one backward pass. "
         '"Biased" is decided by the measured means of value and gradient (5 standard errors), which is by design for '
         "Gumbel-softmax and straight-through. The autoencoder has no exact gradient: its reference is leave-one-out by hand "
-        "in torch, on other draws."
+        "in torch, on other draws.",
+        _not_shared(data["workloads"]),
     ]
     for title, rows in data["workloads"].items():
-        table = Table(
-            title, ("estimator", "whose", "a step", "time / mcgrad", "variance", "variance x time", "verdict")
+        headings = (
+            "estimator",
+            "whose",
+            "a step",
+            "time / mcgrad",
+            "variance",
+            "x time (s)",
+            "x evaluations",
+            "verdict",
         )
+        table = Table(TITLES.get(title, title), headings)
         for estimator, entries in rows.items():
             first = entries[OURS]
             for name, measured in entries.items():
                 if "times" not in measured:
                     if not measured["error"].startswith("NotImplementedError: " + estimator):
-                        table.rows.append((estimator, name, "", "", "", "", reason(measured)))
+                        table.rows.append((estimator, name, *[""] * 5, reason(measured)))
                     continue
                 over = spread(ratio(measured["times"], first["times"])) if "times" in first else ""
-                shown = (f"{_variance(measured):.3g}", f"{_variance(measured) * median_time(measured):.3g}")
-                if "group_variances" not in measured:
-                    shown = ("", "")
+                shown = ["", "", ""]
+                if "group_variances" in measured:
+                    found = _variance(measured)
+                    shown[:2] = f"{found:.3g}", f"{found * median_time(measured):.3g}"
+                    shown[2] = f"{found * EVALUATIONS[estimator]:.3g}" if estimator in EVALUATIONS else ""
                 time = milliseconds(median_time(measured))
                 table.rows.append((estimator, name, time, over, *shown, measured["verdict"]))
         blocks.append(table)
     return [*blocks, *holds(data)]
+
+
+def _not_shared(workloads: dict[str, Any]) -> str:
+    """Which estimators only one side has."""
+    lacking: dict[str, dict[str, None]] = {OURS: {}, "Storchastic": {}}
+    for rows in workloads.values():
+        for estimator, entries in rows.items():
+            for name, missing in lacking.items():
+                if entries[name].get("error", "").startswith("LookupError"):
+                    missing[estimator] = None
+    return " ".join(
+        f"Estimators here that {name} does not have, so that they are not compared: {', '.join(missing) or 'none'}."
+        for name, missing in lacking.items()
+    )
 
 
 def _ratios(rows: dict[str, Any], over: str, under: str = OURS) -> dict[str, float]:

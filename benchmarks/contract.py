@@ -12,6 +12,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
+
 from benchmarks.report import RESULTS, Hold, Table
 from benchmarks.runner import THRESHOLD, Failed, Session, Worker
 
@@ -26,6 +28,7 @@ PROGRAMS = (
     "categorical",
     "poisson",
     "uniform",
+    "jumps_at_thresholds",
     "two_discrete_layers",
     "mixture_of_kinds",
     "batch_through_an_mlp",
@@ -70,7 +73,7 @@ def measure(session: Session) -> dict[str, Any]:
         worker = workers.get()
         try:
             arguments = {"program": program, "estimator": estimator, "num_batches": 2 if session.quick else NUM_BATCHES}
-            return worker.ask(MOST_SECONDS, do="facts", workload="pair", arguments=arguments)
+            return worker.ask(MOST_SECONDS * session.patience, do="facts", workload="pair", arguments=arguments)
         except Failed as error:
             return {"error": str(error)}
         finally:
@@ -106,6 +109,26 @@ def program_table(program: str, rows: dict[str, Any]) -> Table:
             deviation = f"{found[order]['deviation']:.1f}" + ("" if found[order]["told"] else " (?)")
             cells += [deviation, f"{found[order]['variance']:.3g}", _ratio(rows, estimator, order)]
         table.rows.append((estimator, *cells, f"{found['draws']:,}" if "draws" in found else found["error"]))
+    return table
+
+
+def claims_table(programs: dict[str, Any]) -> Table:
+    """For each estimator, on how many of the programs it claims which order, and the largest deviation there."""
+    headings = ["estimator", "programs", "unbiased, as it claims, in"]
+    table = Table(
+        "what each estimator claims, and its largest deviation over the programs, in standard errors",
+        [*headings, *ORDERS, "variance of the gradient / score (median)"],
+    )
+    for estimator in dict.fromkeys(name for rows in programs.values() for name in rows):
+        found = [rows[estimator] for rows in programs.values() if estimator in rows]
+        claimed = [order for order in ORDERS if any(order in each for each in found)]
+        cells = []
+        for order in ORDERS:
+            deviations = [each[order]["deviation"] for each in found if order in each]
+            cells.append(f"{max(deviations):.1f}" if deviations else "")
+        ratios = [float(r) for rows in programs.values() if (r := _ratio(rows, estimator, "gradient"))]
+        typical = f"{np.median(ratios):.3g}" if ratios else ""
+        table.rows.append((estimator, str(len(found)), ", ".join(claimed), *cells, typical))
     return table
 
 
@@ -148,6 +171,7 @@ def report(data: dict[str, Any]) -> list[Any]:
         "A variance is the total over coordinates, of one estimate; the names tell how many samples an estimate takes. An empty "
         "cell is an order that the estimator does not claim. The score without a baseline is measured also where an offset makes "
         "it useless, as the unit.",
+        claims_table(programs).markdown(),
         ratios.markdown(),
         *(program_table(program, rows).markdown() for program, rows in programs.items()),
     ]

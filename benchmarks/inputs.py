@@ -114,6 +114,22 @@ def bernoulli_chain_value(logit: np.ndarray, num_steps: int) -> Any:
     return total
 
 
+def walk(num_steps: int) -> np.ndarray:
+    """`p` of the walk of Arya et al. 2022, section 5.1, in the proportion of their figure."""
+    return np.full(1, 2.0 * num_steps, np.float32)
+
+
+def walk_value(p: np.ndarray, num_steps: int) -> Any:
+    """`X` goes up by 1 with probability `exp(-X / p)`, else down, from 0; cost `X^2` after the last step."""
+    places = np.arange(num_steps + 1)  # never below 0, where it goes up with certainty
+    up = np.exp(-places / p[0])
+    law = np.zeros(num_steps + 1, up.dtype)
+    law[0] = 1.0
+    for _ in range(num_steps):
+        law = np.roll(law * up, 1) + np.roll(law * (1 - up), -1)
+    return law @ places**2
+
+
 # ---------------------------------------------------------------- against Optax
 
 

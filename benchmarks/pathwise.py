@@ -56,10 +56,11 @@ def report(data: dict[str, Any]) -> list[Any]:
     headings = ("law", "`c`", "mcgrad", *(column for peer in PEERS for column in (peer, "/ mcgrad")), "derivatives")
     table = Table("20,000 draws and their gradient, float32", headings)
     slower: dict[str, list[str]] = {peer: [] for peer in PEERS}
-    compared, wrong = dict.fromkeys(PEERS, 0), []
+    compared, wrong, measured_ours = dict.fromkeys(PEERS, 0), [], 0
     for law, rows in data["laws"].items():
         for concentration, entries in rows.items():
             ours = entries[OURS]
+            measured_ours += "times" in ours
             cells = [milliseconds(median_time(ours)) if "times" in ours else reason(ours)]
             for peer in PEERS:
                 measured = entries.get(peer, {"error": "skipped"})
@@ -87,7 +88,7 @@ def report(data: dict[str, Any]) -> list[Any]:
         evidence = f"{compared[peer]} comparisons. Slower: {', '.join(slower[peer]) or 'none'}."
         blocks.append(Hold(statement, not slower[peer] if compared[peer] else None, evidence))
     statement = "all derivatives of mcgrad are finite, and none is zero"
-    return [*blocks, Hold(statement, not wrong, f"Found: {', '.join(wrong) or 'none'}.")]
+    return [*blocks, Hold(statement, not wrong if measured_ours else None, f"Found: {', '.join(wrong) or 'none'}.")]
 
 
 def _picture(data: dict[str, Any]) -> None:

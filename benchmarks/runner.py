@@ -173,11 +173,13 @@ class Session:
 
     Attributes:
         quick: few rounds and draws, to try the code.
+        patience: what all allowed seconds are multiplied by.
         skipped: why a peer is not there, by name.
         budget: seconds that the part which is measured may take.
     """
 
     quick: bool = False
+    patience: float = 1.0
     workers: dict[str, Worker] = dataclasses.field(default_factory=dict)
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
     budget: float = float("inf")
@@ -185,7 +187,8 @@ class Session:
 
     def begin(self, budget: float) -> None:
         """Starts a part that may take `budget` seconds; what is not built by then is not measured, and says so."""
-        self.budget, self._ends = budget, time.monotonic() + budget
+        self.budget = budget * self.patience
+        self._ends = time.monotonic() + self.budget
 
     @property
     def left(self) -> float:
@@ -197,7 +200,9 @@ class Session:
         if self.left <= 0:
             return Entry(worker, {"error": f"not measured: the {self.budget:.0f} s of this part were used up"})
         try:
-            return Entry(worker, worker.ask(most_seconds, do="build", workload=workload, arguments=arguments))
+            return Entry(
+                worker, worker.ask(most_seconds * self.patience, do="build", workload=workload, arguments=arguments)
+            )
         except Failed as error:
             return Entry(worker, {"error": str(error)})
 
@@ -209,12 +214,14 @@ class Session:
         return max(50, full // 40) if self.quick else full
 
     def worker(self, name: str) -> Worker | None:
-        """A running worker, or `None` where its peer cannot be installed."""
+        """A running worker, or `None` where its peer cannot be installed; installing it is not in the budget of the part."""
         if name not in self.workers and name not in self.skipped:
+            began = time.monotonic()
             try:
                 self.workers[name] = Worker(name)
             except (Missing, Failed) as error:
                 self.skipped[name] = str(error)
+            self._ends += time.monotonic() - began
         return self.workers.get(name)
 
     def close(self) -> None:

@@ -36,6 +36,12 @@ def test_the_exact_value_of_joint_bits_is_that_of_enumeration():
     np.testing.assert_allclose(inputs.joint_bits_value(logits), enumerated, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("num_steps", "exact"), [(10, 1.48982), (100, 15.13490)])
+def test_the_exact_gradient_of_the_walk_is_the_known_one(num_steps, exact):
+    found = inputs.gradient(lambda p: inputs.walk_value(p, num_steps), inputs.walk(num_steps).astype(np.float64))
+    np.testing.assert_allclose(found, [exact], rtol=1e-5)
+
+
 def drawn(mean, deviation, count=10_000):
     rows = np.random.default_rng(0).normal(size=(count, 2))
     return moments((rows - rows.mean(0)) / rows.std(0) * deviation + mean, slice(0, 2))
@@ -94,9 +100,11 @@ def overhead_data(slowdown):
         overhead.BY_HAND: {**times, "times": [1e-3] * 5},
     }
     run = {"date": "today", "machine": "a machine", "load": 0.0, "versions": "none", "quick": False, "seconds": 1.0}
+    run |= {"patience": 2.0}
     titles = list(overhead.WORKLOADS)
     failed = {overhead.OURS: {"error": "over 60 s"}, overhead.BY_HAND: times}
-    return {"workloads": {titles[0]: entries, titles[1]: failed}, "credit": {}, "run": run}
+    loops = dict.fromkeys(overhead.SAME_BUT_LONGER, entries)
+    return {"workloads": {titles[0]: entries, titles[1]: failed, **loops}, "credit": {}, "run": run}
 
 
 @pytest.mark.parametrize(("slowdown", "met"), [(1.0, True), (1.2, False)])
@@ -108,6 +116,28 @@ def test_the_document_tells_what_is_not_met(slowdown, met, tmp_path, monkeypatch
     assert "`python -m benchmarks --only overhead`" in text and "over 60 s" in text
     assert (f"- **NOT met**: a step takes at most {overhead.MOST_TIME} times" in text) is not met
     assert loops.TITLE not in text  # a part that was never measured
+
+
+def loops_data(time, deviation):
+    """A walk and a chain of 100 steps, where by hand takes 1 ms and the path `time` of them."""
+    score = {"group_variances": [deviation**2] * 10, "times": [1e-3] * 5, "verdict": "agrees"}
+    score |= {"mean": [0.0, 1.0], "variance": [1.0, 1.0], "count": 100}
+    path = {**score, "group_variances": [6.5**2] * 10, "times": [time * 1e-3] * 5}
+    estimators = {
+        "score": score,
+        **dict.fromkeys(list(loops.ESTIMATORS)[1:], path),
+        loops.BY_HAND: {"times": [1e-3] * 5},
+    }
+    lengths = {"100": {"exact": 1.0, "estimators": estimators}}
+    return {"programs": dict.fromkeys(loops.PROGRAMS, lengths)}
+
+
+@pytest.mark.parametrize(("time", "deviation", "met"), [(2.9, 95.0, True), (3.1, 12.0, False)])
+def test_a_path_must_be_cheap_and_have_the_published_spread(time, deviation, met, tmp_path, monkeypatch):
+    monkeypatch.setattr(loops, "RESULTS", tmp_path)
+    data = loops_data(time, deviation)
+    unbiased, cheap, at_100, at_1000, published = loops.report(data)[-5:]
+    assert unbiased.met and cheap.met is met and at_100.met is met and at_1000.met is None and published.met is met
 
 
 def test_slopes_are_those_of_the_largest_sizes():
@@ -142,6 +172,7 @@ def test_the_contract_is_written_with_what_failed(deviation, met, tmp_path, monk
     assert unbiased.met is met and "1 of them too noisy" in unbiased.evidence
     assert complete.met is False and "arm on normal: over 30 s" in complete.evidence
     text = (tmp_path / "CONTRACT.md").read_text()
+    assert f"| pathwise | 1 | value, gradient | 1.0 | {deviation:.1f} |  | 0.25 |" in text
     assert (
         f"| pathwise | 1.0 | 2 | 1 | {deviation:.1f} | 1 | 0.25 |" in text
         and "| score | 1.0 | 2 | 1 | 0.5 (?) |" in text

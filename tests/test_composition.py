@@ -106,3 +106,62 @@ def test_each_kind_stands_before_one_and_after_another():
 @pytest.mark.parametrize("first", NAMES)
 def test_all_pairs(first):
     check([(first, second) for second in NAMES], 40_000)
+
+
+# ---------------------------------------------------------------- draws that no cost mixes, run beside each other
+
+MANY = 80
+"""Draws of their own, each of which needs the rest of the program; one within another they would be too deep for Python."""
+
+
+def many_bits(logits, key):
+    bits = [
+        mcgrad.sample(k, mcgrad.Bernoulli(logits=logits[i])) for i, k in enumerate(jax.random.split(key, len(logits)))
+    ]
+    return sum((0.1 * i + b) ** 2 for i, b in enumerate(bits)), sum(bits)
+
+
+def test_draws_that_no_cost_mixes_are_enumerated_beside_each_other():
+    transform = mcgrad.value_and_grad(many_bits, estimator=mcgrad.Enumerate(), has_aux=True)
+    jax.make_jaxpr(transform)(jnp.zeros(MANY), jax.random.key(0))
+    logits = jnp.linspace(-1.0, 1.0, 4)
+    (value, aux), gradient = transform(logits, jax.random.key(0))
+    p, i = jax.nn.sigmoid(logits), 0.1 * jnp.arange(4)
+    np.testing.assert_allclose(value, jnp.sum((1 - p) * i**2 + p * (i + 1) ** 2), rtol=1e-10)
+    np.testing.assert_allclose(gradient, p * (1 - p) * (2 * i + 1), rtol=1e-10)
+    assert aux == many_bits(logits, jax.random.key(0))[1]  # that of one plain run
+
+
+def two_parts(params, key, first, second):
+    """Two draws that need the rest, each in a cost of its own; a scored draw before and one between are in both costs."""
+    keys = jax.random.split(key, 4)
+    shared = mcgrad.sample(keys[0], mcgrad.Bernoulli(logits=params[0]), mcgrad.Score(baseline=1.0))
+    x = mcgrad.sample(keys[1], mcgrad.Bernoulli(logits=params[1] + shared), first)
+    between = mcgrad.sample(keys[2], mcgrad.Bernoulli(logits=params[2]), mcgrad.Score(baseline=1.5))
+    y = mcgrad.sample(keys[3], mcgrad.Bernoulli(logits=params[1] - between), second)
+    return (x - 0.3 * shared + between) ** 2 + 2.0 * (y * shared + 0.5 * between), (shared, x, between, y)
+
+
+def exact_two_parts(params):
+    def both(value):
+        return lambda logits: jnp.where(value, jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits))
+
+    total = 0.0
+    for s, x, b, y in np.ndindex(2, 2, 2, 2):
+        probability = both(s)(params[0]) * both(x)(params[1] + s) * both(b)(params[2]) * both(y)(params[1] - b)
+        total += probability * ((x - 0.3 * s + b) ** 2 + 2.0 * (y * s + 0.5 * b))
+    return total
+
+
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_a_draw_between_two_parts_is_credited_once_with_each(num_samples):
+    def of(first, second):
+        transform = mcgrad.value_and_grad(two_parts, num_samples=num_samples, has_aux=True)
+        return lambda key: transform(PARAMS, key, first, second)
+
+    keys = jax.random.split(jax.random.key(3), 20_000)
+    (value, aux), gradient = jax.jit(jax.vmap(of(mcgrad.Enumerate(), mcgrad.DisARM())))(keys)
+    exact_value, exact_gradient = jax.value_and_grad(exact_two_parts)(PARAMS)
+    assert_unbiased(value, exact_value)
+    assert_unbiased(gradient, exact_gradient)
+    assert all(0.05 < np.mean(part) < 0.95 for part in aux)

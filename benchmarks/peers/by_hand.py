@@ -20,8 +20,10 @@ def unit(log_weight: jax.Array) -> jax.Array:
     return jnp.exp(log_weight - stop(log_weight))
 
 
-def case_by_hand(surrogate: Callable[..., jax.Array], params: Any, **options: Any) -> Case:
-    return jax_case(jax.value_and_grad(surrogate), params, **options)
+def case_by_hand(surrogate: Callable[..., jax.Array], params: Any, value: bool = True, **options: Any) -> Case:
+    if value:
+        return jax_case(jax.value_and_grad(surrogate), params, **options)
+    return jax_case(lambda params, key: (None, jax.grad(surrogate)(params, key)), params, **options)
 
 
 # ---------------------------------------------------------------- a policy that pushes a position, in a scan

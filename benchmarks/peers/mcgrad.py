@@ -28,17 +28,26 @@ ESTIMATORS: dict[str, Callable[[], dict[str, Any]]] = {
     "DisARM": lambda: {"estimator": mcgrad.DisARM()},
     "local expectation": lambda: {"estimator": mcgrad.LocalExpectation()},
     "smoothed perturbation": lambda: {"estimator": mcgrad.SmoothedPerturbation()},
+    "smoothed perturbation, right": lambda: {"estimator": mcgrad.SmoothedPerturbation("right")},
     "measure-valued": lambda: {"estimator": mcgrad.MeasureValued()},
     "unordered set of 2": lambda: {"estimator": mcgrad.UnorderedSet(2)},
     "unordered set of 4": lambda: {"estimator": mcgrad.UnorderedSet(4)},
+    "sum and sample of 4": lambda: {"estimator": mcgrad.SumAndSample(4)},
+    "CARMS of 4": lambda: {"estimator": mcgrad.CARMS(4)},
 }
 
 
-def _case(program: Callable[..., jax.Array], params: Any, estimator: str | None, **options: Any) -> Case:
+def _case(
+    program: Callable[..., jax.Array], params: Any, estimator: str | None, value: bool = True, **options: Any
+) -> Case:
+    """`value`: whether the value is computed beside the gradient; some peers have none."""
     if estimator is not None and estimator not in ESTIMATORS:
         raise LookupError("not in mcgrad")
     chosen = ESTIMATORS[estimator]() if estimator is not None else {}
-    return jax_case(mcgrad.value_and_grad(program, **chosen), params, **options)
+    if value:
+        return jax_case(mcgrad.value_and_grad(program, **chosen), params, **options)
+    gradient = mcgrad.grad(program, **chosen)
+    return jax_case(lambda params, key: (None, gradient(params, key)), params, **options)
 
 
 # ---------------------------------------------------------------- against Storchastic
@@ -116,7 +125,7 @@ def autoencoder_by_hand(estimator: str) -> Case:
 # ---------------------------------------------------------------- against GenJAX and NumPyro
 
 
-def mixed(bit: str, normal: str) -> Case:
+def mixed(bit: str, normal: str, value: bool) -> Case:
     bit, normal = ESTIMATORS[bit]()["estimator"], ESTIMATORS[normal]()["estimator"]
 
     def program(params: jax.Array, key: jax.Array) -> jax.Array:
@@ -126,20 +135,20 @@ def mixed(bit: str, normal: str) -> Case:
         x = mcgrad.sample(normal_key, mcgrad.Normal(loc, jnp.exp(params[2])), normal)
         return (x - 1) ** 2 + 0.5 * b
 
-    return _case(program, inputs.MIXED, None)
+    return _case(program, inputs.MIXED, None, value)
 
 
-def mixed_by_hand() -> Case:
+def mixed_by_hand(value: bool) -> Case:
     def surrogate(params: jax.Array, key: jax.Array) -> jax.Array:
         bit_key, normal_key = jax.random.split(key)
         b = jax.random.bernoulli(bit_key, jax.nn.sigmoid(stop(params[0])))
         x = jnp.where(b, params[1], -params[1]) + jnp.exp(params[2]) * jax.random.normal(normal_key)
         return ((x - 1) ** 2 + 0.5 * b) * unit(b * params[0] - jax.nn.softplus(params[0]))
 
-    return case_by_hand(surrogate, inputs.MIXED)
+    return case_by_hand(surrogate, inputs.MIXED, value)
 
 
-def bits(estimator: str, num: int, joint: bool) -> Case:
+def bits(estimator: str, num: int, joint: bool, value: bool) -> Case:
     """`num` scalar draws, each a line of its own."""
     w = inputs.bits_weights(num)
 
@@ -150,10 +159,10 @@ def bits(estimator: str, num: int, joint: bool) -> Case:
             return (sum(w[i] * b[i] for i in range(num)) - jnp.sum(w) / 3) ** 2
         return sum((w[i] * b[i] - 1 / 3) ** 2 for i in range(num))
 
-    return _case(program, inputs.bits(num), estimator)
+    return _case(program, inputs.bits(num), estimator, value)
 
 
-def gaussian_chain(estimator: str, num_steps: int) -> Case:
+def gaussian_chain(estimator: str, num_steps: int, value: bool) -> Case:
     def program(loc: jax.Array, key: jax.Array) -> jax.Array:
         def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             x = 0.9 * x + mcgrad.sample(key, mcgrad.Normal(loc[0], 0.3))
@@ -161,10 +170,10 @@ def gaussian_chain(estimator: str, num_steps: int) -> Case:
 
         return jnp.sum(jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[1])
 
-    return _case(program, jnp.full(1, inputs.CHAIN), estimator)
+    return _case(program, jnp.full(1, inputs.CHAIN), estimator, value)
 
 
-def gaussian_chain_by_hand(num_steps: int) -> Case:
+def gaussian_chain_by_hand(num_steps: int, value: bool) -> Case:
     def surrogate(loc: jax.Array, key: jax.Array) -> jax.Array:
         def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             x = 0.9 * x + loc[0] + 0.3 * jax.random.normal(key)
@@ -172,10 +181,10 @@ def gaussian_chain_by_hand(num_steps: int) -> Case:
 
         return jnp.sum(jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[1])
 
-    return case_by_hand(surrogate, jnp.full(1, inputs.CHAIN))
+    return case_by_hand(surrogate, jnp.full(1, inputs.CHAIN), value)
 
 
-def bernoulli_chain(estimator: str, num_steps: int) -> Case:
+def bernoulli_chain(estimator: str, num_steps: int, value: bool = True) -> Case:
     def program(logit: jax.Array, key: jax.Array) -> jax.Array:
         def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             x = 0.9 * x + 0.1 * (2 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logit[0])) - 1)
@@ -183,7 +192,51 @@ def bernoulli_chain(estimator: str, num_steps: int) -> Case:
 
         return jnp.sum(jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[1])
 
-    return _case(program, jnp.full(1, inputs.CHAIN), estimator)
+    return _case(program, jnp.full(1, inputs.CHAIN), estimator, value)
+
+
+def bernoulli_chain_by_hand(num_steps: int) -> Case:
+    """One simulation and its gradient: the score, each cost with the weight of the draws so far."""
+
+    def surrogate(logit: jax.Array, key: jax.Array) -> jax.Array:
+        def step(carry: Any, key: jax.Array) -> Any:
+            x, log_weight = carry
+            b = jax.random.bernoulli(key, jax.nn.sigmoid(stop(logit[0]))).astype(jnp.float32)
+            log_weight = log_weight + b * logit[0] - jax.nn.softplus(logit[0])
+            x = 0.9 * x + 0.1 * (2 * b - 1)
+            return (x, log_weight), x**2 * unit(log_weight)
+
+        start = jnp.float32(0.0), jnp.float32(0.0)
+        return jnp.sum(jax.lax.scan(step, start, jax.random.split(key, num_steps))[1])
+
+    return case_by_hand(surrogate, jnp.full(1, inputs.CHAIN))
+
+
+def walk(estimator: str, num_steps: int) -> Case:
+    def program(p: jax.Array, key: jax.Array) -> jax.Array:
+        def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+            return x + 2 * mcgrad.sample(key, mcgrad.Bernoulli(probs=jnp.exp(-x / p[0]))) - 1, None
+
+        return jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[0] ** 2
+
+    return _case(program, inputs.walk(num_steps), estimator)
+
+
+def walk_by_hand(num_steps: int) -> Case:
+    def surrogate(p: jax.Array, key: jax.Array) -> jax.Array:
+        def step(carry: Any, key: jax.Array) -> Any:
+            x, log_weight = carry
+            up = jnp.exp(-x / p[0])
+            b = jax.random.bernoulli(key, stop(up))
+            # at 0 the walk goes up with certainty, and the other branch must not make a NaN of the derivative
+            log_weight = log_weight + jnp.log(jnp.where(b, up, jnp.where(x > 0, 1 - up, 1.0)))
+            return (x + 2 * b.astype(jnp.float32) - 1, log_weight), None
+
+        start = jnp.float32(0.0), jnp.float32(0.0)
+        x, log_weight = jax.lax.scan(step, start, jax.random.split(key, num_steps))[0]
+        return x**2 * unit(log_weight)
+
+    return case_by_hand(surrogate, inputs.walk(num_steps))
 
 
 # ---------------------------------------------------------------- against Optax
@@ -217,6 +270,9 @@ def main() -> None:
             gaussian_chain,
             gaussian_chain_by_hand,
             bernoulli_chain,
+            bernoulli_chain_by_hand,
+            walk,
+            walk_by_hand,
             normals,
             draws,
         )

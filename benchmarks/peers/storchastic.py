@@ -35,6 +35,7 @@ METHODS: dict[str, Callable[[tuple[int, ...]], Any]] = {
     "RELAX": lambda shape: storch.method.RELAX("z", n_samples=1, in_dim=shape),
     "unordered set of 2": lambda shape: storch.method.UnorderedSetEstimator("z", k=2),
     "unordered set of 4": lambda shape: storch.method.UnorderedSetEstimator("z", k=4),
+    "sum and sample of 4": lambda shape: storch.method.RaoBlackwellSF("z", n_samples=4),
 }
 
 
@@ -142,6 +143,8 @@ def library(problem: str, estimator: str, **arguments: Any) -> Case:
         [],
     )  # a case that raised leaves these behind
     storch.wrappers._ignore_wrap, storch.wrappers._context_deterministic = False, 0
+    if estimator not in METHODS:
+        raise LookupError("not in Storchastic")
     built = PROBLEMS[problem](**arguments)
     method = METHODS[estimator](built.shape)
 

@@ -52,7 +52,7 @@ class Result(NamedTuple):
     undrawn: tuple[Any, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)  # `vmap` writes out what it maps: the whole program, for every draw
 class Interpreter:
     """A run of a plan.
 
@@ -88,13 +88,10 @@ class Interpreter:
         for equation in plan.prologue:
             self._evaluate(equation, env)
 
-        def finish(run: Interpreter, env: Environment) -> Result:
-            run.evaluations.append(run.points)
-            return Result(
-                *(tuple(_read(env, v) for v in values) for values in (plan.split.costs, plan.aux, plan.undrawn))
-            )
-
-        result = self._stretch(plan.body, 0, env, finish)
+        if plan.parts:
+            result = self._stretch(plan.body[: plan.first_nonlocal], 0, env, _run_parts)
+        else:
+            result = self._stretch(plan.body, 0, env, _finish)
         # Replay the linear suffix on the weighted costs.
         env.update(zip(plan.undrawn, result.undrawn, strict=True))
         env.update(zip(plan.split.costs, result.costs, strict=True))
@@ -271,7 +268,7 @@ class Interpreter:
         costs[j] = costs[j] + brought / max(entries, 1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Rest:
     """The rest of the program, as a function of the value of one site.
 
@@ -419,6 +416,26 @@ class Rest:
         each = jax.vmap(jax.vmap(one, (None, 0, 0, 0, 0)), (0, *[None] * 4))(masks, *of_points)
         costs = [cost + jnp.sum(term, axis=(0, 1)) for cost, term in zip(result.costs, each, strict=True)]
         return result._replace(costs=tuple(costs))
+
+
+def _finish(run: Interpreter, env: Environment) -> Result:
+    """The end of the program."""
+    run.evaluations.append(run.points)
+    plan = run.plan
+    return Result(*(tuple(_read(env, v) for v in values) for values in (plan.split.costs, plan.aux, plan.undrawn)))
+
+
+def _run_parts(run: Interpreter, env: Environment) -> Result:
+    """The parts of a program one beside the other, and what is beside the costs by one plain run."""
+    found: Environment = {}
+    for part in run.plan.parts:
+        result = dataclasses.replace(run, plan=part)._stretch(part.body, 0, env, _finish)
+        found.update(zip(part.split.costs, result.costs, strict=True))
+    beside = Result((), (), ())
+    if run.plan.aux or run.plan.undrawn:
+        plan = run.plan.uncredited
+        beside = dataclasses.replace(run, plan=plan, plain=True)._stretch(plan.body, 0, env, _finish)
+    return beside._replace(costs=tuple(found[cost] for cost in run.plan.split.costs))
 
 
 def _read(env: Environment, value: Value) -> Any:

@@ -53,6 +53,9 @@ class Plan:
         jumps: where costs jump, or may jump, in draws that are differentiated along their path.
         baseline_cost: for each site, the cost that depends on most of its draws.
         constants: values known before the program runs, through which no derivative can come.
+        parts: where costs fall into several groups that share no draw which needs the rest of the program, a plan of each
+            group from the first such draw on. Run one beside the other, D draws of their own take D continuations; within
+            one another they would be D deep.
     """
 
     program: Program
@@ -72,6 +75,17 @@ class Plan:
     jumps: tuple[Jump, ...]
     baseline_cost: dict[Site, int]
     constants: frozenset[Value]
+    parts: tuple[Plan, ...] = ()
+
+    @property
+    def first_nonlocal(self) -> int:
+        """Where in the body the first draw is that needs the rest of the program."""
+        return next(n for n, equation in enumerate(self.body) if equation in self.nonlocal_equations)
+
+    @property
+    def uncredited(self) -> Plan:
+        """What is beside the costs, from there on."""
+        return _part(self, (), self.aux, self.undrawn)
 
 
 def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
@@ -125,7 +139,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
     live = dataclasses.replace(program, outputs=(*split.costs, *aux, *free)).without_dead_code().equations
     prologue, body = _without_draws(live, random, analysis)
     made = {v for e in body for v in e.outputs}
-    return Plan(
+    plan = Plan(
         program=program,
         analysis=analysis,
         split=split,
@@ -143,6 +157,42 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         jumps=tuple(jumps),
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
         constants=frozenset(_constants(program)),
+    )
+    return dataclasses.replace(plan, parts=_parts(plan))
+
+
+def _parts(plan: Plan) -> tuple[Plan, ...]:
+    """The plans of costs that share no draw which needs the rest of the program; none where all are one group."""
+    inside = {e: top for top in plan.body for e in (top, *(e for b in top.bodies for e in b.everything()))}
+    groups: list[tuple[set[Equation], set[Value]]] = []
+    others: set[Value] = set()
+    for cost in plan.split.costs:
+        reached = {inside[s.equation] for s in plan.analysis.of(cost) if not plan.estimators[s].local}
+        if not reached:
+            others.add(cost)
+            continue
+        joined = [group for group in groups if group[0] & reached]
+        groups = [group for group in groups if not group[0] & reached]
+        groups.append((reached.union(*(g[0] for g in joined)), {cost}.union(*(g[1] for g in joined))))
+    if len(groups) < 2 or any(e.eqn.effects for e in plan.body):
+        return ()
+    groups[0][1].update(others)
+    return tuple(_part(plan, tuple(c for c in plan.split.costs if c in costs)) for _, costs in groups)
+
+
+def _part(plan: Plan, costs: tuple[Value, ...], aux: tuple[Value, ...] = (), undrawn: tuple[Value, ...] = ()) -> Plan:
+    """The plan of some of the costs, from the first draw on that needs the rest of the program."""
+    body = plan.body[plan.first_nonlocal :]
+    needed = Program((), body, (*costs, *aux, *undrawn)).without_dead_code().equations
+    at = {plan.split.costs.index(cost): j for j, cost in enumerate(costs)}
+    return dataclasses.replace(
+        plan,
+        split=Split(costs, ()),
+        aux=aux,
+        undrawn=undrawn,
+        body=needed,
+        baseline_cost={site: at[j] for site, j in plan.baseline_cost.items() if j in at},
+        parts=(),
     )
 
 
