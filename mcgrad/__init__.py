@@ -48,6 +48,7 @@ from mcgrad.distributions import Transformed as Transformed
 from mcgrad.distributions import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions import Uniform as Uniform
 from mcgrad.distributions import VonMises as VonMises
+from mcgrad.distributions import VonMisesFisher as VonMisesFisher
 from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull
 from mcgrad.distributions import Wishart as Wishart

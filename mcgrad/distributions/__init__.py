@@ -44,4 +44,5 @@ from mcgrad.distributions.transformed import bijection as bijection
 from mcgrad.distributions.truncated_normal import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions.uniform import Uniform as Uniform
 from mcgrad.distributions.von_mises import VonMises as VonMises
+from mcgrad.distributions.von_mises_fisher import VonMisesFisher as VonMisesFisher
 from mcgrad.distributions.wishart import Wishart as Wishart
