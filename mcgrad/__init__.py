@@ -39,6 +39,7 @@ from mcgrad.distributions import LogNormal as LogNormal
 from mcgrad.distributions import Mixture as Mixture
 from mcgrad.distributions import MultivariateNormal as MultivariateNormal
 from mcgrad.distributions import MultivariateStudentT as MultivariateStudentT
+from mcgrad.distributions import NoncentralChi2 as NoncentralChi2
 from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical
 from mcgrad.distributions import Pareto as Pareto
