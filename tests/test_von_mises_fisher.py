@@ -78,6 +78,7 @@ def test_density_is_exact(m: int) -> None:
     np.testing.assert_allclose(found, rows[:, 4], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_circle_and_sphere() -> None:
     """On the circle the angle moves as that of `VonMises`; on the sphere the quantile is in closed form."""
     theta, k = jnp.asarray([0.3, 1.0, 3.0]), jnp.asarray([0.2, 4.0, 1.0])
@@ -94,6 +95,7 @@ def test_circle_and_sphere() -> None:
     np.testing.assert_allclose(second, 1 / 4 - 1 / np.sinh(2) ** 2, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_density_is_scipys_and_draws_follow_it() -> None:
     mu = np.array([0.48, -0.6, 0.64])
     x = np.array([[0.6, 0.0, 0.8], [-0.48, 0.6, -0.64], [0.0, -1.0, 0.0]])

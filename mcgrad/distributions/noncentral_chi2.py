@@ -33,8 +33,7 @@ class NoncentralChi2(Distribution):
     The mixture of chi-squared laws of `df + 2 j` degrees of freedom with Poisson weights of mean `noncentrality / 2`; `df` need
     not be whole. Draws are differentiable in both parameters, to every order, by the derivative that keeps the quantile, to
     the precision of the dtype: also where `df <= 1`, and at noncentrality zero. It takes a few thousand exponentials a draw.
-    **A draw that underflows is the smallest positive number**, with derivative zero. In float32 the log density is right to
-    about 1e-6 of the noncentrality.
+    **A draw that underflows is the smallest positive number**, with derivative zero.
 
     Args:
         df: degrees of freedom; any shape; positive.
@@ -84,26 +83,39 @@ class NoncentralChi2(Distribution):
 
 
 def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Array]:
-    """Numbers `j` of further pairs of degrees of freedom, `[..., term]`, their log weights given `x`, and a common log factor.
+    """Numbers `j` of further pairs of degrees of freedom, `[..., term]`, log weights given `x`, and what these lack to the density.
 
-    The weights are `q^j / (j! Gamma(df / 2 + j))` with `q = noncentrality x / 4`, nearly normal around the solution of
-    `j (df / 2 - 1 + j) = q`. Where they spread over more numbers than there are terms, equidistant ones do: the sum over them
-    converges as fast as that of a normal density, and there is nothing at zero.
+    The weights are `q^j / (j! Gamma(df / 2 + j))` with `q = noncentrality x / 4`, nearly normal around the solution `c` of
+    `c (c + n) = q`, `n = df / 2 - 1`. Where they spread over more numbers than there are terms, equidistant ones do: the sum over
+    them converges as fast as that of a normal density, and there is nothing at zero.
     """
     # added so that a noncentrality of zero has its derivatives, and no logarithm of zero
     q = noncentrality * x / 4 + (1e-290 if x.dtype == jnp.float64 else 1e-30)
-    order = df / 2 - 1
-    root = jnp.sqrt(order**2 + 4 * q)
-    center = stop(jnp.where(order > 0, 2 * q / (jnp.abs(order) + root), (root - order) / 2))
-    width = stop(jnp.sqrt(center * (center + jnp.maximum(order, 0)) / (2 * center + jnp.maximum(order, 0) + 1)))
-    j, stride = _around(center, width)
+    n = df / 2 - 1
+    near = stop(_center(q, n))
+    large = near > 16
+    q_large, n_large = jnp.where(large, q, 1e3), jnp.where(large, n, 0.0)
+    far, root = _center(q_large, n_large), jnp.sqrt(n_large**2 + 4 * q_large)
+    center = jnp.where(large, far, near)
+    j, stride = _around(near, stop(jnp.sqrt(near * (near + jnp.maximum(n, 0)) / (2 * near + jnp.maximum(n, 0) + 1))))
     at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
     # relative to the weight of the center: the logarithms themselves are too large for the digits of float32
     step, one, two = j - at(center), center + 1, df / 2 + center
     log_weights = step * at(jnp.log(q) - jnp.log(one) - jnp.log(two))
     log_weights = log_weights - _beyond_power(at(one), step) - _beyond_power(at(two), step)
-    log_center = center * jnp.log(q) - special.gammaln(one) - special.gammaln(two)
-    return j, log_weights, jnp.log(stride) + log_center
+    log_half = jnp.log(x) - math.log(2)
+    direct = near * jnp.log(q) - special.gammaln(near + 1) - special.gammaln(df / 2 + near)
+    direct = direct + n * log_half - (x + noncentrality) / 2
+    # the same by Stirling's series and c (c + n) = q, where large terms have canceled
+    apart = (x - noncentrality) / (jnp.sqrt(x) + jnp.sqrt(jnp.where(large, noncentrality, 1.0)))
+    series = n_large**2 / (root + 2 * jnp.sqrt(q_large)) - apart**2 / 2 - n_large * (jnp.log(far + n_large) - log_half)
+    series = series - jnp.log(q_large) / 2 - _stirling(far) - _stirling(far + n_large) - math.log(2 * math.pi)
+    return j, log_weights, jnp.log(stride) - math.log(2) + jnp.where(large, series, direct)
+
+
+def _center(q: Array, n: Array) -> Array:
+    root = jnp.sqrt(n * n + 4 * q)
+    return jnp.where(n > 0, 2 * q / (jnp.abs(n) + root), (root - n) / 2)
 
 
 def _around(center: Array, width: Array) -> tuple[Array, Array]:
@@ -120,10 +132,14 @@ def _beyond_power(z: Array, step: Array) -> Array:
     large = (z > 16) & (z + step > 16)
     safe = jnp.where(large, z, 16.0)
     end = jnp.where(large, z + step, 16.0)
-    rest = lambda v: (1 / 12 - (1 / 360 - 1 / 1260 / v**2) / v**2) / v  # noqa: E731
-    series = (end - 0.5) * jnp.log1p((end - safe) / safe) - (end - safe) + rest(end) - rest(safe)
+    series = (end - 0.5) * jnp.log1p((end - safe) / safe) - (end - safe) + _stirling(end) - _stirling(safe)
     direct = special.gammaln(z + step) - special.gammaln(z) - step * jnp.log(z)
     return jnp.where(large, series, direct)
+
+
+def _stirling(z: Array) -> Array:
+    """What Stirling's formula lacks to `log Gamma(z)`."""
+    return (1 / 12 - (1 / 360 - 1 / 1260 / z**2) / z**2) / z
 
 
 @jax.jit
@@ -146,8 +162,7 @@ def _velocity(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array]:
 
 def _log_density(x: Array, df: Array, noncentrality: Array) -> Array:
     _, log_weights, log_factor = _pairs(x, df, noncentrality)
-    log_sum = special.logsumexp(log_weights, axis=-1) + log_factor
-    return log_sum + (df / 2 - 1) * (jnp.log(x) - math.log(2)) - (x + noncentrality) / 2 - math.log(2)
+    return special.logsumexp(log_weights, axis=-1) + log_factor
 
 
 def _cdf(x: Array, df: Array, noncentrality: Array) -> Array:
