@@ -39,6 +39,7 @@ from mcgrad.distributions import LogNormal as LogNormal
 from mcgrad.distributions import Mixture as Mixture
 from mcgrad.distributions import MultivariateNormal as MultivariateNormal
 from mcgrad.distributions import MultivariateStudentT as MultivariateStudentT
+from mcgrad.distributions import NoncentralChi2 as NoncentralChi2
 from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical
 from mcgrad.distributions import Pareto as Pareto
@@ -48,6 +49,7 @@ from mcgrad.distributions import Transformed as Transformed
 from mcgrad.distributions import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions import Uniform as Uniform
 from mcgrad.distributions import VonMises as VonMises
+from mcgrad.distributions import VonMisesFisher as VonMisesFisher
 from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull
 from mcgrad.distributions import Wishart as Wishart

@@ -85,6 +85,7 @@ def test_velocity_is_exact(dtype: Any, bound: float) -> None:
         np.testing.assert_allclose(found, exact, rtol=bound)
 
 
+@pytest.mark.slow
 def test_second_derivatives() -> None:
     """Against quantiles of SciPy; their second differences have about six digits."""
     a, b, y = np.array([0.4, 3.0, 20.0]), np.array([0.7, 1.2, 30.0]), np.array([-1.0, 0.6, -0.5])

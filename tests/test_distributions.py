@@ -136,6 +136,11 @@ VECTOR_PARAMS = {
         laws.MultivariateStudentT,
         {"df": np.array([1.5, 4.0, 9.0]), "loc": np.ones((3, 2)), "scale_tril": TRIL},
     ),
+    "NoncentralChi2": (laws.NoncentralChi2, {"df": np.array([[0.6], [4.0]]), "noncentrality": np.array(SCALE)}),
+    "VonMisesFisher": (
+        laws.VonMisesFisher,
+        {"mean_direction": np.array([[0.6, 0.0, 0.8], [0.0, -1.0, 0.0]]), "concentration": np.array([0.5, 3.0])},
+    ),
     "Wishart": (laws.Wishart, {"concentration": np.array([1.5, 4.0]), "scale_tril": TRIL}),
     "LKJCholesky": (functools.partial(laws.LKJCholesky, 3), {"concentration": np.array([0.6, 3.0])}),
 }

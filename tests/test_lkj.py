@@ -63,6 +63,7 @@ def test_log_prob_against_other_forms() -> None:
     assert log_prob(laws.LKJCholesky(2, 1.5), np.diag([1.0, -1.0])) == -np.inf
 
 
+@pytest.mark.slow
 def test_moments_to_second_order() -> None:
     """`E[r_ij^2] = 1 / (2 c + d - 1)` and `E[log det L L^T] = sum_i psi(b_i) - psi(c + (d - 1) / 2)`, for `d = 3`."""
 

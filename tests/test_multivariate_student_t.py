@@ -70,6 +70,7 @@ def test_log_prob_is_scipys() -> None:
         np.testing.assert_allclose(single, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_draws_and_moments_to_second_order() -> None:
     """`|z|^2 / d ~ F(d, df)`, and `E[log |scale z|^2] = log df + psi(d / 2) - psi(df / 2) + 2 log scale`, for `d = 2`."""
     params = jnp.asarray([2.5, 1.4])

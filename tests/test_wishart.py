@@ -88,6 +88,7 @@ def test_log_prob_is_scipys() -> None:
     np.testing.assert_allclose(found, scipy.stats.gamma(0.15, scale=8).logpdf(x[:2, 0, 0]), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_moments_to_second_order() -> None:
     """`E[x] = c S`, `E[x_00 x_11] = c^2 S_00 S_11 + 2 c S_01^2` and `E[log det x] = log det S + sum psi + d log 2`, `d = 2`."""
     params, direction = (3.5, jnp.asarray(TRIL[:2, :2])), (1.0, jnp.asarray(CHANGE[:2, :2]))

@@ -32,6 +32,7 @@ from mcgrad.distributions.location_scale import Logistic as Logistic
 from mcgrad.distributions.mixture import Mixture as Mixture
 from mcgrad.distributions.multivariate_normal import MultivariateNormal as MultivariateNormal
 from mcgrad.distributions.multivariate_student_t import MultivariateStudentT as MultivariateStudentT
+from mcgrad.distributions.noncentral_chi2 import NoncentralChi2 as NoncentralChi2
 from mcgrad.distributions.normal import HalfNormal as HalfNormal
 from mcgrad.distributions.normal import LogNormal as LogNormal
 from mcgrad.distributions.normal import Normal as Normal
@@ -44,4 +45,5 @@ from mcgrad.distributions.transformed import bijection as bijection
 from mcgrad.distributions.truncated_normal import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions.uniform import Uniform as Uniform
 from mcgrad.distributions.von_mises import VonMises as VonMises
+from mcgrad.distributions.von_mises_fisher import VonMisesFisher as VonMisesFisher
 from mcgrad.distributions.wishart import Wishart as Wishart

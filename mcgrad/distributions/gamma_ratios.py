@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import POSITIVE, REAL, Distribution, align
 from mcgrad.distributions.gamma import ExpGamma, Gamma
+from mcgrad.distributions.optimal_transport import transport_beta, transport_dirichlet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +85,9 @@ class Dirichlet(Distribution):
     """Dirichlet law on probability vectors: `p(x)` proportional to `prod_i x_i^(a_i - 1)`.
 
     A draw is the softmax of log-gamma draws, so its derivative in the concentrations is exact, to every order, and
-    entries near zero keep their digits. **An entry that underflows is the smallest positive number**, with derivative zero:
-    for small concentrations that biases costs in the logarithm of such an entry.
+    entries near zero keep their digits; that of `mcgrad.Pathwise(path="optimal_transport")` has less variance. **An entry that
+    underflows is the smallest positive number**, with derivative zero: for small concentrations that biases costs in the
+    logarithm of such an entry.
 
     Args:
         concentration: `[*batch, n]`; positive.
@@ -111,6 +113,10 @@ class Dirichlet(Distribution):
         # an entry that underflows has no log density
         return jnp.maximum(jax.nn.softmax(logits, -1), jnp.finfo(self.dtype).tiny)
 
+    def optimal_transport(self, x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+        """The draw `x`, with the derivative that keeps the quantile of an entry and the proportions of the others."""
+        return transport_dirichlet(x, jnp.broadcast_to(self.concentration, x.shape))
+
     def log_prob(self, x: Float[ArrayLike, "*batch n"]) -> Float[Array, "*batch"]:
         """Log density in the first `n - 1` entries; `x` must add up to one."""
         x, a = align(x, self.concentration)
@@ -122,9 +128,9 @@ class Dirichlet(Distribution):
 class Beta(Distribution):
     """Beta law on the unit interval: `p(x)` proportional to `x^(concentration1 - 1) (1 - x)^(concentration0 - 1)`.
 
-    A draw is `sigmoid(y1 - y0)` for two log-gamma draws: unbiased, and right to every order. (The derivative that keeps
-    the quantile of `x` fixed, which this is not, has somewhat less variance.) **Draws that round to 0 or 1 are the numbers
-    next to these**, with derivative zero.
+    A draw is `sigmoid(y1 - y0)` for two log-gamma draws: unbiased, and right to every order. The derivative that keeps
+    the quantile of `x`, that of `mcgrad.Pathwise(path="optimal_transport")`, has somewhat less variance. **Draws that round to
+    0 or 1 are the numbers next to these**, with derivative zero.
 
     Args:
         concentration1: any shape; positive.
@@ -151,6 +157,10 @@ class Beta(Distribution):
         )
         info = jnp.finfo(self.dtype)
         return jnp.clip(jax.nn.sigmoid(y1 - y0), info.tiny, 1 - info.epsneg)
+
+    def optimal_transport(self, x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """The draw `x`, with the derivative that keeps its quantile."""
+        return transport_beta(x, *(jnp.broadcast_to(a, x.shape) for a in (self.concentration1, self.concentration0)))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` outside the unit interval."""

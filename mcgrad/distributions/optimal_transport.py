@@ -1,4 +1,4 @@
-"""Draws that move along the path of least kinetic energy."""
+"""Draws that move along other paths than their sampler's: with less kinetic energy, or less variance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mcgrad._compat import custom_jvp
+from mcgrad.distributions.beta_velocity import log_odds_velocity
 from mcgrad.distributions.factors import matmul, matvec, transposed
+from mcgrad.distributions.velocity import moving_draw
 
 
 @custom_jvp
@@ -49,3 +51,48 @@ def _lyapunov(covariance: Array, change: Array) -> Array:
 
     # So that no derivative goes through the eigenvectors, which have none where eigenvalues agree.
     return jax.lax.custom_linear_solve(both_sides, change, solve, symmetric=True)
+
+
+@custom_jvp
+def transport_dirichlet(
+    x: Float[Array, "*batch n"], concentration: Float[Array, "*batch n"]
+) -> Float[Array, "*batch n"]:
+    """A draw `x` of a Dirichlet law as a function of its concentrations `a`.
+
+    A change of `a_j` leaves the law of the other entries' proportions as it is, and that of `x_j` is a beta law: with the
+    derivative `V_j` of its log odds at a fixed quantile,
+
+        dx_i / da_j = (1 if i = j else 0 - x_i) x_j V_j,   V_j = -dF_j/da_j / (x_j (1 - x_j) p_j),
+
+    solves the transport equation exactly. Of a draw made of gamma variates it is the mean derivative given the draw, so it never
+    has more variance, whatever the cost is. Right to every order.
+    """
+    return x
+
+
+@transport_dirichlet.defjvp
+def _transport_dirichlet_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, a), (_, a_dot) = primals, tangents
+    x = transport_dirichlet(x, a)
+    if x.shape[-1] == 1:  # the number one
+        return x, jnp.zeros_like(x)
+    log_odds = jnp.log(x) - jnp.log(_sum_of_others(x))
+    moved = x * log_odds_velocity(log_odds, a, _sum_of_others(a)) * a_dot
+    return x, moved - x * jnp.sum(moved, -1, keepdims=True)
+
+
+def _sum_of_others(v: Array) -> Array:
+    """The sum over the last axis but for each entry, by additions alone."""
+    before = jnp.cumsum(v, -1)[..., :-1]
+    after = jnp.flip(jnp.cumsum(jnp.flip(v, -1), -1), -1)[..., 1:]
+    pad = [(0, 0)] * (v.ndim - 1)
+    return jnp.pad(before, [*pad, (1, 0)]) + jnp.pad(after, [*pad, (0, 1)])
+
+
+def _velocity_of_beta(x: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    log_odds, slope = jnp.log(x) - jnp.log1p(-x), x * (1 - x)
+    return slope * log_odds_velocity(log_odds, a, b), -slope * log_odds_velocity(-log_odds, b, a)
+
+
+transport_beta = moving_draw(_velocity_of_beta)
+"""A draw of a beta law as a function of it and of its concentrations at one and at zero, with its quantile fixed."""

@@ -24,10 +24,17 @@ class Pathwise(Estimator):
 
     Many paths move a law of several dimensions alike, and differ in variance. That of **optimal transport** has the least
     mean square velocity: for the Cholesky factor of a normal law it often gives less variance, for one matrix equation that
-    all draws of a batch share. In one dimension the path that keeps quantiles is the only one.
+    all draws of a batch share. For a Dirichlet law it is the published approximation, which moves the law exactly and never has
+    more variance than the sampler's path, its velocity being that one's mean given the draw. In one dimension the path that keeps
+    quantiles is the only one that is a function of the draw; a beta sampler has two gamma draws, and `Beta` this path beside it.
+
+    (Related estimators: integration by parts turns any velocity `v` into a weight, `E[f' v] = -E[f (p v)'/p]` (Stoker 1986, of
+    a constant `v`), for the velocities here the score function of `mcgrad.Score()`. The tricks of Walder et al. 2019 estimate
+    `v` by further draws, see `mcgrad.implicit_reparameterization`.)
 
     Args:
-        path: `"sampler"`, that of the law's sampler, or `"optimal_transport"`, for laws that know it: `MultivariateNormal`.
+        path: `"sampler"`, that of the law's sampler, or `"optimal_transport"`, for laws that know it:
+            `MultivariateNormal`, `Dirichlet` and `Beta`.
         jumps: what to do where a cost jumps: `"warn"`, with a `mcgrad.JumpWarning` that names the line, `"refuse"` or
             `"ignore"`.
         possible_jumps: the same where it may jump.
@@ -45,7 +52,7 @@ class Pathwise(Estimator):
 
     References:
         Kingma and Welling 2014, section 2.4; Mohamed et al. 2020, eq. 28; Figurnov et al. 2018, eq. 5 (implicit); Lee et
-        al. 2018, section 2 (jumps); Jankowiak and Obermeyer 2018, section 5 (optimal transport).
+        al. 2018, section 2 (jumps); Jankowiak and Obermeyer 2018, section 5 (optimal transport); Stoker 1986.
     """
 
     path: Literal["sampler", "optimal_transport"] = static_field(default="sampler", kw_only=True)
