@@ -23,6 +23,19 @@ def standard_gamma(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Float[Array
     References:
         Marsaglia and Tsang 2000, "A simple method for generating gamma variables".
     """
+    d, t, log_boost = _accepted(key, a)
+    return d * (1 + t) ** 3 * jnp.exp(log_boost), jnp.log(d) + 3 * jnp.log1p(t) + log_boost
+
+
+def log_ratio_to_mean(key: PRNGKey, a: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """`log(x / a)` for a draw `x` of the gamma law of concentration `a`, whose mean is `a`; with all digits where it is small."""
+    d, t, log_boost = _accepted(key, a)
+    log_d = jnp.where(a < 1, jnp.log(d) - jnp.log(a), jnp.log1p(-1 / (3 * jnp.maximum(a, 1))))
+    return log_d + 3 * jnp.log1p(t) + log_boost
+
+
+def _accepted(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Array, Array, Array]:
+    """`d`, an accepted `t`, and the logarithm of the factor for `a < 1`."""
     boosted = a < 1
     d = jnp.where(a > 0, jnp.where(boosted, a + 1, a) - 1 / 3, jnp.nan)
     width = 1 / (3 * jnp.sqrt(d))
@@ -34,16 +47,15 @@ def standard_gamma(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Float[Array
         proposed = width * jax.random.normal(key_normal, a.shape, a.dtype)
         log_u = -jax.random.exponential(key_uniform, a.shape, a.dtype)
         # No comparison holds for NaN, which is so accepted.
-        beyond = (proposed <= -1) | (log_u > 3 * d * _log_ratio(jnp.where(proposed > -1, proposed, 0.0)))
+        beyond = (proposed <= -1) | (log_u > 3 * d * log_beyond_cubic(jnp.where(proposed > -1, proposed, 0.0)))
         return key, jnp.where(rejected, proposed, t), rejected & beyond
 
     start = (key, jnp.zeros_like(a), jnp.ones(a.shape, bool))
     _, t, _ = jax.lax.while_loop(lambda state: jnp.any(state[2]), propose, start)
-    log_boost = jnp.where(boosted, -jax.random.exponential(key_boost, a.shape, a.dtype) / a, 0.0)
-    return d * (1 + t) ** 3 * jnp.exp(log_boost), jnp.log(d) + 3 * jnp.log1p(t) + log_boost
+    return d, t, jnp.where(boosted, -jax.random.exponential(key_boost, a.shape, a.dtype) / a, 0.0)
 
 
-def _log_ratio(t: Array) -> Array:
+def log_beyond_cubic(t: Array) -> Array:
     """`log(1 + t) - t + t^2 / 2 - t^3 / 3`, by its series where that is shorter than the cancellation."""
     near = jnp.abs(t) < 0.1
     inside = jnp.where(near, t, 0.0)
