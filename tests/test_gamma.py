@@ -12,8 +12,9 @@ import scipy.stats
 from jax.scipy import special
 
 from mcgrad import distributions as laws
-from mcgrad.distributions.gamma import log_gamma_velocity
-from mcgrad.distributions.gamma_rejection import standard_gamma
+from mcgrad.distributions import gamma_ratios
+from mcgrad.distributions.gamma import log_gamma_velocity, log_ratio_velocity
+from mcgrad.distributions.gamma_rejection import log_ratio_to_mean, standard_gamma
 
 # Concentration, draw, d log(draw) / d concentration at a fixed quantile: by mpmath with 40 digits, from
 # quad(lambda s: exp(-a * s - x * expm1(-s)) * (digamma(a) - log(x) + s), [0, breakpoints at powers of 2, inf]).
@@ -67,6 +68,56 @@ EXACT = np.array(
     ]
 )
 
+# Concentration, log(draw / concentration), its derivative: as above (by the series of the incomplete gamma function), less 1 / a.
+EXACT_LOG_RATIO = np.array(
+    [
+        (0.05000000074505806, -181.74813842773438, 3664.9204593130103),
+        (0.05000000074505806, -29.730087280273438, 624.5594816687042),
+        (0.05000000074505806, 1.1526732444763184, 14.52158397149559),
+        (0.05000000074505806, 4.527014255523682, -15.921564113954993),
+        (0.30000001192092896, -29.857744216918945, 99.64174972780525),
+        (0.30000001192092896, -4.518888473510742, 15.232001871125833),
+        (0.30000001192092896, 1.325811505317688, -0.7872707639559502),
+        (0.30000001192092896, 3.10528302192688, -2.578106457702797),
+        (0.8999999761581421, -10.171648979187012, 10.703773399388801),
+        (0.8999999761581421, -1.6353750228881836, 1.507206477299904),
+        (0.8999999761581421, 1.010411024093628, -0.3418509494421652),
+        (0.8999999761581421, 2.293102502822876, -0.7731585479856208),
+        (1.0, -9.21028995513916, 8.63358098694288),
+        (1.0, -1.499940037727356, 1.2173647011202013),
+        (1.0, 0.9780479073524475, -0.30650279508069156),
+        (1.0, 2.2203269004821777, -0.6855388934681014),
+        (2.5, -4.108313083648682, 1.3397903367936304),
+        (2.5, -0.7582045197486877, 0.20839409901334183),
+        (2.5, 0.7120698094367981, -0.10686648321324087),
+        (2.5, 1.6387959718704224, -0.23177512709357387),
+        (3.5, -3.149993419647217, 0.6875625223889945),
+        (3.5, -0.6050520539283752, 0.11325580974742572),
+        (3.5, 0.6257633566856384, -0.07015429989430959),
+        (3.5, 1.4511957168579102, -0.15296976629173642),
+        (7.0, -1.915964126586914, 0.18488860833404488),
+        (7.0, -0.3912106156349182, 0.03389076675593833),
+        (7.0, 0.4718219041824341, -0.0283757448061557),
+        (7.0, 1.1123106479644775, -0.06320138546574337),
+        (9.0, -1.6219701766967773, 0.11728716599691534),
+        (9.0, -0.3364869952201843, 0.022174289178991755),
+        (9.0, 0.42399299144744873, -0.02023249182811927),
+        (9.0, 1.0053062438964844, -0.04547398619128773),
+        (60.0, -0.5286487340927124, 0.004850888309939883),
+        (60.0, -0.11648132652044296, 0.0010386165889351283),
+        (60.0, 0.17951618134975433, -0.001408938186970622),
+        (60.0, 0.4400060176849365, -0.0033619920559348525),
+        (10000.0, -0.0374559722840786, 1.8861876017526284e-06),
+        (10000.0, -0.008461485616862774, 4.253446601411399e-07),
+        (10000.0, 0.014688570983707905, -7.309761437482299e-07),
+        (10000.0, 0.03692824766039848, -1.8334124875207114e-06),
+        (50000000.0, -0.0005260011530481279, 5.260539343368593e-12),
+        (50000000.0, -0.00011903224367415532, 1.1904127218345265e-12),
+        (50000000.0, 0.0002086944441543892, -2.0868051928817794e-12),
+        (50000000.0, 0.0005258955643512309, -5.2584280508022225e-12),
+    ]
+)
+
 
 @pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-12), (np.float32, 1e-5)])
 def test_derivative_of_a_draw_is_exact(dtype: Any, bound: float) -> None:
@@ -74,6 +125,87 @@ def test_derivative_of_a_draw_is_exact(dtype: Any, bound: float) -> None:
     velocity = log_gamma_velocity(x, jnp.log(x), a)
     assert velocity.dtype == dtype
     np.testing.assert_allclose(velocity, EXACT[:, 2], rtol=bound)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-11), (np.float32, 1e-5)])
+def test_derivative_of_a_draw_over_its_mean_is_exact(dtype: Any, bound: float) -> None:
+    """What Student's t and the F law are made of: for large concentrations a small difference of two derivatives."""
+    a, log_ratio = (jnp.asarray(column, dtype) for column in EXACT_LOG_RATIO.T[:2])
+    velocity = jax.jit(log_ratio_velocity)(log_ratio, a)
+    assert velocity.dtype == dtype
+    np.testing.assert_allclose(velocity, EXACT_LOG_RATIO[:, 2], rtol=bound)
+
+
+def test_draws_over_their_mean_are_those_of_the_law() -> None:
+    a = jnp.asarray([0.01, 0.99, 1.0, 1e7], jnp.float32)
+    key = jax.random.key(9)
+    log_ratio, (_, log_x) = jax.jit(lambda: (log_ratio_to_mean(key, a), standard_gamma(jax.random.clone(key), a)))()
+    np.testing.assert_allclose(log_ratio, log_x - jnp.log(a), rtol=1e-5, atol=3e-6)
+    assert (log_ratio[3] != 0) and abs(log_ratio[3]) < 2e-3
+
+
+def test_derivatives_of_shares_near_one_keep_their_digits() -> None:
+    """`x (1 - x)` in float32, where `1 - x` has no digits left."""
+    logits = jnp.asarray([[9.0, -2.0, -7.5], [-1.0, 13.0, 13.5], [0.3, 0.3, 0.3]], jnp.float32)
+    exact = jax.jacrev(lambda y: jax.nn.softmax(y, -1))
+    for take in (jax.jacfwd, jax.jacrev):
+        found = jax.jit(jax.vmap(take(gamma_ratios._softmax)))(logits)
+        np.testing.assert_allclose(found, jax.vmap(exact)(logits.astype(float)), rtol=2e-6)
+    a, b = jnp.asarray([5.0, 0.5], jnp.float32), jnp.asarray([0.3, 0.5], jnp.float32)
+
+    @jax.jit
+    @jax.vmap
+    def draws(key: Any) -> Any:
+        draw = lambda a, b: laws.Beta(a, b).sample(jax.random.clone(key))  # noqa: E731
+        x, pull = jax.vjp(draw, a, b)
+        keys = jax.random.split(key)
+        y = [laws.ExpGamma(c, jnp.float32(1.0)).sample(k) for c, k in zip((a, b), keys, strict=True)]
+        velocity = [log_gamma_velocity(jnp.exp(y), y, c) for y, c in zip(y, (a, b), strict=True)]
+        return x, pull(jnp.ones_like(x)), y[0] - y[1], velocity
+
+    x, slopes, log_odds, velocity = jax.tree.map(
+        lambda leaf: np.asarray(leaf, float), draws(jax.random.split(jax.random.key(8), 200))
+    )
+    weight = 1 / (2 + 2 * np.cosh(log_odds))
+    inside = x < 1 - 1e-7
+    assert (x[inside] > 1 - 1e-5).any()
+    for slope, sign, v in zip(slopes, (1, -1), velocity, strict=True):
+        np.testing.assert_allclose(slope[inside], (sign * weight * v)[inside], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_second_derivatives_of_ratios_in_every_nesting() -> None:
+    """Against second differences of the quantiles of the gamma draws that they are made of."""
+    params = jnp.asarray([1.7, 3.2])
+    key = jax.random.key(10)
+    normal, half = jax.random.split(jax.random.clone(key))
+    z = jax.random.normal(normal, ())
+
+    def draws(p: Any) -> Any:
+        dists = laws.Beta(p[0], p[1]), laws.Dirichlet(jnp.stack([p[0], p[1], p[0]])), laws.StudentT(p[0], 0.3, p[1])
+        return jnp.stack([jnp.ravel(dist.sample(jax.random.clone(key)))[0] for dist in dists])
+
+    def quantiles(a: Any, at: Any, key: Any) -> Any:  # of gamma draws at concentrations `at`, moved to `a`
+        x = np.exp(laws.ExpGamma(jnp.asarray(at), 1.0).sample(jax.random.clone(key)))
+        return scipy.stats.gamma.ppf(scipy.stats.gamma.cdf(x, at), a)
+
+    def moved(p: Any) -> np.ndarray:
+        first, second = (
+            quantiles(p[i], params[i], key) for i, key in enumerate(jax.random.split(jax.random.clone(key)))
+        )
+        thirds = quantiles(np.array([*p, p[0]]), np.array([*params, params[0]]), key)
+        y = quantiles(p[0] / 2, params[0] / 2, half) / (p[0] / 2)
+        return np.array([first / (first + second), thirds[0] / thirds.sum(), 0.3 + p[1] * float(z) / np.sqrt(y)])
+
+    step, e = 1e-3, np.eye(2)
+    shifted = lambda i, j: sum(  # noqa: E731
+        s * t * moved(np.asarray(params) + step * (s * e[i] + t * e[j])) for s in (-1, 1) for t in (-1, 1)
+    )
+    exact = np.array([[shifted(i, j) for j in range(2)] for i in range(2)]) / (4 * step**2)
+
+    # `jacrev` of `jacrev` is `grad` of `grad`, and `hessian` is `jacfwd` of `jacrev`
+    for second in jax.jit(lambda p: [jax.hessian(draws)(p), jax.jacrev(jax.jacrev(draws))(p)])(params):
+        np.testing.assert_allclose(second, exact.transpose(2, 0, 1), rtol=1e-4, atol=1e-6)
 
 
 def test_derivative_where_the_draw_underflows() -> None:

@@ -58,7 +58,8 @@ def test_every_entry_and_less_variance_than_the_samplers_path():
 
     optimal, plain = draws(OPTIMAL), draws(mcgrad.Pathwise())
     jax.tree.map(assert_unbiased, optimal, jax.grad(exact)(params))
-    np.testing.assert_array_equal(optimal[0], plain[0])  # in the mean there is one path
+    # in the mean there is one path; the two programs are compiled apart, and may round differently
+    np.testing.assert_allclose(optimal[0], plain[0], rtol=1e-9, atol=1e-12)
     assert np.sum(np.var(optimal[1], 0)) < 0.95 * np.sum(np.var(plain[1], 0))
 
 

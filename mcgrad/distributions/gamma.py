@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import jax
@@ -14,7 +15,8 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import POSITIVE, Distribution, align
-from mcgrad.distributions.gamma_rejection import standard_gamma
+from mcgrad.distributions.gamma_rejection import log_ratio_to_mean, standard_gamma
+from mcgrad.distributions.velocity import moving_draw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +131,11 @@ def _log_gamma_draw_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     return y, log_gamma_velocity(jnp.exp(y), y, a) * a_dot
 
 
+def sample_log_ratio(key: PRNGKey, a: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """A differentiable draw of `log(x / a)` for the gamma law of concentration `a` and rate one."""
+    return _log_ratio_draw(log_ratio_to_mean(key, jax.lax.stop_gradient(a)), a)
+
+
 def log_gamma_velocity(x: Array, log_x: Array, a: Array) -> Array:
     """`d log(x) / da` at a fixed quantile of the gamma law of concentration `a` and rate one; elementwise, branch-free.
 
@@ -147,47 +154,103 @@ def log_gamma_velocity(x: Array, log_x: Array, a: Array) -> Array:
     So nothing cancels. The integrands are entire functions that fall from one on, and Gauss-Legendre nodes up to where
     they are below the rounding error give all digits.
     """
-    dtype = jnp.result_type(x, a)
+    surplus = _log_mean(x, log_x, a)
+    lower = surplus >= 0
+    slope = jnp.where(lower, (a - x) + 1, x - a)  # a + 1 would lose the one in float32
+    s, integrand = _tail(x, slope, jnp.where(lower, a + 1, a), lower)
+    first, second = jnp.sum(integrand, -1), jnp.sum(s * integrand, -1)
+    below = (1 + x * first) * surplus + x * second
+    above = (1 - a * surplus) * first + a * second
+    # for concentrations below 1e-19 in float32 infinite, which would give NaN where a draw is held at an end
+    return jnp.minimum(jnp.where(lower, below, above) / a, jnp.finfo(a.dtype).max)
+
+
+def log_ratio_velocity(log_ratio: Array, a: Array) -> Array:
+    """`d log(x / a) / da` at a fixed quantile of the gamma law of concentration `a` and rate one; elementwise, branch-free.
+
+    That is `log_gamma_velocity - 1 / a`, whose terms nearly agree for large `a`. The log density of `r = log(x / a)` has the
+    derivative `d - phi(r)` in `a`, with `phi(t) = exp(t) - 1 - t` and `d = log a - psi(a)`; one integration by parts leaves,
+    with the density `p` of `r`,
+
+        -r / (2 a) + int_-inf^r (c(t) - e) p(t) dt / p(r),   c(t) = phi(t) - t (exp(t) - 1) / 2,   e = d - 1 / (2 a),
+
+    and minus the integral over the upper tail does as well: `c` and `e` are of third and fourth order in `1 / sqrt(a)`. For
+    `a < 1` it is the other formula less one.
+    """
+    large = a >= 1
+    x = a * jnp.exp(log_ratio)
+    excess = special.digamma(jnp.where(large, 1.0, a) + 1) - jnp.log(jnp.where(large, 1.0, a)) - 1 - log_ratio  # L - 1
+    lower = jnp.where(large, log_ratio < 0, excess >= -1)
+    sign = jnp.where(lower, -1, 1).astype(log_ratio.dtype)
+    slope = sign * a * jnp.expm1(log_ratio)
+    more = lower & ~large
+    s, integrand = _tail(x, jnp.where(more, slope + 1, slope), jnp.where(more, a + 1, a), lower)
+
+    first, second = jnp.sum(integrand, -1), jnp.sum(s * integrand, -1)
+    below = excess + x * (first * (1 + excess) + second)
+    above = first * (1 - a * (1 + excess)) + a * second - 1
+
+    t = jnp.where(jnp.expand_dims(large, -1), jnp.expand_dims(log_ratio, -1) + jnp.expand_dims(sign, -1) * s, 0.0)
+    near = jnp.abs(t) < 1
+    inside, beyond = jnp.where(near, t, 0.0), jnp.where(near, 1.0, t)
+    series = jnp.zeros_like(inside)
+    for k in range(20 if t.dtype == jnp.float64 else 12, 2, -1):
+        series = (1 - k / 2) / math.factorial(k) + inside * series
+    c = jnp.where(near, inside**3 * series, jnp.exp(beyond) * (1 - beyond / 2) - (1 + beyond / 2))
+    few = 8 if t.dtype == jnp.float64 else 3  # where the direct difference has more digits than the series
+    one = jnp.maximum(a, 1)
+    direct = jnp.log(one) - special.digamma(jnp.minimum(one, few)) - 1 / (2 * one)
+    e = jnp.where(one > few, _digamma_series(jnp.maximum(one, few)), direct)
+    rest = jnp.sum((c - jnp.expand_dims(e, -1)) * integrand, -1)
+    velocity = jnp.where(large, -log_ratio / 2 - sign * a * rest, jnp.where(lower, below, above)) / a
+    return jnp.minimum(velocity, jnp.finfo(a.dtype).max)
+
+
+_log_ratio_draw = moving_draw(lambda log_ratio, a: (log_ratio_velocity(log_ratio, a),))
+
+
+def _tail(x: Array, slope: Array, b: Array, lower: Array) -> tuple[Array, Array]:
+    """Nodes `s`, and weights times `exp(-slope s - x phi(s))` or, below, `exp(-slope s - x phi(-s))`; `[..., node]`.
+
+    The slope is `x - b`, below `b - x`.
+    """
+    dtype = jnp.result_type(x, b)
     double = dtype == jnp.float64
     nodes, weights = np.polynomial.legendre.leggauss(40 if double else 18)
     fall = 42.0 if double else 19.0  # minus the logarithm of the integrand at the last node
-    surplus = _log_mean(x, log_x, a)
-    lower = surplus >= 0
-    sign = jnp.where(lower, -1.0, 1.0).astype(dtype)
-    slope = jnp.where(lower, (a - x) + 1, x - a)  # a + 1 would lose the one in float32
     # phi(-s) >= s^2 / (s + 2) and phi(s) >= s^2 / 2 bound where the exponent has fallen so far: roots of quadratics.
     twice = fall - 2 * slope
-    root = jnp.sqrt(twice**2 + 8 * fall * (a + 1))
-    # two forms of one root of (a + 1) s^2 - twice s - 2 fall, each without cancellation on its side
-    end_lower = jnp.where(twice > 0, (twice + root) / (2 * (a + 1)), 4 * fall / jnp.where(twice > 0, 1.0, root - twice))
+    root = jnp.sqrt(twice**2 + 8 * fall * b)
+    # two forms of one root of b s^2 - twice s - 2 fall, each without cancellation on its side
+    end_lower = jnp.where(twice > 0, (twice + root) / (2 * b), 4 * fall / jnp.where(twice > 0, 1.0, root - twice))
     end_upper = 2 * fall / (jnp.abs(slope) + jnp.sqrt(slope**2 + 2 * fall * x))
-    end_upper = jnp.minimum(end_upper, jnp.log1p((fall + a * end_upper) / jnp.maximum(x, 0.25)))
+    end_upper = jnp.minimum(end_upper, jnp.log1p((fall + b * end_upper) / jnp.maximum(x, 0.25)))
     end = jax.lax.stop_gradient(jnp.where(lower, end_lower, end_upper))
 
-    # [..., node]
     at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
     along = lambda row: jnp.asarray(row, dtype).reshape((1,) * end.ndim + (-1,))  # noqa: E731
     s = at(end) * along((1 + nodes) / 2)
-    integrand = along(weights / 2) * jnp.exp(-at(slope) * s - at(x) * exp_beyond_linear(at(sign) * s, dtype))
-    first, second = end * jnp.sum(integrand, -1), end * jnp.sum(s * integrand, -1)
-    below = (1 + x * first) * surplus + x * second
-    above = (1 - a * surplus) * first + a * second
-    return jnp.where(lower, below, above) / a
+    sign = at(jnp.where(lower, -1.0, 1.0).astype(dtype))
+    integrand = along(weights / 2) * jnp.exp(-at(slope) * s - at(x) * exp_beyond_linear(sign * s, dtype))
+    return s, at(end) * integrand
 
 
 def _log_mean(x: Array, log_x: Array, a: Array) -> Array:
     """`psi(a + 1) - log x`, also where the two nearly agree."""
     large = a > 16
     inverse = 1 / jnp.where(large, a, 16.0)
-    square = inverse**2
-    # psi(a + 1) = log a + 1 / (2 a) - sum_k B_2k / (2 k a^2k)
-    series = inverse / 2 - square * (
-        1 / 12
-        - square * (1 / 120 - square * (1 / 252 - square * (1 / 240 - square * (1 / 132 - square * 691 / 32760))))
-    )
+    series = inverse / 2 - _digamma_series(1 / inverse)
     ratio = jnp.where(large, (x - a) * inverse, 0.0)
     small = special.digamma(jnp.where(large, 1.0, a) + 1) - log_x
     return jnp.where(large, series - jnp.log1p(jnp.maximum(ratio, -0.99999)), small)
+
+
+def _digamma_series(a: Array) -> Array:
+    """`log a - 1 / (2 a) - psi(a) = sum_k B_2k / (2 k a^2k)`, for large `a`."""
+    inverse = 1 / a
+    square = inverse**2
+    series = 1 / 240 - square * (1 / 132 - square * (691 / 32760 - square / 12))
+    return square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square * series)))
 
 
 def exp_beyond_linear(t: Array, dtype: Any) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,10 @@ import numpy as np
 from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
+from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import POSITIVE, REAL, Distribution, align
-from mcgrad.distributions.gamma import ExpGamma, Gamma
+from mcgrad.distributions.gamma import ExpGamma, Gamma, sample_log_ratio
 from mcgrad.distributions.optimal_transport import transport_beta, transport_dirichlet
 
 
@@ -111,7 +112,7 @@ class Dirichlet(Distribution):
         """One draw."""
         logits = ExpGamma(self.concentration, jnp.ones((), self.dtype)).sample(key)
         # an entry that underflows has no log density
-        return jnp.maximum(jax.nn.softmax(logits, -1), jnp.finfo(self.dtype).tiny)
+        return jnp.maximum(_softmax(logits), jnp.finfo(self.dtype).tiny)
 
     def optimal_transport(self, x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
         """The draw `x`, with the derivative that keeps the quantile of an entry and the proportions of the others."""
@@ -156,7 +157,8 @@ class Beta(Distribution):
             for a, key in zip((self.concentration1, self.concentration0), keys, strict=True)
         )
         info = jnp.finfo(self.dtype)
-        return jnp.clip(jax.nn.sigmoid(y1 - y0), info.tiny, 1 - info.epsneg)
+        # the derivative of `sigmoid` is x (1 - x), without the digits of 1 - x near one; that of `log_sigmoid` has them
+        return jnp.clip(jnp.exp(jax.nn.log_sigmoid(y1 - y0)), info.tiny, 1 - info.epsneg)
 
     def optimal_transport(self, x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         """The draw `x`, with the derivative that keeps its quantile."""
@@ -199,7 +201,7 @@ class StudentT(Distribution):
         key_normal, key_gamma = jax.random.split(key)
         z = jax.random.normal(key_normal, self.batch_shape, self.dtype)
         half = jnp.broadcast_to(self.df, self.batch_shape) / 2
-        log_ratio = ExpGamma(half, half).sample(key_gamma)
+        log_ratio = sample_log_ratio(key_gamma, half)
         # room for the factors z and scale below the largest number
         limit = jnp.asarray(jnp.log(jnp.finfo(self.dtype).max) / 2, self.dtype)
         z, loc, scale = align(z * jnp.exp(jnp.minimum(-log_ratio / 2, limit)), self.loc, self.scale)
@@ -208,9 +210,12 @@ class StudentT(Distribution):
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density."""
         x, df, loc, scale = align(x, self.df, self.loc, self.scale)
-        z = (x - loc) / scale
+        z = jnp.abs(x - loc) / scale / jnp.sqrt(df)
+        far = z > 1  # where the square may overflow
+        near = jnp.where(far, 1 / jnp.where(far, z, 1), z)
+        log_one_plus_square = jnp.log1p(near * near) + 2 * jnp.log(jnp.where(far, z, 1))
         normalizer = special.gammaln(df / 2) - special.gammaln((df + 1) / 2) + jnp.log(np.pi * df) / 2 + jnp.log(scale)
-        return -(df + 1) / 2 * jnp.log1p(z / df * z) - normalizer
+        return -(df + 1) / 2 * log_one_plus_square - normalizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +242,7 @@ class F(Distribution):
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
         """One draw."""
         halves = (jnp.broadcast_to(df, self.batch_shape) / 2 for df in (self.df1, self.df2))
-        y1, y2 = (ExpGamma(half, half).sample(key) for half, key in zip(halves, jax.random.split(key), strict=True))
+        y1, y2 = (sample_log_ratio(key, half) for half, key in zip(halves, jax.random.split(key), strict=True))
         return bounded_exp(y1 - y2)
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -249,6 +254,24 @@ class F(Distribution):
         log_ratio = jnp.log(df1) - jnp.log(df2) + jnp.log(inside)
         log_prob = a * log_ratio - jnp.log(inside) - (a + b) * jnp.logaddexp(log_ratio, 0.0) - normalizer
         return jnp.where(x > 0, log_prob, -jnp.inf)
+
+
+@custom_jvp
+def _softmax(y: Array) -> Array:
+    """Softmax over the last axis whose derivative `x_i (1 - x_i)` keeps its digits where `x_i` is nearly one."""
+    return jax.nn.softmax(y, -1)
+
+
+@_softmax.defjvp
+def _softmax_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (y,), (y_dot,) = primals, tangents
+    x = _softmax(y)
+    # dx_i = x_i (dy_i - sum_j x_j dy_j), and for the largest, the only one that may be above a half, the sum over the others
+    largest = jnp.argmax(y, -1, keepdims=True)
+    is_largest = jnp.arange(y.shape[-1]).reshape((1,) * (y.ndim - 1) + (-1,)) == largest
+    others = jnp.where(is_largest, 0, x)
+    of_largest = jnp.sum(others * (jnp.take_along_axis(y_dot, largest, -1) - y_dot), -1, keepdims=True)
+    return x, x * jnp.where(is_largest, of_largest, y_dot - jnp.sum(x * y_dot, -1, keepdims=True))
 
 
 def bounded_exp(y: Array) -> Array:

@@ -23,6 +23,19 @@ def standard_gamma(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Float[Array
     References:
         Marsaglia and Tsang 2000, "A simple method for generating gamma variables".
     """
+    d, t, log_boost = _accepted(key, a)
+    return d * (1 + t) ** 3 * jnp.exp(log_boost), jnp.log(d) + 3 * jnp.log1p(t) + log_boost
+
+
+def log_ratio_to_mean(key: PRNGKey, a: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """`log(x / a)` for a draw `x` of the gamma law of concentration `a`, whose mean is `a`; with all digits where it is small."""
+    d, t, log_boost = _accepted(key, a)
+    log_d = jnp.where(a < 1, jnp.log(d) - jnp.log(a), jnp.log1p(-1 / (3 * jnp.maximum(a, 1))))
+    return log_d + 3 * jnp.log1p(t) + log_boost
+
+
+def _accepted(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Array, Array, Array]:
+    """`d`, an accepted `t`, and the logarithm of the factor for `a < 1`."""
     boosted = a < 1
     d = jnp.where(a > 0, jnp.where(boosted, a + 1, a) - 1 / 3, jnp.nan)
     width = 1 / (3 * jnp.sqrt(d))
@@ -39,8 +52,7 @@ def standard_gamma(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Float[Array
 
     start = (key, jnp.zeros_like(a), jnp.ones(a.shape, bool))
     _, t, _ = jax.lax.while_loop(lambda state: jnp.any(state[2]), propose, start)
-    log_boost = jnp.where(boosted, -jax.random.exponential(key_boost, a.shape, a.dtype) / a, 0.0)
-    return d * (1 + t) ** 3 * jnp.exp(log_boost), jnp.log(d) + 3 * jnp.log1p(t) + log_boost
+    return d, t, jnp.where(boosted, -jax.random.exponential(key_boost, a.shape, a.dtype) / a, 0.0)
 
 
 def log_beyond_cubic(t: Array) -> Array:

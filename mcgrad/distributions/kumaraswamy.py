@@ -57,8 +57,13 @@ class Kumaraswamy(Distribution):
         """Quantile function."""
         u, a, b = align(u, self.concentration1, self.concentration0)
         info = jnp.finfo(self.dtype)
-        log_x = _log_one_minus_exp(jnp.log1p(-u) / b) / a
-        return jnp.minimum(jnp.exp(jnp.maximum(log_x, jnp.log(info.tiny).astype(log_x.dtype))), 1 - info.epsneg)
+        log_rest = jnp.log1p(-u)
+        full = log_rest < -200 * b  # 1 - x^a is below the smallest number: the division may overflow
+        log_power = jnp.where(full, -info.tiny, _log_one_minus_exp(log_rest / jnp.where(full, 1, b)))
+        least = jnp.log(info.tiny).astype(log_power.dtype)
+        low, high = log_power < a * least, log_power > -a * (info.epsneg / 2)
+        log_x = jnp.where(low, least, log_power / jnp.where(low | high, 1, a))
+        return jnp.minimum(jnp.exp(log_x), 1 - info.epsneg)
 
 
 def _log_one_minus_exp(y: Array) -> Array:

@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, open_uniform
+from mcgrad.distributions.gamma_ratios import bounded_exp
 from mcgrad.distributions.location_scale import LocationScale, exponential_level
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -127,6 +128,8 @@ class HalfNormal(Distribution):
 class LogNormal(Distribution):
     """Law of `exp(y)` with `y` from `Normal(loc, scale)`.
 
+    **A draw that overflows or underflows is close to the largest or smallest number**, with derivative zero.
+
     Args:
         loc: mean of the logarithm; any shape; finite.
         scale: standard deviation of the logarithm; any shape that broadcasts with `loc`; positive.
@@ -147,7 +150,7 @@ class LogNormal(Distribution):
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
         """One draw."""
-        return jnp.exp(self._logarithm.sample(key))
+        return bounded_exp(self._logarithm.sample(key))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` at zero and below."""
@@ -170,7 +173,7 @@ class LogNormal(Distribution):
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""
-        return jnp.exp(self._logarithm.icdf(u))
+        return bounded_exp(self._logarithm.icdf(u))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Those of the logarithm, mapped."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
@@ -76,6 +77,9 @@ class Exponential(Distribution):
 class Weibull(Distribution):
     """Weibull law: `F(x) = 1 - exp(-(x / scale)^concentration)` for `x >= 0`.
 
+    **A draw that overflows or underflows is close to the largest or smallest number**, with derivative zero in the
+    concentration: small concentrations reach it, below 0.2 in float32.
+
     Args:
         scale: any shape; positive.
         concentration: the shape parameter; any shape that broadcasts with `scale`; positive.
@@ -118,7 +122,10 @@ class Weibull(Distribution):
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""
         u, scale, k = align(u, self.scale, self.concentration)
-        return scale * jnp.power(-jnp.log1p(-u), 1 / k)
+        least, most = _room(scale)
+        log_e = jnp.log(-jnp.log1p(-u))
+        held = (log_e < k * least) | (log_e > k * most)
+        return scale * jnp.exp(jnp.clip(log_e / jnp.where(held, 1, k), least, most))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In `scale` and `concentration`, one part of each the draw itself.
@@ -203,8 +210,16 @@ class Pareto(Distribution):
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""
         u, scale, a = align(u, self.scale, self.concentration)
-        room = jnp.log(jnp.finfo(self.dtype).max).astype(self.dtype) - 1 - jnp.maximum(jnp.log(stop(scale)), 0)
-        return scale * jnp.exp(jnp.minimum(-jnp.log1p(-u) / a, room))
+        _, most = _room(scale)
+        e = -jnp.log1p(-u)
+        return scale * jnp.exp(jnp.minimum(e / jnp.where(e > a * most, 1, a), most))
+
+
+def _room(scale: Array) -> tuple[Array, Array]:
+    """The logarithms that a factor of `scale` may have so that the product is neither too small nor too large for the dtype."""
+    info, log_scale = jnp.finfo(scale.dtype), jnp.log(stop(scale))
+    least = np.log(info.tiny) + 1 - jnp.minimum(log_scale, 0)
+    return least.astype(scale.dtype), (np.log(info.max) - 1 - jnp.maximum(log_scale, 0)).astype(scale.dtype)
 
 
 def _hahn_jordan_parts(drop: Array, how: Coupling) -> tuple[Array, Array]:
