@@ -19,7 +19,6 @@ from mcgrad.distributions.gamma_ratios import Chi2 as Chi2
 from mcgrad.distributions.gamma_ratios import Dirichlet as Dirichlet
 from mcgrad.distributions.gamma_ratios import F as F
 from mcgrad.distributions.gamma_ratios import InverseGamma as InverseGamma
-from mcgrad.distributions.gamma_ratios import StudentT as StudentT
 from mcgrad.distributions.implicit import implicit_reparameterization as implicit_reparameterization
 from mcgrad.distributions.independent import Independent as Independent
 from mcgrad.distributions.inverse_gaussian import InverseGaussian as InverseGaussian
@@ -40,6 +39,7 @@ from mcgrad.distributions.obstacle import pathwise_obstacle as pathwise_obstacle
 from mcgrad.distributions.positive import Exponential as Exponential
 from mcgrad.distributions.positive import Pareto as Pareto
 from mcgrad.distributions.positive import Weibull as Weibull
+from mcgrad.distributions.student_t import StudentT as StudentT
 from mcgrad.distributions.transformed import Transformed as Transformed
 from mcgrad.distributions.transformed import bijection as bijection
 from mcgrad.distributions.truncated_normal import TruncatedNormal as TruncatedNormal

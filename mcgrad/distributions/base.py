@@ -85,6 +85,22 @@ class WeakDerivative(NamedTuple):
     positive_is_draw: Array | None = None
 
 
+def mapped(
+    terms: tuple[WeakDerivative, ...], fn: Callable[[Array], Array], x: Array, **names: str
+) -> tuple[WeakDerivative, ...]:
+    """The terms of a law for its draw `f^-1(x)`, as terms of the law of `x`; of the parameters that have new names, if any do."""
+    found = []
+    for term in terms:
+        kept = tuple(names.get(name, name) for name in term.parameters if name in names or not names)
+        if kept:
+            drawn = term.positive_is_draw
+            parts = [jax.vmap(fn)(part) for part in (term.positive, term.negative)]
+            if drawn is not None:  # exactly the draw, whatever the inverse rounds to
+                parts = [jnp.where(where, x[None], part) for where, part in zip((drawn, ~drawn), parts, strict=True)]
+            found.append(WeakDerivative(kept, term.weight, parts[0], parts[1], drawn))
+    return tuple(found)
+
+
 class Distribution(PyTree):
     """Base of the laws: subclass as a frozen dataclass whose fields are the parameters.
 

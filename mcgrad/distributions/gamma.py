@@ -14,8 +14,10 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, Distribution, align
+from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, mapped, open_uniform
 from mcgrad.distributions.gamma_rejection import log_ratio_to_mean, standard_gamma
+from mcgrad.distributions.levels import derivative_by_levels
+from mcgrad.distributions.location_scale import log_exponential_outward
 from mcgrad.distributions.velocity import moving_draw
 
 
@@ -69,6 +71,11 @@ class Gamma(Distribution):
         log_prob = a * jnp.log(rate) + special.xlogy(a - 1, inside) - rate * inside - special.gammaln(a)
         return jnp.where(x >= 0, log_prob, -jnp.inf)
 
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Those of the logarithm, mapped."""
+        logarithm = ExpGamma(self.concentration, self.rate)
+        return mapped(logarithm.weak_derivative(key, jnp.log(x), how), bounded_exp, x)
+
 
 @dataclasses.dataclass(frozen=True)
 class ExpGamma(Distribution):
@@ -103,6 +110,62 @@ class ExpGamma(Distribution):
         x, a, rate = align(x, self.concentration, self.rate)
         shifted = x + jnp.log(rate)
         return a * shifted - jnp.exp(shifted) - special.gammaln(a)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In `concentration`, Hahn-Jordan; in `rate`, Hahn-Jordan, or the draw itself against one of a concentration more by one.
+
+        The density grows with the concentration beyond the mean `psi(a)` of the logarithm, and shrinks before it. The
+        derivative of the distribution function in `log(rate)` is the density `p` of the logarithm, with its maximum where
+        `rate exp(x) = a`; `log p` is lower by `a (exp(t) - 1 - t)` at the distance `t`. And `a` times the difference of the laws
+        of concentrations `a` and `a + 1` is the derivative in `log(rate)` too.
+        """
+        key_concentration, key_rate = jax.random.split(key)
+        a, rate = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.concentration, self.rate))
+        fixed, shift = map(jax.lax.stop_gradient, (a, jnp.log(rate)))
+
+        def growth(y: Array) -> Array:
+            return -log_gamma_velocity(jnp.exp(y + shift), y + shift, fixed) * jnp.exp(_log_density(y + shift, fixed))
+
+        turn = (special.digamma(fixed) - shift)[None]
+        in_concentration = derivative_by_levels("concentration", a, growth, turn, key_concentration, x, how)
+        drop = -jnp.log(open_uniform(key_rate, self.batch_shape, self.dtype))
+        if how.hahn_jordan:
+            below = -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
+            zero, right, mode = jnp.zeros_like(drop), jnp.ones_like(drop), jnp.log(fixed) - shift
+            in_rate = WeakDerivative(
+                parameters=("rate",),
+                weight=(jnp.exp(_log_peak(fixed)) * jnp.log(rate))[None],
+                positive=(mode + log_exponential_outward(zero, -right, below / fixed))[None],
+                negative=(mode + log_exponential_outward(zero, right, drop / fixed))[None],
+            )
+        else:
+            more = jnp.logaddexp(x, jnp.log(drop) - shift)
+            is_draw = jnp.ones((1, *self.batch_shape), bool)
+            in_rate = WeakDerivative(("rate",), (fixed * jnp.log(rate))[None], x[None], more[None], is_draw)
+        return in_concentration, in_rate
+
+
+def bounded_exp(y: Array) -> Array:
+    """`exp(y)` held between the smallest and the largest positive number, with derivative zero there."""
+    info = jnp.finfo(y.dtype)
+    low, high = jnp.log(info.tiny) + 1, jnp.log(info.max) - 1
+    return jnp.exp(jnp.clip(y, low.astype(y.dtype), high.astype(y.dtype)))
+
+
+def _log_density(y: Array, a: Array) -> Array:
+    """Log density of the logarithm for rate one, which keeps its digits for large concentrations."""
+    return _log_peak(a) - a * _exp_beyond_linear(y - jnp.log(a), a.dtype)
+
+
+def _log_peak(a: Array) -> Array:
+    """`a log(a) - a - log Gamma(a)`, by Stirling's series where that is short."""
+    large = a > 16
+    inverse = 1 / jnp.where(large, a, 16.0)
+    square = inverse**2
+    rest = inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188))))
+    small = jnp.where(large, 1.0, a)
+    series = 0.5 * jnp.log(a / (2 * np.pi)) - rest
+    return jnp.where(large, series, special.xlogy(small, small) - small - special.gammaln(small))
 
 
 # The rules are in terms of the draw that moves, not of the constant that it was made of, so that the derivative of a

@@ -1,4 +1,4 @@
-"""Laws made of gamma draws: beta, Dirichlet, Student's t, F, inverse gamma, chi-squared."""
+"""Laws made of gamma draws: beta, Dirichlet, F, inverse gamma, chi-squared."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, REAL, Distribution, align
-from mcgrad.distributions.gamma import ExpGamma, Gamma, sample_log_ratio
+from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, mapped, open_uniform
+from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
+from mcgrad.distributions.gamma import ExpGamma, Gamma, bounded_exp, sample_log_ratio
 from mcgrad.distributions.optimal_transport import transport_beta, transport_dirichlet
 
 
@@ -50,6 +50,11 @@ class InverseGamma(Distribution):
         log_prob = a * jnp.log(rate) - (a + 1) * jnp.log(inside) - rate / inside - special.gammaln(a)
         return jnp.where(x > 0, log_prob, -jnp.inf)
 
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Those of minus the logarithm, mapped."""
+        logarithm = ExpGamma(self.concentration, self.rate)
+        return mapped(logarithm.weak_derivative(key, -jnp.log(x), how), lambda y: bounded_exp(-y), x)
+
 
 @dataclasses.dataclass(frozen=True)
 class Chi2(Distribution):
@@ -76,6 +81,10 @@ class Chi2(Distribution):
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` below zero."""
         return self._gamma().log_prob(x)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """That of the gamma law in its concentration, Hahn-Jordan."""
+        return mapped(self._gamma().weak_derivative(key, x, how), lambda y: y, x, concentration="df")
 
     def _gamma(self) -> Gamma:
         return Gamma(jnp.asarray(self.df) / 2, jnp.asarray(0.5, self.dtype))
@@ -123,6 +132,25 @@ class Dirichlet(Distribution):
         x, a = align(x, self.concentration)
         normalizer = jnp.sum(special.gammaln(a), -1) - special.gammaln(jnp.sum(a, -1))
         return jnp.sum(special.xlogy(a - 1, x), -1) - normalizer
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In each entry: the draw itself, and one in which that entry is multiplied by a factor (see `Beta`), the others scaled.
+
+        An entry has a beta law, and the others in relation to each other are independent of it.
+        """
+        a = self.concentration
+        rest = jnp.sum(a, -1, keepdims=True) - a
+        a, rest = (jnp.moveaxis(jnp.broadcast_to(array, x.shape), -1, 0) for array in (a, rest))  # [n, *batch]
+        factor = jnp.moveaxis(beta_factor(key, *map(jax.lax.stop_gradient, (a, rest))), 0, -1)
+        entry = jnp.eye(x.shape[-1], dtype=bool)
+        entry = jnp.moveaxis(entry.reshape(*entry.shape, *[1] * (x.ndim - 1)), 1, -1)  # [n, *1, n]
+        less = jnp.moveaxis(x * factor, -1, 0)[..., None]
+        others = jnp.sum(jnp.where(entry, 0, x[None]), -1, keepdims=True)
+        scaled = x[None] * ((1 - less) / jnp.maximum(others, jnp.finfo(x.dtype).tiny))
+        moved = jnp.maximum(jnp.where(entry, less, scaled), jnp.finfo(x.dtype).tiny)
+        weight = mean_log_factor(*map(jax.lax.stop_gradient, (a, rest))) * a
+        drawn = jnp.broadcast_to(x[None], moved.shape)
+        return (WeakDerivative(("concentration",), weight, drawn, moved, jnp.ones(weight.shape, bool)),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,50 +200,26 @@ class Beta(Distribution):
         log_prob = special.xlogy(a - 1, inside) + special.xlog1py(b - 1, -inside) - normalizer
         return jnp.where((x >= 0) & (x <= 1), log_prob, -jnp.inf)
 
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In each concentration the draw itself, and one multiplied by a factor (`1 - x` for `concentration0`).
 
-@dataclasses.dataclass(frozen=True)
-class StudentT(Distribution):
-    """Student's t law: `loc + scale z / sqrt(y / df)` for a standard normal draw `z` and a chi-squared draw `y`.
-
-    Draws are differentiable in all parameters, to every order, as those of `Gamma`. **The factor `1 / sqrt(y / df)` is at
-    most the square root of the largest number**, and has derivative zero there: small `df` in float32 reach it.
-
-    Args:
-        df: degrees of freedom; any shape; positive.
-        loc: any shape that broadcasts with `df`; finite.
-        scale: any shape that broadcasts with both; positive.
-
-    Raises:
-        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
-    """
-
-    df: Float[ArrayLike, "*batch"]
-    loc: Float[ArrayLike, "*batch"]
-    scale: Float[ArrayLike, "*batch"]
-
-    domains: ClassVar = {"df": POSITIVE, "loc": REAL, "scale": POSITIVE}
-    reparameterized: ClassVar[bool] = True
-
-    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
-        key_normal, key_gamma = jax.random.split(key)
-        z = jax.random.normal(key_normal, self.batch_shape, self.dtype)
-        half = jnp.broadcast_to(self.df, self.batch_shape) / 2
-        log_ratio = sample_log_ratio(key_gamma, half)
-        # room for the factors z and scale below the largest number
-        limit = jnp.asarray(jnp.log(jnp.finfo(self.dtype).max) / 2, self.dtype)
-        z, loc, scale = align(z * jnp.exp(jnp.minimum(-log_ratio / 2, limit)), self.loc, self.scale)
-        return loc + scale * z
-
-    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density."""
-        x, df, loc, scale = align(x, self.df, self.loc, self.scale)
-        z = jnp.abs(x - loc) / scale / jnp.sqrt(df)
-        far = z > 1  # where the square may overflow
-        near = jnp.where(far, 1 / jnp.where(far, z, 1), z)
-        log_one_plus_square = jnp.log1p(near * near) + 2 * jnp.log(jnp.where(far, z, 1))
-        normalizer = special.gammaln(df / 2) - special.gammaln((df + 1) / 2) + jnp.log(np.pi * df) / 2 + jnp.log(scale)
-        return -(df + 1) / 2 * log_one_plus_square - normalizer
+        `d log p / d concentration1 = log(x) + psi(a + b) - psi(a)`, so the negative part has the density `-log(x) p(x)`, up to
+        its constant, which is that of the product of a draw with an independent factor: see `beta_factor`.
+        """
+        a, b = (jnp.broadcast_to(value, self.batch_shape) for value in (self.concentration1, self.concentration0))
+        info, is_draw = jnp.finfo(self.dtype), jnp.ones((1, *self.batch_shape), bool)
+        terms = []
+        for name, own, other, own_key in zip(self.domains, (a, b), (b, a), jax.random.split(key), strict=True):
+            fixed = jax.lax.stop_gradient((own, other))
+            factor = beta_factor(own_key, *fixed)
+            less = x * factor if own is a else 1 - (1 - x) * factor
+            weight = mean_log_factor(*fixed) * own
+            terms.append(
+                WeakDerivative(
+                    (name,), weight[None], x[None], jnp.clip(less, info.tiny, 1 - info.epsneg)[None], is_draw
+                )
+            )
+        return tuple(terms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,6 +259,35 @@ class F(Distribution):
         log_prob = a * log_ratio - jnp.log(inside) - (a + b) * jnp.logaddexp(log_ratio, 0.0) - normalizer
         return jnp.where(x > 0, log_prob, -jnp.inf)
 
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In each parameter two terms with the draw itself, one of the beta law and one of the scale `df2 / df1`.
+
+        `w = a x / (a x + b)`, for `a = df1 / 2` and `b = df2 / 2`, has the law `Beta(a, b)` of `y1 / (y1 + y2)` for gamma draws of
+        these concentrations, and `y1 + y2` is independent of it: so `y2` is drawn, and the derivative in the logarithm of the
+        scale is that of `y1`, to which an exponential draw is added.
+        """
+        key_sum, key_more, key_factors = jax.random.split(key, 3)
+        df1, df2 = (jnp.broadcast_to(df, self.batch_shape) for df in (self.df1, self.df2))
+        a, b = jax.lax.stop_gradient((df1 / 2, df2 / 2))
+        log_odds = jnp.log(a) - jnp.log(b) + jnp.log(x)  # of w
+        total = ExpGamma(a + b, jnp.ones_like(a)).sample(key_sum)
+        log_y2 = total - jnp.logaddexp(log_odds, 0.0)
+        more = jnp.log(-jnp.log(open_uniform(key_more, self.batch_shape, self.dtype)))
+        larger = bounded_exp(jnp.logaddexp(jnp.log(x), jnp.log(b) - jnp.log(a) + more - log_y2))
+        is_draw = jnp.ones((1, *self.batch_shape), bool)
+        terms = []
+        sides = (("df1", df1, a, b, 1), ("df2", df2, b, a, -1))
+        for (name, df, own, other, sign), key in zip(sides, jax.random.split(key_factors), strict=True):
+            log_factor = jnp.log(beta_factor(key, own, other))
+            # w or 1 - w is multiplied by the factor
+            log_part = log_factor - jnp.logaddexp(-sign * log_odds, 0.0)
+            moved = sign * (log_part - jnp.log(-jnp.expm1(log_part)))
+            other_x = bounded_exp(moved + jnp.log(b) - jnp.log(a))
+            weight = mean_log_factor(own, other) * df / 2
+            terms.append(WeakDerivative((name,), weight[None], x[None], other_x[None], is_draw))
+            terms.append(WeakDerivative((name,), (-sign * a * jnp.log(df))[None], larger[None], x[None], ~is_draw))
+        return tuple(terms)
+
 
 @custom_jvp
 def _softmax(y: Array) -> Array:
@@ -272,10 +305,3 @@ def _softmax_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     others = jnp.where(is_largest, 0, x)
     of_largest = jnp.sum(others * (jnp.take_along_axis(y_dot, largest, -1) - y_dot), -1, keepdims=True)
     return x, x * jnp.where(is_largest, of_largest, y_dot - jnp.sum(x * y_dot, -1, keepdims=True))
-
-
-def bounded_exp(y: Array) -> Array:
-    """`exp(y)` held between the smallest and the largest positive number, with derivative zero there."""
-    info = jnp.finfo(y.dtype)
-    low, high = jnp.log(info.tiny) + 1, jnp.log(info.max) - 1
-    return jnp.exp(jnp.clip(y, low.astype(y.dtype), high.astype(y.dtype)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -12,7 +13,8 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, Distribution, align
+from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align
+from mcgrad.distributions.levels import derivative_by_levels
 from mcgrad.distributions.normal_tail import tail_moments
 from mcgrad.distributions.velocity import distribution_function, moving_draw
 
@@ -73,6 +75,30 @@ class InverseGaussian(Distribution):
         """Distribution function."""
         x, mean, concentration = jnp.broadcast_arrays(*align(x, self.mean, self.concentration))
         return jnp.where(x > 0, _distribution_function(jnp.where(x > 0, x, mean), mean, concentration), 0.0)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Hahn-Jordan in both: the derivative of the log density has the sign of `x - mean` in `mean`, and is positive between
+        the two roots of `concentration (x - mean)^2 = mean^2 x` in `concentration`."""
+        keys = jax.random.split(key)
+        params = [jnp.broadcast_to(value, self.batch_shape) for value in (self.mean, self.concentration)]
+        mean, concentration = fixed = jax.lax.stop_gradient(params)
+        w = mean / concentration / 2
+        root = 1 + w + jnp.sqrt(w) * jnp.sqrt(w + 2)
+
+        def rate(index: int) -> Callable[[Array], Array]:
+            def along(points: Array) -> Array:
+                within = jnp.maximum(points, jnp.finfo(self.dtype).tiny)
+                found = -_velocity(within, *fixed)[index] * jnp.exp(_log_density(within, *fixed))
+                return jnp.where(within == points, found, 0)
+
+            return along
+
+        return (
+            derivative_by_levels("mean", params[0], rate(0), mean[None], keys[0], x, how),
+            derivative_by_levels(
+                "concentration", params[1], rate(1), jnp.stack([mean / root, mean * root]), keys[1], x, how
+            ),
+        )
 
 
 def _log_density(x: Array, mean: Array, concentration: Array) -> Array:

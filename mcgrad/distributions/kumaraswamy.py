@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, Distribution, align, open_uniform
+from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, mapped, open_uniform
+from mcgrad.distributions.levels import crossing, derivative_by_levels
+from mcgrad.distributions.positive import Exponential
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +67,34 @@ class Kumaraswamy(Distribution):
         low, high = log_power < a * least, log_power > -a * (info.epsneg / 2)
         log_x = jnp.where(low, least, log_power / jnp.where(low | high, 1, a))
         return jnp.minimum(jnp.exp(log_x), 1 - info.epsneg)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In `concentration1`, Hahn-Jordan; in `concentration0` that of `Exponential`, of `-log(1 - x^concentration1)`.
+
+        With `t = x^a` the derivative of the log density in `a` is `(1 + log(t) (1 - b t) / (1 - t)) / a`, of one sign beyond the
+        point where it is zero and of the other before.
+        """
+        key1, key0 = jax.random.split(key)
+        a, b = (jnp.broadcast_to(value, self.batch_shape) for value in (self.concentration1, self.concentration0))
+        frozen, info = jax.lax.stop_gradient((a, b)), jnp.finfo(self.dtype)
+
+        def growth(y: Array) -> Array:  # of y = -log(x), for which a draw near 1 keeps its digits
+            log_t = -frozen[0] * jnp.maximum(y, 0)
+            return y * frozen[1] * jnp.exp(log_t + (frozen[1] - 1) * _log_one_minus_exp(log_t))
+
+        def slope(log_t: Array) -> Array:
+            t = jnp.exp(log_t)
+            return 1 + log_t * (1 - frozen[1] * t) / jnp.maximum(-jnp.expm1(log_t), info.tiny)
+
+        ends = jnp.full_like(a, -info.max), jnp.full_like(a, -info.tiny)
+        turn = -crossing(slope, *ends)[0] / frozen[0]
+        log_x = jnp.log(x)
+        in_first = derivative_by_levels("concentration1", a, growth, turn[None], key1, -log_x, how)
+        back = lambda y: jnp.clip(jnp.exp(-y), info.tiny, 1 - info.epsneg)  # noqa: E731
+        drop = -_log_one_minus_exp(frozen[0] * log_x)
+        other = Exponential(b).weak_derivative(key0, drop, how)
+        of_drop = lambda e: back(-_log_one_minus_exp(-e) / frozen[0])  # noqa: E731
+        return *mapped((in_first,), back, x), *mapped(other, of_drop, x, rate="concentration0")
 
 
 def _log_one_minus_exp(y: Array) -> Array:

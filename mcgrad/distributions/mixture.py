@@ -13,7 +13,7 @@ from jax.scipy import special
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Distribution, align
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative, align
 from mcgrad.distributions.categorical import Categorical
 from mcgrad.distributions.foreign import as_distribution
 from mcgrad.distributions.implicit import implicit_reparameterization
@@ -190,6 +190,33 @@ class Mixture(Distribution):
             return jnp.sum(values * weights, axis=-1)
 
         return function
+
+    @property
+    def weak_derivative(self) -> Any:
+        """The weak derivatives as a function of `(key, x, how)`, where the components have them, or `None`."""
+        return self._weak_derivative if callable(getattr(self.components, "weak_derivative", None)) else None
+
+    def _weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In the weights: a draw of each component against the draw itself; in the components: theirs, each by its weight."""
+        key_draws, key_parts = jax.random.split(key)
+        batch, n = self.batch_shape, self.mixing.num_classes
+        weights = jnp.moveaxis(jnp.broadcast_to(self._weights(), (*batch, n)), -1, 0)  # [n, *batch]
+        draws = jax.lax.stop_gradient(self.components.sample(key_draws))
+
+        def by_component(array: Array) -> Array:
+            """From `[m, *batch, n, ...]` to `[m * n, *batch, ...]`."""
+            array = jnp.moveaxis(array, 1 + len(batch), 1)
+            return array.reshape(-1, *array.shape[2:])
+
+        each = by_component(draws[None])
+        drawn = jnp.broadcast_to(x[None], each.shape)
+        terms = [WeakDerivative(("logits", "probs"), weights, each, drawn, jnp.zeros(weights.shape, bool))]
+        for term in self.components.weak_derivative(key_parts, draws, how):
+            # neither part is the draw, which may be of another component
+            scaled = by_component(term.weight)
+            scaled = scaled * jax.lax.stop_gradient(jnp.tile(weights, (len(term.weight), *[1] * len(batch))))
+            terms.append(WeakDerivative(term.parameters, scaled, *map(by_component, (term.positive, term.negative))))
+        return tuple(terms)
 
     def support(self) -> Array | None:
         """The values of the components, where they are finitely many."""

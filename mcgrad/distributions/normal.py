@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, open_uniform
-from mcgrad.distributions.gamma_ratios import bounded_exp
+from mcgrad.distributions.gamma import bounded_exp
 from mcgrad.distributions.location_scale import LocationScale, exponential_level
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)

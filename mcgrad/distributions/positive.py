@@ -13,7 +13,7 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, open_uniform
+from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, mapped, open_uniform
 from mcgrad.distributions.location_scale import exponential_level, log_exponential_outward
 
 stop = jax.lax.stop_gradient
@@ -220,6 +220,16 @@ def _room(scale: Array) -> tuple[Array, Array]:
     info, log_scale = jnp.finfo(scale.dtype), jnp.log(stop(scale))
     least = np.log(info.tiny) + 1 - jnp.minimum(log_scale, 0)
     return least.astype(scale.dtype), (np.log(info.max) - 1 - jnp.maximum(log_scale, 0)).astype(scale.dtype)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In `scale`: the draw itself against the end that moves; in `concentration` that of `Exponential`, of `log(x / scale)`."""
+        scale, a = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.scale, self.concentration))
+        is_draw = jnp.ones((1, *self.batch_shape), bool)
+        in_scale = WeakDerivative(("scale",), (stop(a) * jnp.log(scale))[None], x[None], scale[None], is_draw)
+        room = jnp.log(jnp.finfo(self.dtype).max).astype(self.dtype) - 1 - jnp.maximum(jnp.log(stop(scale)), 0)
+        above = lambda e: scale * jnp.exp(jnp.minimum(e, room))  # noqa: E731
+        terms = Exponential(a).weak_derivative(key, jnp.log(x / scale), how)
+        return in_scale, *mapped(terms, above, x, rate="concentration")
 
 
 def _hahn_jordan_parts(drop: Array, how: Coupling) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -13,7 +14,17 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, REAL, Distribution, Domain, align, open_uniform
+from mcgrad.distributions.base import (
+    POSITIVE,
+    REAL,
+    Coupling,
+    Distribution,
+    Domain,
+    WeakDerivative,
+    align,
+    open_uniform,
+)
+from mcgrad.distributions.levels import derivative_by_levels
 from mcgrad.distributions.normal_tail import tail_moments
 from mcgrad.distributions.velocity import moving_draw
 
@@ -100,6 +111,45 @@ class TruncatedNormal(Distribution):
         """Quantile function."""
         u, *params = self._aligned(u)
         return _quantile(_solve(*map(jax.lax.stop_gradient, (u, *params))), u, *params)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In `loc` and `scale`, Hahn-Jordan; in each end, the draw itself against the end that moves.
+
+        The derivative of the log density is `(z - E z) / scale` in `loc` and `(z^2 - E z^2) / scale` in `scale`.
+        """
+        key_loc, key_scale = jax.random.split(key)
+        params = [jnp.broadcast_to(value, self.batch_shape) for value in (self.loc, self.scale, self.low, self.high)]
+        fixed = jax.lax.stop_gradient(params)
+        loc, scale, low, high = fixed
+        mode = jnp.clip(loc, low, high)
+        m = (mode - loc) / scale
+        above, below = tail_moments(m, _distance(mode, high, scale)), tail_moments(-m, _distance(low, mode, scale))
+        total = above[0] + below[0]
+        shift = (above[1] - below[1]) / total
+        square = jnp.maximum(m * m + 2 * m * shift + (above[2] + below[2]) / total, 0)
+        spread = scale * jnp.sqrt(square)
+        inside = lambda *points: jnp.stack([jnp.clip(point, low, high) for point in points])  # noqa: E731
+
+        def rate(index: int) -> Callable[[Array], Array]:
+            def along(points: Array) -> Array:
+                within = jnp.clip(points, low, high)
+                inverse_density, *velocities = _velocity(within, within, *fixed)
+                return jnp.where(within == points, -velocities[index] / inverse_density, 0)
+
+            return along
+
+        terms = [
+            derivative_by_levels("loc", params[0], rate(0), inside(mode + scale * shift), key_loc, x, how),
+            derivative_by_levels("scale", params[1], rate(1), inside(loc - spread, loc + spread), key_scale, x, how),
+        ]
+        for name, end, where, is_positive in (("low", params[2], low, False), ("high", params[3], high, True)):
+            finite = jnp.isfinite(where)
+            density = jnp.where(finite, jnp.exp(jax.lax.stop_gradient(self).log_prob(where)), 0)
+            weight, point = (density * jnp.where(finite, end, 0))[None], jnp.where(finite, where, x)[None]
+            drawn = jnp.full((1, *self.batch_shape), not is_positive)
+            parts = (point, x[None]) if is_positive else (x[None], point)
+            terms.append(WeakDerivative((name,), weight, *parts, drawn))
+        return tuple(terms)
 
     def _aligned(self, x: Any) -> tuple[Array, ...]:
         arrays = align(x, self.loc, self.scale, self.low, self.high)

@@ -12,7 +12,8 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, REAL, Distribution, align, open_uniform
+from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
+from mcgrad.distributions.levels import parts_by_levels
 from mcgrad.distributions.velocity import distribution_function, moving_draw
 
 
@@ -73,6 +74,39 @@ class VonMises(Distribution):
         end = jnp.clip(x, -np.pi, np.pi)
         turns = [_turns(angle - loc, k) for angle in (end, jnp.full_like(x, -np.pi))]
         return jnp.where(x <= -np.pi, 0.0, jnp.where(x >= np.pi, 1.0, turns[0] - turns[1]))
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Hahn-Jordan in both: on the two sides of `loc`; and nearer to it, and farther, than where `cos` has its mean.
+
+        The density falls on both sides of `loc`, so the deviation of the part on one side is where it has fallen, between its
+        largest and its least value, in proportion to a uniform number: `exp(k cos(d)) = u exp(k) + (1 - u) exp(-k)`.
+        """
+        key_loc, key_concentration = jax.random.split(key)
+        shape, dtype = self.batch_shape, self.dtype
+        loc, k = (jnp.broadcast_to(parameter, shape) for parameter in (self.loc, self.concentration))
+        fixed, center = jax.lax.stop_gradient((k, loc))
+        normalizer, rest = _normalizer(fixed)
+        u = open_uniform(key_loc, shape, dtype)
+        right, left = (
+            2 * jnp.arcsin(jnp.minimum(jnp.sqrt(-jnp.log1p(above * jnp.expm1(-2 * fixed)) / (2 * fixed)), 1))
+            for above in (u, 1 - u if how.comonotone else u)
+        )
+        height = -jnp.expm1(-2 * fixed) / (2 * normalizer)
+        deviation = _wrap(x - center)
+
+        def rate(distance: Array) -> Array:
+            near = jnp.clip(distance, 0, np.pi)
+            found = -2 * _velocity(near, fixed)[0] * jnp.exp(_log_density(near, fixed))
+            return jnp.where(near == distance, found, 0)
+
+        turn = 2 * jnp.arcsin(jnp.sqrt(rest / 2))[None]
+        weight, *distances = parts_by_levels(rate, turn, key_concentration, jnp.abs(deviation), how)
+        side = jnp.where(deviation < 0, -1, 1).astype(dtype)
+        near, far = (_wrap(center + side * distance)[None] for distance in distances)
+        return (
+            WeakDerivative(("loc",), (height * loc)[None], _wrap(center + right)[None], _wrap(center - left)[None]),
+            WeakDerivative(("concentration",), (weight * k)[None], near, far),
+        )
 
 
 def _wrap(x: Array) -> Array:

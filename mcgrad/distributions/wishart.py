@@ -16,8 +16,7 @@ from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import POSITIVE, REAL, Distribution, align
 from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matmul, transposed
-from mcgrad.distributions.gamma import ExpGamma
-from mcgrad.distributions.gamma_ratios import bounded_exp
+from mcgrad.distributions.gamma import ExpGamma, bounded_exp
 
 
 @dataclasses.dataclass(frozen=True)

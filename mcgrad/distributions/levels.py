@@ -1,0 +1,181 @@
+"""Weak derivatives of laws of single numbers, by inverting the derivative of the distribution function.
+
+The `rate` of a parameter is the derivative `dF/dparameter` of the distribution function, a function of `x` that is zero at both
+ends. Where it rises the density grows with the parameter, where it falls the density shrinks: its positive and negative
+variations are the Hahn-Jordan parts, and points of a part are where the rate takes levels that are uniform in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from mcgrad._types import PRNGKey
+from mcgrad.distributions.base import Coupling, WeakDerivative, open_uniform
+
+stop = jax.lax.stop_gradient
+Function = Callable[[Array], Array]
+
+
+def derivative_by_levels(
+    name: str, parameter: Array, rate: Function, turns: Array, key: PRNGKey, x: Array, how: Coupling
+) -> WeakDerivative:
+    """The Hahn-Jordan term of one parameter, of the shape of the draw `x`; see `parts_by_levels`."""
+    weight, positive, negative = parts_by_levels(rate, turns, key, x, how)
+    return WeakDerivative((name,), (weight * parameter)[None], positive[None], negative[None])
+
+
+def parts_by_levels(rate: Function, turns: Array, key: PRNGKey, x: Array, how: Coupling) -> tuple[Array, Array, Array]:
+    """The mass by which the rate rises, a point where it does, and one where it falls; each of the shape of `x`.
+
+    Between neighbors of `turns`, and beyond them, the rate must be monotone; where it jumps there is an atom. By `"shared"`
+    noise the two points are next to each other at one level of the rate, with nothing of that level between them.
+
+    Args:
+        rate: elementwise, with frozen parameters; what is not finite counts as zero.
+        turns: `[n, *batch]`, where it turns, increasing along the first axis; more points do no harm.
+        key: of the level.
+        x: a draw.
+        how: `"comonotone"` or not.
+    """
+
+    def level_of(points: Array) -> Array:
+        found = rate(points)
+        return jnp.where(jnp.isfinite(found), found, 0)
+
+    x, turns = stop(x), stop(turns)
+    far = jnp.full((1, *x.shape), jnp.finfo(x.dtype).max, x.dtype)
+    edges = jnp.concatenate([-far, turns, far])
+    heights = jnp.concatenate([0 * far, jax.vmap(level_of)(turns), 0 * far])
+    rises = jnp.diff(heights, axis=0)  # [cell, *batch]
+    gained, lost = (jnp.cumsum(jnp.maximum(sign * rises, 0), axis=0) for sign in (1, -1))
+    mass = gained[-1]
+    u = open_uniform(key, x.shape, x.dtype)
+    up, above = _cell(gained, u * mass)
+    level = _at(heights[1:], up) - above
+    if how.comonotone:
+        down, above = _cell(lost, u * lost[-1])
+        levels = jnp.stack([level, _at(heights[1:], down) + above])
+    else:
+        # Along an excursion of the rate above zero the fall comes after the rise, along one below zero before it.
+        cells = jnp.arange(len(rises)).reshape(-1, *[1] * x.ndim)
+        ahead = jnp.where(level > 0, 1, -1)[None] * (cells - up[None])
+        falls = (heights[1:] <= level[None]) & (level[None] <= heights[:-1]) & (rises < 0) & (ahead > 0)
+        down = jnp.argmin(jnp.where(falls, ahead, len(rises)), axis=0)
+        levels = jnp.stack([level, level])
+    low, high = (jnp.stack([_at(side, up), _at(side, down)]) for side in (edges[:-1], edges[1:]))
+    sign = jnp.asarray([1, -1], x.dtype).reshape(2, *[1] * x.ndim)
+    low, high = crossing(lambda points: sign * (jax.vmap(level_of)(points) - levels), low, high)
+    # The neighbor on the side of the draw: never outside the support.
+    points = jnp.where(high > x[None], low, high)
+    positive, negative = jnp.where(mass[None] > 0, points, x[None])
+    return mass, positive, negative
+
+
+def turns_of(cdf: Function, rate: Function, x: Array) -> Array:
+    """Quantiles, and between neighbors of them a point where the rate turns if there is one.
+
+    The density must be continuous, and its derivative in the parameter have at most one change of sign between two of the
+    quantiles, which are a 24th of the mass apart, and by factors in the tails.
+
+    Args:
+        cdf: the distribution function, elementwise, with frozen parameters. Beyond where it is between 0 and 1, and where it
+            is not a number, the law has no mass.
+        rate: its derivative in the parameter.
+        x: a draw, which says where the mass is, and the shape of a point.
+    """
+    far = jnp.full_like(x, jnp.finfo(x.dtype).max)
+    tails = 2.0 ** -np.array(
+        [40, 32, 25, 19, 14, 10, 7, 5.5] if x.dtype == jnp.float64 else [20, 17, 14, 12, 10, 8, 7, 5.5]
+    )
+    fractions = jnp.asarray(np.concatenate([tails, np.arange(1, 24) / 24, 1 - tails[::-1]]), x.dtype)
+
+    def quantile(fraction: Array) -> Array:
+        low, high = crossing(lambda points: inside(cdf(points), points, x) - fraction, -far, far)
+        return jnp.where(high > x, low, high)
+
+    nodes = jax.vmap(quantile)(fractions)
+
+    def slope(points: Array) -> Array:
+        return jax.jvp(rate, (points,), (jnp.ones_like(points),))[1]
+
+    slopes = jax.vmap(slope)
+    falling = slopes(nodes[:-1]) > 0
+    low, _ = crossing(lambda points: jnp.where(falling, -1, 1) * slopes(points), nodes[:-1], nodes[1:])
+    return jnp.sort(jnp.concatenate([nodes, low]), axis=0)
+
+
+def inside(fraction: Array, points: Array, x: Array) -> Array:
+    """A distribution function between 0 and 1; where it is not a number, the end on that side of `x`."""
+    return jnp.clip(jnp.where(jnp.isnan(fraction), jnp.where(points < x, 0, 1), fraction), 0, 1)
+
+
+def crossing(fn: Function, low: Array, high: Array) -> tuple[Array, Array]:
+    """Numbers next to each other, up to rounding, between which `fn`, at most zero at `low` and above it at `high`, crosses zero.
+
+    By Chandrupatla's method: inverse quadratic interpolation where the last three points allow it, and bisection elsewhere,
+    here of the floating-point numbers in their order, so that neither the scale nor the ends matter. Ten evaluations or so for
+    smooth functions, and never many more than the dtype has bits.
+    """
+    info = jnp.finfo(low.dtype)
+    f_low, f_high = fn(low), fn(high)
+    negligible = info.eps / 4 * jnp.maximum(jnp.abs(f_low), jnp.abs(f_high))
+
+    def rounded(x: Array) -> Array:
+        f = fn(x)
+        return jnp.where(jnp.abs(f) <= negligible, 0, f)
+
+    def going_on(state: tuple[Array, ...]) -> Array:
+        n, _, x1, x2, _, f1, *_ = state
+        return (n < 3 * info.bits) & jnp.any((jnp.abs(x1 - x2) > 2 * info.eps * jnp.abs(x1)) & (f1 != 0))
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        n, guess, x1, x2, x3, f1, f2, f3 = state
+        f = rounded(guess)
+        same = (f > 0) == (f1 > 0)
+        x3, f3 = jnp.where(same, x1, x2), jnp.where(same, f1, f2)
+        x2, f2 = jnp.where(same, x2, x1), jnp.where(same, f2, f1)
+        x1, f1 = guess, f
+        # As in Chandrupatla 1997: x1 is the last point, x2 that on the other side of the crossing, x3 the one dropped last.
+        xi, phi = (x1 - x2) / (x3 - x2), (f1 - f2) / (f3 - f2)
+        fits = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
+        part = f1 / (f2 - f1) * (f3 / (f2 - f3)) + (x3 - x1) / (x2 - x1) * (f1 / (f3 - f1)) * (f2 / (f3 - f2))
+        least = jnp.minimum(info.eps * jnp.abs(x1) / jnp.abs(x2 - x1), 0.5)
+        interpolated = x1 + jnp.clip(part, least, 1 - least) * (x2 - x1)
+        guess = jnp.where(fits & jnp.isfinite(interpolated), interpolated, _between(x1, x2))
+        guess = jnp.where(f1 == 0, x1, guess)
+        return n + 1, guess, x1, x2, x3, f1, f2, f3
+
+    state = (jnp.zeros((), int), _between(low, high), low, high, low, f_low, f_high, f_low)
+    _, _, x1, x2, _, f1, *_ = jax.lax.while_loop(going_on, step, state)
+    x2 = jnp.where(f1 == 0, x1, x2)
+    return stop(jnp.minimum(x1, x2)), stop(jnp.maximum(x1, x2))
+
+
+def _between(low: Array, high: Array) -> Array:
+    """The number in the middle of two in the order of floating-point numbers."""
+    low, high, dtype = _ordinal(low), _ordinal(high), low.dtype
+    middle = (low & high) + ((low ^ high) >> 1)  # the mean, without overflow
+    bits = jnp.where(middle < 0, jnp.iinfo(middle.dtype).min - middle, middle)
+    return jax.lax.bitcast_convert_type(bits, dtype)
+
+
+def _ordinal(x: Array) -> Int[Array, "*shape"]:
+    """The place of a number among the floating-point numbers."""
+    kind = jnp.dtype(f"int{jnp.finfo(x.dtype).bits}")
+    bits = jax.lax.bitcast_convert_type(x, kind)
+    return jnp.where(bits < 0, jnp.iinfo(kind).min - bits, bits)
+
+
+def _cell(reached: Array, target: Array) -> tuple[Array, Array]:
+    """The first cell in which a sum reaches its target, and by how much the sum after it is above that."""
+    index = jnp.minimum(jnp.sum(reached < target[None], axis=0), len(reached) - 1)
+    return index, _at(reached, index) - target
+
+
+def _at(cells: Array, index: Array) -> Array:
+    return jnp.take_along_axis(cells, index[None], axis=0)[0]

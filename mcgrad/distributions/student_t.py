@@ -1,0 +1,103 @@
+"""Student's t law."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy import special
+from jaxtyping import Array, ArrayLike, Float
+
+from mcgrad._types import PRNGKey
+from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
+from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
+from mcgrad.distributions.gamma import sample_log_ratio
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentT(Distribution):
+    """Student's t law: `loc + scale z / sqrt(y / df)` for a standard normal draw `z` and a chi-squared draw `y`.
+
+    Draws are differentiable in all parameters, to every order, as those of `Gamma`. **The factor `1 / sqrt(y / df)` is at
+    most the square root of the largest number**, and has derivative zero there: small `df` in float32 reach it.
+
+    Args:
+        df: degrees of freedom; any shape; positive.
+        loc: any shape that broadcasts with `df`; finite.
+        scale: any shape that broadcasts with both; positive.
+
+    Raises:
+        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
+    """
+
+    df: Float[ArrayLike, "*batch"]
+    loc: Float[ArrayLike, "*batch"]
+    scale: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"df": POSITIVE, "loc": REAL, "scale": POSITIVE}
+    reparameterized: ClassVar[bool] = True
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
+        """One draw."""
+        key_normal, key_gamma = jax.random.split(key)
+        z = jax.random.normal(key_normal, self.batch_shape, self.dtype)
+        half = jnp.broadcast_to(self.df, self.batch_shape) / 2
+        log_ratio = sample_log_ratio(key_gamma, half)
+        # room for the factors z and scale below the largest number
+        limit = jnp.asarray(jnp.log(jnp.finfo(self.dtype).max) / 2, self.dtype)
+        z, loc, scale = align(z * jnp.exp(jnp.minimum(-log_ratio / 2, limit)), self.loc, self.scale)
+        return loc + scale * z
+
+    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log density."""
+        x, df, loc, scale = align(x, self.df, self.loc, self.scale)
+        z = jnp.abs(x - loc) / scale / jnp.sqrt(df)
+        far = z > 1  # where the square may overflow
+        near = jnp.where(far, 1 / jnp.where(far, z, 1), z)
+        log_one_plus_square = jnp.log1p(near * near) + 2 * jnp.log(jnp.where(far, z, 1))
+        normalizer = special.gammaln(df / 2) - special.gammaln((df + 1) / 2) + jnp.log(np.pi * df) / 2 + jnp.log(scale)
+        return -(df + 1) / 2 * log_one_plus_square - normalizer
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In `loc` (Hahn-Jordan); in `scale` the draw itself, and one farther out; in `df` by two terms with the draw itself.
+
+        With `z = (x - loc) / scale`, `w = 1 / (1 + z^2 / df)` has the law `Beta(df / 2, 1 / 2)`, whose derivative is half of that
+        in its `concentration1`; and at a given `w` the distance `|z|` has the scale `sqrt(df)`.
+        """
+        shape, dtype = self.batch_shape, self.dtype
+        key_loc, key_scale, key_df = jax.random.split(key, 3)
+        df, loc, scale = (jnp.broadcast_to(value, shape) for value in (self.df, self.loc, self.scale))
+        fixed = jax.lax.stop_gradient(df)
+        z = (x - loc) / scale
+        away = jnp.where(z < 0, -1, 1).astype(dtype)
+        info, is_draw = jnp.finfo(dtype), jnp.ones((1, *shape), bool)
+
+        def outward(z: Array, side: Array, drop: Array) -> Array:
+            # the log density is lower by `drop` where 1 + z^2 / df is larger by the factor exp(rise)
+            rise = jnp.minimum(2 * drop / (fixed + 1), jnp.log(info.max) / 4)
+            return side * jnp.sqrt(z * z * jnp.exp(rise) + fixed * jnp.expm1(rise))
+
+        u, v = (open_uniform(key, shape, dtype) for key in (key_loc, key_scale))
+        above, drop = -jnp.log(u), -jnp.log(v)
+        below = -jnp.log1p(-u) if how.comonotone else above
+        zero, right = jnp.zeros(shape, dtype), jnp.ones(shape, dtype)
+        center = StudentT(fixed, zero, right)
+        density = jnp.exp(center.log_prob(zero)) / jax.lax.stop_gradient(scale)
+        farther = (loc + scale * outward(z, away, drop))[None]
+        half = jnp.full_like(fixed, 0.5)
+        log_w = -jnp.log1p(z / fixed * z) + jnp.log(beta_factor(key_df, fixed / 2, half))
+        spread = loc + scale * away * jnp.sqrt(fixed) * jnp.sqrt(jnp.minimum(jnp.expm1(-log_w), jnp.sqrt(info.max)))
+        return (
+            WeakDerivative(
+                ("loc",),
+                (density * loc)[None],
+                (loc + scale * outward(zero, right, above))[None],
+                (loc + scale * outward(zero, -right, below))[None],
+            ),
+            WeakDerivative(("scale",), jnp.log(scale)[None], farther, x[None], ~is_draw),
+            WeakDerivative(("df",), jnp.log(df)[None] / 2, farther, x[None], ~is_draw),
+            WeakDerivative(("df",), (mean_log_factor(fixed / 2, half) * df / 2)[None], x[None], spread[None], is_draw),
+        )
