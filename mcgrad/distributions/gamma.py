@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -15,6 +16,7 @@ from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import POSITIVE, Distribution, align
 from mcgrad.distributions.gamma_rejection import standard_gamma
+from mcgrad.distributions.velocity import distribution_function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,19 @@ class Gamma(Distribution):
         log_prob = a * jnp.log(rate) + special.xlogy(a - 1, inside) - rate * inside - special.gammaln(a)
         return jnp.where(x >= 0, log_prob, -jnp.inf)
 
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Distribution function, with exact derivatives in the concentration too."""
+        return self._mass(_below, 0.0, x)
+
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """One minus the distribution function."""
+        return -self._mass(_minus_above, -1.0, x)
+
+    def _mass(self, function: Callable[..., Array], before: float, x: ArrayLike) -> Array:
+        x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
+        reduced = jnp.maximum(jnp.where(x > 0, x, 1.0) * rate, jnp.finfo(self.dtype).tiny)
+        return jnp.where(x > 0, function(reduced, a), before)
+
 
 @dataclasses.dataclass(frozen=True)
 class ExpGamma(Distribution):
@@ -101,6 +116,18 @@ class ExpGamma(Distribution):
         x, a, rate = align(x, self.concentration, self.rate)
         shifted = x + jnp.log(rate)
         return a * shifted - jnp.exp(shifted) - special.gammaln(a)
+
+
+def _log_density(x: Array, a: Array) -> Array:
+    return (a - 1) * jnp.log(x) - x - special.gammaln(a)
+
+
+def _velocity(x: Array, a: Array) -> tuple[Array]:
+    return (x * log_gamma_velocity(x, jnp.log(x), a),)
+
+
+_below = distribution_function(lambda x, a: special.gammainc(a, x), _log_density, _velocity)
+_minus_above = distribution_function(lambda x, a: -special.gammaincc(a, x), _log_density, _velocity)
 
 
 # The rules are in terms of the draw that moves, not of the constant that it was made of, so that the derivative of a

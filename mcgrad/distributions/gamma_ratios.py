@@ -76,6 +76,14 @@ class Chi2(Distribution):
         """Log density; `-inf` below zero."""
         return self._gamma().log_prob(x)
 
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Distribution function."""
+        return self._gamma().cdf(x)
+
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """One minus the distribution function."""
+        return self._gamma().survival(x)
+
     def _gamma(self) -> Gamma:
         return Gamma(jnp.asarray(self.df) / 2, jnp.asarray(0.5, self.dtype))
 
