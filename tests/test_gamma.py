@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from helpers import assert_unbiased
 from jax.scipy import special
 
 from mcgrad import distributions as laws
@@ -282,6 +283,36 @@ def test_draws_and_densities_are_scipys() -> None:
     np.testing.assert_allclose(gamma.log_prob(x), frozen.logpdf(x), rtol=1e-12)
     np.testing.assert_allclose(log_gamma.log_prob(np.log(x)), frozen.logpdf(x) + np.log(x), rtol=1e-12)
     assert (gamma.log_prob(-1.0) == -np.inf).all()
+
+
+def test_distribution_function_and_its_derivatives() -> None:
+    a, x = (jnp.asarray(column) for column in EXACT[EXACT[:, 0] < 1e4].T[:2])
+    velocity = EXACT[EXACT[:, 0] < 1e4, 2] * x
+    for name, exact, sign in (("cdf", scipy.stats.gamma.cdf(x, a), 1), ("survival", scipy.stats.gamma.sf(x, a), -1)):
+        mass = lambda a, x: getattr(laws.Gamma(a, 2.0), name)(x / 2)  # noqa: E731, B023
+        value, pullback = jax.jit(lambda a, x: jax.vjp(mass, a, x))(a, x)  # noqa: B023
+        np.testing.assert_allclose(value, exact, rtol=1e-10)
+        in_a, in_x = pullback(jnp.full_like(x, sign))
+        np.testing.assert_allclose(in_x, scipy.stats.gamma.pdf(x, a), rtol=1e-10)
+        np.testing.assert_allclose(in_a, -velocity * scipy.stats.gamma.pdf(x, a), rtol=1e-10)
+    assert laws.Gamma(1.0, 1.0).cdf(-1.0) == 0 and laws.Gamma(1.0, 1.0).survival(-1.0) == 1
+
+
+@pytest.mark.slow
+def test_mixtures_of_gamma_laws_move_with_weights_and_concentrations() -> None:
+    params = jnp.asarray([0.4, 0.7, 3.0])
+
+    def law(p: Any) -> Any:
+        weights = laws.Categorical(logits=jnp.stack([p[0], jnp.zeros(())]))
+        return laws.Mixture(weights, laws.Gamma(p[1:], jnp.asarray([0.5, 2.0])))
+
+    def mean(p: Any) -> Any:
+        weight = jax.nn.sigmoid(p[0])
+        return weight * 2 * p[1] + (1 - weight) * p[2] / 2
+
+    keys = jax.random.split(jax.random.key(8), 20_000)
+    slopes = jax.jit(jax.vmap(jax.grad(lambda p, key: law(p).sample(key)), (None, 0)))(params, keys)
+    assert_unbiased(slopes, jax.grad(mean)(params))
 
 
 def test_refusals() -> None:

@@ -16,7 +16,9 @@ from jax.scipy import special
 from mcgrad import distributions as laws
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(np.float64, 1e-10), pytest.param(np.float32, 1e-5, marks=pytest.mark.slow)]
+)
 def test_derivatives_of_draws_keep_the_quantiles_of_the_radii(dtype: Any, bound: float) -> None:
     concentrations = np.array([0.4, 1.0, 30.0, 1e4])
 
@@ -86,6 +88,7 @@ def test_moments_to_second_order() -> None:
         assert_unbiased(found, wanted)
 
 
+@pytest.mark.slow
 def test_nothing_is_nan_in_float32() -> None:
     concentration = jnp.asarray([1e-4, 0.1, 1.0, 1e4, 1e8], jnp.float32)
 

@@ -19,7 +19,9 @@ TRIL = np.array([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [-0.5, 0.3, 1.2]])
 CHANGE = np.array([[0.5, 0.0, 0.0], [-0.4, 0.3, 0.0], [0.2, 0.6, -0.3]])
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(np.float64, 1e-10), pytest.param(np.float32, 1e-5, marks=pytest.mark.slow)]
+)
 def test_derivatives_of_draws_are_exact(dtype: Any, bound: float) -> None:
     dfs = np.array([0.3, 1.0, 7.5, 40.0])
 
@@ -98,6 +100,7 @@ def test_draws_and_moments_to_second_order() -> None:
     assert scipy.stats.kstest(np.sum(z**2, 0) / 3, scipy.stats.f(3, 3).cdf).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_nothing_is_nan_in_float32() -> None:
     df = jnp.asarray([1e-4, 0.1, 1.0, 1e4, 1e8], jnp.float32)
 

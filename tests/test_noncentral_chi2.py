@@ -76,6 +76,7 @@ def test_derivatives_of_draws_and_densities_are_exact(dtype: Any, bound: float) 
     np.testing.assert_allclose(density, EXACT[:, 5], rtol=bound, atol=bound * (10 if dtype == np.float32 else 1))
 
 
+@pytest.mark.slow
 def test_distribution_function_and_its_derivatives() -> None:
     """By SciPy, which has some ten digits; the derivatives are those of the table."""
     df, noncentrality, x = map(jnp.asarray, EXACT.T[:3])
@@ -135,6 +136,7 @@ def test_draws_follow_the_law_and_moments() -> None:
     assert scipy.stats.kstest(x, scipy.stats.ncx2(0.6, 2.0).cdf).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_nothing_is_nan_in_float32() -> None:
     df = jnp.asarray([1e-4, 1.0, 1.0, 3.0, 1e6, 1.0], jnp.float32)
     noncentrality = jnp.asarray([1e-3, 0.0, 1e-20, 1e8, 1.0, 1e4], jnp.float32)

@@ -157,6 +157,7 @@ def test_dirichlet_derivatives_and_less_variance_than_the_samplers_path(order):
         assert np.sum(np.var(optimal, 0)) < 0.95 * np.sum(np.var(draws(mcgrad.Pathwise()), 0))
 
 
+@pytest.mark.slow
 def test_the_beta_path_keeps_the_quantile():
     a, b = np.array([0.4, 2.0, 50.0]), np.array([3.0, 0.7, 20.0])
     x = scipy.stats.beta.ppf([0.2, 0.9, 0.01], a, b)

@@ -60,7 +60,9 @@ EXACT = np.array(
 )
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(np.float64, 1e-10), pytest.param(np.float32, 1e-5, marks=pytest.mark.slow)]
+)
 def test_velocity_is_exact(dtype: Any, bound: float) -> None:
     m, k, y = (jnp.asarray(column, dtype) for column in EXACT.T[:3])
     found = _velocity(y, k, (m - 1) / 2)
@@ -114,7 +116,8 @@ def test_density_is_scipys_and_draws_follow_it() -> None:
         assert scipy.stats.kstest(angle, lambda angle: np.interp(angle, t, cdf)).pvalue > 1e-3  # noqa: B023
 
 
-@pytest.mark.parametrize("order", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [1, 2])
 def test_derivatives_of_a_moment(order: int) -> None:
     """`E[exp(c . x)] = Z(|k mu + c|) / Z(k)` with `Z(t) = sinh(t) / t` on the sphere."""
     c = jnp.asarray([0.9, -0.5, 0.3])
@@ -139,6 +142,7 @@ def test_derivatives_of_a_moment(order: int) -> None:
         assert_unbiased(found, wanted)
 
 
+@pytest.mark.slow
 def test_a_draw_stays_on_the_sphere_and_nothing_is_nan_in_float32() -> None:
     k = jnp.asarray([1e-6, 0.3, 1e3, 1e8, 1e14], jnp.float32)
     mu = jnp.broadcast_to(jnp.asarray([0.6, 0.0, 0.8, 0.0], jnp.float32), (5, 4))
@@ -154,6 +158,14 @@ def test_a_draw_stays_on_the_sphere_and_nothing_is_nan_in_float32() -> None:
         assert np.isfinite(leaf).all() and leaf.dtype == np.float32
     np.testing.assert_allclose(slopes[0], 0, atol=1e-5)  # of the squared length
     np.testing.assert_allclose(slopes[1], 0, atol=1e-5)
+
+
+def test_the_draw_turns_with_the_direction() -> None:
+    """By the rotation in the plane of the direction and its change: `(mu_dot mu^T - mu mu_dot^T) x`."""
+    mu, change = jnp.asarray([0.6, 0.0, 0.8]), jnp.asarray([0.4, -0.5, -0.3])
+    draw = lambda mu: laws.VonMisesFisher(mu, 3.0).sample(jax.random.key(3))  # noqa: E731
+    x, moved = jax.jit(lambda mu, change: jax.jvp(draw, (mu,), (change,)))(mu, change)
+    np.testing.assert_allclose(moved, change * (mu @ x) - mu * (change @ x), rtol=1e-12)
 
 
 def test_refusals() -> None:

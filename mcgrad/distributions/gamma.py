@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -18,7 +19,7 @@ from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDeri
 from mcgrad.distributions.gamma_rejection import log_ratio_to_mean, standard_gamma
 from mcgrad.distributions.levels import derivative_by_levels
 from mcgrad.distributions.location_scale import log_exponential_outward
-from mcgrad.distributions.velocity import moving_draw
+from mcgrad.distributions.velocity import distribution_function, moving_draw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,19 @@ class Gamma(Distribution):
         logarithm = ExpGamma(self.concentration, self.rate)
         return mapped(logarithm.weak_derivative(key, jnp.log(x), how), bounded_exp, x)
 
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Distribution function, with exact derivatives in the concentration too."""
+        return self._mass(_below, 0.0, x)
+
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """One minus the distribution function."""
+        return -self._mass(_minus_above, -1.0, x)
+
+    def _mass(self, function: Callable[..., Array], before: float, x: ArrayLike) -> Array:
+        x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
+        reduced = jnp.maximum(jnp.where(x > 0, x, 1.0) * rate, jnp.finfo(self.dtype).tiny)
+        return jnp.where(x > 0, function(reduced, a), before)
+
 
 @dataclasses.dataclass(frozen=True)
 class ExpGamma(Distribution):
@@ -124,7 +138,9 @@ class ExpGamma(Distribution):
         fixed, shift = map(jax.lax.stop_gradient, (a, jnp.log(rate)))
 
         def growth(y: Array) -> Array:
-            return -log_gamma_velocity(jnp.exp(y + shift), y + shift, fixed) * jnp.exp(_log_density(y + shift, fixed))
+            return -log_gamma_velocity(jnp.exp(y + shift), y + shift, fixed) * jnp.exp(
+                _log_density_of_log(y + shift, fixed)
+            )
 
         turn = (special.digamma(fixed) - shift)[None]
         in_concentration = derivative_by_levels("concentration", a, growth, turn, key_concentration, x, how)
@@ -152,9 +168,9 @@ def bounded_exp(y: Array) -> Array:
     return jnp.exp(jnp.clip(y, low.astype(y.dtype), high.astype(y.dtype)))
 
 
-def _log_density(y: Array, a: Array) -> Array:
+def _log_density_of_log(y: Array, a: Array) -> Array:
     """Log density of the logarithm for rate one, which keeps its digits for large concentrations."""
-    return _log_peak(a) - a * _exp_beyond_linear(y - jnp.log(a), a.dtype)
+    return _log_peak(a) - a * exp_beyond_linear(y - jnp.log(a), a.dtype)
 
 
 def _log_peak(a: Array) -> Array:
@@ -166,6 +182,18 @@ def _log_peak(a: Array) -> Array:
     small = jnp.where(large, 1.0, a)
     series = 0.5 * jnp.log(a / (2 * np.pi)) - rest
     return jnp.where(large, series, special.xlogy(small, small) - small - special.gammaln(small))
+
+
+def _log_density(x: Array, a: Array) -> Array:
+    return (a - 1) * jnp.log(x) - x - special.gammaln(a)
+
+
+def _velocity(x: Array, a: Array) -> tuple[Array]:
+    return (x * log_gamma_velocity(x, jnp.log(x), a),)
+
+
+_below = distribution_function(lambda x, a: special.gammainc(a, x), _log_density, _velocity)
+_minus_above = distribution_function(lambda x, a: -special.gammaincc(a, x), _log_density, _velocity)
 
 
 # The rules are in terms of the draw that moves, not of the constant that it was made of, so that the derivative of a

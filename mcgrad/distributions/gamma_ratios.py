@@ -86,6 +86,14 @@ class Chi2(Distribution):
         """That of the gamma law in its concentration, Hahn-Jordan."""
         return mapped(self._gamma().weak_derivative(key, x, how), lambda y: y, x, concentration="df")
 
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Distribution function."""
+        return self._gamma().cdf(x)
+
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """One minus the distribution function."""
+        return self._gamma().survival(x)
+
     def _gamma(self) -> Gamma:
         return Gamma(jnp.asarray(self.df) / 2, jnp.asarray(0.5, self.dtype))
 
