@@ -10,6 +10,7 @@ from mcgrad.diagnostics import GradientStatistics as GradientStatistics
 from mcgrad.diagnostics import compare as compare
 from mcgrad.diagnostics import gradient_noise as gradient_noise
 from mcgrad.diagnostics import gradient_statistics as gradient_statistics
+from mcgrad.diagnostics import least_variance as least_variance
 from mcgrad.diagnostics import per_sample_grad as per_sample_grad
 from mcgrad.diagnostics import samples_for as samples_for
 from mcgrad.distributions import Bernoulli as Bernoulli

@@ -327,3 +327,32 @@ def test_bad_comparisons_are_refused(monkeypatch, tmp_path):
     ):
         with pytest.raises(ImportError, match=r'pip install "mcgrad\[diagnostics\]"'):
             use()
+
+
+def test_a_pilot_finds_the_estimator_of_least_variance():
+    estimators = {"score": mcgrad.Score(), "path": mcgrad.Pathwise(), "not for this law": mcgrad.DisARM()}
+    loc = jnp.linspace(-1.0, 1.0, 3)
+    pilot = mcgrad.least_variance(smooth, estimators, num_samples=500)
+    assert pilot(loc, jax.random.key(0)) is estimators["path"]
+    by_name = mcgrad.least_variance(smooth, list(estimators.values())[:2], measure="variance_time", num_samples=500)
+    assert by_name(loc, jax.random.key(0)) is estimators["path"]
+
+
+def test_a_pilot_over_all_couplings_follows_the_cost():
+    """For a cost even around the mean sharing the noise has no variance; for a monotone one quantiles are best."""
+    for cost, coupling in ((jnp.square, "shared"), (jnp.arcsinh, "comonotone")):
+
+        def loss(loc, key, cost=cost):
+            return cost(mcgrad.sample(key, mcgrad.Normal(loc, 1.0)))
+
+        found = mcgrad.least_variance(loss, num_samples=500)(0.0, jax.random.key(0))
+        assert found.coupling == coupling
+
+
+def test_a_pilot_refuses_what_it_cannot_judge():
+    with pytest.raises(ValueError, match=r'least_variance\(measure=...\)` must be "variance" or "variance_time"'):
+        mcgrad.least_variance(smooth, measure="time")
+    with pytest.raises(ValueError, match=r"least_variance\(estimators=...\)` must have one with a finite gradient"):
+        mcgrad.least_variance(lambda loc, key: smooth(loc, key) * jnp.inf, [mcgrad.Score()], num_samples=4)(
+            jnp.zeros(3), jax.random.key(0)
+        )

@@ -196,7 +196,11 @@ def test_variances_are_those_of_quadrature(configuration):
 @pytest.mark.parametrize("configuration", SURVEY_PLACES, ids=" ".join)
 @pytest.mark.parametrize("cost", SURVEY_COSTS)
 def test_variances_over_the_whole_grid(cost, configuration):
-    assert np.abs(survey_statistics(cost, configuration, SURVEY, 2_000_000)).max() < 4
+    # At one place, exp(-10 x^2) around 2 with the scale 0.3, the gradient in the mean, -5e-6, comes from draws that are so rare
+    # that by quadrature the mean of 2e6 squared deviations has a skewness of 2 (elsewhere at most 0.1): no z is normal there.
+    rows = [row for row in SURVEY if row[:4] != ["exp", 10.0, 2.0, 0.3]]
+    assert len(rows) == len(SURVEY) - 1
+    assert np.abs(survey_statistics(cost, configuration, rows, 2_000_000)).max() < 4
 
 
 @pytest.mark.parametrize(
@@ -276,14 +280,28 @@ def test_what_cannot_be_done_is_refused():
     with pytest.raises(ValueError, match=r'MeasureValued\(decomposition=...\)` must be "hahn_jordan" or "size_bias"'):
         mcgrad.MeasureValued("best")
 
-    def own(p, key):
-        law = mcgrad.distribution(sampler=lambda key, p: p + jax.random.normal(key))
+    with pytest.raises(ValueError, match=r"MeasureValued\(chunk_size=...\)` must be a number of points, at least 1"):
+        mcgrad.MeasureValued(chunk_size=0)
+
+    def own(p, key, **functions):
+        law = mcgrad.distribution(sampler=lambda key, p: jnp.sum(p) + jax.random.normal(key), **functions)
         return mcgrad.sample(key, law(p)) ** 2
 
-    with pytest.raises(
-        ValueError, match=r"MeasureValued` would be wrong at .*test_measure_valued.py.*weak_derivative.*Score"
-    ):
+    refused = r"MeasureValued` would be wrong at .*test_measure_valued.py.*{}.*Use `mcgrad.Pathwise\(\)` here"
+    with pytest.raises(ValueError, match=refused.format("no `weak_derivative`, and is not one of .* with a `cdf`")):
         mcgrad.measure_valued_grad(own)(0.3, jax.random.key(0))
+
+    class Rough(mcgrad.Normal):
+        weak_derivative = None
+
+        def cdf(self, x):
+            return jax.scipy.special.betainc(self.scale, 2.0, x)
+
+    with pytest.raises(ValueError, match=r"its `cdf` cannot be differentiated \(.*not supported.*Score"):
+        mcgrad.measure_valued_grad(lambda p, key: mcgrad.sample(key, Rough(0.0, p)))(0.3, jax.random.key(0))
+    wide = functools.partial(own, cdf=lambda x, p: jax.scipy.special.ndtr(x - jnp.sum(p)))
+    with pytest.raises(ValueError, match=refused.format(r"may depend on 300 parameters.*at most 256")):
+        mcgrad.measure_valued_grad(wide)(jnp.zeros(300), jax.random.key(0))
 
     def loss(rate, key):
         return 1.0 * mcgrad.sample(key, mcgrad.Poisson(rate), mcgrad.MeasureValued())
@@ -302,3 +320,21 @@ def test_samples_chunks_and_auxiliary_output():
     chunked, _ = mcgrad.measure_valued_grad(loss, num_samples=8, chunk_size=2, has_aux=True)(1.5, key)
     np.testing.assert_allclose(whole, chunked, rtol=1e-12)
     assert aux.shape == (8,)
+
+
+def test_perturbed_points_in_chunks_take_the_memory_of_one():
+    def compiled(size, chunk_size):
+        grid = jnp.linspace(0.0, 1.0, 500)
+
+        def program(p, key):
+            x = mcgrad.sample(key, mcgrad.Normal(p, 1.0), mcgrad.MeasureValued(chunk_size=chunk_size))
+            return jnp.mean(jnp.prod(jnp.cos(x[:, None] * grid[None]), axis=0))
+
+        p = jnp.linspace(-1, 1, size)
+        run = jax.jit(mcgrad.grad(program)).lower(p, jax.random.key(0)).compile()
+        return run(p, jax.random.key(0)), run.memory_analysis().temp_size_in_bytes
+
+    (whole, most), (chunked, least) = compiled(60, None), compiled(60, 7)
+    np.testing.assert_allclose(chunked, whole, rtol=1e-9, atol=1e-15)
+    assert most > 5 * least
+    assert compiled(180, 7)[1] < 4 * least  # three times as many points, each three times as large

@@ -1,11 +1,15 @@
 """What cannot be done is refused: each `raise` of the engine, with the user's line and the way out."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import ESTIMATORS, PROGRAMS
 
 import mcgrad
+from mcgrad.transforms import plan_of
 
 KEY = jax.random.key(0)
 HERE = "test_refusals.py"
@@ -205,3 +209,44 @@ def test_signed_points_perturb_unmixed_axes_together_and_mixed_ones_one_by_one()
     error = jnp.abs(draws.mean(0) - exact) / (draws.std(0) / 4000**0.5)
     assert jnp.max(error) < 5
     assert 5 * jnp.max(draws.std(0)) / 4000**0.5 < 0.1 * jnp.linalg.norm(exact)
+
+
+LAWS = {
+    "normal": lambda p: mcgrad.Normal(p, 1.0),
+    "binary": lambda p: mcgrad.Bernoulli(logits=p),
+    "counts": lambda p: mcgrad.Poisson(jnp.exp(p)),
+    "classes": lambda p: mcgrad.OneHotCategorical(logits=jnp.stack([p, 0.0 * p, -p])),
+    "a support that moves": lambda p: mcgrad.Uniform(p, p + 1.0),
+    "vectors": lambda p: mcgrad.Dirichlet(jnp.exp(jnp.stack([p, p]))),
+    "a sampler only": lambda p: mcgrad.distribution(sampler=lambda key, p: jnp.floor(p + jax.random.normal(key)))(p),
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_every_estimator_says_what_would_work_in_its_place(law):
+    """What a refusal names is not refused itself; nothing is compiled."""
+
+    def program(p, key):
+        return jnp.sum(1.0 * mcgrad.sample(key, LAWS[law](p)))
+
+    # an estimator without an obstacle, to find the site by
+    plan, _ = plan_of(lambda p, key: program(p, key), (0.3, KEY), {}, _Anything(), False)
+    (site,) = plan.analysis.sites.values()
+    made = {
+        name: row.make(PROGRAMS["normal"], PROGRAMS["normal"].typed_params(jnp.float64))
+        for name, row in ESTIMATORS.items()
+    }
+    classes = {type(estimator).__name__: estimator for estimator in made.values()}
+    classes.pop("Auto")  # chooses among the others
+    refused = {name: reason for name, estimator in classes.items() if (reason := estimator.obstacle(site)) is not None}
+    works = classes.keys() - refused.keys()
+    assert refused
+    for name, reason in refused.items():
+        named = set(re.findall(r"`mcgrad\.([A-Z]\w+)\(\)`", reason)) - {"Auto"}
+        assert named <= works, (name, reason)
+        assert named or not works & {"Pathwise", "Score"}, (name, reason)
+        assert named or "mcgrad.distribution" in reason, (name, reason)
+
+
+class _Anything(mcgrad.Estimator):
+    local = True

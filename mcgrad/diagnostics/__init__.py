@@ -5,6 +5,7 @@ from mcgrad.diagnostics.compare import EstimatorReport as EstimatorReport
 from mcgrad.diagnostics.compare import compare as compare
 from mcgrad.diagnostics.noise import GradientNoise as GradientNoise
 from mcgrad.diagnostics.noise import gradient_noise as gradient_noise
+from mcgrad.diagnostics.pilot import least_variance as least_variance
 from mcgrad.diagnostics.statistics import GradientStatistics as GradientStatistics
 from mcgrad.diagnostics.statistics import gradient_statistics as gradient_statistics
 from mcgrad.diagnostics.statistics import per_sample_grad as per_sample_grad

@@ -11,8 +11,8 @@ from jaxtyping import Array
 
 from mcgrad.distributions.base import open_uniform
 from mcgrad.estimators.enumeration import Enumerate
-from mcgrad.estimators.finite_support import instead
 from mcgrad.estimators.local_expectation import LocalExpectation
+from mcgrad.estimators.refusal import instead
 from mcgrad.estimators.tree_disarm import TreeDisARM
 from mcgrad.estimators.without_replacement import UnorderedSet
 from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of

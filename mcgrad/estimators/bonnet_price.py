@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad.distributions.normal import Normal
+from mcgrad.estimators.refusal import instead
 from mcgrad.program.costs import bring
 from mcgrad.program.dependence import Relation
 from mcgrad.program.estimator import Estimator, signed_term, zero_with_derivative_of
@@ -50,7 +51,7 @@ class BonnetPrice(Estimator):
 
     def obstacle(self, site: Site) -> str | None:
         if site.facts.law != Normal.__name__:
-            return "the law must be `mcgrad.Normal`. Use `mcgrad.Pathwise()` here."
+            return f"the law must be `mcgrad.Normal`. {instead(site)}"
         return None
 
     def evaluations(self, site: Site, relation: Relation) -> int:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad.estimators.refusal import instead
 from mcgrad.program.estimator import Estimator, OnJump, SignedPoints, zero_with_derivative_of
 from mcgrad.program.interpret import Rest, Result
 from mcgrad.program.site import Site, SiteHandle
@@ -57,9 +58,9 @@ class PathwiseWithBoundary(Estimator):
     def obstacle(self, site: Site) -> str | None:
         facts = site.facts
         if facts.pathwise_obstacle is not None:
-            return f"{facts.pathwise_obstacle}. Use `mcgrad.Score()` here."
+            return f"{facts.pathwise_obstacle}. {instead(site)}"
         if not (facts.scalar_event and facts.has_cdf):
-            return "the law must be one of scalars with a `cdf`. Use `mcgrad.Score()`, or `mcgrad.Pathwise()` if no cost jumps."
+            return f"the law must be one of scalars with a `cdf`. {instead(site)}"
         return None
 
     def estimate(self, site: SiteHandle, rest: Rest) -> Result:

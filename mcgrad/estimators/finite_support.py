@@ -8,10 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from mcgrad.estimators.pathwise import Pathwise
-from mcgrad.estimators.score import Score
-from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation
-from mcgrad.program.estimator import Estimator
+from mcgrad.estimators.refusal import instead
 from mcgrad.program.site import Site, SiteHandle
 
 
@@ -33,12 +30,3 @@ def without_finite_support(site: Site) -> str | None:
     if site.facts.support is not None:
         return None
     return f"the law has no finite support that is known beforehand. {instead(site)}"
-
-
-def instead(site: Site, *others: Estimator) -> str:
-    """Those of the others, and of the estimators for any law, that have no obstacle at a site."""
-    candidates = (Pathwise(), *others, Score(), SmoothedPerturbation())
-    names = [f"`mcgrad.{type(e).__name__}()`" for e in candidates if e.obstacle(site) is None]
-    if not names:
-        return "Give it a `log_prob`, an `icdf` or a `support`, see `mcgrad.distribution`."
-    return f"Use {', '.join(names[:-1]) + ' or ' if names[1:] else ''}{names[-1]} here."

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import static_field
+from mcgrad.estimators.refusal import instead
 from mcgrad.program.estimator import Estimator, WeightedPoint, zero_with_derivative_of
 from mcgrad.program.site import Site, SiteHandle
 
@@ -78,9 +79,9 @@ class GeneralizedReparameterization(Estimator):
 
     def obstacle(self, site: Site) -> str | None:
         if site.facts.discrete:
-            return "a discrete law has no smooth transformation. Use `mcgrad.Score()` here."
+            return f"a discrete law has no smooth transformation. {instead(site)}"
         if not site.facts.has_log_prob:
-            return "the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`."
+            return f"the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`. {instead(site)}"
         if site.facts.support_parameters:
             moving = " and ".join(f"`{name}`" for name in site.facts.support_parameters)
             return (

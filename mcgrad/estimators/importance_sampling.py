@@ -15,6 +15,7 @@ from jaxtyping import Array
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.foreign import as_distribution
 from mcgrad.distributions.independent import Independent
+from mcgrad.estimators.refusal import instead
 from mcgrad.program.costs import bring
 from mcgrad.program.dependence import Relation
 from mcgrad.program.estimator import Estimator, WeightedPoints
@@ -88,7 +89,7 @@ class ImportanceSampling(Estimator):
     def obstacle(self, site: Site) -> str | None:
         facts = site.facts
         if not facts.has_log_prob:
-            return "the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`."
+            return f"the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`. {instead(site)}"
         if facts.support_parameters:
             moving = " and ".join(f"`{name}`" for name in facts.support_parameters)
             return (

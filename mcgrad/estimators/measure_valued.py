@@ -11,6 +11,8 @@ from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.base import Coupling, WeakDerivative
+from mcgrad.estimators.inversion import derivative_by_inversion, directions, inversion_obstacle
+from mcgrad.estimators.refusal import instead
 from mcgrad.program.estimator import Estimator, Flow, SignedPoints, zero_with_derivative_of
 from mcgrad.program.site import Site, SiteHandle
 
@@ -29,12 +31,18 @@ class MeasureValued(Estimator):
 
         d E[f(x)] = E[ sum_i c_i (f(x with x_i+ for x_i) - f(x with x_i- for x_i)) ]
 
-    Unbiased, for the first derivative; a second one raises. For laws with a `weak_derivative`: `Bernoulli`, `Binomial`,
-    `Categorical`, `OneHotCategorical`, `Geometric`, `Poisson`, `Normal`, `HalfNormal`, `LogNormal`, `Laplace`, `Logistic`,
-    `Cauchy`, `Gumbel`, `Exponential`, `Weibull`, `Uniform` (though its support moves), `MultivariateNormal`,
-    `Independent` of these, and those of a user. Costs need not be differentiable in the draw, nor continuous. Its
-    variance does not grow with the number of entries that meet in a cost, unlike that of `mcgrad.Score`; a constant added
-    to a cost cancels.
+    Unbiased, for the first derivative; a second one raises. For all laws of mcgrad (`Transformed` and `Mixture` by what they are
+    made of), though the support of `Uniform`, `Pareto` or `TruncatedNormal` moves, for those of a user with a
+    `weak_derivative`, and for any other law of continuous single numbers with a `cdf`, of another library or by
+    `mcgrad.distribution(sampler=..., cdf=...)`. Costs need not be differentiable in the draw, nor continuous. Its variance does
+    not grow with the number of entries that meet in a cost, unlike that of `mcgrad.Score`; a constant added to a cost cancels.
+
+    **By a `cdf`**: where its derivative in a parameter rises and where it falls, found by bisection, are the two parts (one term
+    for each number that an entry of the draw depends on). The `cdf` must be differentiable, increasing in between 0 and 1,
+    and what is outside of that, or not a number, has no mass. **Changes of sign of the density's derivative that are less than
+    a 24th of the mass apart may be overlooked**, and so are jumps of the density that move inside the support. It takes
+    some 60 evaluations of the derivative of the `cdf` a draw, and 5,000 for each set of parameters; the gamma family,
+    `InverseGaussian`, `Kumaraswamy`, `TruncatedNormal` and `VonMises` know where the sign changes, and do without the latter.
 
     Evaluations of the rest of the program beside the one at the draw: one for each parameter whose positive or negative
     part is the draw itself, two for others (a location), one for each class of a categorical law; none for parameters
@@ -43,15 +51,18 @@ class MeasureValued(Estimator):
 
     Args:
         decomposition: `"hahn_jordan"`, into parts that have no value in common, for a scale and a rate too, where the law
-            knows how (`Normal`, `HalfNormal`, `LogNormal`, `MultivariateNormal`, `Laplace`, `Cauchy`, `Exponential`, `Weibull`):
-            two evaluations, mostly of less variance; or `"size_bias"`, where one part is the draw itself.
+            knows how (not the scale of `Logistic`, `Gumbel` and `StudentT`, and not `Beta`, `Dirichlet` and `F`): two
+            evaluations, mostly of less variance; or `"size_bias"`, where one part is the draw itself if it can be.
         coupling: how the two parts are drawn: `"shared"`, from the same noise (a location is moved as far to the right as to
             the left: for costs nearly even around it); `"comonotone"`, each by its own quantiles where the law knows how, and
-            as `"shared"` elsewhere (for costs nearly monotone); `"independent"`, to compare with.
+            as `"shared"` elsewhere (for costs nearly monotone); `"independent"`, to compare with. `mcgrad.least_variance`
+            finds which is best on a program.
+        chunk_size: how many perturbed points are evaluated at once; by default all. In chunks, one after another, they take
+            the memory of one chunk.
 
     Raises:
-        ValueError: where it is built, for another `decomposition` or `coupling`; where the program is planned, for a law without
-            `weak_derivative`.
+        ValueError: where it is built, for another `decomposition` or `coupling`, or a `chunk_size` that is no number of points;
+            where the program is planned, for a law with neither a `weak_derivative` nor such a `cdf`.
         NotImplementedError: for a second derivative, inside a `while_loop`, and inside a `scan` of more than 32 steps.
 
     Example:
@@ -67,6 +78,7 @@ class MeasureValued(Estimator):
 
     decomposition: Decomposition = static_field(default="hahn_jordan")
     coupling: CouplingName = static_field(default="shared")
+    chunk_size: int | None = static_field(default=None)
 
     def __post_init__(self) -> None:
         for name, options in (("decomposition", Decomposition), ("coupling", CouplingName)):
@@ -75,14 +87,16 @@ class MeasureValued(Estimator):
                 raise ValueError(
                     f"`mcgrad.MeasureValued({name}=...)` must be {written}, got {value!r}. Pass one of these."
                 )
+        size = self.chunk_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise ValueError(
+                f"`mcgrad.MeasureValued(chunk_size=...)` must be a number of points, at least 1, or None, got {size!r}. "
+                "Leave it out to evaluate all at once."
+            )
 
     def obstacle(self, site: Site) -> str | None:
-        if not site.facts.has_weak_derivative:
-            return (
-                "the law has no `weak_derivative`. Write one, as `mcgrad.Poisson` does, or use `mcgrad.Score()`, "
-                "`mcgrad.Pathwise()` or `mcgrad.Auto()` here."
-            )
-        return None
+        reason = None if site.facts.has_weak_derivative else inversion_obstacle(site)
+        return reason and f"{reason}. {instead(site)}"
 
     def represent(self, site: SiteHandle) -> SignedPoints | Flow:
         x = site.draw()
@@ -113,24 +127,29 @@ class MeasureValued(Estimator):
             jnp.concatenate([jnp.asarray(point, x.dtype) for point in points]),
             jnp.concatenate(coefficients),
             relative=True,
+            chunk_size=self.chunk_size,
         )
 
     def _terms(self, site: SiteHandle, index: int, x: Array) -> list[WeakDerivative]:
         """The terms that a derivative may reach, their arrays with the axes `[n, *plates]` in front."""
         how = Coupling(self.decomposition == "hahn_jordan", self.coupling == "comonotone")
         names: list[tuple[str, ...]] = []
+        by_cdf = None
+        if not site.facts.has_weak_derivative:
+            constant = site.constant or (False,) * site.site.params["dist_tree"].num_leaves
+            by_cdf = [direction for direction in directions(site.site) if not constant[direction.leaf]]
 
         def arrays(key: PRNGKey, dist: Any, x: Array) -> list[list[Array | None]]:
-            terms = dist.weak_derivative(key, x, how)
+            own = by_cdf is None
+            terms = dist.weak_derivative(key, x, how) if own else derivative_by_inversion(dist, key, x, how, by_cdf)
             names[:] = [term.parameters for term in terms]
             # behind the axes of the site's `vmap`s for now
             return [list(term[1:]) for term in terms]
 
         levels = len(site.site.params["levels"])
         found = jax.tree.map(lambda array: jnp.moveaxis(array, levels, 0), site.map_beside(index, arrays, x))
+        terms = [WeakDerivative(parameters, *parts) for parameters, parts in zip(names, found, strict=True)]
+        if by_cdf is not None:
+            return terms
         moving = site.moving_parameters
-        return [
-            WeakDerivative(parameters, *parts)
-            for parameters, parts in zip(names, found, strict=True)
-            if moving.intersection(parameters)
-        ]
+        return [term for term in terms if moving.intersection(term.parameters)]

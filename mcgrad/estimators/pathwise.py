@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal, get_args
 
 from mcgrad._types import static_field
+from mcgrad.estimators.refusal import instead
 from mcgrad.program.estimator import Estimator, Flow, OnJump
 from mcgrad.program.site import Site, SiteHandle
 
@@ -80,7 +81,9 @@ class Pathwise(Estimator):
         reason = site.facts.pathwise_obstacle
         if reason is None and self.path == "optimal_transport" and not site.facts.has_optimal_transport:
             return f"{site.facts.law} knows no path of optimal transport. Use `mcgrad.Pathwise()` here."
-        return None if reason is None else f"{reason}. Use `mcgrad.Score()`, or `mcgrad.Auto()` to let mcgrad choose."
+        if reason is None:
+            return None
+        return f"{reason}. {instead(site)} `mcgrad.Auto()` lets mcgrad choose."
 
     def represent(self, site: SiteHandle) -> Flow:
         if self.path == "sampler":

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import static_field
+from mcgrad.estimators.refusal import instead
 from mcgrad.program.dependence import Relation
 from mcgrad.program.estimator import Estimator, WeightedPoint, WeightedPoints
 from mcgrad.program.site import Site, SiteHandle
@@ -74,7 +75,7 @@ class Score(Estimator):
     def obstacle(self, site: Site) -> str | None:
         facts = site.facts
         if not facts.has_log_prob:
-            return "the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`, or use `mcgrad.Pathwise()`."
+            return f"the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`. {instead(site)}"
         if facts.support_parameters:
             moving = " and ".join(f"`{name}`" for name in facts.support_parameters)
             return (

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from mcgrad._types import static_field
+from mcgrad.estimators.refusal import has_consecutive_values, instead, is_law_of_integers
 from mcgrad.program.estimator import Alternatives, Estimator, SignedPoints, zero_with_derivative_of
 from mcgrad.program.site import Site, SiteHandle, probability
 
@@ -71,15 +72,16 @@ class SmoothedPerturbation(Estimator):
 
     def obstacle(self, site: Site) -> str | None:
         facts = site.facts
-        if not (facts.discrete and facts.scalar_event and facts.has_cdf and facts.has_log_prob):
+        if not is_law_of_integers(facts):
             return (
                 "the law must be one of integers with a `cdf`, such as Bernoulli, Binomial, Geometric, Poisson or "
-                "Categorical. Use `mcgrad.Score()`, `mcgrad.Pathwise()` or `mcgrad.Enumerate()` here."
+                f"Categorical. {instead(site)}"
             )
-        if facts.support is not None and np.any(np.diff(np.sort(facts.support)) != 1):
+        if not has_consecutive_values(facts):
+            assert facts.support is not None
             return (
                 f"the values of the law must be consecutive integers, and are {facts.support.tolist()}. "
-                "Use `mcgrad.Score()` or `mcgrad.Enumerate()` here, or draw a position by `mcgrad.Categorical`."
+                f"{instead(site)} Or draw a position by `mcgrad.Categorical`."
             )
         return None
 

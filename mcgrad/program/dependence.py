@@ -105,6 +105,29 @@ def marked_dependence(
     return by_step, {value for value in values if last in analysis.of(value)}
 
 
+def axes_of_entries(
+    fn: Callable[..., jax.Array], structs: Sequence[jax.ShapeDtypeStruct], site: Site
+) -> list[tuple[int | None, ...] | None]:
+    """For each argument of `fn`, and each of its axes, the axis of the result whose entries depend on their own entry only.
+
+    `None` for an axis in place of such; `None` for an argument that the result does not depend on. The line of `site` is
+    where the function stands.
+    """
+    program = from_jaxpr(jax.make_jaxpr(fn)(*structs))
+    arguments = [Site(site.equation) for _ in structs]  # stand for the arguments in place of draws
+    given = [
+        {argument: tuple(Window(axis, 0, 0) for axis in range(len(struct.shape)))}
+        for argument, struct in zip(arguments, structs, strict=True)
+    ]
+    (found,) = _Pass(Analysis()).run(program, given, ())
+    return [
+        tuple(w.axis if isinstance(w.axis, int) and w.low == w.high == 0 else None for w in found[argument])
+        if argument in found
+        else None
+        for argument in arguments
+    ]
+
+
 class _Pass:
     """One forward pass; loops are run to a fixed point.
 

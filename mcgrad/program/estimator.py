@@ -95,6 +95,7 @@ class SignedPoints:
         relative: whether the coefficients multiply `f(x_j) - f(value)` instead.
         joint: whether a point perturbs all entries together also along axes that some cost mixes.
         decision: how comparisons that tie at the points come out, with `side` and `reach` of each point.
+        chunk_size: how many perturbed points are evaluated at once, all by default; memory is that of one chunk.
     """
 
     value: Any
@@ -103,6 +104,7 @@ class SignedPoints:
     relative: bool = False
     joint: bool = False
     decision: Decision | None = None
+    chunk_size: int | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -413,8 +413,17 @@ class Rest:
             points.coefficients,
             *((decision.side, decision.reach) if decision else (None, None)),
         )
-        each = jax.vmap(jax.vmap(one, (None, 0, 0, 0, 0)), (0, *[None] * 4))(masks, *of_points)
-        costs = [cost + jnp.sum(term, axis=(0, 1)) for cost, term in zip(result.costs, each, strict=True)]
+        if points.chunk_size is None:
+            each = jax.vmap(jax.vmap(one, (None, 0, 0, 0, 0)), (0, *[None] * 4))(masks, *of_points)
+            each = [jnp.sum(term, axis=1) for term in each]
+        else:
+            n = len(points.coefficients)
+
+            def pair(index: Array) -> list[Array]:
+                return one(masks[index // n], *jax.tree.map(lambda of_all: of_all[index % n], of_points))
+
+            each = jax.lax.map(pair, jnp.arange(len(masks) * n), batch_size=points.chunk_size)
+        costs = [cost + jnp.sum(term, axis=0) for cost, term in zip(result.costs, each, strict=True)]
         return result._replace(costs=tuple(costs))
 
 

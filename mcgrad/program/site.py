@@ -212,15 +212,20 @@ def _facts(dist_tree: Any, operands: Sequence[Any], levels: Any, *, with_obstacl
         )
         return 0
 
-    structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands[:n]]
-    axes = [level[:n] for level in levels]
+    jax.eval_shape(inspect, *_base_structs(operands[:n], levels))
+    return found[0]
+
+
+def _base_structs(leaves: Sequence[Any], levels: Any) -> list[jax.ShapeDtypeStruct]:
+    """Placeholders of the leaves of the law inside all `vmap`s."""
+    structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    axes = [level[: len(structs)] for level in levels]
     for level in reversed(axes):  # outermost first: take its axis off each leaf
         structs = [
             s if a is None else jax.ShapeDtypeStruct(s.shape[:a] + s.shape[a + 1 :], s.dtype)
             for s, a in zip(structs, level, strict=True)
         ]
-    jax.eval_shape(inspect, *structs)
-    return found[0]
+    return structs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -278,6 +283,18 @@ class Site:
         """What is known of the law."""
         params = self.params
         return _facts(params["dist_tree"], self.equation.inputs, params["levels"], with_obstacle=True)
+
+    @property
+    def base_law(self) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
+        """The tree structure of the law inside all `vmap`s, and placeholders of its leaves."""
+        tree = self.params["dist_tree"]
+        return tree, _base_structs(self.equation.inputs[: tree.num_leaves], self.params["levels"])
+
+    @property
+    def base_draw(self) -> jax.ShapeDtypeStruct:
+        """A placeholder of one draw, an array, of that law."""
+        x = self.equation.outputs[0]
+        return jax.ShapeDtypeStruct(x.shape[len(self.params["levels"]) :], x.dtype)
 
     @property
     def estimator(self) -> Estimator | None:

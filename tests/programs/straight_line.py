@@ -66,6 +66,11 @@ def exponential(params, key):
     return x**2
 
 
+@STRAIGHT_LINE.add(params=np.array([0.9, -0.2]), exact=lambda p: jnp.exp(p[0] - p[1]), kinds=CONTINUOUS)
+def gamma(params, key):
+    return mcgrad.sample(key, mcgrad.Gamma(jnp.exp(params[0]), jnp.exp(params[1])), name="x")
+
+
 @STRAIGHT_LINE.add(
     params=np.array([0.3, -0.5]), exact=lambda p: jnp.exp(p[0] + 0.5 * jnp.exp(2 * p[1])), kinds=CONTINUOUS
 )
@@ -195,7 +200,7 @@ _Tilted = mcgrad.distribution(
 @STRAIGHT_LINE.add(
     params=np.array([0.4]),
     exact=lambda p: jax.nn.softmax(p[0] * jnp.arange(3.0)) @ jnp.array([0.0, 1.0, 4.0]),
-    kinds=MIXED,
+    kinds=("score", "auto"),
 )
 def users_own_law(params, key):
     x = mcgrad.sample(key, _Tilted(params[0]), name="x")

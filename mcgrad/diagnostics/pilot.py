@@ -1,0 +1,80 @@
+"""The estimator of least measured variance."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from mcgrad.diagnostics.compare import compare
+from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
+from mcgrad.program.estimator import Estimator
+
+
+def least_variance(
+    fn: Callable[..., Any],
+    estimators: Mapping[str, Estimator] | Sequence[Estimator] | None = None,
+    *,
+    measure: Literal["variance", "variance_time"] = "variance",
+    argnums: int | Sequence[int] = 0,
+    num_samples: int = 1_000,
+    chunk_size: int = 256,
+) -> Callable[..., Estimator]:
+    """The estimator that a pilot run finds to have the least variance on a program.
+
+    Runs `mcgrad.compare` and returns the estimator whose gradients have the least total variance, or the least product of
+    variance and time; those that the program refuses, and those that are biased, do not count. No estimator becomes biased by
+    being chosen so, as long as the gradients that it then gives have other keys than the pilot. The choice holds for arguments
+    near those of the pilot: run it again where training has led elsewhere.
+
+    Args:
+        fn: a program that returns a scalar; see `mcgrad.grad`.
+        estimators: as in `mcgrad.compare`; by default every decomposition and coupling of `mcgrad.MeasureValued`.
+        measure: `"variance"` of one gradient, or `"variance_time"`, which is what matters where as many are drawn as there is
+            time for.
+        argnums: see `mcgrad.compare`.
+        num_samples: gradients of each estimator, at least 2.
+        chunk_size: see `mcgrad.compare`.
+
+    Returns:
+        A function of the arguments of `fn` that returns one of the estimators. It compiles and measures, so it is not to be
+        called under `jax.jit`.
+
+    Raises:
+        ValueError: for another `measure`; if none of those that run has a finite gradient without bias; and see
+            `mcgrad.compare`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, mcgrad
+        >>> def loss(loc, key):
+        ...     return jnp.abs(mcgrad.sample(key, mcgrad.Laplace(loc, 1.0)))  # even around the center of the law
+        >>> both = [mcgrad.MeasureValued(), mcgrad.MeasureValued(coupling="comonotone")]
+        >>> found = mcgrad.least_variance(loss, both, num_samples=100)(0.0, jax.random.key(0))
+        >>> found.coupling
+        'shared'
+        >>> mcgrad.grad(loss, estimator=found)(0.0, jax.random.key(1)).shape
+        ()
+    """
+    if measure not in ("variance", "variance_time"):
+        raise ValueError(
+            f'`mcgrad.least_variance(measure=...)` must be "variance" or "variance_time", got {measure!r}. Pass one of these.'
+        )
+    if estimators is None:
+        pairs = itertools.product(get_args(Decomposition), get_args(CouplingName))
+        estimators = {" ".join(pair): MeasureValued(*pair) for pair in pairs}
+    if not isinstance(estimators, Mapping):
+        estimators = {f"{type(estimator).__name__}#{i}": estimator for i, estimator in enumerate(estimators)}
+    run = compare(fn, estimators, argnums=argnums, num_samples=num_samples, chunk_size=chunk_size)
+
+    def pilot(*args: Any, **kwargs: Any) -> Estimator:
+        reports = run(*args, **kwargs).reports
+        right = {name: report for name, report in reports.items() if report.verdict in ("agrees", "undecided")}
+        if not right:
+            verdicts = ", ".join(f"{name}: {report.verdict}" for name, report in reports.items())
+            raise ValueError(
+                f"`mcgrad.least_variance(estimators=...)` must have one with a finite gradient without bias, got {verdicts}. "
+                "Look at `mcgrad.compare` of these on this program."
+            )
+        return estimators[min(right, key=lambda name: getattr(right[name], measure))]
+
+    return pilot

@@ -1,0 +1,134 @@
+"""Weak derivatives of any law of single numbers with a differentiable `cdf`, in whatever its parameters are."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from mcgrad._types import PRNGKey
+from mcgrad.distributions.base import Coupling, WeakDerivative
+from mcgrad.distributions.levels import inside, parts_by_levels, turns_of
+from mcgrad.program.dependence import axes_of_entries
+from mcgrad.program.site import Site
+
+stop = jax.lax.stop_gradient
+
+_MOST_DIRECTIONS = 256
+
+
+class Direction(NamedTuple):
+    """How a parameter of a law meets its entries.
+
+    Attributes:
+        leaf: which of the law's leaves it is.
+        batch_axes: for each axis of the leaf the batch axis along which an entry of a draw depends on its own entry only,
+            or `None` where it may depend on all.
+    """
+
+    leaf: int
+    batch_axes: tuple[int | None, ...]
+
+    def count(self, shape: tuple[int, ...]) -> int:
+        """How many directions the parameter moves in, all entries of a batch together."""
+        return math.prod(n for n, axis in zip(shape, self.batch_axes, strict=True) if axis is None)
+
+
+def directions(site: Site) -> list[Direction]:
+    """The directions of a site's law, found on placeholders of its leaves."""
+    tree, structs = site.base_law
+    x = site.base_draw
+
+    def cdf(*operands: Any) -> Array:
+        return jax.tree.unflatten(tree, operands[:-1]).cdf(operands[-1])
+
+    found = axes_of_entries(cdf, [*structs, x], site)[:-1]
+    floating = [jnp.issubdtype(struct.dtype, jnp.floating) for struct in structs]
+    return [
+        Direction(i, axes)
+        for i, (axes, moves) in enumerate(zip(found, floating, strict=True))
+        if moves and axes is not None
+    ]
+
+
+def inversion_obstacle(site: Site) -> str | None:
+    """Why the weak derivative of a law cannot be had from its `cdf`, or `None`."""
+    facts = site.facts
+    if facts.discrete or not (facts.scalar_event and facts.has_cdf):
+        return "the law has no `weak_derivative`, and is not one of continuous single numbers with a `cdf`"
+    tree, structs = site.base_law
+
+    def slope(x: Array, *leaves: Any) -> Array:
+        def growth(x: Array) -> Array:
+            moves = [jnp.ones_like(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else None for leaf in leaves]
+            chosen = [i for i, move in enumerate(moves) if move is not None]
+
+            def cdf(*values: Array) -> Array:
+                every = list(leaves)
+                for i, value in zip(chosen, values, strict=True):
+                    every[i] = value
+                return jax.tree.unflatten(tree, every).cdf(x)
+
+            return jax.jvp(cdf, [leaves[i] for i in chosen], [moves[i] for i in chosen])[1]
+
+        return jax.jvp(growth, (x,), (jnp.ones_like(x),))[1]
+
+    try:
+        jax.eval_shape(slope, site.base_draw, *structs)
+    # how JAX and other libraries say that a function has no derivative
+    except (NotImplementedError, ValueError, TypeError) as error:
+        return (
+            f"the law has no `weak_derivative`, and its `cdf` cannot be differentiated ({str(error).splitlines()[0]})"
+        )
+    number = sum(direction.count(structs[direction.leaf].shape) for direction in directions(site))
+    if number > _MOST_DIRECTIONS:
+        return (
+            f"an entry of a draw may depend on {number} parameters, each of which takes evaluations of its own (at most "
+            f"{_MOST_DIRECTIONS} here)"
+        )
+    return None
+
+
+def derivative_by_inversion(
+    dist: Any, key: PRNGKey, x: Array, how: Coupling, chosen: list[Direction]
+) -> tuple[WeakDerivative, ...]:
+    """Hahn-Jordan terms of the law `dist` in its leaves, from its `cdf`; one term a direction of each."""
+    leaves, tree = jax.tree.flatten(dist)
+    frozen = stop(leaves)
+    x = stop(x)
+    # Any draw says where the mass is. One that is always the same, so that the quantiles of a law are found once for all samples.
+    somewhere = stop(dist.sample(jax.random.key(0)))
+    terms = []
+    for (i, axes), leaf_key in zip(chosen, jax.random.split(key, len(chosen)), strict=True):
+        shape = jnp.shape(leaves[i])
+        own = [k for k, axis in enumerate(axes) if axis is None]
+        number = math.prod(shape[k] for k in own)
+        masks = np.eye(number, dtype=bool).reshape(
+            number, *(n if axis is None else 1 for n, axis in zip(shape, axes, strict=True))
+        )
+        masks = jnp.asarray(np.broadcast_to(masks, (number, *shape)), x.dtype)
+
+        def part(mask: Array, key: PRNGKey, i: int = i) -> tuple[Array, Array, Array]:
+            def cdf(leaf: Array, points: Array) -> Array:
+                return jax.tree.unflatten(tree, [*frozen[:i], leaf, *frozen[i + 1 :]]).cdf(points)
+
+            def rate(points: Array) -> Array:
+                value, found = jax.jvp(lambda leaf: cdf(leaf, points), (frozen[i],), (mask.astype(frozen[i].dtype),))
+                fraction = inside(value, points, somewhere)
+                return jnp.where((fraction > 0) & (fraction < 1), found, 0)
+
+            turns = turns_of(lambda points: cdf(frozen[i], points), rate, somewhere)
+            return parts_by_levels(rate, turns, key, x, how)
+
+        weight, positive, negative = jax.vmap(part)(masks, jax.random.split(leaf_key, number))
+        # The parameter of each direction, along the batch axes that it has.
+        values = jnp.sum(jnp.where(masks != 0, leaves[i][None], 0), axis=[1 + k for k in own])
+        kept = [axis for axis in axes if axis is not None]
+        values = jnp.transpose(values, (0, *(1 + k for k in np.argsort(kept))))
+        values = jax.lax.broadcast_in_dim(values, weight.shape, (0, *(1 + axis for axis in sorted(kept))))
+        terms.append(WeakDerivative((), weight * values, positive, negative))
+    return tuple(terms)
