@@ -128,7 +128,7 @@ def loops_data(time, deviation):
         **dict.fromkeys(list(loops.ESTIMATORS)[1:], path),
         loops.BY_HAND: {"times": [1e-3] * 5},
     }
-    lengths = {"100": {"exact": 1.0, "estimators": estimators}}
+    lengths = {"100": {"exact": 1.0, "estimators": estimators, "in_a_row": estimators}}
     return {"programs": dict.fromkeys(loops.PROGRAMS, lengths)}
 
 
