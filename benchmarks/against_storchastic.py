@@ -8,7 +8,18 @@ import numpy as np
 
 from benchmarks import inputs
 from benchmarks.report import Hold, Table, milliseconds, spread
-from benchmarks.runner import OURS, Session, alternate, draw, median_time, ratio, reason, variance, verdict
+from benchmarks.runner import (
+    FEWEST_DRAWS,
+    OURS,
+    Session,
+    alternate,
+    draw,
+    median_time,
+    ratio,
+    reason,
+    variance,
+    verdict,
+)
 
 TITLE = "Against Storchastic"
 BUDGET = 480.0
@@ -89,7 +100,8 @@ def measure(session: Session) -> dict[str, Any]:
                     affordable = int(
                         SECONDS_OF_DRAWS["autoencoder" if auto else "toys"] / entry.measured["step_seconds"]
                     )
-                    draw(entry, max(20, min(session.draws(most_draws), affordable)), gradient)
+                    least = 20 if session.quick else FEWEST_DRAWS
+                    draw(entry, max(least, min(session.draws(most_draws), affordable)), gradient)
                     entry.measured["verdict"] = verdict(entry.measured, exact, parts, error)
                     for column in ("mean", "variance"):
                         entry.measured.pop(column, None)

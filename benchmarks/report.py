@@ -72,8 +72,17 @@ def path_of(name: str) -> Path:
 
 
 def save(name: str, data: dict[str, Any]) -> None:
+    """Writes what was measured, in six digits."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: rounded(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [rounded(each) for each in value]
+        return value if isinstance(value, str | bool | int | None) else float(f"{float(value):.6g}")
+
     RESULTS.mkdir(exist_ok=True)
-    path_of(name).write_text(json.dumps(data, indent=1, default=float) + "\n")
+    path_of(name).write_text(json.dumps(rounded(data), indent=1) + "\n")
 
 
 def load(name: str) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ MOST_SECONDS = 60.0  # for one answer; a case that takes longer is reported as s
 MOST_ROUND_SECONDS = 5.0  # for the rounds of one comparison: slow steps are timed in fewer rounds
 FEWEST_ROUNDS = 5
 THRESHOLD = 5.0  # standard errors that make a bias
+FEWEST_DRAWS = 500  # that decide: among fewer, what is rare and large has often not come up at all
 
 
 class Failed(RuntimeError):
@@ -142,16 +143,18 @@ def verdict(
     """Whether drawn columns have the mean `exact`, itself known up to the standard error `error`.
 
     Returns:
-        "biased: PART, ..." where a column is more than 5 standard errors off, "not finite", "too noisy to tell" where 5
-        standard errors of all columns of a part together are above the size of what is estimated, or "agrees". A standard
-        error counts as no less than a fifth of those of its part, in root mean square: where hardly any draw has moved a
-        column, the one estimated from them is far too small.
+        "not finite", "too few draws" below 500 of them, "biased: PART, ..." where a column is more than 5 standard errors
+        off, "too noisy to tell" where 5 standard errors of all columns of a part together are above the size of what is
+        estimated, or "agrees". A standard error counts as no less than a fifth of those of its part, in root mean square:
+        where hardly any draw has moved a column, the one estimated from them is far too small.
     """
     if "mean" not in measured:
         return measured.get("error") or measured.get("draw_error") or "not drawn"
     mean, spread = np.array(measured["mean"]), np.array(measured["variance"])
     if not (np.isfinite(mean).all() and np.isfinite(spread).all()):
         return "not finite"
+    if measured["count"] < FEWEST_DRAWS:
+        return "too few draws"
     errors = np.sqrt(spread / measured["count"] + np.square(error))
     biased, noisy = [], False
     for name, (start, end) in parts.items():

@@ -54,6 +54,7 @@ def test_a_verdict_needs_evidence_on_both_sides():
     assert verdict(drawn([1.0, 2.2], 1.0), exact, parts, error=np.array([0.0, 0.1])) == "agrees"
     assert verdict(drawn([1.0, 2.0], 100.0), exact, parts) == "too noisy to tell"
     assert verdict(drawn([1.0, np.nan], 1.0), exact, parts) == "not finite"
+    assert verdict(drawn([1.0, 2.2], 0.1, count=400), exact, parts) == "too few draws"
     assert verdict({"error": "over 60 s"}, exact, parts) == "over 60 s"
     assert verdict({}, exact, parts) == "not drawn"
 
@@ -72,6 +73,12 @@ def test_figures_have_their_spread():
     assert abs(found - 2) < 5 * error and error < 0.1
     assert report.spread((1.0, 1.5, 2.0)) == "1.5 [1, 2]"
     assert report.milliseconds(0.00123) == "1.23 ms"
+
+
+def test_what_was_measured_is_kept_in_six_digits(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    report.save("part", {"times": [np.float32(1 / 3), (2, None)], "quick": False, "name": "one"})
+    assert report.load("part") == {"times": [0.333333, [2, None]], "quick": False, "name": "one"}
 
 
 def test_holds_and_tables_are_written_out():
@@ -128,7 +135,7 @@ def loops_data(time, deviation):
         **dict.fromkeys(list(loops.ESTIMATORS)[1:], path),
         loops.BY_HAND: {"times": [1e-3] * 5},
     }
-    lengths = {"100": {"exact": 1.0, "estimators": estimators}}
+    lengths = {"100": {"exact": 1.0, "estimators": estimators, "in_a_row": estimators}}
     return {"programs": dict.fromkeys(loops.PROGRAMS, lengths)}
 
 

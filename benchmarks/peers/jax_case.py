@@ -25,17 +25,24 @@ def jax_case(
     report: Callable[[Any, Any], jax.Array] = flat,
     *,
     batch: int = 1000,
+    in_a_row: int = 1,
 ) -> Case:
     """The case of `estimate(params, key)`, which returns a value and a gradient.
 
     Args:
         report: the vector of them that is drawn: the value, then the gradient.
         batch: draws that run at once.
+        in_a_row: gradients that one step computes, one after another in one program.
     """
     params, key = jax.tree.map(jnp.asarray, params), jax.random.key(0)
     jax.clear_caches()
     began = time.perf_counter()
-    step = jax.jit(estimate).lower(params, key).compile()
+    if in_a_row > 1:
+        key = jax.random.split(key, in_a_row)
+        step = jax.jit(lambda params, keys: jax.lax.map(lambda key: estimate(params, key), keys))
+    else:
+        step = jax.jit(estimate)
+    step = step.lower(params, key).compile()
     facts = {"compile_seconds": time.perf_counter() - began}
     analysis = step.cost_analysis()
     facts["flops"] = (analysis[0] if isinstance(analysis, list) else analysis or {}).get("flops", float("nan"))

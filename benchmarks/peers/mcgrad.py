@@ -184,7 +184,7 @@ def gaussian_chain_by_hand(num_steps: int, value: bool) -> Case:
     return case_by_hand(surrogate, jnp.full(1, inputs.CHAIN), value)
 
 
-def bernoulli_chain(estimator: str, num_steps: int, value: bool = True) -> Case:
+def bernoulli_chain(estimator: str, num_steps: int, value: bool = True, in_a_row: int = 1) -> Case:
     def program(logit: jax.Array, key: jax.Array) -> jax.Array:
         def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             x = 0.9 * x + 0.1 * (2 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logit[0])) - 1)
@@ -192,10 +192,10 @@ def bernoulli_chain(estimator: str, num_steps: int, value: bool = True) -> Case:
 
         return jnp.sum(jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[1])
 
-    return _case(program, jnp.full(1, inputs.CHAIN), estimator, value)
+    return _case(program, jnp.full(1, inputs.CHAIN), estimator, value, in_a_row=in_a_row)
 
 
-def bernoulli_chain_by_hand(num_steps: int) -> Case:
+def bernoulli_chain_by_hand(num_steps: int, in_a_row: int = 1) -> Case:
     """One simulation and its gradient: the score, each cost with the weight of the draws so far."""
 
     def surrogate(logit: jax.Array, key: jax.Array) -> jax.Array:
@@ -209,20 +209,20 @@ def bernoulli_chain_by_hand(num_steps: int) -> Case:
         start = jnp.float32(0.0), jnp.float32(0.0)
         return jnp.sum(jax.lax.scan(step, start, jax.random.split(key, num_steps))[1])
 
-    return case_by_hand(surrogate, jnp.full(1, inputs.CHAIN))
+    return case_by_hand(surrogate, jnp.full(1, inputs.CHAIN), in_a_row=in_a_row)
 
 
-def walk(estimator: str, num_steps: int) -> Case:
+def walk(estimator: str, num_steps: int, in_a_row: int = 1) -> Case:
     def program(p: jax.Array, key: jax.Array) -> jax.Array:
         def step(x: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
             return x + 2 * mcgrad.sample(key, mcgrad.Bernoulli(probs=jnp.exp(-x / p[0]))) - 1, None
 
         return jax.lax.scan(step, jnp.float32(0.0), jax.random.split(key, num_steps))[0] ** 2
 
-    return _case(program, inputs.walk(num_steps), estimator)
+    return _case(program, inputs.walk(num_steps), estimator, in_a_row=in_a_row)
 
 
-def walk_by_hand(num_steps: int) -> Case:
+def walk_by_hand(num_steps: int, in_a_row: int = 1) -> Case:
     def surrogate(p: jax.Array, key: jax.Array) -> jax.Array:
         def step(carry: Any, key: jax.Array) -> Any:
             x, log_weight = carry
@@ -236,7 +236,7 @@ def walk_by_hand(num_steps: int) -> Case:
         x, log_weight = jax.lax.scan(step, start, jax.random.split(key, num_steps))[0]
         return x**2 * unit(log_weight)
 
-    return case_by_hand(surrogate, inputs.walk(num_steps))
+    return case_by_hand(surrogate, inputs.walk(num_steps), in_a_row=in_a_row)
 
 
 # ---------------------------------------------------------------- against Optax
