@@ -203,12 +203,19 @@ def test_variances_over_the_whole_grid(cost, configuration):
     assert np.abs(survey_statistics(cost, configuration, rows, 2_000_000)).max() < 4
 
 
+OWN = mcgrad.distribution(
+    sampler=lambda key, s: s * jax.random.logistic(key, s.shape), cdf=lambda x, s: jax.nn.sigmoid(x / s)
+)
+
+
 @pytest.mark.parametrize(
     ("law", "params", "points"),
     [
         (lambda p: mcgrad.Poisson(p), jnp.full((64, 5), 1.5), 5),
         (lambda p: mcgrad.Normal(p, 1.0), jnp.zeros((64, 5)), 10),
         (lambda p: mcgrad.Exponential(p), jnp.ones((64, 5)), 10),
+        (lambda p: mcgrad.Beta(p, 2.0), jnp.ones((64, 5)), 5),
+        (lambda p: OWN(p), jnp.ones((64, 5)), 10),
     ],
 )
 def test_evaluations_grow_with_what_a_cost_mixes_only(law, params, points):

@@ -66,11 +66,6 @@ def exponential(params, key):
     return x**2
 
 
-@STRAIGHT_LINE.add(params=np.array([0.9, -0.2]), exact=lambda p: jnp.exp(p[0] - p[1]), kinds=CONTINUOUS)
-def gamma(params, key):
-    return mcgrad.sample(key, mcgrad.Gamma(jnp.exp(params[0]), jnp.exp(params[1])), name="x")
-
-
 @STRAIGHT_LINE.add(
     params=np.array([0.3, -0.5]), exact=lambda p: jnp.exp(p[0] + 0.5 * jnp.exp(2 * p[1])), kinds=CONTINUOUS
 )
