@@ -71,7 +71,7 @@ def worst_errors(law: str, dtype: str, drawn: dict[str, Any]) -> dict[str, dict[
         name: {"error": 0.0, "at": None, "not_finite": 0, "zero": 0, "count": 0} for name in drawn["params"]
     }
     x = np.array(drawn["x"])
-    beyond = 1 - info.epsneg if law in UNIT else info.max / 16
+    beyond = 1 - 4 * info.eps if law in UNIT else info.max / 16  # neighbors must be draws too
     for point in range(x.shape[1]):
         params = {name: column[point] for name, column in drawn["params"].items()}
         ranks = np.flatnonzero((np.abs(x[:, point]) > 16 * info.tiny) & (np.abs(x[:, point]) < beyond))
