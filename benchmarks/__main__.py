@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import (
+    accuracy,
     against_jax,
     against_optax,
     against_storchastic,
@@ -39,6 +40,7 @@ PARTS: dict[str, ModuleType] = {
     "categorical_toy": categorical_toy,
     "survey": survey,
     "pathwise": pathwise,
+    "accuracy": accuracy,
     "optax": against_optax,
     "jax": against_jax,
     "storchastic": against_storchastic,
