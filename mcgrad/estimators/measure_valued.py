@@ -32,10 +32,11 @@ class MeasureValued(Estimator):
         d E[f(x)] = E[ sum_i c_i (f(x with x_i+ for x_i) - f(x with x_i- for x_i)) ]
 
     Unbiased, for the first derivative; a second one raises. For all laws of mcgrad but `LKJCholesky`, `MultivariateStudentT`,
-    `VonMisesFisher` and `Wishart` (`Transformed` and `Mixture` by what they are made of), though the support of `Uniform`, `Pareto` or `TruncatedNormal` moves, for those of a user with a
-    `weak_derivative`, and for any other law of continuous single numbers with a `cdf`, of another library or by
-    `mcgrad.distribution(sampler=..., cdf=...)`. Costs need not be differentiable in the draw, nor continuous. Its variance does
-    not grow with the number of entries that meet in a cost, unlike that of `mcgrad.Score`; a constant added to a cost cancels.
+    `VonMisesFisher` and `Wishart` (`Transformed` and `Mixture` by what they are made of), though the support of `Uniform`,
+    `Pareto` or `TruncatedNormal` moves; for those of a user with a `weak_derivative`; and for any other law of continuous
+    single numbers with a `cdf`, of another library or by `mcgrad.distribution(sampler=..., cdf=...)`. Costs need not be
+    differentiable in the draw, nor continuous. Its variance does not grow with the number of entries that meet in a cost,
+    unlike that of `mcgrad.Score`; a constant added to a cost cancels.
 
     **By a `cdf`**: where its derivative in a parameter rises and where it falls, found by bisection, are the two parts (one term
     for each number that an entry of the draw depends on). The `cdf` must be differentiable, increasing in between 0 and 1,
