@@ -413,3 +413,14 @@ def test_draws_of_a_large_concentration_keep_the_law_in_float32() -> None:
     a = jnp.full(20_000, 1e7, jnp.float32)
     x, _ = jax.jit(standard_gamma)(jax.random.key(0), a)
     assert scipy.stats.kstest(np.asarray(x, float), scipy.stats.gamma(1e7).cdf).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("a", [1.0, 2.0, 2.5])
+def test_single_precision_has_its_digits_where_the_ratio_hardly_moves(a):
+    """Where the derivative changes sign, as a fraction of a tenth of its median size; the digamma function lost a digit."""
+    ratio = np.linspace(-3, 1.2, 4001).astype(np.float32)
+    exact = log_ratio_velocity(jnp.asarray(ratio, jnp.float64), jnp.full(ratio.shape, a))
+    found = log_ratio_velocity(jnp.asarray(ratio), jnp.full(ratio.shape, a, jnp.float32))
+    rounding = 4 * np.finfo(np.float32).eps * np.abs(ratio * np.gradient(exact, ratio.astype(np.float64)))
+    error = np.maximum(np.abs(found - exact) - rounding, 0)
+    assert np.max(error / np.maximum(np.abs(exact), 0.1 * np.median(np.abs(exact)))) < 2e-6

@@ -288,10 +288,7 @@ def log_ratio_velocity(log_ratio: Array, a: Array) -> Array:
     for k in range(20 if t.dtype == jnp.float64 else 12, 2, -1):
         series = (1 - k / 2) / math.factorial(k) + inside * series
     c = jnp.where(near, inside**3 * series, jnp.exp(beyond) * (1 - beyond / 2) - (1 + beyond / 2))
-    few = 8 if t.dtype == jnp.float64 else 3  # where the direct difference has more digits than the series
-    one = jnp.maximum(a, 1)
-    direct = jnp.log(one) - special.digamma(jnp.minimum(one, few)) - 1 / (2 * one)
-    e = jnp.where(one > few, _digamma_series(jnp.maximum(one, few)), direct)
+    e = _beyond_half(jnp.maximum(a, 1))
     rest = jnp.sum((c - jnp.expand_dims(e, -1)) * integrand, -1)
     velocity = jnp.where(large, -log_ratio / 2 - sign * a * rest, jnp.where(lower, below, above)) / a
     return jnp.minimum(velocity, jnp.finfo(a.dtype).max)
@@ -334,6 +331,25 @@ def _log_mean(x: Array, log_x: Array, a: Array) -> Array:
     ratio = jnp.where(large, (x - a) * inverse, 0.0)
     small = special.digamma(jnp.where(large, 1.0, a) + 1) - log_x
     return jnp.where(large, series - jnp.log1p(jnp.maximum(ratio, -0.99999)), small)
+
+
+def _beyond_half(a: Array) -> Array:
+    """`log a - 1 / (2 a) - psi(a)` for `a >= 1`, by its series at `a + n` and the differences of neighbors where `a` is small.
+
+    With `u = 1 / (2 a + 1)`, that of `a` and `a + 1` is `2 (u / (1 - u^2) - atanh(u))`, a sum of positive terms.
+    """
+    double = a.dtype == jnp.float64
+    few = 8 if double else 3
+    small = jnp.minimum(a, few)
+    steps = jnp.zeros_like(a)
+    for n in range(few - 1):
+        u = 1 / (2 * (small + n) + 1)
+        square, total = u * u, jnp.zeros_like(a)
+        for k in range(17 if double else 8, 0, -1):
+            total = square * (4 * k / (2 * k + 1) + total)
+        steps = steps + u * total
+    shift = jnp.where(a < few, few - 1, 0)
+    return _digamma_series(a + shift) + jnp.where(a < few, steps, 0)
 
 
 def _digamma_series(a: Array) -> Array:
