@@ -135,8 +135,8 @@ batching.primitive_batchers[_custom_jvp_p] = _custom_jvp_batch
 ad.primitive_jvps[_custom_jvp_p] = _custom_jvp_jvp
 
 
-def new_forward_only(name: str) -> Callable[[jax.Array, str], jax.Array]:
-    """An identity `(x, message)` that forward mode passes and reverse mode refuses, with the message."""
+def _new_identity(name: str) -> Primitive:
+    """An identity `x` that carries a `message`, for rules that say it."""
     primitive = Primitive(name)
     primitive.def_impl(lambda x, message: x)
     primitive.def_abstract_eval(lambda x, message: x)
@@ -145,6 +145,12 @@ def new_forward_only(name: str) -> Callable[[jax.Array, str], jax.Array]:
         primitive.bind(*args, message=message),
         axes[0],
     )
+    return primitive
+
+
+def new_forward_only(name: str) -> Callable[[jax.Array, str], jax.Array]:
+    """An identity `(x, message)` that forward mode passes and reverse mode refuses, with the message."""
+    primitive = _new_identity(name)
     ad.primitive_jvps[primitive] = lambda primals, tangents, message: (
         primitive.bind(*primals, message=message),
         tangents[0] if isinstance(tangents[0], ad.Zero) else primitive.bind(tangents[0], message=message),
@@ -154,6 +160,19 @@ def new_forward_only(name: str) -> Callable[[jax.Array, str], jax.Array]:
         raise NotImplementedError(message)
 
     ad.primitive_transposes[primitive] = refuse
+    return lambda x, message: primitive.bind(x, message=message)
+
+
+def new_watched(name: str, moved: Callable[[str], None]) -> Callable[[jax.Array, str], jax.Array]:
+    """An identity `(x, message)` that calls `moved(message)` where a derivative reaches it."""
+    primitive = _new_identity(name)
+
+    def jvp(primals, tangents, message):
+        if not isinstance(tangents[0], ad.Zero):
+            moved(message)
+        return primitive.bind(*primals, message=message), tangents[0]
+
+    ad.primitive_jvps[primitive] = jvp
     return lambda x, message: primitive.bind(x, message=message)
 
 

@@ -28,6 +28,7 @@ JUMPS = {
     "comparison times a number": lambda x: (x > 0.3) * x,
     "comparison as a number": lambda x: (x > 0.3).astype(float),
     "mean of comparisons": lambda x: jnp.mean(x > 0.3),
+    "where between two numbers": lambda x: jnp.where(x > 0.3, 1.0, -1.0),
     "count": lambda x: jnp.count_nonzero(x > 0.3).astype(float),
     "both sides of a threshold": lambda x: jnp.sum(((x > 0.3) & (x < 1.0)).astype(float)),
     "equal to the maximum": lambda x: (x == x.max()).astype(float),
@@ -192,3 +193,72 @@ def test_the_warning_can_be_made_an_error():
         warnings.simplefilter("error", mcgrad.JumpWarning)
         with pytest.raises(mcgrad.JumpWarning, match="jumps"):
             explained(jnp.floor)
+
+
+HELD = (mcgrad.Score(), mcgrad.Score(num_samples=2), mcgrad.MeasureValued(), mcgrad.Auto())
+
+
+def above(x, threshold):
+    return jnp.where(x > threshold, 1.0, 0.0)
+
+
+MOVED = {
+    "where": above,
+    "difference": lambda x, threshold: (x - threshold > 0) * 1.0,
+    "sign": lambda x, threshold: jnp.sign(x - threshold),
+    "floor": lambda x, threshold: jnp.floor(2 * x + threshold),
+    "argmax": lambda x, threshold: jnp.argmax(jnp.stack([x, threshold])) * 1.0,
+    "in jit": jax.jit(above),
+}
+
+
+def of_threshold(cost, estimator):
+    return lambda t, data, key: cost(mcgrad.sample(key, mcgrad.Normal(0.5 * t + 0 * data, 1.0), estimator), t)
+
+
+@pytest.mark.parametrize("cost", MOVED.values(), ids=MOVED)
+def test_a_threshold_that_moves_against_a_draw_held_fixed_is_warned_of(cost):
+    for estimator in HELD:
+        with pytest.warns(mcgrad.JumpWarning, match=r"test_jumps.py:\d+.* jumps at a threshold that moves"):
+            mcgrad.grad(of_threshold(cost, estimator))(0.3, 0.0, jax.random.key(0))
+
+
+def test_where_a_moving_threshold_is_seen():
+    program = of_threshold(above, mcgrad.Score())
+    wrong = pytest.warns(mcgrad.JumpWarning, match="threshold that moves")
+    with wrong:
+        jax.grad(jax.jit(mcgrad.expectation(program)))(0.3, 0.0, jax.random.key(0))
+    with wrong:
+        jax.jvp(lambda t: mcgrad.expectation(program)(t, 0.0, jax.random.key(0)), (0.3,), (1.0,))
+
+    def constant_law(t, key):
+        return above(mcgrad.sample(key, mcgrad.Normal(0.0, 1.0)), t)
+
+    with wrong:
+        mcgrad.grad(constant_law)(0.3, jax.random.key(0))
+
+    def looped(t, key):
+        def step(total, key):
+            return total + above(mcgrad.sample(key, mcgrad.Normal(t, 1.0), mcgrad.Score()), t**2), None
+
+        return jax.lax.scan(step, 0.0, jax.random.split(key, 3))[0]
+
+    with wrong:
+        mcgrad.grad(looped)(0.3, jax.random.key(0))
+
+
+def test_thresholds_that_do_not_move_and_costs_that_do_not_jump_are_not_warned_of():
+    """Warnings are errors in these tests."""
+    with_data = lambda x, t, data: above(x, data) + above(x, jax.lax.stop_gradient(t))  # noqa: E731
+    hinge = lambda x, t, data: jnp.where(x > t, x - t, 0.0) + jnp.abs(x - t) + jnp.maximum(x, t)  # noqa: E731
+    for cost in (with_data, hinge):
+
+        def program(t, data, key, cost=cost):
+            return cost(mcgrad.sample(key, mcgrad.Normal(0.5 * t, 1.0), mcgrad.Score()), t, data)
+
+        assert np.isfinite(jax.jit(mcgrad.grad(program))(0.3, 0.1, jax.random.key(0)))
+        assert np.isfinite(jax.grad(jax.jit(mcgrad.expectation(program)))(0.3, 0.1, jax.random.key(0)))
+    # the value alone is right
+    assert np.isfinite(mcgrad.expectation(of_threshold(above, mcgrad.Score()))(0.3, 0.0, jax.random.key(0)))
+    boundary = of_threshold(above, mcgrad.PathwiseWithBoundary())
+    assert np.isfinite(mcgrad.grad(boundary)(0.3, 0.0, jax.random.key(0)))

@@ -30,6 +30,7 @@ from mcgrad.program.estimator import (
     signed_term,
     unit_weight,
 )
+from mcgrad.program.jumps import watch
 from mcgrad.program.notes import Note, Recorded, Weight
 from mcgrad.program.plan import Plan
 from mcgrad.program.site import Site, SiteHandle, fold_in
@@ -100,7 +101,13 @@ class Interpreter:
         return [*(_read(env, v) for v in plan.outputs), *result.aux]
 
     def _evaluate(self, equation: Equation, env: Environment) -> None:
-        outs = equation.evaluate(lambda v: _read(env, v))
+        message = self.plan.watched.get(equation)
+
+        def read(value: Value) -> Any:
+            x = _read(env, value)
+            return x if message is None or not jnp.issubdtype(x.dtype, jnp.inexact) else watch(x, message)
+
+        outs = equation.evaluate(read)
         if self.decision is not None and equation in self.decision.slopes:
             outs = [self.decision.decide(equation, [_read(env, v) for v in equation.inputs], *outs)]
         env.update(zip(equation.outputs, outs, strict=True))

@@ -2,15 +2,19 @@
 
 One forward pass over the program follows the values that are functions of pathwise draws, and the booleans that tell on
 which side of a threshold such a value lies. `floor`, `sign`, `argmax`, a threshold turned into a number are jumps whatever
-comes after. `where` and `cond` on a threshold may join two pieces continuously (Huber, elu), which only their author
-knows: they are listed, as possible jumps.
+comes after, and so is `where` between two values that the draws do not reach. Other `where`s, and `cond`, on a threshold may
+join two pieces continuously (Huber, elu), which only their author knows: they are listed, as possible jumps.
+
+Draws that are held fixed (score and the like) may meet jumps, as long as no parameter that is differentiated moves a
+threshold: how it moves is left out. Whether it does is known when the derivative is taken, so operands are watched.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Sequence, Set
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +26,7 @@ from mcgrad.program.trace import Equation, Program, Value
 
 
 class JumpWarning(UserWarning):
-    """A cost jumps in a draw that is differentiated along its path: the gradient is biased."""
+    """A cost jumps in a draw that is differentiated along its path, or at a threshold that moves: the gradient is biased."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +34,7 @@ class Jump:
     """An operation whose result jumps, or may jump, in draws."""
 
     equation: Equation
-    sites: frozenset[Site]
+    sites: frozenset[Any]
     certain: bool
 
     def describe(self) -> str:
@@ -46,7 +50,7 @@ _PICKS = frozenset({"convert_element_type", "argmax", "argmin", "sort", "top_k"}
 _ORDERS = frozenset({"lt", "le", "gt", "ge"})
 _EQUALS = frozenset({"eq", "ne"})
 
-_Reach: TypeAlias = frozenset[Site]
+_Reach: TypeAlias = frozenset[Any]
 _NONE: _Reach = frozenset()
 
 
@@ -60,6 +64,39 @@ def find_jumps(
     search = _Search({equation: site for equation, site in sites.items() if site in flowing})
     search.run(live, [(_NONE, _NONE)] * len(live.inputs))
     return list(search.found.values())
+
+
+def find_watched(
+    program: Program, outputs: Sequence[Value], sites: dict[Equation, Site], held: Set[Site]
+) -> dict[Equation, str]:
+    """The operations of draws `held` fixed by which `outputs` surely jump, and what to say where a derivative moves them."""
+    if not held:
+        return {}
+    live = dataclasses.replace(program, outputs=tuple(outputs)).without_dead_code()
+    search = _ComparisonSearch({equation: site for equation, site in sites.items() if site in held})
+    search.run(live, [(_NONE, _NONE)] * len(live.inputs))
+    watched: dict[Equation, str] = {}
+    for jump in search.found.values():
+        for told in jump.sites if jump.certain else ():
+            watched.setdefault(told if isinstance(told, Equation) else jump.equation, _moved_message(jump))
+    return watched
+
+
+def _moved_message(jump: Jump) -> str:
+    return (
+        f"{jump.describe()} at a threshold that moves with what is differentiated, in a draw that is held fixed (by "
+        "`mcgrad.Score()` and the like, or since its law is constant): the gradient leaves out how the threshold moves. Use "
+        "`mcgrad.PathwiseWithBoundary()` at the draw, or let its law move in place of the threshold; `jax.lax.stop_gradient` of "
+        "the threshold says that this is meant."
+    )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, JumpWarning, stacklevel=2)
+
+
+watch = _compat.new_watched("mcgrad_threshold", _warn)
+"""`watch(x, message)` is `x`, and warns where a derivative moves it."""
 
 
 _Found: TypeAlias = tuple[_Reach, _Reach]
@@ -104,7 +141,8 @@ class _Search:
         if primitive in CALLS and len(equation.bodies[0].inputs) == len(given):
             return self.call(equation, given, used)
         if name in _ORDERS or name in _EQUALS:
-            return [(_NONE, reach | thresholds if self.is_threshold(equation, given) else thresholds)]
+            told = self.told(equation, reach) if self.is_threshold(equation, given) else _NONE
+            return [(_NONE, told | thresholds)]
         if _is_boolean(equation.outputs[0]):
             return [(_NONE, thresholds)] * len(equation.outputs)
         if name == "convert_element_type" and _is_boolean(equation.inputs[0]):
@@ -114,10 +152,15 @@ class _Search:
         ):
             self.note(equation, reach, certain=True)
         elif name == "select_n":
-            self.note(equation, given[0][1], certain=False)
+            cases = _union(part for case in given[1:] for part in case)
+            self.note(equation, given[0][1], certain=not cases and len(set(equation.inputs[1:])) > 1)
         elif name == "rem":
             self.note(equation, reach, certain=False)
         return [(reach | thresholds, _NONE)] * len(equation.outputs)
+
+    def told(self, equation: Equation, reach: _Reach) -> _Reach:
+        """What a boolean tells of that a comparison of values of these draws makes."""
+        return reach
 
     def note(self, equation: Equation, sites: _Reach, *, certain: bool) -> None:
         if sites:
@@ -170,6 +213,13 @@ class _Search:
             if joined == carry:
                 return [*joined, *outs[len(carry) :]]
             carry = joined
+
+
+class _ComparisonSearch(_Search):
+    """The same, with booleans that tell of the comparison which made them, in place of its draws."""
+
+    def told(self, equation: Equation, reach: _Reach) -> _Reach:
+        return frozenset({equation}) if reach else _NONE
 
 
 def _union(parts: Iterable[_Reach]) -> _Reach:

@@ -19,7 +19,7 @@ from mcgrad.program.costs import Split, number_of_draws, split_costs
 from mcgrad.program.dependence import Analysis, analyze
 from mcgrad.program.estimator import Estimator, Flow
 from mcgrad.program.hoist import hoist_costs
-from mcgrad.program.jumps import Jump, JumpWarning, find_jumps
+from mcgrad.program.jumps import Jump, JumpWarning, find_jumps, find_watched
 from mcgrad.program.site import Site, SiteHandle, sample_p
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
@@ -51,6 +51,7 @@ class Plan:
         reach: for the `scan`s beside which an alternative path is carried, how the costs read them.
         accumulators: lines of the `scan`s whose carries add costs up, now seen one by one.
         jumps: where costs jump, or may jump, in draws that are differentiated along their path.
+        watched: operations by which costs jump in draws that are held fixed, and what to say where a parameter moves them.
         baseline_cost: for each site, the cost that depends on most of its draws.
         constants: values known before the program runs, through which no derivative can come.
         parts: where costs fall into several groups that share no draw which needs the rest of the program, a plan of each
@@ -73,6 +74,7 @@ class Plan:
     reach: dict[Equation, Reach]
     accumulators: tuple[str, ...]
     jumps: tuple[Jump, ...]
+    watched: dict[Equation, str]
     baseline_cost: dict[Site, int]
     constants: frozenset[Value]
     parts: tuple[Plan, ...] = ()
@@ -116,6 +118,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         _check_site(site, estimators[site])
     jumps = find_jumps(program, outputs, analysis.sites, _moved(estimators))
     _check_jumps(jumps, estimators)
+    held = {site for site in sites if not site.facts.discrete} - _moved(estimators)
     _check_keys(program, sites, estimators, analysis, split)
     _check_evaluations(estimators, analysis, split)
     random = frozenset(
@@ -155,6 +158,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         reach=reach,
         accumulators=tuple(accumulators),
         jumps=tuple(jumps),
+        watched=find_watched(program, outputs, analysis.sites, held),
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
         constants=frozenset(_constants(program)),
     )
