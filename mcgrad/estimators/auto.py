@@ -18,10 +18,10 @@ class Auto(Estimator):
     """Chooses for each draw: pathwise, else cheap enumeration, else score.
 
     Pathwise where the law is reparameterizable, unless a cost surely jumps in the draw (`floor`, `sign`, `argmax`, a
-    comparison turned into a number) and the score would do; otherwise enumeration where the support is finite, the draw
-    stands in no loop or branch, and every cost keeps all the draw's batch axes apart (so it takes one evaluation a
-    value); otherwise the score function, with leave-one-out where several samples are drawn. `mcgrad.explain` prints
-    the choice.
+    comparison turned into a number, ...: see `mcgrad.Pathwise`) and the score would do; otherwise enumeration where the
+    support is finite, the draw stands in no loop or branch, and every cost keeps all the draw's batch axes apart (so it
+    takes one evaluation a value); otherwise the score function, with leave-one-out where several samples are drawn.
+    `mcgrad.explain` prints the choice.
 
     Raises:
         ValueError: for a law that has neither a pathwise derivative nor a log density.

@@ -27,7 +27,9 @@ class Score(Estimator):
 
     whose first derivative is `(c - b) d log p`. Unbiased, for derivatives of every order; discrete and continuous laws
     whose support does not move with their parameters; costs need not be differentiable in the draw. `num_samples`
-    evaluations of the rest of the program, averaged; draws of a batch are credited with their own costs only.
+    evaluations of the rest of the program, averaged; draws of a batch are credited with their own costs only. **Where a cost
+    jumps at a threshold that itself moves with a parameter, how it moves is left out**, as by all estimators that hold the
+    draw fixed; a `mcgrad.JumpWarning` names the line.
 
     Integration by parts of a pathwise derivative (Stein; Stoker 1986), `E[f' v] = -E[f div(p v) / p]`, is this estimator.
 
