@@ -21,7 +21,7 @@ from benchmarks.report import RESULTS, Hold, Table
 from benchmarks.runner import Session
 
 TITLE = "The survey's sweeps: variance of measure-valued derivatives"
-BUDGET = 30.0
+BUDGET = 20.0
 PARAMETERS = ("mu", "sigma")
 CURVES = {
     "score": "score",
