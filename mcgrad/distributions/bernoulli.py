@@ -58,8 +58,9 @@ class Bernoulli(Distribution):
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of a value; `-inf` for what is neither 0 nor 1."""
-        if self.probs is None:
-            return jax.nn.log_sigmoid(self._signed_logits(x))
+        if self.probs is None:  # selected last, so that many draws of one law share the logarithms
+            x, one, zero = align(x, jax.nn.log_sigmoid(self.logits), jax.nn.log_sigmoid(-self.logits))
+            return jnp.where(x == 1, one, jnp.where(x == 0, zero, -jnp.inf))
         x, p = align(x, self.probs)
         # Each logarithm sees the parameter only where it is taken, so that no `0 * inf` is differentiated.
         one = jnp.log(jnp.where(x == 1, p, 1.0))
@@ -92,7 +93,3 @@ class Bernoulli(Distribution):
         """In the probability: 1 against 0, one of which is the draw itself."""
         one = jnp.ones_like(x)[None]
         return (WeakDerivative(("logits", "probs"), self._success[None], one, 0 * one, (x == 1)[None]),)
-
-    def _signed_logits(self, x: ArrayLike) -> Array:
-        x, logits = align(x, self.logits)
-        return jnp.where(x == 1, logits, jnp.where(x == 0, -logits, -jnp.inf))
