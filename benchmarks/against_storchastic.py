@@ -38,7 +38,7 @@ WORKLOADS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], int]] = {
         (*(name for name in _TOY if "ARM" not in name), "unordered set of 4", "sum and sample of 4", "CARMS of 4"),
         40_000,
     ),
-    "autoencoder": ("autoencoder", {}, _COMMON, 600),
+    "autoencoder": ("autoencoder", {}, (*_COMMON, "local expectation"), 600),
 }
 
 EVALUATIONS = {
@@ -51,6 +51,7 @@ EVALUATIONS = {
     "unordered set of 4": 4,
     "sum and sample of 4": 4,
     "CARMS of 4": 4,
+    "local expectation": 1 + inputs.LATENTS,
 }
 """Of the cost, for one gradient."""
 TITLES = {"table": "table: three draws of ten, a random cost for each of the 1000 outcomes"}

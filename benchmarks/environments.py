@@ -44,7 +44,7 @@ def newest_python() -> str:
 
 
 def environment(name: str) -> str:
-    """The interpreter of a peer's environment.
+    """The interpreter of a peer's environment: of this Python, so of the same JAX; else of the newest, where the peer asks for it.
 
     Args:
         name: a key of `REQUIREMENTS`.
@@ -56,13 +56,16 @@ def environment(name: str) -> str:
     stamp, python = folder / "requirements.txt", folder / "bin" / "python"
     if stamp.exists() and stamp.read_text() == wanted:
         return str(python)
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        subprocess.run([newest_python(), "-m", "venv", str(folder)], check=True, capture_output=True, text=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS[name]]
-        subprocess.run(pip, check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        reason = [line for line in (error.stderr or error.stdout or "").splitlines() if "ERROR" in line]
-        raise Missing(f"{' '.join(REQUIREMENTS[name])}: {reason[-1] if reason else error}") from error
-    stamp.write_text(wanted)
-    return str(python)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS[name]]
+    for base in dict.fromkeys((sys.executable, newest_python())):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            subprocess.run([base, "-m", "venv", str(folder)], check=True, capture_output=True, text=True)
+            subprocess.run(pip, check=True, capture_output=True, text=True)
+        except subprocess.CalledProcessError as error:
+            failure = error
+        else:
+            stamp.write_text(wanted)
+            return str(python)
+    reason = [line for line in (failure.stderr or failure.stdout or "").splitlines() if "ERROR" in line]
+    raise Missing(f"{' '.join(REQUIREMENTS[name])}: {reason[-1] if reason else failure}") from failure

@@ -79,8 +79,8 @@ def report(data: dict[str, Any]) -> list[Any]:
     _picture(data["programs"])
     return [
         "By hand is the score with reward-to-go, written in JAX: one simulation and its gradient. In a row: programs that "
-        f"compute {IN_A_ROW} gradients one after another. A single one of few steps takes microseconds, and what is measured of it "
-        "is how JAX starts it: on the CPU what takes fewer than 1000 operations runs in the calling thread, else in another.",
+        f"compute {IN_A_ROW} gradients one after another. A single one of few steps takes microseconds, much of "
+        "which is how JAX starts it.",
         *tables,
         "![spread of the gradient against the number of steps](results/alternative_path.png)",
         *holds(data["programs"]),

@@ -120,7 +120,10 @@ def draw(entry: Entry, count: int, gradient: tuple[int, int], seed: int = 1) -> 
         return
     try:
         part = list(gradient)
-        entry.measured |= entry.worker.ask(do="draw", case=entry.measured["case"], count=count, seed=seed, part=part)
+        timeout = MOST_SECONDS + 2 * count * entry.measured["step_seconds"]
+        entry.measured |= entry.worker.ask(
+            timeout, do="draw", case=entry.measured["case"], count=count, seed=seed, part=part
+        )
     except Failed as error:
         entry.measured["draw_error"] = str(error)
 

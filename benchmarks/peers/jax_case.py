@@ -12,6 +12,9 @@ import numpy as np
 
 from benchmarks.worker import Case
 
+# A step is waited for, so let it run in the thread that asks for it, as torch's do: waking another takes longer than a small step.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+
 SLOW_TO_COMPILE = 3.0  # seconds; such a program draws with the step that there is, since `rows` would be compiled again
 
 

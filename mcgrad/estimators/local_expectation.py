@@ -19,8 +19,8 @@ class LocalExpectation(Estimator):
         dE[f(x)] = E[ sum_i sum_k dp_i(k) (f(x with x_i = k) - f(x)) ]
 
     Unbiased, for the first derivative; a second one raises. Laws of finite support with `n` values: entries along batch
-    axes that no cost mixes are taken together, `n` evaluations of the rest of the program more; axes that some cost mixes
-    one entry at a time, `n * size`. Later draws are the same in all of them.
+    axes that no cost mixes are taken together, `n - 1` evaluations of the rest of the program more (at the values that were
+    not drawn); axes that some cost mixes one entry at a time, `(n - 1) * size`. Later draws are the same in all of them.
 
     Raises:
         ValueError: where the program is planned, for a law without finite support.
@@ -41,8 +41,10 @@ class LocalExpectation(Estimator):
 
     def represent(self, site: SiteHandle) -> SignedPoints:
         support = jnp.asarray(site.facts.support)  # [n, *event]
-        x = site.draw()
-        shape = (len(support), *[1] * site.num_plates, *support.shape[1:])
-        points = jnp.broadcast_to(support.reshape(shape), (len(support), *x.shape))
+        n, x = len(support), site.draw()
+        same = support.reshape(n, *[1] * site.num_plates, *support.shape[1:]) == x[None]
+        drawn = jnp.argmax(jnp.all(same, axis=range(1 + site.num_plates, same.ndim)), axis=0)
+        shifts = jnp.arange(1, n).reshape(n - 1, *[1] * site.num_plates)
+        points = support[(drawn[None] + shifts) % n].astype(x.dtype)
         coefficients = zero_with_derivative_of(jax.vmap(site.prob)(points))
         return SignedPoints(x, points, coefficients, relative=True)
