@@ -108,8 +108,9 @@ def document() -> str:
         "# Benchmarks",
         'Written by `python -m benchmarks` (`pip install -e ".[benchmarks]"` first; the environments of peers are made on the '
         "way). Each part says when it was measured; `python -m benchmarks --only NAME` measures one again and leaves the rest. "
-        "JAX runs on the CPU with its default threads and without asynchronous dispatch, torch with 2. Ratios of times are medians over rounds that alternate "
-        "between the sides, with their quartiles in brackets. A hold is a statement that the figures of its part decide.",
+        "JAX runs on the CPU with its default threads and without asynchronous dispatch, torch with 2. Ratios of times are "
+        "medians over rounds that alternate between the sides, with their quartiles in brackets. "
+        "A hold is a statement that the figures of its part decide.",
         verdicts.markdown(),
         "Not met or not measured:" if open_holds else "All holds are met.",
         *open_holds,
