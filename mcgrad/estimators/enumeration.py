@@ -7,6 +7,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mcgrad.estimators.finite_support import without_finite_support
 from mcgrad.program.dependence import Relation
@@ -48,13 +49,14 @@ class Enumerate(Estimator):
         return len(site.facts.support) ** together
 
     def represent(self, site: SiteHandle) -> WeightedPoints:
-        support = jnp.asarray(site.facts.support)  # [n, *event]
+        support = site.facts.support  # [n, *event], NumPy's, as all points are: constants of the compiled program
+        assert support is not None  # see `obstacle`
         mixed = [site.plates[k] for k in site.mixed_axes]
         entries = math.prod(mixed)
         count = len(support) ** entries
         # State s in base n: digit e is the value of entry e along the mixed axes.
-        digits = jnp.arange(count)[:, None] // len(support) ** jnp.arange(entries)[None, :] % len(support)
+        digits = np.arange(count)[:, None] // len(support) ** np.arange(entries)[None, :] % len(support)
         shape = [size if k in site.mixed_axes else 1 for k, size in enumerate(site.plates)]
-        points = support[digits.reshape(count, *shape)]  # [count, *shape, *event]
+        points = jnp.asarray(support[digits.reshape(count, *shape)])  # [count, *shape, *event]
         points = jnp.broadcast_to(points, (count, *site.plates, *support.shape[1:]))
         return WeightedPoints(points, weights=jax.vmap(site.prob)(points))
