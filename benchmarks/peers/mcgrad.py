@@ -34,6 +34,8 @@ ESTIMATORS: dict[str, Callable[[], dict[str, Any]]] = {
     "unordered set of 4": lambda: {"estimator": mcgrad.UnorderedSet(4)},
     "sum and sample of 4": lambda: {"estimator": mcgrad.SumAndSample(4)},
     "CARMS of 4": lambda: {"estimator": mcgrad.CARMS(4)},
+    "Gumbel-softmax": lambda: {"estimator": mcgrad.Pathwise()},  # of another program, see `_relaxed`
+    "straight-through": lambda: {"estimator": mcgrad.Pathwise(jumps="ignore")},
 }
 
 
@@ -53,10 +55,21 @@ def _case(
 # ---------------------------------------------------------------- against Storchastic
 
 
+def _relaxed(estimator: str, soft: jax.Array, hard: jax.Array) -> jax.Array:
+    """The relaxed draw, or the hard one with its derivative."""
+    return soft if estimator == "Gumbel-softmax" else stop(hard - soft) + soft
+
+
+def _bits(key: jax.Array, logits: jax.Array, estimator: str) -> jax.Array:
+    if estimator not in ("Gumbel-softmax", "straight-through"):
+        return mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+    z = mcgrad.sample(key, mcgrad.Logistic(logits, 1.0))
+    return _relaxed(estimator, jax.nn.sigmoid(z), (z > 0).astype(z.dtype))
+
+
 def small_bits(estimator: str, num: int) -> Case:
     def program(logits: jax.Array, key: jax.Array) -> jax.Array:
-        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
-        return jnp.sum((b - 0.499) ** 2)
+        return jnp.sum((_bits(key, logits, estimator) - 0.499) ** 2)
 
     return _case(program, inputs.small_bits(num), estimator)
 
@@ -66,7 +79,11 @@ def table(estimator: str) -> Case:
     costs = jnp.asarray(costs)
 
     def program(logits: jax.Array, key: jax.Array) -> jax.Array:
-        z = mcgrad.sample(key, mcgrad.OneHotCategorical(logits=logits)).astype(jnp.float32)
+        if estimator in ("Gumbel-softmax", "straight-through"):
+            z = mcgrad.sample(key, mcgrad.Gumbel(logits, 1.0))
+            z = _relaxed(estimator, jax.nn.softmax(z), jax.nn.one_hot(jnp.argmax(z, axis=-1), z.shape[-1]))
+        else:
+            z = mcgrad.sample(key, mcgrad.OneHotCategorical(logits=logits)).astype(jnp.float32)
         return jnp.einsum("i,j,k,ijk->", z[0], z[1], z[2], costs)
 
     return _case(program, logits, estimator)
@@ -97,7 +114,7 @@ def autoencoder(estimator: str) -> Case:
 
     def program(params: Any, key: jax.Array) -> jax.Array:
         logits, divergence = _encode(params, images)
-        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        b = _bits(key, logits, estimator)
         return jnp.mean(_reconstruction(params, images, b) + divergence)
 
     return _case(program, params, estimator, **_AUTOENCODER)
