@@ -1,8 +1,8 @@
 """Diagnostics: how good a gradient is, and which estimator gives the best one."""
 
-from mcgrad.diagnostics.compare import Comparison as Comparison
-from mcgrad.diagnostics.compare import EstimatorReport as EstimatorReport
 from mcgrad.diagnostics.compare import compare as compare
+from mcgrad.diagnostics.comparison import Comparison as Comparison
+from mcgrad.diagnostics.comparison import EstimatorReport as EstimatorReport
 from mcgrad.diagnostics.noise import GradientNoise as GradientNoise
 from mcgrad.diagnostics.noise import gradient_noise as gradient_noise
 from mcgrad.diagnostics.pilot import least_variance as least_variance

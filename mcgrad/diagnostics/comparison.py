@@ -1,0 +1,192 @@
+"""What a comparison of estimators found: a typed result, a table, a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mcgrad.diagnostics.statistics import GradientStatistics
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EstimatorReport:
+    """One estimator of a `mcgrad.compare`.
+
+    Attributes:
+        statistics: of single-sample gradients.
+        distance: of the mean gradient from the reference, in the Euclidean norm.
+        distance_error: its standard error: what `distance` is in root mean square if there is no bias.
+        max_z: the largest deviation from the reference among the coordinates, in standard errors.
+        verdict: `"agrees"`, `"biased"`, `"undecided"` (off, but so may be what it is compared with) or
+            `"not finite"`; see `mcgrad.compare`.
+        seconds: for one gradient, when a chunk of them runs at once; the median over chunks.
+        evaluations: of the rest of the program for one gradient, all branches counted.
+    """
+
+    statistics: GradientStatistics
+    distance: float
+    distance_error: float
+    max_z: float
+    verdict: Literal["agrees", "biased", "undecided", "not finite"]
+    seconds: float
+    evaluations: int
+
+    @property
+    def variance(self) -> float:
+        """The total variance of one gradient."""
+        return float(self.statistics.total_variance)
+
+    @property
+    def variance_time(self) -> float:
+        """Variance times seconds: the lower, the less time for the same precision."""
+        return self.variance * self.seconds
+
+    @property
+    def biased(self) -> bool:
+        """Whether there is evidence of bias."""
+        return self.verdict == "biased"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `mcgrad.compare` returns; `str()` of it, or `rich.print`, is a table.
+
+    Attributes:
+        reports: of each estimator that runs, by name.
+        refused: why the program refuses the others, by name.
+        reference: the gradient that the means are compared with, in the gradient's structure.
+        source: where the reference comes from.
+        threshold: `max_z` above this is evidence of bias.
+        num_samples: gradients drawn from each estimator.
+        chunk_size: gradients that ran at once.
+    """
+
+    reports: dict[str, EstimatorReport]
+    refused: dict[str, str]
+    reference: Any
+    source: str
+    threshold: float
+    num_samples: int
+    chunk_size: int
+
+    def __str__(self) -> str:
+        need("rich", "a comparison as text")
+        from rich.console import Console
+
+        text = io.StringIO()
+        Console(file=text, width=100).print(self)
+        return text.getvalue().rstrip()
+
+    def __rich__(self) -> Any:
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            title=f"{self.num_samples:,} gradients of each estimator",
+            caption=f"Distances from {self.source}. Biased: more than {self.threshold:.1f} standard errors off somewhere. "
+            "Time in microseconds and runs of the program, a gradient.",
+            box=box.SIMPLE_HEAD,
+            padding=0,
+            pad_edge=False,
+        )
+        table.add_column("estimator", overflow="fold")
+        for heading in ("distance", "max |z|", "variance", "time", "variance x time", "runs"):
+            table.add_column(heading, justify="right", no_wrap=heading == "distance")
+        table.add_column("verdict")
+        for name, report in self.reports.items():
+            table.add_row(
+                Text(name),
+                f"{report.distance:.2g} ± {report.distance_error:.2g}",
+                f"{report.max_z:.1f}",
+                f"{report.variance:.3g}",
+                f"{1e6 * report.seconds:.3g}",
+                f"{1e6 * report.variance_time:.3g}",
+                f"{report.evaluations:,}",
+                report.verdict,
+                style="" if report.verdict == "agrees" else "red",
+            )
+        return Group(table, *(Text(f"{name} was refused: {reason}") for name, reason in self.refused.items()))
+
+    def plot(self, path: str | Path) -> Path:
+        """Write a picture: variance, time, their product and the evidence of bias, one line for each estimator.
+
+        Args:
+            path: of the file; its suffix sets the format, for instance `.png` or `.pdf`.
+
+        Returns:
+            `path`.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+        """
+        need("matplotlib", "`Comparison.plot`")
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import NullFormatter
+
+        shown = dict(reversed(self.reports.items()))
+        figure = Figure(figsize=(12, 1.7 + 0.4 * len(shown)), layout="constrained", dpi=130)
+        panels: Any = figure.subplots(1, 4, sharey=True)
+        columns = {
+            "total variance": [r.variance for r in shown.values()],
+            "time a gradient (µs)": [1e6 * r.seconds for r in shown.values()],
+            "variance × time (µs)": [1e6 * r.variance_time for r in shown.values()],
+            f"largest deviation (standard\nerrors; biased above {self.threshold:.1f})": [
+                r.max_z for r in shown.values()
+            ],
+        }
+        colors = {"agrees": "tab:blue", "undecided": "tab:orange"}
+        for axis, (title, values) in zip(panels, columns.items(), strict=True):
+            if axis is panels[-1]:
+                near = [value for value in values if value < 2.5 * self.threshold]
+                low, high = 0.0, 1.25 * max(self.threshold, *near, 0)
+            else:
+                axis.set_xscale("log")
+                axis.xaxis.set_minor_formatter(NullFormatter())
+                axis.xaxis.get_major_locator().set_params(numticks=5)
+                largest = max([value for value in values if np.isfinite(value) and value > 0], default=1.0)
+                # What is smaller by more is rounding: an arrow at the edge.
+                low, high = (
+                    min([value for value in values if 1e-8 * largest < value < np.inf], default=0.1) / 3,
+                    3 * largest,
+                )
+            axis.set(title=title, xlim=(low, high), ylim=(-0.7, len(shown) - 0.5))
+            for row, (value, report) in enumerate(zip(values, shown.values(), strict=True)):
+                place = np.clip(value, low, high) if np.isfinite(value) else high
+                marker = "<" if value < low else "o" if place == value else ">"
+                color = colors.get(report.verdict, "tab:red")
+                axis.plot([low, place], [row, row], color=color, lw=1.2, alpha=0.5)
+                axis.plot(place, row, marker, color=color, clip_on=False)
+                # Beside the point, on the side where there is room.
+                ends = axis.transData.transform([(low, row), (place, row), (high, row)])[:, 0]
+                left = ends[1] - ends[0] > 0.6 * (ends[2] - ends[0])
+                axis.annotate(
+                    f"{value:.3g}",
+                    (place, row),
+                    xytext=(-6 if left else 6, 5),
+                    textcoords="offset points",
+                    ha="right" if left else "left",
+                    fontsize=9,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+                )
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.grid(axis="x", alpha=0.25)
+        names = [name if r.verdict == "agrees" else f"{name}\n({r.verdict})" for name, r in shown.items()]
+        panels[0].set_yticks(range(len(shown)), names)
+        panels[-1].axvline(self.threshold, color="black", ls="--", lw=1)
+        refused = f"; refused: {', '.join(self.refused)}" if self.refused else ""
+        figure.suptitle(f"{self.num_samples:,} gradients of each; deviations from {self.source}{refused}", fontsize=10)
+        figure.savefig(path)
+        return Path(path)
+
+
+def need(package: str, what: str) -> None:
+    """Refuse without an optional package."""
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(f'{what} needs {package}. Install with: pip install "mcgrad[diagnostics]"')
