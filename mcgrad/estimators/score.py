@@ -34,7 +34,7 @@ class Score(Estimator):
     Integration by parts of a pathwise derivative (Stein; Stoker 1986), `E[f' v] = -E[f div(p v) / p]`, is this estimator.
 
     **A baseline is in the units of the cost**, before the sums, means and constant factors that turn costs into the
-    output: for `loss = mean(per_example)`, in those of `per_example`.
+    output: for `loss = mean(per_example)`, in those of `per_example`. What is added to it that no draw reaches is no part of it.
 
     Args:
         baseline: `"leave_one_out"`, the mean cost of the other samples (Kool et al. 2019); an array that broadcasts to

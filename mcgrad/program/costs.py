@@ -30,8 +30,17 @@ class Split:
     suffix: tuple[Equation, ...]
 
 
-def split_costs(program: Program, outputs: Sequence[Value], analysis: Analysis, credited: set[Site]) -> Split:
-    """Split the outputs into costs and a linear suffix, for the credit of the sites in `credited`."""
+def split_costs(
+    program: Program,
+    outputs: Sequence[Value],
+    analysis: Analysis,
+    credited: set[Site],
+    sums: frozenset[Equation] = frozenset(),
+) -> Split:
+    """Split the outputs into costs and a linear suffix, for the credit of the sites in `credited`.
+
+    `sums` are those of a value that draws reach and of one that none does: they are always split.
+    """
     producer = {value: equation for equation in program.equations for value in equation.outputs}
     splits: dict[Value, tuple[tuple[Value, ...], frozenset[Equation]]] = {}
 
@@ -49,7 +58,7 @@ def split_costs(program: Program, outputs: Sequence[Value], analysis: Analysis, 
                 behind = frozenset({equation}).union(*(equations for _, equations in found))
                 gains = any(_gains_credit(reached(part), reached(value), part, value) for part in front)
                 gains |= equation.name == "cumsum" and _adds_draws_up(equation, reached(equation.inputs[0]))
-                gains |= bool(behind - {equation})  # a part has gained already
+                gains |= equation in sums or bool(behind - {equation})  # a part has gained already
                 splits[value] = (front, behind) if gains else whole
         return splits[value]
 

@@ -136,7 +136,8 @@ class _Cut(NamedTuple):
 def _cut(body: Program, candidates: Sequence[int], shared: Sequence[Value], known: _Known) -> _Cut | None:
     """Cut off the linear end of the outputs at `candidates`; `shared` are body inputs that are at hand outside too."""
     candidates = [i for i in candidates if body.outputs[i] in known.linear]
-    split = split_costs(body, [body.outputs[i] for i in candidates], known.analysis, known.credited)
+    sums = frozenset(e for e in body.equations if _adds_what_no_draw_reaches(e, known))
+    split = split_costs(body, [body.outputs[i] for i in candidates], known.analysis, known.credited, sums)
     if not split.suffix:
         return None
     # A shared input that is only converted goes with the suffix too, or it would still seem to be used in the body.
@@ -153,6 +154,11 @@ def _cut(body: Program, candidates: Sequence[int], shared: Sequence[Value], know
     replaced = tuple(i for i in candidates if body.outputs[i] in made)
     suffix = Program((*parts, *inputs), equations, tuple(body.outputs[i] for i in replaced))
     return _Cut(replaced, parts, inputs, suffix)
+
+
+def _adds_what_no_draw_reaches(equation: Equation, known: _Known) -> bool:
+    reached = [any(site in known.credited for site in known.analysis.of(v)) for v in equation.inputs]
+    return equation.name in ("add", "add_any", "sub") and any(reached) and not all(reached)
 
 
 _CONVERSIONS = ("copy", "copy_p", "convert_element_type")

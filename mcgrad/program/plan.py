@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from mcgrad import _compat
 from mcgrad.program import control_flow
+from mcgrad.program.addends import separate_addends
 from mcgrad.program.alternative_path import Reach, can_follow, reach_of
 from mcgrad.program.costs import Split, number_of_draws, split_costs
 from mcgrad.program.dependence import Analysis, analyze
@@ -100,18 +101,21 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
     """
     control_flow.check_supported(program)
     accumulators: list[str] = []
+    sums: frozenset[Equation] = frozenset()
     while True:
         analysis = analyze(program)
         estimators = _first_estimators(program, program.outputs[:num_outputs], analysis, default)
         credited = {site for site, estimator in estimators.items() if not estimator.flow}
-        hoisted = hoist_costs(program, num_outputs, analysis, credited)
-        if hoisted is None:
+        if (hoisted := hoist_costs(program, num_outputs, analysis, credited)) is not None:
+            program = hoisted.program
+            accumulators += hoisted.accumulators
+        elif not sums and (separated := separate_addends(program, num_outputs, analysis, credited)) is not None:
+            program, sums = separated
+        else:
             break
-        program = hoisted.program
-        accumulators += hoisted.accumulators
     sites = list(analysis.sites.values())
     outputs, aux = program.outputs[:num_outputs], program.outputs[num_outputs:]
-    split = split_costs(program, outputs, analysis, credited)
+    split = split_costs(program, outputs, analysis, credited, sums)
     for site in sites:
         relations = [analysis.of(cost).get(site) for cost in split.costs]
         estimators[site] = estimators[site].resolve(site, relations)
