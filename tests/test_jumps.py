@@ -247,6 +247,52 @@ def test_where_a_moving_threshold_is_seen():
         mcgrad.grad(looped)(0.3, jax.random.key(0))
 
 
+def in_scan(cost):
+    return lambda x, t: jax.lax.scan(lambda total, _: (total + cost(x, t), None), 0.0, None, length=3)[0]
+
+
+def in_while(cost):
+    return lambda x, t: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] + cost(x, t)), (0, 0.0))[1]
+
+
+BODIES = {
+    "scan": in_scan,
+    "fori_loop": lambda cost: lambda x, t: jax.lax.fori_loop(0, 3, lambda _, total: total + cost(x, t), 0.0),
+    "while": in_while,
+    "cond": lambda cost: lambda x, t: jax.lax.cond(t > 0, cost, lambda x, t: x * t, x, t),
+    "checkpoint": jax.checkpoint,
+    "vmap": lambda cost: lambda x, t: jnp.sum(jax.vmap(in_scan(cost), (0, None))(jnp.stack([x, 2 * x]), t)),
+    "scan in a checkpoint in a scan": lambda cost: in_scan(jax.checkpoint(in_scan(cost))),
+    "carried": lambda cost: lambda x, t: jax.lax.scan(lambda s, _: (x * s, cost(s, t)), x, None, length=3)[1].sum(),
+}
+
+
+def slope_of(body, cost, t=0.3):
+    program = of_threshold(BODIES[body](cost), mcgrad.Score())
+    return jax.jvp(lambda t: mcgrad.expectation(program)(t, 0.0, jax.random.key(0)), (t,), (1.0,))[1]
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_moving_threshold_is_seen_in_a_body_that_draws_nothing(body):
+    with pytest.warns(mcgrad.JumpWarning, match=r"test_jumps.py:\d+.* jumps at a threshold that moves"):
+        slope_of(body, above)
+    if body != "while":  # which has no reverse mode
+        with pytest.warns(mcgrad.JumpWarning, match="threshold that moves"):
+            mcgrad.grad(of_threshold(BODIES[body](above), mcgrad.Score()))(0.3, 0.0, jax.random.key(0))
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_continuous_costs_in_bodies_that_draw_nothing_are_not_warned_of(body):
+    """Warnings are errors in these tests."""
+
+    def cost(x, t):
+        kinked = jax.nn.relu(x - t) + jnp.abs(x - t) + jnp.maximum(x, t) + jnp.clip(x, -t, t) + jax.nn.softplus(x - t)
+        return kinked + jax.nn.elu(x - t) + optax.huber_loss(x, t) + jnp.where(x > t, x - t, 0.0)
+
+    assert np.isfinite(slope_of(body, cost))
+    assert np.isfinite(slope_of(body, lambda x, t: t * above(x, jax.lax.stop_gradient(t))))
+
+
 def test_thresholds_that_do_not_move_and_costs_that_do_not_jump_are_not_warned_of():
     """Warnings are errors in these tests."""
     with_data = lambda x, t, data: above(x, data) + above(x, jax.lax.stop_gradient(t))  # noqa: E731
