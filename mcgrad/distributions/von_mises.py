@@ -125,16 +125,15 @@ def _turns(deviation: Array, k: Array) -> Array:
 # of `h = tan(s / 4)`, with `ds = 4 dh / (1 + h^2)`; Gauss-Legendre nodes in `h` cost an exponential each, and no sine.
 
 
-def _drops(theta: Array, length: Array) -> tuple[Array, Array, Array]:
-    """Drops at nodes from `theta` to `theta + length`, and the weights of an integral over `s`, for `_sum`: `[..., node]`."""
+def _drops(theta: Array, end: Array) -> tuple[Array, Array]:
+    """Drops at nodes from `h = 0` to `end`, and the weights of an integral over `s`, for `_sum`: `[..., node]`."""
     nodes, _ = _rule(theta.dtype)
     at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
-    end = jnp.tan(length / 4)
     h = at(end) * nodes.reshape((1,) * theta.ndim + (-1,))
     scale = 1 / (1 + h * h)
     sine, cosine = 2 * h * scale, (1 - h * h) * scale  # of s / 2
     drop = 2 * sine * (at(jnp.sin(theta)) * cosine + at(jnp.cos(theta)) * sine)
-    return drop, scale, end
+    return drop, scale
 
 
 def _sum(values: Array, end: Array) -> Array:
@@ -149,10 +148,15 @@ def _rule(dtype: Any) -> tuple[Array, Array]:
 
 
 def _fallen(theta: Array, k: Array) -> Array:
-    """The distance from `theta >= 0` to pi, or to where the density has fallen to nothing."""
+    """`h` of the distance from `theta >= 0` to pi, or to where the density has fallen to nothing."""
     fall = 40.0 if theta.dtype == jnp.float64 else 19.0  # minus the log of what is left out
-    end = 2 * jnp.arcsin(jnp.minimum(jnp.sqrt(jnp.sin(theta / 2) ** 2 + fall / (2 * k)), 1))
-    return jnp.where(end < np.pi, jax.lax.stop_gradient(end - theta), _below_pi(theta))
+    sine, cosine = jnp.sin(theta / 2), jnp.cos(theta / 2)
+    square = fall / 2 / k
+    inside = (square < cosine * cosine) & (cosine > 0)  # below zero where theta is pi, rounded up
+    # Sine and cosine of half the angle at the end; those of half the distance have only positive terms with them.
+    y, z = jnp.sqrt(sine * sine + square), jnp.sqrt(jnp.where(inside, cosine * cosine - square, 0))
+    near = square / ((y * cosine + z * sine) * (1 + z * cosine + y * sine))
+    return jnp.where(inside, jax.lax.stop_gradient(near), cosine / (1 + sine))
 
 
 def _below_pi(theta: Array) -> Array:
@@ -170,7 +174,8 @@ _REST_OF_PI = 1.2246467991473532e-16
 def _normalizer(k: Array) -> tuple[Array, Array]:
     """`pi I_0(k) exp(-k)` and `1 - I_1(k) / I_0(k)`, sums of positive terms."""
     zero = jnp.zeros_like(k)
-    rise, weights, end = _drops(zero, jax.lax.stop_gradient(_fallen(zero, k)))
+    end = jax.lax.stop_gradient(_fallen(zero, k))
+    rise, weights = _drops(zero, end)
     density = weights * jnp.exp(-jnp.expand_dims(k, -1) * rise)
     total = _sum(density, end)
     return total, _sum(rise * density, end) / total
@@ -185,14 +190,16 @@ def _velocity(theta: Array, k: Array) -> tuple[Array]:
     """
     side, theta = jnp.where(theta < 0, -1, 1).astype(theta.dtype), jnp.abs(theta)
     inside = _normalizer(k)[1] - 2 * jnp.sin(theta / 2) ** 2  # cos(theta) - A
-    drop, weights, end = _drops(theta, jnp.where(inside < 0, _fallen(theta, k), -theta))
+    end = jnp.where(inside < 0, _fallen(theta, k), -jnp.tan(theta / 4))
+    drop, weights = _drops(theta, end)
     integrand = weights * (jnp.expand_dims(inside, -1) - drop) * jnp.exp(-jnp.expand_dims(k, -1) * drop)
     return (side * _sum(integrand, end),)
 
 
 def _tail(theta: Array, k: Array, normalizer: Array) -> tuple[Array, Array]:
     """For `theta >= 0`, the mass beyond over the density there, and twice the mass beyond."""
-    drop, weights, end = _drops(theta, _fallen(theta, k))
+    end = _fallen(theta, k)
+    drop, weights = _drops(theta, end)
     mass = _sum(weights * jnp.exp(-jnp.expand_dims(k, -1) * drop), end)
     return mass, mass * jnp.exp(-2 * k * jnp.sin(theta / 2) ** 2) / normalizer
 
