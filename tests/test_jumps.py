@@ -44,6 +44,8 @@ JUMPS = {
     "in checkpoint": jax.checkpoint(jnp.floor),
     "in scan": lambda x: jax.lax.scan(lambda c, xi: (c + jnp.floor(c + xi), c), 0.0, x)[0],
     "in a branch": lambda x: jax.lax.cond(x[0] > 0, jnp.floor, lambda x: x, x),
+    "cond between two numbers": lambda x: jax.lax.cond(x[0] > 0.3, lambda: 1.0, lambda: 0.0),
+    "cond between other values": lambda x: x[0] * jax.lax.cond(x[0] > 0, lambda a: 2 * a, lambda a: a, jnp.ones(2)),
     "in while": lambda x: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.floor(c[1])), (0, x))[1],
     "index of a switch": lambda x: jax.lax.switch(jnp.int32(x[0]), [lambda x: x, lambda x: 2 * x], x),
 }
@@ -75,6 +77,9 @@ POSSIBLE = {
     "leaky relu": jax.nn.leaky_relu,
     "where": lambda x: jnp.where(x > 0, x, -x),
     "cond": lambda x: jax.lax.cond(x[0] > 0, lambda x: x, lambda x: -x, x),
+    "cond with a part that is the same": lambda x: jnp.sum(
+        jnp.stack(jax.lax.cond(x[0] > 0, lambda a: (a, jnp.zeros(SIZE)), lambda a: (-a, jnp.zeros(SIZE)), x))
+    ),
     "while": lambda x: jax.lax.while_loop(lambda c: jnp.sum(c) < 5, lambda c: c + 1.0, x),
     "remainder": lambda x: jnp.cos(2 * jnp.pi * (x % 1.0)),
 }
@@ -206,6 +211,7 @@ MOVED = {
     "where": above,
     "difference": lambda x, threshold: (x - threshold > 0) * 1.0,
     "sign": lambda x, threshold: jnp.sign(x - threshold),
+    "cond": lambda x, threshold: jax.lax.cond(x > threshold, lambda: 1.0, lambda: 0.0),
     "floor": lambda x, threshold: jnp.floor(2 * x + threshold),
     "argmax": lambda x, threshold: jnp.argmax(jnp.stack([x, threshold])) * 1.0,
     "in jit": jax.jit(above),

@@ -21,8 +21,8 @@ class Pathwise(Estimator):
     Unbiased, for derivatives of every order; continuous laws whose `sample` is differentiable in the parameters,
     explicitly or implicitly. One evaluation of the rest of the program, which must be differentiable in the draw
     almost everywhere and continuous. **A cost that jumps in the draw gives a biased gradient**: what happens at the jump is
-    left out. `sign`, `floor`, `round`, `argmax`, a comparison turned into a number and `where` between two values that do not
-    depend on the draw always jump; other `where`s, `cond` and `%` may jump. `mcgrad.explain` lists both.
+    left out. `sign`, `floor`, `round`, `argmax`, a comparison turned into a number and `where` or `cond` between values that
+    do not depend on the draw always jump; other `where`s and `cond`s and `%` may jump. `mcgrad.explain` lists both.
 
     Many paths move a law of several dimensions alike, and differ in variance. That of **optimal transport** has the least
     mean square velocity: for the Cholesky factor of a normal law it often gives less variance, for one matrix equation that
