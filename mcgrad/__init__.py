@@ -61,6 +61,7 @@ from mcgrad.estimators import ARM as ARM
 from mcgrad.estimators import ARMS as ARMS
 from mcgrad.estimators import ARSM as ARSM
 from mcgrad.estimators import CARMS as CARMS
+from mcgrad.estimators import AdaptiveVelocity as AdaptiveVelocity
 from mcgrad.estimators import Auto as Auto
 from mcgrad.estimators import BonnetPrice as BonnetPrice
 from mcgrad.estimators import DisARM as DisARM

@@ -33,7 +33,7 @@ BY_LOG = mcgrad.GeneralizedReparameterization(
 
 
 # Gamma laws, the estimator, and the exact variance of its first derivative for cos (by quadrature).
-GAMMAS = [(0.7, BY_LOG, 0.4467), (4.0, BY_LOG, 0.5065), (4.0, BY_REJECTION, 0.5185)]
+GAMMAS = [(0.7, BY_LOG, 0.4556), (4.0, BY_LOG, 0.5076), (4.0, BY_REJECTION, 0.5165)]
 
 
 @pytest.mark.parametrize(("a", "estimator", "variance"), GAMMAS)
@@ -56,7 +56,7 @@ def test_gamma_draws_first_and_second_derivative(a, estimator, variance):
     assert_unbiased(first, exact_first)
     if a > 1:  # the second derivative of a logarithm near zero has no fourth moment to tell by
         assert_unbiased(second, exact_second)
-    assert np.var(first[:, 0]) == pytest.approx(variance, rel=0.05)
+    assert np.var(first[:, 0]) == pytest.approx(variance, rel=0.02)
 
 
 def test_vectors_with_a_transformation_that_mixes_their_entries():

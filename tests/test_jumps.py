@@ -44,6 +44,8 @@ JUMPS = {
     "in checkpoint": jax.checkpoint(jnp.floor),
     "in scan": lambda x: jax.lax.scan(lambda c, xi: (c + jnp.floor(c + xi), c), 0.0, x)[0],
     "in a branch": lambda x: jax.lax.cond(x[0] > 0, jnp.floor, lambda x: x, x),
+    "cond between two numbers": lambda x: jax.lax.cond(x[0] > 0.3, lambda: 1.0, lambda: 0.0),
+    "cond between other values": lambda x: x[0] * jax.lax.cond(x[0] > 0, lambda a: 2 * a, lambda a: a, jnp.ones(2)),
     "in while": lambda x: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.floor(c[1])), (0, x))[1],
     "index of a switch": lambda x: jax.lax.switch(jnp.int32(x[0]), [lambda x: x, lambda x: 2 * x], x),
 }
@@ -75,6 +77,9 @@ POSSIBLE = {
     "leaky relu": jax.nn.leaky_relu,
     "where": lambda x: jnp.where(x > 0, x, -x),
     "cond": lambda x: jax.lax.cond(x[0] > 0, lambda x: x, lambda x: -x, x),
+    "cond with a part that is the same": lambda x: jnp.sum(
+        jnp.stack(jax.lax.cond(x[0] > 0, lambda a: (a, jnp.zeros(SIZE)), lambda a: (-a, jnp.zeros(SIZE)), x))
+    ),
     "while": lambda x: jax.lax.while_loop(lambda c: jnp.sum(c) < 5, lambda c: c + 1.0, x),
     "remainder": lambda x: jnp.cos(2 * jnp.pi * (x % 1.0)),
 }
@@ -206,6 +211,7 @@ MOVED = {
     "where": above,
     "difference": lambda x, threshold: (x - threshold > 0) * 1.0,
     "sign": lambda x, threshold: jnp.sign(x - threshold),
+    "cond": lambda x, threshold: jax.lax.cond(x > threshold, lambda: 1.0, lambda: 0.0),
     "floor": lambda x, threshold: jnp.floor(2 * x + threshold),
     "argmax": lambda x, threshold: jnp.argmax(jnp.stack([x, threshold])) * 1.0,
     "in jit": jax.jit(above),
@@ -245,6 +251,52 @@ def test_where_a_moving_threshold_is_seen():
 
     with wrong:
         mcgrad.grad(looped)(0.3, jax.random.key(0))
+
+
+def in_scan(cost):
+    return lambda x, t: jax.lax.scan(lambda total, _: (total + cost(x, t), None), 0.0, None, length=3)[0]
+
+
+def in_while(cost):
+    return lambda x, t: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] + cost(x, t)), (0, 0.0))[1]
+
+
+BODIES = {
+    "scan": in_scan,
+    "fori_loop": lambda cost: lambda x, t: jax.lax.fori_loop(0, 3, lambda _, total: total + cost(x, t), 0.0),
+    "while": in_while,
+    "cond": lambda cost: lambda x, t: jax.lax.cond(t > 0, cost, lambda x, t: x * t, x, t),
+    "checkpoint": jax.checkpoint,
+    "vmap": lambda cost: lambda x, t: jnp.sum(jax.vmap(in_scan(cost), (0, None))(jnp.stack([x, 2 * x]), t)),
+    "scan in a checkpoint in a scan": lambda cost: in_scan(jax.checkpoint(in_scan(cost))),
+    "carried": lambda cost: lambda x, t: jax.lax.scan(lambda s, _: (x * s, cost(s, t)), x, None, length=3)[1].sum(),
+}
+
+
+def slope_of(body, cost, t=0.3):
+    program = of_threshold(BODIES[body](cost), mcgrad.Score())
+    return jax.jvp(lambda t: mcgrad.expectation(program)(t, 0.0, jax.random.key(0)), (t,), (1.0,))[1]
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_moving_threshold_is_seen_in_a_body_that_draws_nothing(body):
+    with pytest.warns(mcgrad.JumpWarning, match=r"test_jumps.py:\d+.* jumps at a threshold that moves"):
+        slope_of(body, above)
+    if body != "while":  # which has no reverse mode
+        with pytest.warns(mcgrad.JumpWarning, match="threshold that moves"):
+            mcgrad.grad(of_threshold(BODIES[body](above), mcgrad.Score()))(0.3, 0.0, jax.random.key(0))
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_continuous_costs_in_bodies_that_draw_nothing_are_not_warned_of(body):
+    """Warnings are errors in these tests."""
+
+    def cost(x, t):
+        kinked = jax.nn.relu(x - t) + jnp.abs(x - t) + jnp.maximum(x, t) + jnp.clip(x, -t, t) + jax.nn.softplus(x - t)
+        return kinked + jax.nn.elu(x - t) + optax.huber_loss(x, t) + jnp.where(x > t, x - t, 0.0)
+
+    assert np.isfinite(slope_of(body, cost))
+    assert np.isfinite(slope_of(body, lambda x, t: t * above(x, jax.lax.stop_gradient(t))))
 
 
 def test_thresholds_that_do_not_move_and_costs_that_do_not_jump_are_not_warned_of():

@@ -123,6 +123,8 @@ class Distribution(PyTree):
             draws is independent of the noise of `x`, and distributed as said when `x` is a draw from the law; or `None`.
         optimal_transport: a method of a draw `x` that returns it with a derivative in the parameters that moves the law at
             the least kinetic energy; or `None`.
+        adaptive_velocity: a method of the noise `noise(key)` of a draw, and of coefficients, that returns the draw with a
+            derivative in the parameters that moves the law whatever the coefficients are; or `None`.
     """
 
     domains: ClassVar[Mapping[str, Domain]] = {}
@@ -137,6 +139,7 @@ class Distribution(PyTree):
     prob: ClassVar[Any] = None
     weak_derivative: ClassVar[Any] = None
     optimal_transport: ClassVar[Any] = None
+    adaptive_velocity: ClassVar[Any] = None
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in self.domains if getattr(self, name) is not None}

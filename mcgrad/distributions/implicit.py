@@ -48,8 +48,9 @@ def implicit_reparameterization(
     1e-4 in float32 for densities that are smooth inside the support, below 1e-6 and 1e-2 for kinked ones, and in float32 up
     to 1e-3 far out in heavy tails. A draw takes a few thousand evaluations of `log_prob`.
 
-    (The "fundamental trick" of Walder et al. 2019 is this estimator with `dF` from one more draw in place of the integral; its
-    variance is infinite unless the slope of the cost falls faster than the root of the density.)
+    (The "fundamental trick" of Walder et al. 2019 is this estimator with `dF(x)` from one more draw `y` in place of the integral,
+    `dF(x) = -E[1(y > x) dlog p(y)]`; its variance is infinite unless the slope of the cost falls faster than the root of the
+    density in the lower tail.)
 
     **A derivative that `x` itself carries is dropped**, so that a sampler with a pathwise derivative of its own is not
     counted twice. Everything that moves the law must be in `params`.

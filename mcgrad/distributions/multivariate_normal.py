@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -24,7 +25,7 @@ from mcgrad.distributions.base import (
 )
 from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matmul, matvec
 from mcgrad.distributions.normal import NORMAL_SCALE_WEIGHT, normal_level
-from mcgrad.distributions.optimal_transport import transport_gaussian
+from mcgrad.distributions.optimal_transport import transport_gaussian, turned_gaussian
 
 stop = jax.lax.stop_gradient
 
@@ -85,7 +86,13 @@ class MultivariateNormal(Distribution):
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch d"]:
         """One draw."""
-        z = jax.random.normal(key, self.batch_shape + self.event_shape, self.dtype)
+        return self._of_noise(self.noise(key))
+
+    def noise(self, key: PRNGKey) -> Float[Array, "*batch d"]:
+        """The standard normal `z` that `sample(key)` is made of."""
+        return jax.random.normal(key, self.batch_shape + self.event_shape, self.dtype)
+
+    def _of_noise(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         if self.scale_tril is None:
             loc, scale, z = align(self.loc, self.scale_diag, z)
             return loc + scale * z
@@ -98,6 +105,17 @@ class MultivariateNormal(Distribution):
             x, loc, scale = align(x, self.loc, self.scale_diag)
             return loc + scale * stop((x - loc) / scale)
         return transport_gaussian(x, *align(x, self.loc)[1:], jnp.tril(self.scale_tril))
+
+    @property
+    def adaptive_velocity(self) -> Callable[[Array, Array, Array], Array] | None:
+        """The draw that is made of noise, turned with `L`, and coefficients; `None` for a diagonal `L`."""
+        return None if self.scale_tril is None else self._turned
+
+    def _turned(
+        self, z: Float[Array, "*batch d"], rows: Float[Array, "m d"], columns: Float[Array, "m d"]
+    ) -> Float[Array, "*batch d"]:
+        rows, columns = (c.astype(self.dtype) for c in (rows, columns))
+        return self._of_noise(turned_gaussian(z, jnp.tril(self.scale_tril), rows, columns))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in `loc` and in `L`, of standard normal `z = L^-1 (x - loc)`, one entry or pair of `z` each.

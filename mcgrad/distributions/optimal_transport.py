@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mcgrad._compat import custom_jvp
+from mcgrad.distributions.base import align
 from mcgrad.distributions.beta_velocity import log_odds_velocity
 from mcgrad.distributions.factors import matmul, matvec, transposed
 from mcgrad.distributions.velocity import moving_draw
@@ -51,6 +52,31 @@ def _lyapunov(covariance: Array, change: Array) -> Array:
 
     # So that no derivative goes through the eigenvectors, which have none where eigenvalues agree.
     return jax.lax.custom_linear_solve(both_sides, change, solve, symmetric=True)
+
+
+@custom_jvp
+def turned_gaussian(
+    z: Float[Array, "*batch d"],
+    factor: Float[Array, "*batch d d"],
+    rows: Float[Array, "m d"],
+    columns: Float[Array, "m d"],
+) -> Float[Array, "*batch d"]:
+    """Standard normal noise `z`, as a function of the factor `L` of the law that it serves: it turns with `L`.
+
+    Its derivative is `W z` with the antisymmetric `W = A - A^T`, `A_ij = sum_m rows_mi columns_mj dL_ij`. A rotation leaves the
+    standard normal law as it is, `div(p W z) = p (tr W - z^T W z) = 0`, so all coefficients are right; that they depend on
+    parameters themselves changes no mean either. Right to every order.
+    """
+    return z
+
+
+@turned_gaussian.defjvp
+def _turned_gaussian_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (z, factor, rows, columns), (_, factor_dot, *_) = primals, tangents
+    z = turned_gaussian(z, factor, rows, columns)
+    coefficients, factor_dot = align(matmul(transposed(rows), columns), factor_dot)
+    rates = coefficients * factor_dot
+    return z, matvec(rates - transposed(rates), z)
 
 
 @custom_jvp

@@ -125,42 +125,60 @@ def _turns(deviation: Array, k: Array) -> Array:
 # of `h = tan(s / 4)`, with `ds = 4 dh / (1 + h^2)`; Gauss-Legendre nodes in `h` cost an exponential each, and no sine.
 
 
-def _drops(theta: Array, length: Array) -> tuple[Array, Array]:
-    """Drops at nodes from `theta` to `theta + length`, and the weights of an integral over `s`, `[..., node]`."""
-    nodes, weights = np.polynomial.legendre.leggauss(_num_nodes(theta.dtype))
-    along = lambda row: jnp.asarray(row, theta.dtype).reshape((1,) * theta.ndim + (-1,))  # noqa: E731
+def _drops(theta: Array, end: Array) -> tuple[Array, Array]:
+    """Drops at nodes from `h = 0` to `end`, and the weights of an integral over `s`, for `_sum`: `[..., node]`."""
+    nodes, _ = _rule(theta.dtype)
     at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
-    end = jnp.tan(length / 4)
-    h = at(end) * along((1 + nodes) / 2)
+    h = at(end) * nodes.reshape((1,) * theta.ndim + (-1,))
     scale = 1 / (1 + h * h)
     sine, cosine = 2 * h * scale, (1 - h * h) * scale  # of s / 2
     drop = 2 * sine * (at(jnp.sin(theta)) * cosine + at(jnp.cos(theta)) * sine)
-    return drop, at(end) * along(2 * weights) * scale
+    return drop, scale
 
 
-def _num_nodes(dtype: Any) -> int:
-    return 56 if dtype == jnp.float64 else 24
+def _sum(values: Array, end: Array) -> Array:
+    """The integral, from values at the nodes."""
+    return end * jnp.matmul(values, _rule(values.dtype)[1], precision=jax.lax.Precision.HIGHEST)
+
+
+def _rule(dtype: Any) -> tuple[Array, Array]:
+    """Nodes of the unit interval, and weights of an integral over `4 h`."""
+    nodes, weights = np.polynomial.legendre.leggauss(36 if dtype == jnp.float64 else 16)
+    return jnp.asarray((1 + nodes) / 2, dtype), jnp.asarray(2 * weights, dtype)
 
 
 def _fallen(theta: Array, k: Array) -> Array:
-    """The distance from `theta >= 0` to pi, or to where the density has fallen to nothing."""
+    """`h` of the distance from `theta >= 0` to pi, or to where the density has fallen to nothing."""
     fall = 40.0 if theta.dtype == jnp.float64 else 19.0  # minus the log of what is left out
-    end = 2 * jnp.arcsin(jnp.minimum(jnp.sqrt(jnp.sin(theta / 2) ** 2 + fall / (2 * k)), 1))
-    return jnp.where(end < np.pi, jax.lax.stop_gradient(end - theta), _below_pi(theta))
+    sine, cosine = jnp.sin(theta / 2), jnp.cos(theta / 2)
+    square = fall / 2 / k
+    inside = (square < cosine * cosine) & (cosine > 0)  # below zero where theta is pi, rounded up
+    # Sine and cosine of half the angle at the end; those of half the distance have only positive terms with them.
+    y, z = jnp.sqrt(sine * sine + square), jnp.sqrt(jnp.where(inside, cosine * cosine - square, 0))
+    near = square / ((y * cosine + z * sine) * (1 + z * cosine + y * sine))
+    return jnp.where(inside, jax.lax.stop_gradient(near), cosine / (1 + sine))
 
 
 def _below_pi(theta: Array) -> Array:
     """`pi - theta`, with the digits of pi that the dtype does not hold."""
-    return jnp.arctan2(jnp.sin(theta), -jnp.cos(theta))
+    pi = float(np.asarray(np.pi, theta.dtype))
+    rest = np.pi - pi + _REST_OF_PI
+    # Below one they are lost; and a constant alone XLA would add to pi first.
+    return (pi - theta) + jnp.where(theta > 1, jnp.asarray(rest, theta.dtype), 0)
+
+
+_REST_OF_PI = 1.2246467991473532e-16
+"""Pi, less the float64 that is nearest to it."""
 
 
 def _normalizer(k: Array) -> tuple[Array, Array]:
     """`pi I_0(k) exp(-k)` and `1 - I_1(k) / I_0(k)`, sums of positive terms."""
     zero = jnp.zeros_like(k)
-    rise, weights = _drops(zero, jax.lax.stop_gradient(_fallen(zero, k)))
+    end = jax.lax.stop_gradient(_fallen(zero, k))
+    rise, weights = _drops(zero, end)
     density = weights * jnp.exp(-jnp.expand_dims(k, -1) * rise)
-    total = jnp.sum(density, -1)
-    return total, jnp.sum(rise * density, -1) / total
+    total = _sum(density, end)
+    return total, _sum(rise * density, end) / total
 
 
 @jax.jit
@@ -172,16 +190,17 @@ def _velocity(theta: Array, k: Array) -> tuple[Array]:
     """
     side, theta = jnp.where(theta < 0, -1, 1).astype(theta.dtype), jnp.abs(theta)
     inside = _normalizer(k)[1] - 2 * jnp.sin(theta / 2) ** 2  # cos(theta) - A
-    drop, weights = _drops(theta, jnp.where(inside < 0, _fallen(theta, k), -theta))
-    return (
-        side * jnp.sum(weights * (jnp.expand_dims(inside, -1) - drop) * jnp.exp(-jnp.expand_dims(k, -1) * drop), -1),
-    )
+    end = jnp.where(inside < 0, _fallen(theta, k), -jnp.tan(theta / 4))
+    drop, weights = _drops(theta, end)
+    integrand = weights * (jnp.expand_dims(inside, -1) - drop) * jnp.exp(-jnp.expand_dims(k, -1) * drop)
+    return (side * _sum(integrand, end),)
 
 
 def _tail(theta: Array, k: Array, normalizer: Array) -> tuple[Array, Array]:
     """For `theta >= 0`, the mass beyond over the density there, and twice the mass beyond."""
-    drop, weights = _drops(theta, _fallen(theta, k))
-    mass = jnp.sum(weights * jnp.exp(-jnp.expand_dims(k, -1) * drop), -1)
+    end = _fallen(theta, k)
+    drop, weights = _drops(theta, end)
+    mass = _sum(weights * jnp.exp(-jnp.expand_dims(k, -1) * drop), end)
     return mass, mass * jnp.exp(-2 * k * jnp.sin(theta / 2) ** 2) / normalizer
 
 
@@ -200,7 +219,7 @@ _deviation_cdf = distribution_function(_cdf, _log_density, _velocity)
 
 @jax.jit
 def _solve(u: Array, k: Array) -> Array:
-    """The quantile of `u`, by Newton's method on the log of the mass beyond, as a function of the log distance to pi.
+    """The quantile of `u`, by Halley's method on the log of the mass beyond, as a function of the log distance to pi.
 
     That function is nearly linear at pi, where no step overshoots then. The starting point is a normal quantile of the same
     variance of `sin(theta / 2)`, at most that of the uniform law.
@@ -210,8 +229,12 @@ def _solve(u: Array, k: Array) -> Array:
     normal = 2 * jnp.arcsin(jnp.minimum(-special.ndtri(tails / 2) * jnp.sqrt(rest / 2), 1))
     largest = np.pi * (1 - 2 * jnp.finfo(u.dtype).eps)
     theta = jnp.minimum(jnp.minimum(normal, np.pi * (1 - tails)), largest)
-    for _ in range(4 if u.dtype == jnp.float64 else 3):
+    for _ in range(3 if u.dtype == jnp.float64 else 2):
         mass, found = _tail(theta, k, normalizer)
         left = _below_pi(theta)
-        theta = jnp.clip(theta - left * jnp.expm1(-mass / left * jnp.log(found / tails)), 0, largest)
+        # With `m` the mass beyond over the density, the slope is `left / m`, and the curvature that times `bend`.
+        newton = mass / left * jnp.log(found / tails)
+        bend = 1 - left * (1 / mass - k * jnp.sin(theta))
+        step = newton / jnp.maximum(1 - newton * bend / 2, 0.5)
+        theta = jnp.clip(theta - left * jnp.expm1(-step), 0, largest)
     return jnp.where(u < 0.5, -theta, theta)

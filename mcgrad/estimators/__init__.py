@@ -1,5 +1,6 @@
 """Estimators: one rule for one random choice each."""
 
+from mcgrad.estimators.adaptive_velocity import AdaptiveVelocity as AdaptiveVelocity
 from mcgrad.estimators.antithetic import ARM as ARM
 from mcgrad.estimators.antithetic import DisARM as DisARM
 from mcgrad.estimators.arms import ARMS as ARMS

@@ -28,9 +28,10 @@ class BonnetPrice(Estimator):
 
     Unbiased, for the first derivative; a second one raises. Next to `mcgrad.Pathwise`, whose derivative in the scale is
     `f'(x) (x - loc) / scale`, it has less variance where the curvature varies little: none for a quadratic cost. Costs must
-    be twice differentiable in the draw, without kinks: **the curvature that a kink holds is left out** (relu, `abs`, Huber).
-    One evaluation of the rest of the program and its second derivative, which later draws must allow: along batch axes
-    that no cost mixes together all entries at once, one by one along the others.
+    have a continuous slope in the draw, as Huber's loss and elu do: **the curvature that a kink holds is left out**; of relu and
+    `abs` of the draw that is all, and the derivative in the scale is zero. One evaluation of the rest of the program and its
+    second derivative, which later draws must allow: along batch axes that no cost mixes together all entries at once, one by
+    one along the others.
 
     Raises:
         ValueError: where the program is planned, for a law other than `mcgrad.Normal`.

@@ -28,8 +28,9 @@ class GeneralizedReparameterization(Estimator):
 
     The second term corrects for the noise whose law still depends on `theta`; it vanishes for a full reparameterization.
     **For a rejection sampler** `T` is the smooth function that makes a proposal, for instance Marsaglia and Tsang's for
-    gamma draws: this is rejection-sampling variational inference (RSVI). Where the law has a pathwise derivative
-    (`mcgrad.explain` tells), that has the same variance or less and no second term.
+    gamma draws: this is rejection-sampling variational inference (RSVI). A law's own pathwise derivative has no second
+    term. Next to standardized logarithms of gamma draws of concentration 0.7, it has a tenth of the variance for `x**2`, and for
+    `cos(x)` 1.06 times it.
 
     Unbiased, for derivatives of every order that `T` has; continuous laws with a log density. One evaluation of the rest of
     the program, which must be differentiable in the draw almost everywhere and continuous, as under `mcgrad.Pathwise`. The

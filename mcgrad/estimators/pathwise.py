@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal, get_args
 
 from mcgrad._types import static_field
+from mcgrad.estimators.adaptive_velocity import AdaptiveVelocity
 from mcgrad.estimators.refusal import instead
 from mcgrad.program.estimator import Estimator, Flow, OnJump
 from mcgrad.program.site import Site, SiteHandle
@@ -20,8 +21,8 @@ class Pathwise(Estimator):
     Unbiased, for derivatives of every order; continuous laws whose `sample` is differentiable in the parameters,
     explicitly or implicitly. One evaluation of the rest of the program, which must be differentiable in the draw
     almost everywhere and continuous. **A cost that jumps in the draw gives a biased gradient**: what happens at the jump is
-    left out. `sign`, `floor`, `round`, `argmax`, a comparison turned into a number and `where` between two values that do not
-    depend on the draw always jump; other `where`s, `cond` and `%` may jump. `mcgrad.explain` lists both.
+    left out. `sign`, `floor`, `round`, `argmax`, a comparison turned into a number and `where` or `cond` between values that
+    do not depend on the draw always jump; other `where`s and `cond`s and `%` may jump. `mcgrad.explain` lists both.
 
     Many paths move a law of several dimensions alike, and differ in variance. That of **optimal transport** has the least
     mean square velocity: for the Cholesky factor of a normal law it often gives less variance, for one matrix equation that
@@ -29,13 +30,15 @@ class Pathwise(Estimator):
     more variance than the sampler's path, its velocity being that one's mean given the draw. In one dimension the path that keeps
     quantiles is the only one that is a function of the draw; a beta sampler has two gamma draws, and `Beta` this path beside it.
 
+    A `mcgrad.AdaptiveVelocity` has coefficients, and is a right path of a normal law whatever they are: they can be learned.
+
     (Related estimators: integration by parts turns any velocity `v` into a weight, `E[f' v] = -E[f (p v)'/p]` (Stoker 1986, of
     a constant `v`), for the velocities here the score function of `mcgrad.Score()`. The tricks of Walder et al. 2019 estimate
     `v` by further draws, see `mcgrad.implicit_reparameterization`.)
 
     Args:
-        path: `"sampler"`, that of the law's sampler, or `"optimal_transport"`, for laws that know it:
-            `MultivariateNormal`, `Dirichlet` and `Beta`.
+        path: `"sampler"`, that of the law's sampler; `"optimal_transport"`, for laws that know it: `MultivariateNormal`,
+            `Dirichlet` and `Beta`; or a `mcgrad.AdaptiveVelocity`, for `MultivariateNormal`.
         jumps: what to do where a cost jumps: `"warn"`, with a `mcgrad.JumpWarning` that names the line, `"refuse"` or
             `"ignore"`.
         possible_jumps: the same where it may jump.
@@ -56,7 +59,9 @@ class Pathwise(Estimator):
         al. 2018, section 2 (jumps); Jankowiak and Obermeyer 2018, section 5 (optimal transport); Stoker 1986.
     """
 
-    path: Literal["sampler", "optimal_transport"] = static_field(default="sampler", kw_only=True)
+    path: Literal["sampler", "optimal_transport"] | AdaptiveVelocity = dataclasses.field(
+        default="sampler", kw_only=True
+    )
     jumps: OnJump = static_field(default="warn")
     possible_jumps: OnJump = static_field(default="ignore")
 
@@ -64,9 +69,10 @@ class Pathwise(Estimator):
     flow = True
 
     def __post_init__(self) -> None:
-        if self.path not in ("sampler", "optimal_transport"):
+        if not isinstance(self.path, AdaptiveVelocity) and self.path not in ("sampler", "optimal_transport"):
             raise ValueError(
-                f'`mcgrad.Pathwise(path=...)` must be "sampler" or "optimal_transport", got {self.path!r}. Pass one of these.'
+                '`mcgrad.Pathwise(path=...)` must be "sampler", "optimal_transport" or a `mcgrad.AdaptiveVelocity`, got '
+                f"{self.path!r}. Pass one of these."
             )
         for name in ("jumps", "possible_jumps"):
             if (value := getattr(self, name)) not in get_args(OnJump):
@@ -82,10 +88,12 @@ class Pathwise(Estimator):
         if reason is None and self.path == "optimal_transport" and not site.facts.has_optimal_transport:
             return f"{site.facts.law} knows no path of optimal transport. Use `mcgrad.Pathwise()` here."
         if reason is None:
-            return None
+            return self.path.obstacle(site) if isinstance(self.path, AdaptiveVelocity) else None
         return f"{reason}. {instead(site)} `mcgrad.Auto()` lets mcgrad choose."
 
     def represent(self, site: SiteHandle) -> Flow:
+        if isinstance(self.path, AdaptiveVelocity):
+            return Flow(self.path.draw(site))
         if self.path == "sampler":
             return Flow(site.draw_path())
         return Flow(site.map(lambda dist, x: dist.optimal_transport(x), site.draw()))

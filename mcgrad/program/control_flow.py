@@ -9,7 +9,7 @@ with the rest inside `switch`, a `scan` is unrolled.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -47,6 +47,12 @@ def check_supported(program: Program) -> None:
                 f"mcgrad cannot differentiate the draw at {site.line}, inside `{equation.name}` at {equation.line}: "
                 f"{reason}. Draw outside of it and pass the value in."
             )
+
+
+def holds(equation: Equation, wanted: Container[Equation]) -> bool:
+    """Whether control flow that can be rebuilt has one of these operations in its bodies."""
+    inner = [e for body in equation.bodies for e in body.equations] if equation.eqn.primitive in _SUPPORTED else []
+    return any(e in wanted or holds(e, wanted) for e in inner)
 
 
 def run_local(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Note]]:

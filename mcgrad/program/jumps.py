@@ -2,7 +2,7 @@
 
 One forward pass over the program follows the values that are functions of pathwise draws, and the booleans that tell on
 which side of a threshold such a value lies. `floor`, `sign`, `argmax`, a threshold turned into a number are jumps whatever
-comes after, and so is `where` between two values that the draws do not reach. Other `where`s, and `cond`, on a threshold may
+comes after, and so is `where` or `cond` between values that the draws do not reach. Others on a threshold may
 join two pieces continuously (Huber, elu), which only their author knows: they are listed, as possible jumps.
 
 Draws that are held fixed (score and the like) may meet jumps, as long as no parameter that is differentiated moves a
@@ -22,7 +22,7 @@ import numpy as np
 from mcgrad import _compat
 from mcgrad.program.dependence import CALLS
 from mcgrad.program.site import Site, sample_p
-from mcgrad.program.trace import Equation, Program, Value
+from mcgrad.program.trace import Constant, Equation, Program, Value
 
 
 class JumpWarning(UserWarning):
@@ -135,8 +135,11 @@ class _Search:
         if primitive is _compat.while_p:
             return self.while_loop(equation, given)
         if primitive is _compat.cond_p:
-            self.note(equation, given[0][1] | given[0][0], certain=False)
             branches = [self.run(body, given[1:]) for body in equation.bodies]
+            free = [
+                v in used and not any(map(_union, outs)) for v, *outs in zip(equation.outputs, *branches, strict=True)
+            ]
+            self.note(equation, given[0][1] | given[0][0], certain=_differ(equation, free))
             return [_join([given[0], *outs]) for outs in zip(*branches, strict=True)]
         if primitive in CALLS and len(equation.bodies[0].inputs) == len(given):
             return self.call(equation, given, used)
@@ -236,6 +239,27 @@ def _is_boolean(value: Value) -> bool:
 
 def _is_inexact(value: Value) -> bool:
     return jnp.issubdtype(value.dtype, jnp.inexact)
+
+
+def _differ(equation: Equation, wanted: Sequence[bool]) -> bool:
+    """Whether the branches of a `cond` give other numbers for one of the wanted outputs, as far as their operations tell."""
+
+    def made_of(body: Program, out: Value) -> Any:
+        operands = dict(zip(body.inputs, equation.inputs[1:], strict=True))
+
+        def word(value: Value) -> Any:
+            return repr(value.value) if isinstance(value, Constant) else operands.get(value)
+
+        needed = dataclasses.replace(body, outputs=(out,)).without_dead_code().equations
+        return [(e.name, *map(word, e.inputs)) for e in needed], word(out)
+
+    first, *others = equation.bodies
+    return any(
+        made_of(first, first.outputs[j]) != made_of(other, other.outputs[j])
+        for j, value in enumerate(equation.outputs)
+        if wanted[j] and not _is_boolean(value)
+        for other in others
+    )
 
 
 def _is_branch_index(equation: Equation, users: dict[Value, list[Equation]]) -> bool:

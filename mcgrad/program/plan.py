@@ -47,7 +47,7 @@ class Plan:
         prologue: equations that no draw reaches, run once.
         body: the other equations that costs and auxiliary outputs need.
         undrawn: values that the suffix reads, no draw reaches, and the body makes (in a loop that draws).
-        random: all equations with draws in them, those of bodies included.
+        random: all equations with draws in them, or with watched operations that can be got at, those of bodies included.
         nonlocal_equations: those of them that need the rest of the program.
         reach: for the `scan`s beside which an alternative path is carried, how the costs read them.
         accumulators: lines of the `scan`s whose carries add costs up, now seen one by one.
@@ -125,8 +125,11 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
     held = {site for site in sites if not site.facts.discrete} - _moved(estimators)
     _check_keys(program, sites, estimators, analysis, split)
     _check_evaluations(estimators, analysis, split)
+    watched = find_watched(program, outputs, analysis.sites, held)
     random = frozenset(
-        e for e in program.everything() if e in analysis.sites or any(map(control_flow.has_site, e.bodies))
+        e
+        for e in program.everything()
+        if e in analysis.sites or any(map(control_flow.has_site, e.bodies)) or control_flow.holds(e, watched)
     )
     needing_rest = {site.equation for site, estimator in estimators.items() if not estimator.local}
     nonlocal_equations = frozenset(
@@ -162,7 +165,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         reach=reach,
         accumulators=tuple(accumulators),
         jumps=tuple(jumps),
-        watched=find_watched(program, outputs, analysis.sites, held),
+        watched=watched,
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
         constants=frozenset(_constants(program)),
     )

@@ -178,6 +178,7 @@ class Facts:
     has_cdf: bool
     has_weak_derivative: bool
     has_optimal_transport: bool
+    has_adaptive_velocity: bool
     discrete: bool
     scalar_event: bool
     pathwise_obstacle: str | None
@@ -205,6 +206,7 @@ def _facts(dist_tree: Any, operands: Sequence[Any], levels: Any, *, with_obstacl
                 has_cdf=getattr(dist, "cdf", None) is not None,
                 has_weak_derivative=getattr(dist, "weak_derivative", None) is not None,
                 has_optimal_transport=getattr(dist, "optimal_transport", None) is not None,
+                has_adaptive_velocity=getattr(dist, "adaptive_velocity", None) is not None,
                 discrete=bool(getattr(dist, "discrete", False)),
                 scalar_event=tuple(dist.event_shape) == (),
                 pathwise_obstacle=pathwise_obstacle(dist) if with_obstacle else None,
@@ -298,9 +300,9 @@ class Site:
 
     @property
     def estimator(self) -> Estimator | None:
-        """The estimator that the user named, with placeholders for its arrays."""
-        tree = self.params["estimator_tree"]
-        return jax.tree.unflatten(tree, [Value(None)] * tree.num_leaves)
+        """The estimator that the user named, with placeholders for its arrays, as they are inside all `vmap`s."""
+        leaves = _base_structs(self.equation.inputs, self.params["levels"])
+        return jax.tree.unflatten(self.params["estimator_tree"], leaves[len(self.parameters) + 1 :])
 
     def describe(self) -> str:
         """How messages speak of the site."""
