@@ -1,5 +1,7 @@
 """The scale of a normal draw by the curvature of the cost."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,3 +68,22 @@ def test_refusals():
     with pytest.raises(NotImplementedError, match="second derivative"):
         jax.grad(mcgrad.grad(quadratic))(1.0, jax.random.key(0))
     assert mcgrad.grad(quadratic)(jnp.float32(1.5), jax.random.key(0)).dtype == jnp.float32
+
+
+def test_another_law_of_that_name_is_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Normal(mcgrad.Distribution):
+        loc: float
+        domains = {"loc": mcgrad.Normal.domains["loc"]}
+
+        def sample(self, key):
+            return self.loc + jax.random.laplace(key)
+
+        def log_prob(self, x):
+            return -jnp.abs(x - self.loc)
+
+    def loss(loc, key):
+        return mcgrad.sample(key, Normal(loc), mcgrad.BonnetPrice()) ** 2
+
+    with pytest.raises(ValueError, match="the law must be `mcgrad.Normal`"):
+        mcgrad.grad(loss)(1.0, jax.random.key(0))

@@ -51,7 +51,8 @@ class BonnetPrice(Estimator):
     moves_draw = True
 
     def obstacle(self, site: Site) -> str | None:
-        if site.facts.law != Normal.__name__:
+        tree, structs = site.base_law
+        if not isinstance(jax.tree.unflatten(tree, structs), Normal):
             return f"the law must be `mcgrad.Normal`. {instead(site)}"
         return None
 
