@@ -18,7 +18,13 @@ ULPS = 2  # of a draw and of the parameters, in which a derivative that is right
 WRONG = 1e-2  # an error that no rounding explains
 PEERS = ("jax.random", "TFP")
 DOCUMENT = RESULTS / "DERIVATIVES_OF_DRAWS.md"
-UNIT = ("Beta", "Dirichlet", "Kumaraswamy")  # laws whose draws may round to one
+UNIT = (
+    "Beta",
+    "Beta, transport",
+    "Dirichlet",
+    "Dirichlet, transport",
+    "Kumaraswamy",
+)  # laws whose draws may round to one
 
 
 def measure(session: Session) -> dict[str, Any]:
