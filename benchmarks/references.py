@@ -35,9 +35,9 @@ GRIDS: dict[str, dict[str, Sequence[float]]] = {
     "Chi2": {"df": (0.1, 0.5, 1, 5, 100, 1e4, 1e8)},
     "Beta": {"concentration1": (0.01, 0.1, 0.5, 1, 5, 100, 1e6), "concentration0": (0.01, 3, 0.5, 1, 0.3, 200, 1e6)},
     "Dirichlet": {"c1": (0.01, 0.1, 0.5, 1, 5, 1e4), "c2": (0.02, 3, 0.5, 1, 0.3, 1e4), "c3": (0.1, 0.1, 0.5, 1, 100, 1e4)},
-    "StudentT": {"df": (0.3, 0.5, 1, 5, 100, 1e4, 1e8), "scale": (1, 1, 1, 2, 1, 1, 1)},
+    "StudentT": {"df": (0.3, 0.5, 1, 5, 100, 1e4, 1e8), "loc": 7 * (0,), "scale": (1, 1, 1, 2, 1, 1, 1)},
     "F": {"df1": (0.5, 1, 5, 100, 1e4, 3, 1e6), "df2": (0.5, 3, 5, 200, 1e4, 1e6, 1e6)},
-    "VonMises": {"concentration": (1e-4, 0.1, 1, 10, 100, 1e4, 1e6)},
+    "VonMises": {"loc": 7 * (0,), "concentration": (1e-4, 0.1, 1, 10, 100, 1e4, 1e6)},
     "TruncatedNormal": {
         "loc": (0, 0, 0, 0, 0, 0, 0),
         "scale": (1, 1, 1, 1, 2, 1, 1),
@@ -49,9 +49,28 @@ GRIDS: dict[str, dict[str, Sequence[float]]] = {
         "concentration": (0.01, 0.3, 1, 10, 1e4, 1e-10, 1e10, 2),
     },
     "Mixture": {"logit": (0, 3, -8, 0), "loc": (2, 1, 5, 20), "scale": (1, 0.1, 3, 1)},
+    "NoncentralChi2": {"df": (0.1, 1, 5, 0.5, 1000, 3), "noncentrality": (0.5, 10, 1e-6, 100, 1, 0)},
+    "MultivariateNormal": {"loc": (0, 0, 1), "l21": (0.5, 1e3, -1), "l22": (1, 10, 0.1)},
+    "MultivariateNormal, diagonal": {"loc": (0, 0, 2.5), "scale": (1e-15, 1, 0.7)},
+    "MultivariateNormal, transport": {"loc": (0, 0, 1), "l21": (0.5, 3, -1), "l22": (1, 10, 0.2)},
+    "MultivariateStudentT": {
+        "df": (0.3, 1, 5, 100, 1e4, 1e8), "loc": 6 * (0,), "l21": (0.5, 1, -1, 10, 0.5, 0.5), "l22": (1, 1, 2, 1, 1, 1),
+    },
+    "VonMisesFisher": {"direction": 6 * (0,), "concentration": (1e-4, 0.1, 1, 10, 100, 1e6)},
+    "Wishart": {
+        "concentration": (1.1, 2, 5, 100, 1e4, 1e8), "l21": (0.5, 1, -1, 10, 0.5, 0.1), "l22": (1, 1, 2, 1, 1, 1),
+    },
+    "LKJCholesky": {"concentration": (0.1, 0.5, 1, 5, 100, 1e4)},
+    "Beta, transport": {"concentration1": (0.1, 0.5, 1, 5, 100, 1e4), "concentration0": (3, 0.5, 1, 0.3, 200, 1e4)},
+    "Dirichlet, transport": {"c1": (0.5, 1, 5, 0.3, 1e4), "c2": (0.5, 1, 0.3, 3, 1e4), "c3": (0.5, 1, 100, 0.3, 1e4)},
 }  # fmt: skip
-"""Parameters of each law, one grid point a column. `StudentT` and `VonMises` have `loc` zero; `Dirichlet` has three entries, the
-draw that is looked at is the first; `Mixture` has the components `Normal(0, 1)`, and `Normal(loc, scale)` with `logit` more."""
+"""Parameters of each law, one grid point a column.
+
+`Dirichlet` has three entries, the draw that is looked at is the first; `Mixture` has the components `Normal(0, 1)`, and
+`Normal(loc, scale)` with `logit` more. Of the laws of vectors of two entries it is the second, or the one at the end of the
+diagonal; their factors have the entries 1, `l21` and `l22`. Of a von Mises-Fisher draw of three entries it is the first, and
+the direction, the third axis, moves towards that one. By transport is by `Pathwise(path="optimal_transport")`.
+"""
 
 
 @functools.cache
@@ -101,12 +120,13 @@ def _log_ratio_velocity(log_ratio: Any, df: Any) -> Any:
     return (gamma_velocity(df / 2, log_ratio + mp.log(df / 2)) - 2 / df) / 2
 
 
-def _von_mises(x: Any, parts: Any, concentration: Any) -> Any:
+def _von_mises(x: Any, parts: Any, loc: Any, concentration: Any) -> Any:
     k, theta = concentration, abs(x)
     mean = mp.besseli(1, k) / mp.besseli(0, k)
     width = min(mp.pi - theta, 14 / mp.sqrt(k) * (1 if k > 1 else 99))
     grown = lambda t: (mp.cos(t) - mean) * mp.exp(k * (mp.cos(t) - mp.cos(theta)))  # noqa: E731
-    return {"concentration": mp.sign(x) * mp.quad(grown, mp.linspace(theta, theta + width, 3), maxdegree=7)}
+    in_concentration = mp.sign(x) * mp.quad(grown, mp.linspace(theta, theta + width, 3), maxdegree=7)
+    return {"loc": mpf(1), "concentration": in_concentration}
 
 
 def _truncated_normal(x: Any, parts: Any, loc: Any, scale: Any, low: Any, high: Any) -> Any:
@@ -149,6 +169,110 @@ def _mixture(x: Any, parts: Any, logit: Any, loc: Any, scale: Any) -> Any:
     return {"logit": -weight * (1 - weight) * apart / density, "loc": moved, "scale": moved * z}
 
 
+@functools.cache
+def beta_velocity(x: Any, rest: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    """The derivatives of the log odds of `x = 1 - rest` in `a` and in `b` at a fixed quantile of the beta law.
+
+    Term by term of `F = x^a rest^b / (a B(a, b)) sum_n t_n` with `t_n = (a + b)_n / (a + 1)_n x^n`.
+    """
+    if x > rest:
+        in_b, in_a = beta_velocity(rest, x, b, a)
+        return -in_a, -in_b
+    term, total, in_a, in_b, more, less, n = mpf(1), mpf(1), mpf(0), mpf(0), mpf(0), mpf(0), 0
+    while term > mpf(10) ** -40 * total:
+        more, less = more + 1 / (a + b + n), less + 1 / (a + 1 + n)
+        term *= x * (a + b + n) / (a + 1 + n)
+        n += 1
+        total, in_a, in_b = total + term, in_a + term * (more - less), in_b + term * more
+    both = mp.digamma(a + b)
+    in_a += total * (mp.log(x) - 1 / a - mp.digamma(a) + both)
+    in_b += total * (mp.log(rest) - mp.digamma(b) + both)
+    return -in_a / a, -in_b / a
+
+
+def _beta_transport(x: Any, parts: Any, concentration1: Any, concentration0: Any) -> Any:
+    in_first, in_second = beta_velocity(x, 1 - x, concentration1, concentration0)
+    return {"concentration1": x * (1 - x) * in_first, "concentration0": x * (1 - x) * in_second}
+
+
+def _dirichlet_transport(x: Any, parts: Any, **concentrations: Any) -> Any:
+    entries, total = [x, *parts], mp.fsum(concentrations.values())
+    moved = []
+    for i, (entry, a) in enumerate(zip(entries, concentrations.values(), strict=True)):
+        rest = mp.fsum(entries[:i] + entries[i + 1 :])
+        whole = entry + rest
+        moved.append(entry * beta_velocity(entry / whole, rest / whole, a, total - a)[0])
+    weights = (mp.fsum(parts), -x, -x)
+    return {name: w * v for name, w, v in zip(concentrations, weights, moved, strict=True)}
+
+
+def _lkj(x: Any, parts: Any, concentration: Any) -> Any:
+    square, rest = parts[0] ** 2, x**2
+    whole = square + rest
+    _, moved = beta_velocity(square / whole, rest / whole, mpf(1) / 2, concentration)
+    return {"concentration": -x / 2 * square * moved}
+
+
+def _noncentral_chi2(x: Any, parts: Any, df: Any, noncentrality: Any) -> Any:
+    weight = total = mpf(1)
+    in_df = in_noncentrality = mpf(0)
+    q, j = noncentrality * x / 4, 0
+    total = mpf(0)
+    while weight > mpf(10) ** -16 * total or j * (df / 2 + j) < q:
+        a = df / 2 + j
+        total += weight
+        in_df += weight * x / 2 * gamma_velocity(a, mp.log(x / 2))
+        in_noncentrality += weight * x / (2 * a)
+        j += 1
+        weight *= q / (j * a)
+    return {"df": in_df / total, "noncentrality": in_noncentrality / total}
+
+
+def _gaussian_transport(x: Any, parts: Any, loc: Any, l21: Any, l22: Any) -> Any:
+    factor = mp.matrix([[1, 0], [l21, l22]])
+    s = factor * factor.T
+    # A S + S A = C for the entries (A_11, A_21, A_22)
+    system = mp.matrix(
+        [[2 * s[0, 0], 2 * s[0, 1], 0], [s[0, 1], s[0, 0] + s[1, 1], s[0, 1]], [0, 2 * s[0, 1], 2 * s[1, 1]]]
+    )
+    found = {"loc": mpf(1)}
+    for name, (i, j) in {"l21": (1, 0), "l22": (1, 1)}.items():
+        half = mp.matrix(2, 2)
+        half[i, j] = 1
+        half = half * factor.T
+        a = mp.lu_solve(system, mp.matrix([2 * half[0, 0], half[0, 1] + half[1, 0], 2 * half[1, 1]]))
+        found[name] = a[1] * parts[0] + a[2] * (x - loc)
+    return found
+
+
+def _wishart(x: Any, parts: Any, concentration: Any, l21: Any, l22: Any) -> Any:
+    z, *logs = parts
+    first, second = (mp.exp(log / 2) for log in logs)
+    moves = [
+        chi / 4 * gamma_velocity((concentration - lost) / 2, log - mp.log(2))
+        for lost, (chi, log) in enumerate(zip((first, second), logs, strict=True))
+    ]
+    side = l21 * first + l22 * z
+    return {
+        "concentration": 2 * side * l21 * moves[0] + 2 * l22**2 * second * moves[1],
+        "l21": 2 * side * first,
+        "l22": 2 * side * z + 2 * l22 * second**2,
+    }
+
+
+def _von_mises_fisher(x: Any, parts: Any, direction: Any, concentration: Any) -> Any:
+    """On the sphere, `F = (exp(k (w - 1)) - exp(-2 k)) / (1 - exp(-2 k))` for `w = cos(t)`."""
+    k, square = concentration, x**2 + parts[0] ** 2  # sin(t)^2
+    w = mp.sign(parts[1]) * mp.sqrt(1 - square)
+    less = square / (1 + w) if w > 0 else 1 - w
+    more = square / less
+    fallen = mp.exp(-k * more)
+    # (coth(k) - w) - exp(-k (1 + w)) (1 + coth(k)), over k
+    beyond = 2 * mp.exp(-2 * k) / (1 - mp.exp(-2 * k))  # coth(k) - 1
+    in_w = (beyond + less - fallen * (2 + beyond)) / k
+    return {"direction": w, "concentration": -in_w / square * w * x}
+
+
 VELOCITIES: dict[str, Callable[..., dict[str, Any]]] = {
     **dict.fromkeys(("Normal", "Laplace", "Logistic", "Cauchy", "Gumbel"), _location_scale),
     "HalfNormal": lambda x, _, scale: {"scale": x / scale},
@@ -179,7 +303,11 @@ VELOCITIES: dict[str, Callable[..., dict[str, Any]]] = {
     "Chi2": lambda x, _, df: {"df": x / 2 * gamma_velocity(df / 2, mp.log(x / 2))},
     "Beta": _beta,
     "Dirichlet": _dirichlet,
-    "StudentT": lambda x, parts, df, scale: {"df": -x / 2 * _log_ratio_velocity(parts[0], df), "scale": x / scale},
+    "StudentT": lambda x, parts, df, loc, scale: {
+        "df": -(x - loc) / 2 * _log_ratio_velocity(parts[0], df),
+        "loc": mpf(1),
+        "scale": (x - loc) / scale,
+    },
     "F": lambda x, parts, df1, df2: {
         "df1": x * _log_ratio_velocity(parts[0], df1),
         "df2": -x * _log_ratio_velocity(parts[1], df2),
@@ -188,5 +316,20 @@ VELOCITIES: dict[str, Callable[..., dict[str, Any]]] = {
     "TruncatedNormal": _truncated_normal,
     "InverseGaussian": _inverse_gaussian,
     "Mixture": _mixture,
+    "NoncentralChi2": _noncentral_chi2,
+    "MultivariateNormal": lambda x, z, loc, l21, l22: {"loc": mpf(1), "l21": z[0], "l22": z[1]},
+    "MultivariateNormal, diagonal": _location_scale,
+    "MultivariateNormal, transport": _gaussian_transport,
+    "MultivariateStudentT": lambda x, parts, df, loc, l21, l22: {
+        "df": -(x - loc) / 2 * _log_ratio_velocity(parts[0], df),
+        "loc": mpf(1),
+        "l21": parts[1] * mp.exp(-parts[0] / 2),
+        "l22": parts[2] * mp.exp(-parts[0] / 2),
+    },
+    "VonMisesFisher": _von_mises_fisher,
+    "Wishart": _wishart,
+    "LKJCholesky": _lkj,
+    "Beta, transport": _beta_transport,
+    "Dirichlet, transport": _dirichlet_transport,
 }
 """Of a draw, its parts and the parameters: the derivative in each of them."""

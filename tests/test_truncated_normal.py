@@ -11,7 +11,8 @@ import pytest
 import scipy.stats
 
 from mcgrad import distributions as laws
-from mcgrad.distributions.truncated_normal import _velocity
+from mcgrad.distributions import truncated_normal
+from mcgrad.distributions.truncated_normal import _solve, _velocity
 
 # loc, scale, low, high, x, cdf, log density, and -(dF/dparam) / p for each parameter: mpmath with 120 digits, derivatives by
 # its `diff` of the distribution function. Points are exact in float32.
@@ -367,3 +368,11 @@ def test_draws_follow_the_law_in_float32() -> None:
     for column, (loc, scale, low, high) in zip(draws.T, cases, strict=True):
         exact = scipy.stats.truncnorm((low - loc) / scale, (high - loc) / scale, loc, scale)
         assert scipy.stats.kstest(column.astype(float), exact.cdf).pvalue > 1e-3
+
+
+def test_starting_points_in_short_intervals_keep_their_digits(monkeypatch: Any) -> None:
+    """Or two copies of one in a compiled program differ, and the derivative of a draw is that of another draw."""
+    monkeypatch.setattr(truncated_normal, "_NEWTON_STEPS", 0)
+    u, width = jnp.linspace(0.01, 0.99, 101, dtype=jnp.float32), jnp.float32(1e-3)
+    x = jax.jit(_solve.__wrapped__)(u, *(jnp.full_like(u, value) for value in (0, 1, -width, width)))
+    np.testing.assert_allclose(x, (2 * np.asarray(u, np.float64) - 1) * float(width), atol=1e-6 * float(width))

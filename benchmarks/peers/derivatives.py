@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,18 +46,85 @@ def _log_ratio(key: jax.Array, df: jax.Array) -> jax.Array:
     return log_ratio_to_mean(key, df / 2)
 
 
+def _pair(last: jax.Array) -> jax.Array:
+    return jnp.stack([jnp.zeros_like(last), last], -1)
+
+
+def _factor(l21: jax.Array, l22: jax.Array) -> jax.Array:
+    first = jnp.stack([jnp.ones_like(l21), jnp.zeros_like(l21)], -1)
+    return jnp.stack([first, jnp.stack([l21, l22], -1)], -2)
+
+
+def _normal(loc: jax.Array, **entries: jax.Array) -> mcgrad.MultivariateNormal:
+    return mcgrad.MultivariateNormal(_pair(loc), scale_tril=_factor(**entries))
+
+
+def _transported(law: Any, key: jax.Array) -> jax.Array:
+    return law.optimal_transport(jax.lax.stop_gradient(law.sample(key)))
+
+
+def _student_parts(key: jax.Array, df: jax.Array, **_: jax.Array) -> tuple[jax.Array, ...]:
+    key_normal, key_gamma = jax.random.split(key)
+    z = jax.random.normal(key_normal, (*df.shape, 2), df.dtype)
+    return _log_ratio(key_gamma, df), z[..., 0], z[..., 1]
+
+
+def _sphere(direction: jax.Array, concentration: jax.Array) -> mcgrad.VonMisesFisher:
+    axes = (direction, jnp.zeros_like(direction), jnp.ones_like(direction))
+    return mcgrad.VonMisesFisher(jnp.stack(axes, -1), concentration)
+
+
+def _wishart_parts(key: jax.Array, concentration: jax.Array, **_: jax.Array) -> tuple[jax.Array, ...]:
+    key_normal, key_gamma = jax.random.split(key)
+    shape = concentration.shape
+    halves = jnp.stack([concentration / 2, (concentration - 1) / 2], -1)
+    logs = mcgrad.ExpGamma(halves, jnp.full_like(halves, 0.5)).sample(key_gamma)
+    z = jax.random.normal(key_normal, (*shape, 2, 2), concentration.dtype)[..., 1, 0]
+    return z, logs[..., 0], logs[..., 1]
+
+
 OURS = {
     "Beta": _law("Beta")._replace(parts=_beta_parts),
     "Dirichlet": Sampler(_dirichlet, _dirichlet_parts),
-    "StudentT": Sampler(
-        lambda key, df, scale: mcgrad.StudentT(df, 0.0, scale).sample(key),
-        lambda key, df, scale: (_log_ratio(jax.random.split(key)[1], df),),
-    ),
+    "StudentT": _law("StudentT")._replace(parts=lambda key, df, **_: (_log_ratio(jax.random.split(key)[1], df),)),
     "F": _law("F")._replace(
         parts=lambda key, **df: tuple(map(_log_ratio, jax.random.split(key), df.values())),
     ),
-    "VonMises": Sampler(lambda key, concentration: mcgrad.VonMises(0.0, concentration).sample(key)),
     "Mixture": Sampler(_mixture),
+    "MultivariateNormal": Sampler(
+        lambda key, loc, **factor: _normal(loc, **factor).sample(key)[..., 1],
+        lambda key, loc, **factor: tuple(jnp.moveaxis(jax.random.normal(key, (*loc.shape, 2), loc.dtype), -1, 0)),
+    ),
+    "MultivariateNormal, diagonal": Sampler(
+        lambda key, loc, scale: mcgrad.MultivariateNormal(_pair(loc), scale_diag=_pair(scale)).sample(key)[..., 1]
+    ),
+    "MultivariateNormal, transport": Sampler(
+        lambda key, loc, **factor: _transported(_normal(loc, **factor), key)[..., 1],
+        lambda key, loc, **factor: (_normal(loc, **factor).sample(key)[..., 0],),
+    ),
+    "MultivariateStudentT": Sampler(
+        lambda key, df, loc, **factor: mcgrad.MultivariateStudentT(df, _pair(loc), _factor(**factor)).sample(key)[
+            ..., 1
+        ],
+        _student_parts,
+    ),
+    "VonMisesFisher": Sampler(
+        lambda key, **params: _sphere(**params).sample(key)[..., 0],
+        lambda key, **params: tuple(jnp.moveaxis(_sphere(**params).sample(key), -1, 0)[1:]),
+    ),
+    "Wishart": Sampler(
+        lambda key, concentration, **factor: mcgrad.Wishart(concentration, _factor(**factor)).sample(key)[..., 1, 1],
+        _wishart_parts,
+    ),
+    "LKJCholesky": Sampler(
+        lambda key, concentration: mcgrad.LKJCholesky(2, concentration).sample(key)[..., 1, 1],
+        lambda key, concentration: (mcgrad.LKJCholesky(2, concentration).sample(key)[..., 1, 0],),
+    ),
+    "Beta, transport": Sampler(lambda key, **c: _transported(mcgrad.Beta(**c), key)),
+    "Dirichlet, transport": Sampler(
+        lambda key, **c: _transported(mcgrad.Dirichlet(jnp.stack([*c.values()], -1)), key)[..., 0],
+        lambda key, **c: tuple(jnp.moveaxis(mcgrad.Dirichlet(jnp.stack([*c.values()], -1)).sample(key), -1, 0)[1:]),
+    ),
 }
 """The laws whose name and parameters do not say how to draw from them."""
 
@@ -100,8 +168,8 @@ JAX = {
         lambda key, **c: tuple(jnp.moveaxis(jax.random.loggamma(key, jnp.stack([*c.values()], -1)), -1, 0)),
     ),
     "StudentT": Sampler(
-        lambda key, df, scale: scale * jax.random.t(key, df),
-        lambda key, df, scale: (_jax_log_ratio(jax.random.split(key)[1], df),),
+        lambda key, df, loc, scale: loc + scale * jax.random.t(key, df),
+        lambda key, df, **_: (_jax_log_ratio(jax.random.split(key)[1], df),),
     ),
     "F": Sampler(
         lambda key, df1, df2: jax.random.f(key, df1, df2, dtype=df1.dtype),

@@ -47,8 +47,8 @@ BUILT = {
     "Kumaraswamy": lambda concentration1, concentration0: tfd.Kumaraswamy(concentration1, concentration0),
     "InverseGamma": lambda concentration, rate: tfd.InverseGamma(concentration, scale=rate),
     "Dirichlet": lambda **c: tfd.Dirichlet(jnp.stack([*c.values()], -1)),
-    "StudentT": lambda df, scale: tfd.StudentT(df, jnp.zeros_like(df), scale),
-    "VonMises": lambda concentration: tfd.VonMises(jnp.zeros_like(concentration), concentration),
+    "StudentT": tfd.StudentT,
+    "VonMises": tfd.VonMises,
     "TruncatedNormal": tfd.TruncatedNormal,
     "InverseGaussian": lambda mean, concentration: tfd.InverseGaussian(mean, concentration),
     "Mixture": _mixture,
@@ -65,7 +65,7 @@ def _log_gamma(seed: jax.Array, concentration: jax.Array) -> jax.Array:
 PARTS = {
     "Beta": lambda key, **c: tuple(map(_log_gamma, samplers.split_seed(key, salt="beta"), c.values())),
     "Dirichlet": lambda key, **c: tuple(jnp.moveaxis(_log_gamma(key, jnp.stack([*c.values()], -1)), -1, 0)),
-    "StudentT": lambda key, df, scale: (
+    "StudentT": lambda key, df, **_: (
         jnp.log(gamma.random_gamma([], df / 2, 0.5, seed=samplers.split_seed(key, salt="student_t")[1]) / df),
     ),
 }

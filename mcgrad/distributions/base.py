@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -207,6 +208,23 @@ def align(*arrays: Any) -> tuple[Array, ...]:
         else jnp.expand_dims(array, tuple(range(ndim - jnp.ndim(array))))
         for array in arrays
     )
+
+
+@jax.custom_jvp
+def quotient(x: Array, y: Array) -> Array:
+    """`x / y`, whose derivative `(dx - (x / y) dy) / y` has no square of `y` that overflows or underflows."""
+    return x / y
+
+
+@functools.partial(quotient.defjvp, symbolic_zeros=True)
+def _quotient_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (_, y), (x_dot, y_dot) = primals, tangents
+    z = quotient(*primals)
+    fixed = [isinstance(tangent, jax.custom_derivatives.SymbolicZero) for tangent in tangents]
+    if all(fixed):
+        return z, jnp.zeros_like(z)
+    change = x_dot if fixed[1] else -z * y_dot if fixed[0] else x_dot - z * y_dot
+    return z, change / y
 
 
 def open_uniform(key: PRNGKey, shape: Shape, dtype: Any) -> Array:

@@ -1,4 +1,4 @@
-"""How the log odds of a beta draw move with the concentrations at a fixed quantile."""
+"""The log odds of a beta draw: their distribution function, and how they move with the concentrations at a fixed quantile."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mcgrad.distributions.gamma import exp_beyond_linear
+from mcgrad.distributions.gamma import exp_beyond_linear, log_peak
 from mcgrad.distributions.gamma_rejection import log_beyond_cubic
-from mcgrad.distributions.velocity import moving_draw
+from mcgrad.distributions.velocity import distribution_function, moving_draw
 
 
 @jax.jit
@@ -40,6 +40,57 @@ def log_odds_velocity(
     rounding error give all digits. For large concentrations `L` and the slope are taken from the distance of `y` to the
     mode `log(a / b)`, since both are small there.
     """
+    lower, surplus, log_ratio, integrand, w, divisor = _tail(y, a, b)
+    n = a + b
+    pick = lambda one, two: jnp.where(lower, one, two)  # noqa: E731
+    surplus = jnp.abs(surplus)
+    total = jnp.sum((jnp.expand_dims(surplus + pick(0.0, 1 / a), -1) + log_ratio) * integrand, -1)
+    return (surplus + pick(1 / n, b / a / n) + n * w * total) / divisor
+
+
+move_log_odds = moving_draw(lambda y, a, b: (jnp.zeros_like(y), -log_odds_velocity(-y, b, a)))
+"""The log odds of a beta draw as a function of them and of both concentrations, of which the first is a constant."""
+
+
+def _probability(y: Array, a: Array, b: Array) -> Array:
+    """The probability below `y`: with the integrals of `log_odds_velocity`, where `p` is the density at `y`,
+
+    `p / a (1 + n x int_0^inf exp(-g(r)) dr)`, or, above the mean, one minus `p / b (1 + n (1 - x) int_0^inf exp(-g(r)) dr)`.
+    """
+    lower, _, _, integrand, w, divisor = _tail(y, a, b)
+    mass = jnp.exp(_log_density(y, a, b)) / divisor * (1 + (a + b) * w * jnp.sum(integrand, -1))
+    return jnp.where(lower, mass, 1 - mass)
+
+
+def _log_density(y: Array, a: Array, b: Array) -> Array:
+    """Of the log odds: at the mode, where terms of the size of the concentrations have canceled, less what is lost from there."""
+    n = a + b
+    t = y - (jnp.log(a) - jnp.log(b))
+    w, other = a / n, b / n
+    far = jnp.abs(t) > 20  # beyond, exponentials of it may overflow
+    w_far, other_far = jnp.where(t < 0, w, other), jnp.where(t < 0, other, w)
+    distance = jnp.where(far, jnp.abs(t), 20.0)
+    small = w_far < 0.5
+    mean = jnp.log(other_far + jnp.where(small, 0.5, w_far) * jnp.exp(-distance))
+    mean = jnp.where(small, jnp.log1p(jnp.where(small, w_far, 0.0) * jnp.expm1(-distance)), mean)
+    lost = mean + w_far * distance
+    lost = jnp.where(far, lost, bend(jnp.where(far, 0.0, -t), w, other))
+    return log_peak(a) + log_peak(b) - log_peak(n) - n * lost
+
+
+def _velocities(y: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    return log_odds_velocity(y, a, b), -log_odds_velocity(-y, b, a)
+
+
+log_odds_cdf = distribution_function(_probability, _log_density, _velocities)
+"""The distribution function of the log odds, of them and both concentrations; of minus them, and the concentrations exchanged, what
+is above, with all its digits. Elementwise, arguments of one shape; differentiable in all, to every order."""
+
+
+def _tail(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
+    """For the integrals of `log_odds_velocity`: whether the first case holds; `L`; how far `log s(z)` is from `log x`,
+    and weights times `exp(-g)`, `[..., node]`; `w`, and its concentration.
+    """
     dtype = y.dtype
     double = dtype == jnp.float64
     nodes, weights = np.polynomial.legendre.leggauss(48 if double else 20)
@@ -50,7 +101,6 @@ def log_odds_velocity(
     surplus = _surplus(y, from_mode, a, b)
     lower = surplus >= 0
     pick = lambda one, two: jnp.where(lower, one, two)  # noqa: E731
-    surplus = jnp.abs(surplus)
     w, other, divisor = pick(x, rest), pick(rest, x), pick(a, b)
     rise = jnp.expm1(jnp.minimum(pick(from_mode, -from_mode), 10.0))  # where it is larger the other case holds
     slope = other * (1 - divisor * rise)
@@ -62,13 +112,8 @@ def log_odds_velocity(
     r = at(end) * along((1 + nodes) / 2)
     beyond = bend(r, at(w), at(other))
     log_ratio = jnp.where(at(lower), at(other) * r + beyond, at(w) * r - beyond)
-    integrand = along(weights / 2) * jnp.exp(-at(slope) * r - at(n + 1) * beyond)
-    total = end * jnp.sum((at(surplus + pick(0.0, 1 / a)) + log_ratio) * integrand, -1)
-    return (surplus + pick(1 / n, b / a / n) + n * w * total) / divisor
-
-
-move_log_odds = moving_draw(lambda y, a, b: (jnp.zeros_like(y), -log_odds_velocity(-y, b, a)))
-"""The log odds of a beta draw as a function of them and of both concentrations, of which the first is a constant."""
+    integrand = at(end) * along(weights / 2) * jnp.exp(-at(slope) * r - at(n + 1) * beyond)
+    return lower, surplus, log_ratio, integrand, w, divisor
 
 
 def _end(slope: Array, w: Array, other: Array, divisor: Array, n: Array, fall: float) -> Array:

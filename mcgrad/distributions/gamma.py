@@ -15,7 +15,16 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, mapped, open_uniform
+from mcgrad.distributions.base import (
+    POSITIVE,
+    Coupling,
+    Distribution,
+    WeakDerivative,
+    align,
+    mapped,
+    open_uniform,
+    quotient,
+)
 from mcgrad.distributions.gamma_rejection import log_ratio_to_mean, standard_gamma
 from mcgrad.distributions.levels import derivative_by_levels
 from mcgrad.distributions.location_scale import log_exponential_outward
@@ -27,9 +36,9 @@ class Gamma(Distribution):
     """Gamma law: `p(x) = rate^a x^(a - 1) exp(-rate x) / Gamma(a)` for `x > 0`, with `a = concentration`.
 
     Draws are differentiable in both parameters, to every order, in forward and reverse mode; in the concentration the
-    derivative is the implicit one, `-(dF/da) / p`, by quadrature to the precision of the dtype. **A draw that underflows
-    is the smallest positive number**, with derivative zero: for concentrations below 0.1 in float32, or 0.01 in float64,
-    take `ExpGamma`, the law of `log x`.
+    derivative is the implicit one, `-(dF/da) / p`, by quadrature to the precision of the dtype. **A draw that underflows or
+    overflows is the smallest or largest positive number**, with derivative zero: for concentrations below 0.1 in float32, or
+    0.01 in float64, take `ExpGamma`, the law of `log x`.
 
     Args:
         concentration: any shape; positive.
@@ -63,7 +72,10 @@ class Gamma(Distribution):
         frozen = jax.lax.stop_gradient(concentration)
         x = jnp.maximum(standard_gamma(key, frozen)[0], jnp.finfo(self.dtype).tiny)
         x, rate = align(_gamma_draw(x, concentration), self.rate)
-        return x / rate
+        info = jnp.finfo(self.dtype)
+        overflows = jnp.minimum(rate, 1) * info.max <= x  # and not where one of them is NaN
+        scaled = quotient(x, jnp.where(overflows, 1, rate))
+        return jnp.where(overflows, info.max, jnp.maximum(scaled, info.tiny))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` below zero."""
@@ -150,7 +162,7 @@ class ExpGamma(Distribution):
             zero, right, mode = jnp.zeros_like(drop), jnp.ones_like(drop), jnp.log(fixed) - shift
             in_rate = WeakDerivative(
                 parameters=("rate",),
-                weight=(jnp.exp(_log_peak(fixed)) * jnp.log(rate))[None],
+                weight=(jnp.exp(log_peak(fixed)) * jnp.log(rate))[None],
                 positive=(mode + log_exponential_outward(zero, -right, below / fixed))[None],
                 negative=(mode + log_exponential_outward(zero, right, drop / fixed))[None],
             )
@@ -170,10 +182,10 @@ def bounded_exp(y: Array) -> Array:
 
 def _log_density_of_log(y: Array, a: Array) -> Array:
     """Log density of the logarithm for rate one, which keeps its digits for large concentrations."""
-    return _log_peak(a) - a * exp_beyond_linear(y - jnp.log(a), a.dtype)
+    return log_peak(a) - a * exp_beyond_linear(y - jnp.log(a), a.dtype)
 
 
-def _log_peak(a: Array) -> Array:
+def log_peak(a: Array) -> Array:
     """`a log(a) - a - log Gamma(a)`, by Stirling's series where that is short."""
     large = a > 16
     inverse = 1 / jnp.where(large, a, 16.0)
@@ -181,7 +193,8 @@ def _log_peak(a: Array) -> Array:
     rest = inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188))))
     small = jnp.where(large, 1.0, a)
     series = 0.5 * jnp.log(a / (2 * np.pi)) - rest
-    return jnp.where(large, series, special.xlogy(small, small) - small - special.gammaln(small))
+    # the logarithm of Gamma(a) = Gamma(a + 1) / a, which loses digits itself for small concentrations
+    return jnp.where(large, series, (small + 1) * jnp.log(small) - small - special.gammaln(small + 1))
 
 
 def _log_density(x: Array, a: Array) -> Array:

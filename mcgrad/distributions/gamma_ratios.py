@@ -14,8 +14,9 @@ from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, mapped, open_uniform
 from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
+from mcgrad.distributions.beta_velocity import log_odds_cdf
 from mcgrad.distributions.gamma import ExpGamma, Gamma, bounded_exp, sample_log_ratio
-from mcgrad.distributions.optimal_transport import transport_beta, transport_dirichlet
+from mcgrad.distributions.optimal_transport import simplex_change, transport_beta, transport_dirichlet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +209,22 @@ class Beta(Distribution):
         log_prob = special.xlogy(a - 1, inside) + special.xlog1py(b - 1, -inside) - normalizer
         return jnp.where((x >= 0) & (x <= 1), log_prob, -jnp.inf)
 
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Distribution function, with exact derivatives in both concentrations."""
+        x, a, b = jnp.broadcast_arrays(*align(x, self.concentration1, self.concentration0))
+        inside = (x > 0) & (x < 1)
+        within = jnp.where(inside, x, 0.5)
+        below = log_odds_cdf(jnp.log(within) - jnp.log1p(-within), a, b)
+        return jnp.where(inside, below, jnp.where(x <= 0, 0.0, jnp.where(x >= 1, 1.0, jnp.nan)))
+
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """One minus the distribution function."""
+        x, a, b = jnp.broadcast_arrays(*align(x, self.concentration1, self.concentration0))
+        inside = (x > 0) & (x < 1)
+        within = jnp.where(inside, x, 0.5)
+        above = log_odds_cdf(jnp.log1p(-within) - jnp.log(within), b, a)
+        return jnp.where(inside, above, jnp.where(x <= 0, 1.0, jnp.where(x >= 1, 0.0, jnp.nan)))
+
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In each concentration the draw itself, and one multiplied by a factor (`1 - x` for `concentration0`).
 
@@ -267,6 +284,22 @@ class F(Distribution):
         log_prob = a * log_ratio - jnp.log(inside) - (a + b) * jnp.logaddexp(log_ratio, 0.0) - normalizer
         return jnp.where(x > 0, log_prob, -jnp.inf)
 
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Distribution function, with exact derivatives in both parameters."""
+        x, log_odds, a, b = self._odds(x)
+        return jnp.where(x > 0, log_odds_cdf(log_odds, a, b), jnp.where(x <= 0, 0.0, jnp.nan))
+
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """One minus the distribution function."""
+        x, log_odds, a, b = self._odds(x)
+        return jnp.where(x > 0, log_odds_cdf(-log_odds, b, a), jnp.where(x <= 0, 1.0, jnp.nan))
+
+    def _odds(self, x: ArrayLike) -> tuple[Array, ...]:
+        """`x`, the log odds of `df1 x / (df1 x + df2)`, a draw of `Beta(a, b)`, and `a` and `b`."""
+        x, df1, df2 = jnp.broadcast_arrays(*align(x, self.df1, self.df2))
+        inside = jnp.minimum(jnp.where(x > 0, x, 1.0), jnp.finfo(self.dtype).max)
+        return x, jnp.log(inside) + jnp.log(df1) - jnp.log(df2), df1 / 2, df2 / 2
+
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In each parameter two terms with the draw itself, one of the beta law and one of the scale `df2 / df1`.
 
@@ -307,9 +340,4 @@ def _softmax(y: Array) -> Array:
 def _softmax_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (y,), (y_dot,) = primals, tangents
     x = _softmax(y)
-    # dx_i = x_i (dy_i - sum_j x_j dy_j), and for the largest, the only one that may be above a half, the sum over the others
-    largest = jnp.argmax(y, -1, keepdims=True)
-    is_largest = jnp.arange(y.shape[-1]).reshape((1,) * (y.ndim - 1) + (-1,)) == largest
-    others = jnp.where(is_largest, 0, x)
-    of_largest = jnp.sum(others * (jnp.take_along_axis(y_dot, largest, -1) - y_dot), -1, keepdims=True)
-    return x, x * jnp.where(is_largest, of_largest, y_dot - jnp.sum(x * y_dot, -1, keepdims=True))
+    return x, simplex_change(x, y_dot)

@@ -21,6 +21,7 @@ from mcgrad.distributions.base import (
     WeakDerivative,
     align,
     open_uniform,
+    quotient,
 )
 
 stop = jax.lax.stop_gradient
@@ -53,7 +54,7 @@ class LocationScale(Distribution, abc.ABC):
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density."""
         x, loc, scale = align(x, self.loc, self.scale)
-        return self._standard_log_prob((x - loc) / scale) - jnp.log(scale)
+        return self._standard_log_prob(quotient(x - loc, scale)) - jnp.log(scale)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
@@ -227,7 +228,11 @@ class Cauchy(LocationScale):
         return self._standard_icdf(open_uniform(key, shape, self.dtype))
 
     def _standard_log_prob(self, z: Array) -> Array:
-        return -jnp.log1p(z * z) - math.log(math.pi)
+        size = jnp.abs(z)
+        far = size > 1  # where the square may overflow
+        beyond = jnp.where(far, size, 1)
+        inside = jnp.where(far, 1 / beyond, z)
+        return -jnp.log1p(inside * inside) - 2 * jnp.log(beyond) - math.log(math.pi)
 
     def _standard_cdf(self, z: Array) -> Array:
         # = 1/2 + arctan(z) / pi, without cancellation in the lower tail

@@ -13,9 +13,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import POSITIVE, REAL, Distribution, align
-from mcgrad.distributions.beta_velocity import move_log_odds
 from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matvec
-from mcgrad.distributions.gamma import ExpGamma
+from mcgrad.distributions.gamma import sample_log_ratio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +23,8 @@ class MultivariateStudentT(Distribution):
 
         log p(x) = -(df + d) / 2 log(1 + |L^-1 (x - loc)|^2 / df) + constant
 
-    Draws are differentiable in all parameters, to every order. In `df` the derivative is along the ray from `loc`, the
-    one that keeps the quantile of the distance, to the precision of the dtype: it never has more variance than that of the
-    chi-squared draw. **The distance is at most about the root of the largest number**, with derivative zero there: small
-    `df` in float32 reach it.
+    Draws are differentiable in all parameters, to every order, as those of `StudentT`. **The factor `1 / sqrt(y / df)` is at
+    most the square root of the largest number**, and has derivative zero there: small `df` in float32 reach it.
 
     Args:
         df: degrees of freedom; any shape; positive.
@@ -73,18 +70,11 @@ class MultivariateStudentT(Distribution):
     def sample(self, key: PRNGKey) -> Float[Array, "*batch d"]:
         """One draw."""
         key_normal, key_gamma = jax.random.split(key)
-        (d,), batch, info = self.event_shape, self.batch_shape, jnp.finfo(self.dtype)
-        z = jax.random.normal(key_normal, (*batch, d), self.dtype)
-        square = jnp.maximum(jnp.sum(z * z, -1), info.tiny)
-        df = jnp.broadcast_to(self.df, batch)
-        log_gamma = ExpGamma(jax.lax.stop_gradient(df) / 2, jnp.ones((), self.dtype)).sample(key_gamma)
-        # |L^-1 (x - loc)|^2 / df is the odds of a beta draw of concentrations d / 2 and df / 2
-        half = jnp.full_like(df, d / 2)
-        log_odds = move_log_odds(jnp.log(square / 2) - log_gamma, half, df / 2)
-        # so that the square over `df` is below the largest number, and the factors of `L` have room
-        limit = (math.log(info.max) + jnp.minimum(jnp.log(jax.lax.stop_gradient(df)), 0)) / 2 - 2
-        log_radius = jnp.minimum((log_odds + jnp.log(df)) / 2, limit)
-        radius = jnp.expand_dims(jnp.exp(log_radius) / jnp.sqrt(square), -1)
+        z = jax.random.normal(key_normal, self.batch_shape + self.event_shape, self.dtype)
+        log_ratio = sample_log_ratio(key_gamma, jnp.broadcast_to(self.df, self.batch_shape) / 2)
+        # room for the factors z and L below the largest number
+        limit = jnp.asarray(jnp.log(jnp.finfo(self.dtype).max) / 2, self.dtype)
+        radius = jnp.expand_dims(jnp.exp(jnp.minimum(-log_ratio / 2, limit)), -1)
         loc, moved = align(self.loc, matvec(jnp.tril(self.scale_tril), z * radius))
         return loc + moved
 
@@ -94,6 +84,13 @@ class MultivariateStudentT(Distribution):
         x, loc = align(x, self.loc)
         inverse, apart = align(inverse_of(self.scale_tril), jnp.expand_dims(x - loc, -1))
         z = matvec(inverse, apart[..., 0])
-        squares, log_det, df = align(jnp.sum(z * z, -1), log_det_of(self.scale_tril), self.df)
+        log_det, df, largest = align(log_det_of(self.scale_tril), self.df, jnp.max(jnp.abs(z), -1))
+        # where squares may overflow they are relative to the largest, which has no part in the derivative
+        size = jax.lax.stop_gradient(jnp.maximum(largest / jnp.sqrt(df), 1))
+        z, scale = align(z, jnp.expand_dims(jnp.sqrt(df) * size, -1))
+        squares = jnp.sum((z / scale) ** 2, -1)
+        far = size > 1
+        inside = jnp.where(far, 0.0, squares)
+        grown = jnp.where(far, jnp.log(squares + size**-2) + 2 * jnp.log(size), jnp.log1p(inside))
         normalizer = special.gammaln(df / 2) - special.gammaln((df + d) / 2) + d / 2 * jnp.log(math.pi * df) + log_det
-        return -(df + d) / 2 * jnp.log1p(squares / df) - normalizer
+        return -(df + d) / 2 * grown - normalizer

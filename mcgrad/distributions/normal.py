@@ -12,7 +12,7 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, open_uniform
+from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, open_uniform, quotient
 from mcgrad.distributions.gamma import bounded_exp
 from mcgrad.distributions.location_scale import LocationScale, exponential_level
 
@@ -90,7 +90,7 @@ class HalfNormal(Distribution):
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` below zero."""
         x, scale = align(x, self.scale)
-        z = x / scale
+        z = quotient(x, scale)
         return jnp.where(x >= 0, -0.5 * z * z - jnp.log(scale) + math.log(2) - _LOG_SQRT_2PI, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:

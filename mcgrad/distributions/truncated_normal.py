@@ -32,8 +32,12 @@ _END = Domain("not be NaN", lambda v: ~np.isnan(v), "Pass a number, or an infini
 _BULK = 5.0
 """Where the normal tail, about 3e-7, still has its digits in float32; farther out it is exponential to a few percent."""
 
-_SHORT = 1e-3
-"""An interval over which the density is nearly constant; differences of the normal distribution function lose digits."""
+_SHORT = {"float32": 0.1, "float64": 0.01}
+"""An interval over which the density is nearly linear; differences of the normal distribution function lose digits.
+
+A starting point that has lost them is not the same number wherever a compiler finds it anew: a step of Newton's method, and the
+derivative of the draw, would be for another point than the one that they are used at.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,14 +221,17 @@ def _solve(u: Array, loc: Array, scale: Array, low: Array, high: Array) -> Array
     cumulative = upper * special.ndtr(near - under) + lower * special.ndtr(near + over)
     half = jnp.where(survival < cumulative, -1, 1).astype(u.dtype)
     normal = half * special.ndtri(jnp.minimum(survival, cumulative)) - near
-    short = over + under < _SHORT
+    width = over + under
+    short = width < _SHORT[u.dtype.name]
+    # the quantile of a density that is linear, with the logarithmic slope of the normal one at the middle
+    linear = lower * over - upper * under - (m + (over - under) / 2) * lower * upper * width * width / 2
     # The tail is nearly exp(-m d - d^2 / 2), at its end too.
     end = -over * (m + over / 2)
     shallow = end > -0.5
     drop = -jnp.where(
         shallow, jnp.log1p(lower * jnp.expm1(jnp.where(shallow, end, 0))), jnp.log(upper + lower * jnp.exp(end))
     )
-    d = jnp.where(short, lower * over - upper * under, normal)
+    d = jnp.where(short, linear, normal)
     d = jnp.where(far, 2 * drop / (m + jnp.sqrt(m * m + 2 * drop)), d)
     for _ in range(_NEWTON_STEPS):
         d = jnp.clip(d, -under, over)
