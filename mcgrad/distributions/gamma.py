@@ -150,7 +150,7 @@ class ExpGamma(Distribution):
             zero, right, mode = jnp.zeros_like(drop), jnp.ones_like(drop), jnp.log(fixed) - shift
             in_rate = WeakDerivative(
                 parameters=("rate",),
-                weight=(jnp.exp(_log_peak(fixed)) * jnp.log(rate))[None],
+                weight=(jnp.exp(log_peak(fixed)) * jnp.log(rate))[None],
                 positive=(mode + log_exponential_outward(zero, -right, below / fixed))[None],
                 negative=(mode + log_exponential_outward(zero, right, drop / fixed))[None],
             )
@@ -170,10 +170,10 @@ def bounded_exp(y: Array) -> Array:
 
 def _log_density_of_log(y: Array, a: Array) -> Array:
     """Log density of the logarithm for rate one, which keeps its digits for large concentrations."""
-    return _log_peak(a) - a * exp_beyond_linear(y - jnp.log(a), a.dtype)
+    return log_peak(a) - a * exp_beyond_linear(y - jnp.log(a), a.dtype)
 
 
-def _log_peak(a: Array) -> Array:
+def log_peak(a: Array) -> Array:
     """`a log(a) - a - log Gamma(a)`, by Stirling's series where that is short."""
     large = a > 16
     inverse = 1 / jnp.where(large, a, 16.0)
