@@ -272,6 +272,15 @@ OWN = {
 }
 
 
+def test_a_distribution_function_that_is_one_from_the_start_gives_no_number():
+    """`1 - exp(-x^2)` is a distribution function for positive numbers only: without a bound it would give a derivative of zero."""
+    wrong = mcgrad.distribution(
+        sampler=lambda key, s: s * jax.random.weibull_min(key, 1.0, 2.0), cdf=lambda x, s: 1 - jnp.exp(-((x / s) ** 2))
+    )
+    gradient = mcgrad.measure_valued_grad(lambda s, key: jnp.tanh(mcgrad.sample(key, wrong(s))))
+    assert np.isnan(jax.jit(gradient)(0.8, jax.random.key(0)))
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == "a support that moves" else pytest.mark.slow) for name in OWN]
 )

@@ -39,10 +39,10 @@ class MeasureValued(Estimator):
 
     **By a `cdf`**: where its derivative in a parameter rises and where it falls, found by bisection, are the two parts (one term
     for each number that an entry of the draw depends on). The `cdf` must be differentiable, increasing in between 0 and 1,
-    and what is outside of that, or not a number, has no mass. **Changes of sign of the density's derivative that are less than
-    a 24th of the mass apart may be overlooked**, and so are jumps of the density that move inside the support. It takes
-    some 60 evaluations of the derivative of the `cdf` a draw, and 5,000 for each set of parameters; the gamma family,
-    `InverseGaussian`, `Kumaraswamy`, `TruncatedNormal` and `VonMises` know where the sign changes, and do without the latter.
+    and what is outside of that, or not a number, has no mass; one that does not go from 0 to 1 gives NaN. **Changes of sign of
+    the density's derivative that are less than a 24th of the mass apart may be overlooked**, and so are jumps of the density that
+    move inside the support. It takes some 60 evaluations of the derivative of the `cdf` a draw, and 5,000 for each set of
+    parameters; the laws of mcgrad know where the sign changes, and do without the latter, but for `NoncentralChi2`.
 
     Evaluations of the rest of the program beside the one at the draw: one for each parameter whose positive or negative
     part is the draw itself, two for others (a location), one for each class of a categorical law; none for parameters
