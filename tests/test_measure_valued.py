@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import math
-import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_unbiased
+from helpers import assert_unbiased, tanhs
 
 import mcgrad
 
@@ -266,13 +264,6 @@ def test_evaluations_grow_with_what_a_cost_mixes_only(law, params, points):
 
     # `tanh` once at the draw, and once at the points of each latent, for all examples together
     assert tanhs(mcgrad.grad(program), params) == [64, 64 * points]
-
-
-def tanhs(fn, params):
-    """How many numbers each `tanh` of a function is taken of."""
-    text = str(jax.make_jaxpr(fn)(params, jax.random.key(0)))
-    shapes = [[int(n) for n in found.split(",") if n] for found in re.findall(r"f64\[([\d,]*)\] = tanh", text)]
-    return [math.prod(shape) for shape in shapes]
 
 
 def test_variance_does_not_grow_with_entries_and_an_offset_cancels():
