@@ -55,9 +55,11 @@ def directions(site: Site) -> list[Direction]:
     ]
 
 
-def inversion_obstacle(site: Site) -> str | None:
-    """Why the weak derivative of a law cannot be had from its `cdf`, or `None`."""
+def weak_derivative_obstacle(site: Site) -> str | None:
+    """Why a law has no weak derivative, neither of its own nor from its `cdf`, or `None`."""
     facts = site.facts
+    if facts.has_weak_derivative:
+        return None
     if facts.discrete or not (facts.scalar_event and facts.has_cdf):
         return "the law has no `weak_derivative`, and is not one of continuous single numbers with a `cdf`"
     tree, structs = site.base_law

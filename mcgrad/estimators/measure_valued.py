@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.base import Coupling, WeakDerivative
-from mcgrad.estimators.inversion import derivative_by_inversion, directions, inversion_obstacle
+from mcgrad.estimators.inversion import derivative_by_inversion, directions, weak_derivative_obstacle
 from mcgrad.estimators.refusal import instead
 from mcgrad.program.estimator import Estimator, Flow, SignedPoints, zero_with_derivative_of
 from mcgrad.program.site import Site, SiteHandle
@@ -97,7 +97,7 @@ class MeasureValued(Estimator):
             )
 
     def obstacle(self, site: Site) -> str | None:
-        reason = None if site.facts.has_weak_derivative else inversion_obstacle(site)
+        reason = weak_derivative_obstacle(site)
         return reason and f"{reason}. {instead(site)}"
 
     def represent(self, site: SiteHandle) -> SignedPoints | Flow:
