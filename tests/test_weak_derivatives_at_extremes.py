@@ -122,14 +122,19 @@ def _edges(name, params, drawn, jump):
     return np.unique(edges[(edges >= low) & (edges <= high)])
 
 
+def _cases():
+    """Each coupling of each decomposition in single precision, where `"shared"` and `"comonotone"` differ; the default in both."""
+    for name in LAWS:
+        for how in (("hahn_jordan", "shared"), ("hahn_jordan", "comonotone"), ("size_bias", "comonotone")):
+            yield name, how, jnp.float32
+        yield name, ("hahn_jordan", "shared"), jnp.float64
+        # of too much variance here to tell, in 96,000 draws
+        if name not in ("F", "StudentT", "Poisson"):
+            yield name, ("hahn_jordan", "independent"), jnp.float32
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
-@pytest.mark.parametrize(
-    "how",
-    [(d, c) for d in ("hahn_jordan", "size_bias") for c in ("shared", "comonotone", "independent")],
-    ids=" ".join,
-)
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize(("name", "how", "dtype"), list(_cases()))
 def test_every_configuration_is_unbiased(name, how, dtype):
     make, sets, of = LAWS[name]
     center, width, _ = _center(name)
