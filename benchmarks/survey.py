@@ -3,6 +3,9 @@
 At how many of the 100 points of each sweep the default of `mcgrad.MeasureValued` has less variance than the best of the
 survey's four curves. The survey's curves are exact, by quadrature (`survey_curves.json`); ours are of 40,000 draws. In the
 mean both are the same estimator, so that the count there is of noise.
+
+And the time of its gradient of a batch of 64 examples, with 20 normal latents each that one cost of the example mixes, against
+a `vmap` of that of one example: a batch is moved together, so that evaluations grow with the latents only.
 """
 
 from __future__ import annotations
@@ -17,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import mcgrad
-from benchmarks.report import RESULTS, Hold, Table
-from benchmarks.runner import Session
+from benchmarks.report import RESULTS, Hold, Table, milliseconds, spread
+from benchmarks.runner import OURS, Session, alternate, median_time, ratio
 
 TITLE = "The survey's sweeps: variance of measure-valued derivatives"
-BUDGET = 20.0
+BUDGET = 30.0
 PARAMETERS = ("mu", "sigma")
 CURVES = {
     "score": "score",
@@ -35,6 +38,8 @@ COSTS = {
     "cos": ("$\\cos(k x)$", lambda x, k: jnp.cos(k * x)),
 }
 NUM_DRAWS = 40_000
+BATCH = {"one program": False, "`vmap` of one example": True}
+MOST_TIME = 1.5
 
 
 @functools.partial(jax.jit, static_argnames="cost")
@@ -60,7 +65,11 @@ def measure(session: Session) -> dict[str, Any]:
     for cost in COSTS:
         ks = jnp.asarray(survey[cost]["k"][::step])
         found[cost] = np.asarray(jax.lax.map(functools.partial(variances, cost), ks)).T.tolist()
-    return {"step": step, "variances": found}
+    ours = session.worker(OURS)
+    batch = {name: session.build(ours, "latents", vmapped=vmapped) for name, vmapped in BATCH.items()}
+    alternate(batch, session.rounds)
+    measured = {name: entry.measured for name, entry in batch.items()}
+    return {"versions": {OURS: ours.versions}, "step": step, "variances": found, "batch": measured}
 
 
 def report(data: dict[str, Any]) -> list[Any]:
@@ -84,7 +93,20 @@ def report(data: dict[str, Any]) -> list[Any]:
         table,
         "![variance of one draw against the parameter of the cost, for each estimator](results/survey.png)",
         Hold(statement, all(won == points for won, points in in_scale), f"{evidence}."),
+        *_batch(data["batch"]),
     ]
+
+
+def _batch(measured: dict[str, Any]) -> list[Any]:
+    """The table of times of a batch, and the hold."""
+    statement = f"a batch of 64 examples takes at most {MOST_TIME} times as long as a `vmap` of one example (median)"
+    together, one_by_one = (measured[name] for name in BATCH)
+    if not ("times" in together and "times" in one_by_one):
+        return [Hold(statement, None, together.get("error") or one_by_one["error"])]
+    found = ratio(together["times"], one_by_one["times"])
+    table = Table("value and gradient of 64 examples with 20 normal latents each", ("spelling", "a step", "operations"))
+    table.rows = [(name, milliseconds(median_time(row)), f"{row['flops']:,.0f}") for name, row in measured.items()]
+    return [table, Hold(statement, found[1] <= MOST_TIME, f"Ratio {spread(found)}.")]
 
 
 def _picture(survey: dict[str, Any], data: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +72,13 @@ def assert_unbiased(draws: Any, exact: Any) -> None:
     assert (off < STANDARD_ERRORS * error + rounding).all(), (
         f"biased: coordinate {worst} is {mean[worst]:.6g} +- {error[worst]:.2g}, should be {target[worst]:.6g}"
     )
+
+
+def tanhs(fn, params):
+    """How many numbers each `tanh` of a function is taken of."""
+    text = str(jax.make_jaxpr(fn)(params, jax.random.key(0)))
+    shapes = [[int(n) for n in found.split(",") if n] for found in re.findall(r"f64\[([\d,]*)\] = tanh", text)]
+    return [math.prod(shape) for shape in shapes]
 
 
 def central_difference(fn: Callable[[Any], Any], x: float, step: float) -> Any:
@@ -146,7 +155,7 @@ def gradient_draws(
 
 @dataclasses.dataclass(frozen=True)
 class EstimatorRow:
-    """An estimator as users spell it, and what it claims.
+    """An estimator as users spell it, and what it claims: that value and derivatives up to its order are unbiased.
 
     Attributes:
         make: builds it from a program and its parameters (an estimator's arrays may be computed from these).
@@ -155,6 +164,7 @@ class EstimatorRow:
         order: derivatives that it claims.
         removes_offset: whether a constant added to the cost leaves its variance as it is.
         replicates: whether it runs the rest of the program several times at each draw; not for draws in loops.
+        evaluations: of the rest of the program, in all samples together, for two entries of a draw that one cost mixes.
     """
 
     name: str
@@ -164,6 +174,7 @@ class EstimatorRow:
     order: int = 2
     removes_offset: bool = False
     replicates: bool = False
+    evaluations: int = 1
 
     def claims(self, program: Program) -> bool:
         if self.kind not in program.kinds or (program.offset and not self.removes_offset):
@@ -216,13 +227,14 @@ def _proposal(law: Any) -> Any:
 
 
 _ROWS = (
-    EstimatorRow("score", _fixed(lambda: mcgrad.Score()), "score"),
-    EstimatorRow("score, no baseline", _fixed(lambda: mcgrad.Score(baseline=None)), "score"),
+    EstimatorRow("score", _fixed(lambda: mcgrad.Score()), "score", evaluations=1),
+    EstimatorRow("score, no baseline", _fixed(lambda: mcgrad.Score(baseline=None)), "score", evaluations=1),
     EstimatorRow(
         "score, array as baseline",
         lambda program, params: mcgrad.Score(baseline=program.baseline(params)),
         "score",
         removes_offset=True,
+        evaluations=1,
     ),
     EstimatorRow(
         "score, 2 points",
@@ -230,6 +242,7 @@ _ROWS = (
         "score",
         removes_offset=True,
         replicates=True,
+        evaluations=2,
     ),
     EstimatorRow(
         "score, 5 points, leave-one-out",
@@ -237,6 +250,7 @@ _ROWS = (
         "score",
         removes_offset=True,
         replicates=True,
+        evaluations=5,
     ),
     EstimatorRow(
         "score, 2 points, array as baseline",
@@ -244,14 +258,18 @@ _ROWS = (
         "score",
         removes_offset=True,
         replicates=True,
+        evaluations=2,
     ),
-    EstimatorRow("score, 2 samples", _fixed(lambda: mcgrad.Score()), "score", num_samples=2, removes_offset=True),
+    EstimatorRow(
+        "score, 2 samples", _fixed(lambda: mcgrad.Score()), "score", num_samples=2, removes_offset=True, evaluations=2
+    ),
     EstimatorRow(
         "score, 5 samples, leave-one-out",
         _fixed(lambda: mcgrad.Score(baseline="leave_one_out")),
         "score",
         num_samples=5,
         removes_offset=True,
+        evaluations=5,
     ),
     EstimatorRow(
         "score, 2 samples of 2 points",
@@ -260,17 +278,32 @@ _ROWS = (
         num_samples=2,
         removes_offset=True,
         replicates=True,
+        evaluations=4,
     ),
-    EstimatorRow("pathwise", _fixed(lambda: mcgrad.Pathwise()), "pathwise", removes_offset=True),
+    EstimatorRow("pathwise", _fixed(lambda: mcgrad.Pathwise()), "pathwise", removes_offset=True, evaluations=1),
     EstimatorRow(
-        "pathwise, 2 samples", _fixed(lambda: mcgrad.Pathwise()), "pathwise", num_samples=2, removes_offset=True
+        "pathwise, 2 samples",
+        _fixed(lambda: mcgrad.Pathwise()),
+        "pathwise",
+        num_samples=2,
+        removes_offset=True,
+        evaluations=2,
     ),
-    EstimatorRow("generalized reparameterization", _fixed(lambda: _BY_LOCATION), "partly pathwise"),
-    EstimatorRow("bonnet and price", _fixed(lambda: mcgrad.BonnetPrice()), "normal", order=1, removes_offset=True),
-    EstimatorRow("pathwise with boundary", _fixed(lambda: mcgrad.PathwiseWithBoundary()), "thresholds", order=1),
-    EstimatorRow("enumerate", _fixed(lambda: mcgrad.Enumerate()), "enumerate", removes_offset=True),
+    EstimatorRow("generalized reparameterization", _fixed(lambda: _BY_LOCATION), "partly pathwise", evaluations=1),
     EstimatorRow(
-        "enumerate, 2 samples", _fixed(lambda: mcgrad.Enumerate()), "enumerate", num_samples=2, removes_offset=True
+        "bonnet and price", _fixed(lambda: mcgrad.BonnetPrice()), "normal", order=1, removes_offset=True, evaluations=3
+    ),
+    EstimatorRow(
+        "pathwise with boundary", _fixed(lambda: mcgrad.PathwiseWithBoundary()), "thresholds", order=1, evaluations=1
+    ),
+    EstimatorRow("enumerate", _fixed(lambda: mcgrad.Enumerate()), "enumerate", removes_offset=True, evaluations=4),
+    EstimatorRow(
+        "enumerate, 2 samples",
+        _fixed(lambda: mcgrad.Enumerate()),
+        "enumerate",
+        num_samples=2,
+        removes_offset=True,
+        evaluations=4,
     ),
     EstimatorRow(
         "smoothed perturbation",
@@ -278,6 +311,7 @@ _ROWS = (
         "neighbours",
         order=1,
         removes_offset=True,
+        evaluations=5,
     ),
     EstimatorRow(
         "smoothed perturbation to the right, 2 samples",
@@ -286,6 +320,7 @@ _ROWS = (
         num_samples=2,
         order=1,
         removes_offset=True,
+        evaluations=6,
     ),
     EstimatorRow(
         "smoothed perturbation to the left",
@@ -293,17 +328,34 @@ _ROWS = (
         "neighbours",
         order=1,
         removes_offset=True,
+        evaluations=3,
     ),
-    EstimatorRow("arm", _fixed(lambda: mcgrad.ARM()), "binary", order=1, removes_offset=True),
-    EstimatorRow("disarm", _fixed(lambda: mcgrad.DisARM()), "binary", order=1, removes_offset=True),
+    EstimatorRow("arm", _fixed(lambda: mcgrad.ARM()), "binary", order=1, removes_offset=True, evaluations=2),
+    EstimatorRow("disarm", _fixed(lambda: mcgrad.DisARM()), "binary", order=1, removes_offset=True, evaluations=2),
     EstimatorRow(
-        "disarm, 2 samples", _fixed(lambda: mcgrad.DisARM()), "binary", num_samples=2, order=1, removes_offset=True
+        "disarm, 2 samples",
+        _fixed(lambda: mcgrad.DisARM()),
+        "binary",
+        num_samples=2,
+        order=1,
+        removes_offset=True,
+        evaluations=4,
     ),
     EstimatorRow(
-        "local expectation", _fixed(lambda: mcgrad.LocalExpectation()), "enumerate", order=1, removes_offset=True
+        "local expectation",
+        _fixed(lambda: mcgrad.LocalExpectation()),
+        "enumerate",
+        order=1,
+        removes_offset=True,
+        evaluations=5,
     ),
     EstimatorRow(
-        "measure-valued", _fixed(lambda: mcgrad.MeasureValued()), "measure-valued", order=1, removes_offset=True
+        "measure-valued",
+        _fixed(lambda: mcgrad.MeasureValued()),
+        "measure-valued",
+        order=1,
+        removes_offset=True,
+        evaluations=5,
     ),
     EstimatorRow(
         "measure-valued, size bias, comonotone",
@@ -311,6 +363,7 @@ _ROWS = (
         "measure-valued",
         order=1,
         removes_offset=True,
+        evaluations=5,
     ),
     EstimatorRow(
         "measure-valued, independent, 2 samples",
@@ -319,8 +372,9 @@ _ROWS = (
         num_samples=2,
         order=1,
         removes_offset=True,
+        evaluations=10,
     ),
-    EstimatorRow("arms", _fixed(lambda: mcgrad.ARMS(3)), "binary", order=1, removes_offset=True),
+    EstimatorRow("arms", _fixed(lambda: mcgrad.ARMS(3)), "binary", order=1, removes_offset=True, evaluations=3),
     EstimatorRow(
         "arms, gaussian, 2 samples",
         _fixed(lambda: mcgrad.ARMS(4, "gaussian")),
@@ -328,10 +382,25 @@ _ROWS = (
         num_samples=2,
         order=1,
         removes_offset=True,
+        evaluations=8,
     ),
-    EstimatorRow("carms", _fixed(lambda: mcgrad.CARMS(3)), "enumerate", order=1, removes_offset=True, replicates=True),
     EstimatorRow(
-        "tree disarm", _fixed(lambda: mcgrad.TreeDisARM()), "enumerate", order=1, removes_offset=True, replicates=True
+        "carms",
+        _fixed(lambda: mcgrad.CARMS(3)),
+        "enumerate",
+        order=1,
+        removes_offset=True,
+        replicates=True,
+        evaluations=3,
+    ),
+    EstimatorRow(
+        "tree disarm",
+        _fixed(lambda: mcgrad.TreeDisARM()),
+        "enumerate",
+        order=1,
+        removes_offset=True,
+        replicates=True,
+        evaluations=2,
     ),
     EstimatorRow(
         "arsm, 2 samples",
@@ -341,15 +410,22 @@ _ROWS = (
         order=1,
         removes_offset=True,
         replicates=True,
+        evaluations=4,
     ),
     EstimatorRow(
-        "unordered set", _fixed(lambda: mcgrad.UnorderedSet(2)), "enumerate", removes_offset=True, replicates=True
+        "unordered set",
+        _fixed(lambda: mcgrad.UnorderedSet(2)),
+        "enumerate",
+        removes_offset=True,
+        replicates=True,
+        evaluations=2,
     ),
     EstimatorRow(
         "importance without replacement",
         _fixed(lambda: mcgrad.ImportanceWithoutReplacement(2)),
         "enumerate",
         replicates=True,
+        evaluations=2,
     ),
     EstimatorRow(
         "sum and sample, independent baselines, 2 samples",
@@ -358,15 +434,19 @@ _ROWS = (
         num_samples=2,
         removes_offset=True,
         replicates=True,
+        evaluations=8,
     ),
     EstimatorRow(
         "importance sampling",
         _fixed(lambda: mcgrad.ImportanceSampling(_proposal)),
         "score",
         replicates=True,
+        evaluations=1,
     ),
-    EstimatorRow("auto", _fixed(lambda: mcgrad.Auto()), "auto", removes_offset=True),
-    EstimatorRow("auto, 5 samples", _fixed(lambda: mcgrad.Auto()), "auto", num_samples=5, removes_offset=True),
+    EstimatorRow("auto", _fixed(lambda: mcgrad.Auto()), "auto", removes_offset=True, evaluations=1),
+    EstimatorRow(
+        "auto, 5 samples", _fixed(lambda: mcgrad.Auto()), "auto", num_samples=5, removes_offset=True, evaluations=5
+    ),
 )
 # Moves a draw with its location only; a weight makes up for the other parameters.
 _BY_LOCATION = mcgrad.GeneralizedReparameterization(
@@ -386,4 +466,5 @@ __all__ = [
     "exact_derivatives",
     "gradient_draws",
     "imprecision",
+    "tanhs",
 ]

@@ -21,6 +21,7 @@ from helpers import (
     assert_unbiased,
     exact_derivatives,
     gradient_draws,
+    tanhs,
 )
 
 import mcgrad
@@ -178,6 +179,20 @@ def test_value_of_one_sample_is_the_programs_own(program):
                 params, key
             )
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found, plain)
+
+
+@pytest.mark.parametrize("row", ESTIMATORS.values(), ids=lambda row: row.name)
+def test_evaluations_are_those_of_the_row(row):
+    """Counted as the gradient is traced: of how many numbers `tanh` is taken."""
+    binary = row.kind in ("binary", "enumerate", "neighbours")
+    estimator = row.make(PROGRAMS["normal"], PROGRAMS["normal"].typed_params(jnp.float64))
+
+    def program(p, key):
+        law = mcgrad.Bernoulli(logits=p) if binary else mcgrad.Normal(p, 1.0)
+        return jnp.tanh(jnp.sum(jnp.array([1.0, 0.7]) * mcgrad.sample(key, law)))
+
+    gradient = mcgrad.grad(program, estimator=estimator, num_samples=row.num_samples)
+    assert sum(tanhs(gradient, jnp.array([0.2, 0.3]))) == row.evaluations
 
 
 def test_every_estimator_is_in_the_table():

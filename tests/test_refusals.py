@@ -244,8 +244,11 @@ def test_every_estimator_says_what_would_work_in_its_place(law):
     for name, reason in refused.items():
         named = set(re.findall(r"`mcgrad\.([A-Z]\w+)\(\)`", reason)) - {"Auto"}
         assert named <= works, (name, reason)
-        assert named or not works & {"Pathwise", "Score"}, (name, reason)
+        assert works & {"Pathwise", "Score", "SmoothedPerturbation", "MeasureValued"} <= named, (name, reason)
         assert named or "mcgrad.distribution" in reason, (name, reason)
+        told = f"`mcgrad.{name}` would be wrong at the draw from {LAWS[law](jnp.asarray(0.3)).law} at"
+        with pytest.raises(ValueError, match=re.escape(told)):
+            mcgrad.grad(program, estimator=classes[name])(0.3, KEY)
 
 
 class _Anything(mcgrad.Estimator):

@@ -120,22 +120,111 @@ def test_a_wrong_coefficient_fails():
             assert_unbiased(draws[:, k], exact("Gamma")[k])
 
 
-def test_dirichlet():
-    """Against the closed form of the expectation of a product of powers, whose derivatives are those of log gamma functions."""
-    powers, a = jnp.array([1.3, 0.4, 2.1]), jnp.array([0.8, 2.2, 1.3])
+def _dirichlet(a):
+    """Of a product of powers."""
 
-    def expectation(a):
-        def log_normalizer(a):
-            return jnp.sum(jax.scipy.special.gammaln(a)) - jax.scipy.special.gammaln(jnp.sum(a))
+    def log_normalizer(a):
+        return jnp.sum(jax.scipy.special.gammaln(a)) - jax.scipy.special.gammaln(jnp.sum(a))
 
-        return jnp.exp(log_normalizer(a + powers) - log_normalizer(a))
+    return jnp.exp(log_normalizer(a + POWERS) - log_normalizer(a))
 
-    def program(a, key):
-        return jnp.prod(mcgrad.sample(key, mcgrad.Dirichlet(a)) ** powers)
 
-    keys = jax.random.split(jax.random.key(0), 20_000)
-    draws = jax.jit(jax.vmap(mcgrad.measure_valued_grad(program), (None, 0)))(a, keys)
-    assert_unbiased(draws, jax.grad(expectation)(a))
+def _lkj(c):
+    """Rows are independent, in uniform directions, and their squared entries on the diagonal have beta laws."""
+
+    def power(b, a, of_diagonal, of_rest):
+        def log_normalizer(b, a):
+            return sum(jax.scipy.special.gammaln(v) for v in (b, a)) - jax.scipy.special.gammaln(b + a)
+
+        return jnp.exp(log_normalizer(b + of_diagonal, a + of_rest) - log_normalizer(b, a))
+
+    second = lambda power_of_diagonal: power(c + 0.5, 0.5, power_of_diagonal, 0.0)  # noqa: E731
+    return second(0.7) * power(c, 1.0, 1.3, 0.0) + second(0.5) * power(c, 1.0, 0.0, 1.0) / 2
+
+
+def _von_mises_fisher(params):
+    """The generating function; the normalizer of three entries is `k / sinh(k)`."""
+    mean_direction, k = params
+    moved = jnp.linalg.norm(k * mean_direction / jnp.linalg.norm(mean_direction) + VECTOR)
+    return k / jnp.sinh(k) * jnp.sinh(moved) / moved
+
+
+def _multivariate_student_t(params):
+    """A sum of entries has a Student law."""
+    df, loc, factor = params
+    x = jnp.tan(jnp.linspace(-np.pi / 2, np.pi / 2, 20_001)[1:-1])
+    law = mcgrad.StudentT(df, VECTOR @ loc, jnp.linalg.norm(VECTOR @ jnp.tril(factor)))
+    return jnp.sum(costs(x)[1] * jnp.exp(law.log_prob(x)) * (1 + x**2)) * np.pi / 20_000
+
+
+FACTOR = jnp.array([[0.8, 0.0, 0.0], [0.3, 0.6, 0.0], [-0.4, 0.5, 0.7]])
+POWERS, VECTOR = jnp.array([1.3, 0.4, 2.1]), jnp.array([0.7, -0.4, 0.5])
+FORM = jnp.array([[0.6, 0.2, 0.1], [0.2, 0.5, -0.1], [0.1, -0.1, 0.3]])
+# law: a function of its parameters, their values, a cost, and its expectation
+VECTORS = {
+    "Dirichlet": (mcgrad.Dirichlet, jnp.array([0.8, 2.2, 1.3]), lambda x: jnp.prod(x**POWERS), _dirichlet),
+    "LKJCholesky": (
+        lambda c: mcgrad.LKJCholesky(3, c),
+        jnp.asarray(1.4),
+        lambda x: x[1, 1] ** 1.4 * x[2, 2] ** 2.6 + x[1, 1] * x[2, 0] ** 2,
+        _lkj,
+    ),
+    "Wishart": (
+        lambda p: mcgrad.Wishart(*p),
+        (jnp.asarray(3.7), FACTOR),
+        lambda x: jnp.exp(-jnp.sum(FORM * x) / 2),
+        lambda p: jnp.linalg.det(jnp.eye(3) + jnp.tril(p[1]) @ jnp.tril(p[1]).T @ FORM) ** (-p[0] / 2),
+    ),
+    "VonMisesFisher": (
+        lambda p: mcgrad.VonMisesFisher(*p),
+        (jnp.array([0.48, -0.64, 0.6]), jnp.asarray(1.7)),
+        lambda x: jnp.exp(VECTOR @ x),
+        _von_mises_fisher,
+    ),
+    "MultivariateStudentT": (
+        lambda p: mcgrad.MultivariateStudentT(*p),
+        (jnp.asarray(1.5), jnp.array([0.2, -0.1, 0.4]), FACTOR),
+        lambda x: costs(VECTOR @ x)[1],
+        _multivariate_student_t,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        pytest.param(
+            name, how, marks=() if (name, how) == ("MultivariateStudentT", "hahn_jordan, shared") else pytest.mark.slow
+        )
+        for name in VECTORS
+        for how in [*HOW, "hahn_jordan, independent"]
+    ],
+)
+def test_vectors_and_matrices(name, how):
+    """Against closed forms."""
+    law, params, cost, expectation = VECTORS[name]
+    estimator = mcgrad.MeasureValued(*how.split(", "))
+
+    def program(params, key):
+        return cost(mcgrad.sample(key, law(params), estimator))
+
+    number = 5_000 if how == "hahn_jordan, shared" else 20_000
+
+    @jax.jit
+    def draws(params, keys):
+        return jax.lax.map(lambda keys: jax.vmap(mcgrad.grad(program), (None, 0))(params, keys), keys.reshape(10, -1))
+
+    found = draws(params, jax.random.split(jax.random.key(0), number))
+    found, wanted = jax.tree.leaves(found), jax.tree.leaves(jax.grad(expectation)(params))
+    assert_unbiased(
+        [array.reshape(number, -1)[:, jnp.ravel(exact) != 0] for array, exact in zip(found, wanted, strict=True)],
+        [jnp.ravel(exact)[jnp.ravel(exact) != 0] for exact in wanted],
+    )
+    # what stands above the diagonal is not read
+    assert all(
+        not array.reshape(number, -1)[:, jnp.ravel(exact) == 0].any()
+        for array, exact in zip(found, wanted, strict=True)
+    )
 
 
 @pytest.mark.parametrize("probs", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -181,6 +270,15 @@ OWN = {
         ),
     ),
 }
+
+
+def test_a_distribution_function_that_is_one_from_the_start_gives_no_number():
+    """`1 - exp(-x^2)` is a distribution function for positive numbers only: without a bound it would give a derivative of zero."""
+    wrong = mcgrad.distribution(
+        sampler=lambda key, s: s * jax.random.weibull_min(key, 1.0, 2.0), cdf=lambda x, s: 1 - jnp.exp(-((x / s) ** 2))
+    )
+    gradient = mcgrad.measure_valued_grad(lambda s, key: jnp.tanh(mcgrad.sample(key, wrong(s))))
+    assert np.isnan(jax.jit(gradient)(0.8, jax.random.key(0)))
 
 
 @pytest.mark.parametrize(

@@ -248,9 +248,12 @@ def test_in_a_scan_and_under_vmap(program, logits, estimator):
 @pytest.mark.parametrize("estimator", MIXING, ids=repr)
 def test_laws_without_finite_support_are_refused_with_what_would_work(estimator):
     for law, way_out in (
-        (lambda p: mcgrad.Normal(p, 1.0), "`mcgrad.Pathwise\\(\\)` or `mcgrad.Score\\(\\)`"),
-        (lambda p: mcgrad.Poisson(p), "`mcgrad.Score\\(\\)` or `mcgrad.SmoothedPerturbation\\(\\)`"),
-        (lambda p: mcgrad.Uniform(0.0, p), "Use `mcgrad.Pathwise\\(\\)` here"),
+        (lambda p: mcgrad.Normal(p, 1.0), "Pathwise\\(\\)`, `mcgrad.Score\\(\\)` or `mcgrad.MeasureValued\\(\\)`"),
+        (
+            lambda p: mcgrad.Poisson(p),
+            "`mcgrad.Score\\(\\)`, `mcgrad.SmoothedPerturbation\\(\\)` or `mcgrad.MeasureValued",
+        ),
+        (lambda p: mcgrad.Uniform(0.0, p), "Use `mcgrad.Pathwise\\(\\)` or `mcgrad.MeasureValued\\(\\)` here"),
     ):
         name = type(estimator).__name__
         with pytest.raises(ValueError, match=f"mcgrad.{name}.*test_without_replacement.*finite support.*{way_out}"):

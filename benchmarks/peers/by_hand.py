@@ -157,6 +157,28 @@ def survey_toy_by_hand(estimator: str) -> Case:
     return jax_case(measure_valued, jnp.ones((2, NORMALS)))
 
 
+EXAMPLES, LATENTS = 64, 20
+
+
+def latents(vmapped: bool) -> Case:
+    """The gradient of the mean cost of a batch of examples, in one program; or `vmapped`, of that of one example, for each."""
+    keys = jax.random.split(jax.random.key(3), 3)
+    inner, outer = jax.random.normal(keys[0], (LATENTS, 100)), jax.random.normal(keys[1], (100,))
+
+    def cost(loc: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.tanh(mcgrad.sample(key, mcgrad.Normal(loc, 0.5 * jnp.exp(loc))) @ inner) @ outer
+
+    def estimate(fn: Callable[..., jax.Array]) -> Callable[..., Any]:
+        return mcgrad.value_and_grad(fn, estimator=mcgrad.MeasureValued())
+
+    def one_by_one(loc: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        value, gradient = jax.vmap(estimate(cost))(loc, jax.random.split(key, EXAMPLES))
+        return jnp.mean(value), gradient / EXAMPLES
+
+    together = estimate(lambda loc, key: jnp.mean(cost(loc, key)))
+    return jax_case(one_by_one if vmapped else together, 0.1 * jax.random.normal(keys[2], (EXAMPLES, LATENTS)))
+
+
 # ---------------------------------------------------------------- credit: 16 examples, 8 latents each
 
 
@@ -202,5 +224,14 @@ def credit(spelling: str) -> Case:
 
 BUILDERS = {
     fn.__name__: fn
-    for fn in (rollout, rollout_by_hand, regression, regression_by_hand, survey_toy, survey_toy_by_hand, credit)
+    for fn in (
+        rollout,
+        rollout_by_hand,
+        regression,
+        regression_by_hand,
+        survey_toy,
+        survey_toy_by_hand,
+        latents,
+        credit,
+    )
 }

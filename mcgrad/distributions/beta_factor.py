@@ -1,4 +1,4 @@
-"""The factor by which a beta draw is multiplied in its weak derivative."""
+"""The weak derivative of a beta law in a concentration: by its parts, or by a factor on the draw."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import open_uniform
-from mcgrad.distributions.levels import crossing
+from mcgrad.distributions.base import Coupling, open_uniform
+from mcgrad.distributions.beta_velocity import log_odds_log_prob, log_odds_velocity
+from mcgrad.distributions.levels import crossing, parts_by_levels
 
 _SHIFT = 16
 
@@ -42,3 +43,19 @@ def beta_factor(key: PRNGKey, a: Float[Array, "*batch"], b: Float[Array, "*batch
     low, _ = crossing(lambda k: target - mean_log_factor(a + k, b), jnp.zeros(shape, dtype), most)
     k = jnp.floor(low)
     return jnp.exp(jnp.log(first) / (a + k) + jnp.log(second) / (a + b + k))
+
+
+def beta_parts(key: PRNGKey, y: Array, a: Array, b: Array, how: Coupling) -> tuple[Array, Array, Array]:
+    """The Hahn-Jordan parts of the law of the log odds `y` of a draw from `Beta(a, b)`, in `a`: their mass, and a point of each.
+
+    The density grows with `a` beyond where the draw is `exp(psi(a) - psi(a + b))`, and shrinks before it.
+    """
+    apart = mean_log_factor(a, b)
+    turn = -apart - jnp.log(-jnp.expm1(-apart))
+
+    def rate(y: Array) -> Array:
+        return -log_odds_velocity(y, a, b) * jnp.exp(log_odds_log_prob(y, a, b))
+
+    # More points do no harm, and leave less to search.
+    around = jnp.asarray([-32, -8, -4, -2, -1, -0.25, 0, 0.25, 1, 2, 4, 8, 32], y.dtype).reshape(-1, *[1] * y.ndim)
+    return parts_by_levels(rate, turn[None] + around * jnp.sqrt(1 / a + 1 / b)[None], key, y, how)

@@ -58,11 +58,11 @@ def _probability(y: Array, a: Array, b: Array) -> Array:
     `p / a (1 + n x int_0^inf exp(-g(r)) dr)`, or, above the mean, one minus `p / b (1 + n (1 - x) int_0^inf exp(-g(r)) dr)`.
     """
     lower, _, _, integrand, w, divisor = _tail(y, a, b)
-    mass = jnp.exp(_log_density(y, a, b)) / divisor * (1 + (a + b) * w * jnp.sum(integrand, -1))
+    mass = jnp.exp(log_odds_log_prob(y, a, b)) / divisor * (1 + (a + b) * w * jnp.sum(integrand, -1))
     return jnp.where(lower, mass, 1 - mass)
 
 
-def _log_density(y: Array, a: Array, b: Array) -> Array:
+def log_odds_log_prob(y: Array, a: Array, b: Array) -> Array:
     """Of the log odds: at the mode, where terms of the size of the concentrations have canceled, less what is lost from there."""
     n = a + b
     t = y - (jnp.log(a) - jnp.log(b))
@@ -82,7 +82,7 @@ def _velocities(y: Array, a: Array, b: Array) -> tuple[Array, Array]:
     return log_odds_velocity(y, a, b), -log_odds_velocity(-y, b, a)
 
 
-log_odds_cdf = distribution_function(_probability, _log_density, _velocities)
+log_odds_cdf = distribution_function(_probability, log_odds_log_prob, _velocities)
 """The distribution function of the log odds, of them and both concentrations; of minus them, and the concentrations exchanged, what
 is above, with all its digits. Elementwise, arguments of one shape; differentiable in all, to every order."""
 

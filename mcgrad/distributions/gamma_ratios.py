@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, mapped, open_uniform
-from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
+from mcgrad.distributions.beta_factor import beta_factor, beta_parts, mean_log_factor
 from mcgrad.distributions.beta_velocity import log_odds_cdf
 from mcgrad.distributions.gamma import ExpGamma, Gamma, bounded_exp, sample_log_ratio
 from mcgrad.distributions.optimal_transport import simplex_change, transport_beta, transport_dirichlet
@@ -143,23 +143,31 @@ class Dirichlet(Distribution):
         return jnp.sum(special.xlogy(a - 1, x), -1) - normalizer
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In each entry: the draw itself, and one in which that entry is multiplied by a factor (see `Beta`), the others scaled.
-
-        An entry has a beta law, and the others in relation to each other are independent of it.
+        """In each entry: one part where it is large and one where it is small, or the draw itself and one in which that entry is
+        multiplied by a factor (see `Beta`). The others are scaled: the entry has a beta law, of which they are independent in
+        relation to each other.
         """
         a = self.concentration
         rest = jnp.sum(a, -1, keepdims=True) - a
         a, rest = (jnp.moveaxis(jnp.broadcast_to(array, x.shape), -1, 0) for array in (a, rest))  # [n, *batch]
-        factor = jnp.moveaxis(beta_factor(key, *map(jax.lax.stop_gradient, (a, rest))), 0, -1)
+        fixed = jax.lax.stop_gradient((a, rest))
         entry = jnp.eye(x.shape[-1], dtype=bool)
         entry = jnp.moveaxis(entry.reshape(*entry.shape, *[1] * (x.ndim - 1)), 1, -1)  # [n, *1, n]
-        less = jnp.moveaxis(x * factor, -1, 0)[..., None]
-        others = jnp.sum(jnp.where(entry, 0, x[None]), -1, keepdims=True)
-        scaled = x[None] * ((1 - less) / jnp.maximum(others, jnp.finfo(x.dtype).tiny))
-        moved = jnp.maximum(jnp.where(entry, less, scaled), jnp.finfo(x.dtype).tiny)
-        weight = mean_log_factor(*map(jax.lax.stop_gradient, (a, rest))) * a
-        drawn = jnp.broadcast_to(x[None], moved.shape)
-        return (WeakDerivative(("concentration",), weight, drawn, moved, jnp.ones(weight.shape, bool)),)
+        others = jnp.maximum(jnp.sum(jnp.where(entry, 0, x[None]), -1, keepdims=True), jnp.finfo(x.dtype).tiny)
+        own = jnp.moveaxis(x, -1, 0)
+
+        def moved(entries: Array, left: Array) -> Array:
+            scaled = x[None] * (left[..., None] / others)
+            return jnp.maximum(jnp.where(entry, entries[..., None], scaled), jnp.finfo(x.dtype).tiny)
+
+        if how.hahn_jordan:
+            weight, *parts = beta_parts(key, jnp.log(own) - jnp.log(others[..., 0]), *fixed, how)
+            positive, negative = (moved(jax.nn.sigmoid(y), jax.nn.sigmoid(-y)) for y in parts)
+            return (WeakDerivative(("concentration",), weight * a, positive, negative),)
+        less = own * beta_factor(key, *fixed)
+        drawn = jnp.broadcast_to(x[None], (len(own), *x.shape))
+        weight = mean_log_factor(*fixed) * a
+        return (WeakDerivative(("concentration",), weight, drawn, moved(less, 1 - less), jnp.ones(weight.shape, bool)),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,25 +234,31 @@ class Beta(Distribution):
         return jnp.where(inside, above, jnp.where(x <= 0, 1.0, jnp.where(x >= 1, 0.0, jnp.nan)))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In each concentration the draw itself, and one multiplied by a factor (`1 - x` for `concentration0`).
+        """In each concentration the Hahn-Jordan parts, or the draw itself and one multiplied by a factor (`1 - x` for
+        `concentration0`).
 
-        `d log p / d concentration1 = log(x) + psi(a + b) - psi(a)`, so the negative part has the density `-log(x) p(x)`, up to
-        its constant, which is that of the product of a draw with an independent factor: see `beta_factor`.
+        `d log p / d concentration1 = log(x) + psi(a + b) - psi(a)`, so the parts are on the two sides of the point where this is
+        zero. Or the negative part has the density `-log(x) p(x)`, up to its constant, which is that of the product of a draw
+        with an independent factor: see `beta_factor`.
         """
         a, b = (jnp.broadcast_to(value, self.batch_shape) for value in (self.concentration1, self.concentration0))
-        info, is_draw = jnp.finfo(self.dtype), jnp.ones((1, *self.batch_shape), bool)
-        terms = []
-        for name, own, other, own_key in zip(self.domains, (a, b), (b, a), jax.random.split(key), strict=True):
-            fixed = jax.lax.stop_gradient((own, other))
-            factor = beta_factor(own_key, *fixed)
-            less = x * factor if own is a else 1 - (1 - x) * factor
-            weight = mean_log_factor(*fixed) * own
-            terms.append(
-                WeakDerivative(
-                    (name,), weight[None], x[None], jnp.clip(less, info.tiny, 1 - info.epsneg)[None], is_draw
-                )
-            )
-        return tuple(terms)
+        own, info = jnp.stack([a, b]), jnp.finfo(self.dtype)
+        fixed = jax.lax.stop_gradient((own, own[::-1]))
+        sign = jnp.asarray([1, -1], self.dtype).reshape(2, *[1] * x.ndim)
+        log_odds = sign * (jnp.log(x) - jnp.log1p(-x))[None]
+        if how.hahn_jordan:
+            weight, *parts = beta_parts(key, log_odds, *fixed, how)
+            positive, negative = (jax.nn.sigmoid(sign * part) for part in parts)
+        else:
+            factor = beta_factor(key, *fixed)
+            weight, positive = mean_log_factor(*fixed), jnp.broadcast_to(x[None], own.shape)
+            negative = jnp.stack([x * factor[0], 1 - (1 - x) * factor[1]])
+        positive, negative = (jnp.clip(part, info.tiny, 1 - info.epsneg) for part in (positive, negative))
+        weight, is_draw = weight * own, None if how.hahn_jordan else jnp.ones((1, *x.shape), bool)
+        return tuple(
+            WeakDerivative((name,), weight[i : i + 1], positive[i : i + 1], negative[i : i + 1], is_draw)
+            for i, name in enumerate(self.domains)
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -86,7 +86,8 @@ class Kumaraswamy(Distribution):
             t = jnp.exp(log_t)
             return 1 + log_t * (1 - frozen[1] * t) / jnp.maximum(-jnp.expm1(log_t), info.tiny)
 
-        ends = jnp.full_like(a, -info.max), jnp.full_like(a, -info.tiny)
+        # For the largest b the turn is where t is about 1 / b.
+        ends = jnp.full_like(a, -2 - jnp.log(info.max)), jnp.full_like(a, -info.tiny)
         turn = -crossing(slope, *ends)[0] / frozen[0]
         log_x = jnp.log(x)
         in_first = derivative_by_levels("concentration1", a, growth, turn[None], key1, -log_x, how)

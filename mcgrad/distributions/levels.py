@@ -119,7 +119,8 @@ def crossing(fn: Function, low: Array, high: Array) -> tuple[Array, Array]:
 
     By Chandrupatla's method: inverse quadratic interpolation where the last three points allow it, and bisection elsewhere,
     here of the floating-point numbers in their order, so that neither the scale nor the ends matter. Ten evaluations or so for
-    smooth functions, and never many more than the dtype has bits.
+    smooth functions, and never many more than the dtype has bits. **What is below a rounding error of `fn` at the ends counts as
+    zero**: it must not be huge there.
     """
     info = jnp.finfo(low.dtype)
     f_low, f_high = fn(low), fn(high)

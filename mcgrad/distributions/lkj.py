@@ -12,7 +12,8 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import POSITIVE, Distribution, align
+from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align
+from mcgrad.distributions.beta_factor import beta_factor, beta_parts, mean_log_factor
 from mcgrad.distributions.beta_velocity import move_log_odds
 from mcgrad.distributions.gamma import ExpGamma
 
@@ -84,6 +85,34 @@ class LKJCholesky(Distribution):
         identity = jnp.broadcast_to(jnp.eye(self.dim, dtype=dtype), shape)
         row = row + jnp.expand_dims(diagonal, -1) * identity[..., 1:, :]
         return jnp.concatenate([identity[..., :1, :], row], -2)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Those of `L_ii^2 ~ Beta(concentration + (dim - i) / 2, (i - 1) / 2)`; each row keeps its direction (see `Beta`)."""
+        tiny, rows = jnp.finfo(self.dtype).tiny, jnp.eye(self.dim, dtype=bool)[1:]
+        batch = (*self.batch_shape, self.dim - 1)
+        # [dim - 1, *batch]
+        a, b = (jnp.moveaxis(jnp.broadcast_to(value, batch), -1, 0) for value in self._concentrations)
+        fixed = jax.lax.stop_gradient(b)
+        off = jnp.tril(x, -1)[..., 1:, :]
+        squares = jnp.maximum(jnp.sum(off * off, -1), tiny)
+        direction = off / jnp.expand_dims(jnp.sqrt(squares), -1)
+        diagonal = jnp.diagonal(x, axis1=-2, axis2=-1)[..., 1:]
+        log_odds = jnp.moveaxis(2 * jnp.log(diagonal) - jnp.log(squares), -1, 0)
+
+        def moved(y: Array) -> Array:
+            y = jnp.expand_dims(jnp.moveaxis(y, 0, -1), -1)
+            below, on = jnp.exp(-jax.nn.softplus(y) / 2), jnp.maximum(jnp.exp(-jax.nn.softplus(-y) / 2), tiny)
+            row = jnp.concatenate([x[..., :1, :], jnp.where(rows, on, direction * below)], -2)
+            chosen = jnp.moveaxis(jnp.broadcast_to(rows, (*x.shape[:-2], *rows.shape)), -2, 0)  # [dim - 1, *batch, dim]
+            return jnp.where(jnp.expand_dims(chosen, -1), row[None], x[None])
+
+        if how.hahn_jordan:
+            mass, *parts = beta_parts(key, log_odds, fixed, a, how)
+            return (WeakDerivative(("concentration",), mass * b, *map(moved, parts)),)
+        log_part = jnp.log(beta_factor(key, fixed, a)) - jax.nn.softplus(-log_odds)
+        less = moved(log_part - jnp.log(-jnp.expm1(log_part)))
+        drawn, is_draw = jnp.broadcast_to(x[None], less.shape), jnp.ones(b.shape, bool)
+        return (WeakDerivative(("concentration",), mean_log_factor(fixed, a) * b, drawn, less, is_draw),)
 
     def log_prob(self, x: Float[ArrayLike, "*batch dim dim"]) -> Float[Array, "*batch"]:
         """Log density in the entries below the diagonal; `-inf` where one on it is not positive. Rows must be unit vectors."""

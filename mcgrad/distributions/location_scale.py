@@ -23,6 +23,7 @@ from mcgrad.distributions.base import (
     open_uniform,
     quotient,
 )
+from mcgrad.distributions.levels import parts_by_levels
 
 stop = jax.lax.stop_gradient
 
@@ -74,14 +75,14 @@ class LocationScale(Distribution, abc.ABC):
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in `loc` (Hahn-Jordan) and in `scale` (Hahn-Jordan, or the negative part is the draw itself).
 
-        Both, but for the Hahn-Jordan one in `scale`, come from the point on one side of the mode where the log density has
+        Those in `loc`, and the latter in `scale`, come from the point on one side of the mode where the log density has
         fallen by a standard exponential `e`. Points uniform under the graph of the standard density `p` give the second:
         for a draw `z`, the height `exp(-e) p(z)` is uniform below `p(z)`, and the `m` beyond `z` with that density has the
         density `-m p'(m)`, by the length `m` of the level set. In the first the height is uniform below `p(0)`, and `m` has
         the density `|p'(m)| / p(0)`.
         With `d p / d loc = -p' / scale` and `d p / d scale = (-m p'(m) - p) / scale`, before scaling, that is all. The
-        derivative of the distribution function in `scale` is `-z p(z) / scale`: for a symmetric law, the Hahn-Jordan parts
-        are `|z|` beyond and before the maximum of `|z| p(z)`, with tails in proportion to it.
+        derivative of the distribution function in `scale` is `-z p(z) / scale`, whose levels give the Hahn-Jordan parts; for
+        some symmetric laws in closed form: `|z|` beyond and before the maximum of `|z| p(z)`, with tails in proportion to it.
         """
         key_loc, key_scale = jax.random.split(key)
         shape = self.batch_shape
@@ -98,6 +99,13 @@ class LocationScale(Distribution, abc.ABC):
             negative=(loc + scale * self._standard_outward(mode, -right, below))[None],
         )
         z = (x - loc) / scale
+        if how.hahn_jordan and self._scale_turns:
+            turns = jnp.stack([jnp.full_like(mode, turn) for turn in self._scale_turns])
+            weight, *parts = parts_by_levels(
+                lambda z: -z * jnp.exp(self._standard_log_prob(z)), turns, key_scale, z, how
+            )
+            positive, negative = (loc + scale * part for part in parts)
+            return in_loc, WeakDerivative(("scale",), (weight * jnp.log(scale))[None], positive[None], negative[None])
         drop = -jnp.log(open_uniform(key_scale, shape, self.dtype))
         away = jnp.where(z < 0, -right, right)
         if how.hahn_jordan and self._scale_weight is not None:
@@ -117,6 +125,9 @@ class LocationScale(Distribution, abc.ABC):
                 positive_is_draw=jnp.zeros((1, *shape), bool),
             )
         return in_loc, in_scale
+
+    _scale_turns: ClassVar[tuple[float, ...]] = ()
+    """Where `z p(z)` turns, for a law that has no `_standard_level`."""
 
     _scale_weight: ClassVar[float | None] = None
     """The maximum of `2 z p(z)`, for a symmetric law that has `_standard_level`."""
@@ -205,6 +216,8 @@ class Logistic(LocationScale):
     def _standard_icdf(self, u: Array) -> Array:
         return special.logit(u)
 
+    _scale_turns: ClassVar[tuple[float, ...]] = (-1.5434046384182085, 1.5434046384182085)  # z tanh(z / 2) = 1
+
     def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
         # p(z) = 1 / (4 cosh^2(z / 2)): log cosh(z / 2) rises by drop / 2, and arccosh(exp(a)) = a + log(1 + sqrt(1 - exp(-2 a)))
         half = jnp.abs(z) / 2
@@ -280,6 +293,8 @@ class Gumbel(LocationScale):
 
     def _standard_icdf(self, u: Array) -> Array:
         return -jnp.log(-jnp.log(u))
+
+    _scale_turns: ClassVar[tuple[float, ...]] = (-0.8064659942363268, 1.3499764854011256)  # z (1 - exp(-z)) = 1
 
     def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
         return -log_exponential_outward(-z, -side, drop)

@@ -12,9 +12,11 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, REAL, Distribution, align
+from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
+from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
 from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matvec
-from mcgrad.distributions.gamma import sample_log_ratio
+from mcgrad.distributions.gamma import ExpGamma, sample_log_ratio
+from mcgrad.distributions.multivariate_normal import MultivariateNormal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +79,47 @@ class MultivariateStudentT(Distribution):
         radius = jnp.expand_dims(jnp.exp(jnp.minimum(-log_ratio / 2, limit)), -1)
         loc, moved = align(self.loc, matvec(jnp.tril(self.scale_tril), z * radius))
         return loc + moved
+
+    @property
+    def _most_log_radius(self) -> Array:
+        """So that the square over `df` is below the largest number, and the factors of `L` have room."""
+        df = jnp.broadcast_to(jax.lax.stop_gradient(self.df), self.batch_shape)
+        return (math.log(jnp.finfo(self.dtype).max) + jnp.minimum(jnp.log(df), 0)) / 2 - 2
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In `loc` and `L` those of the normal law at a given `y`; in `df` two terms with the draw itself, on the ray from `loc`.
+
+        At a given draw `y` has a gamma law of concentration `(df + d) / 2`. With `z = L^-1 (x - loc)`, `w = 1 / (1 + |z|^2 / df)`
+        has the law `Beta(df / 2, d / 2)`, whose derivative is half of that in its `concentration1`; and at a given `w` the
+        distance `|z|` has the scale `sqrt(df)`, where `|z|^2 y / (2 df)` is a gamma draw of concentration `d / 2`, to which an
+        exponential draw is added.
+        """
+        key_gamma, key_normal, key_more, key_factor = jax.random.split(key, 4)
+        (d,), batch, info = self.event_shape, self.batch_shape, jnp.finfo(self.dtype)
+        df, loc = jnp.broadcast_to(self.df, batch), jnp.broadcast_to(self.loc, (*batch, d))
+        scale = jnp.broadcast_to(jnp.tril(self.scale_tril), (*batch, d, d))
+        fixed, center = jax.lax.stop_gradient((df, loc))
+        z = matvec(inverse_of(jax.lax.stop_gradient(scale)), x - center)
+        squares = jnp.maximum(jnp.sum(z * z, -1), info.tiny)
+        log_gamma = ExpGamma((fixed + d) / 2, jnp.ones((), self.dtype)).sample(key_gamma)
+        log_half = log_gamma - jnp.log1p(squares / fixed)  # of y / 2
+        stretch = jnp.exp(jnp.minimum((jnp.log(fixed / 2) - log_half) / 2, self._most_log_radius))
+        normal = MultivariateNormal(loc, scale_tril=scale * jnp.expand_dims(stretch, (-1, -2)))
+
+        def at(log_radius: Array) -> Array:
+            ratio = jnp.exp(jnp.minimum(log_radius, self._most_log_radius) - jnp.log(squares) / 2)
+            return (center + jnp.expand_dims(ratio, -1) * (x - center))[None]
+
+        more = -2 * jnp.log(open_uniform(key_more, batch, self.dtype)) * stretch * stretch
+        half = jnp.full_like(fixed, d / 2)
+        log_w = jnp.log(beta_factor(key_factor, fixed / 2, half)) - jnp.log1p(squares / fixed)
+        farther, spread = at(jnp.log(squares + more) / 2), at((jnp.log(fixed) - log_w + jnp.log(-jnp.expm1(log_w))) / 2)
+        is_draw = jnp.ones((1, *batch), bool)
+        return (
+            *normal.weak_derivative(key_normal, x, how),
+            WeakDerivative(("df",), d / 2 * jnp.log(df)[None], farther, x[None], ~is_draw),
+            WeakDerivative(("df",), (mean_log_factor(fixed / 2, half) * df / 2)[None], x[None], spread, is_draw),
+        )
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
         """Log density."""

@@ -15,6 +15,7 @@ from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, We
 from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
 from mcgrad.distributions.beta_velocity import log_odds_cdf, log_odds_velocity
 from mcgrad.distributions.gamma import log_peak, sample_log_ratio
+from mcgrad.distributions.levels import parts_by_levels
 from mcgrad.distributions.velocity import distribution_function
 
 
@@ -72,13 +73,14 @@ class StudentT(Distribution):
         return _distribution_function(_within((loc - _within(x)) / scale), df)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `loc` (Hahn-Jordan); in `scale` the draw itself, and one farther out; in `df` by two terms with the draw itself.
+        """In `loc` (Hahn-Jordan); in `scale` Hahn-Jordan, on the two sides of `|z| = 1`, or the draw itself and one farther out; in
+        `df` by two terms with the draw itself.
 
         With `z = (x - loc) / scale`, `w = 1 / (1 + z^2 / df)` has the law `Beta(df / 2, 1 / 2)`, whose derivative is half of that
         in its `concentration1`; and at a given `w` the distance `|z|` has the scale `sqrt(df)`.
         """
         shape, dtype = self.batch_shape, self.dtype
-        key_loc, key_scale, key_df = jax.random.split(key, 3)
+        key_loc, key_scale, key_farther, key_df = jax.random.split(key, 4)
         df, loc, scale = (jnp.broadcast_to(value, shape) for value in (self.df, self.loc, self.scale))
         fixed = jax.lax.stop_gradient(df)
         z = (x - loc) / scale
@@ -90,7 +92,7 @@ class StudentT(Distribution):
             rise = jnp.minimum(2 * drop / (fixed + 1), jnp.log(info.max) / 4)
             return side * jnp.sqrt(z * z * jnp.exp(rise) + fixed * jnp.expm1(rise))
 
-        u, v = (open_uniform(key, shape, dtype) for key in (key_loc, key_scale))
+        u, v = (open_uniform(key, shape, dtype) for key in (key_loc, key_farther))
         above, drop = -jnp.log(u), -jnp.log(v)
         below = -jnp.log1p(-u) if how.comonotone else above
         zero, right = jnp.zeros(shape, dtype), jnp.ones(shape, dtype)
@@ -100,6 +102,14 @@ class StudentT(Distribution):
         half = jnp.full_like(fixed, 0.5)
         log_w = -jnp.log1p(z / fixed * z) + jnp.log(beta_factor(key_df, fixed / 2, half))
         spread = loc + scale * away * jnp.sqrt(fixed) * jnp.sqrt(jnp.minimum(jnp.expm1(-log_w), jnp.sqrt(info.max)))
+        if how.hahn_jordan:
+            turns = jnp.stack([-right, right])
+            found, *parts = parts_by_levels(lambda z: -z * jnp.exp(center.log_prob(z)), turns, key_scale, z, how)
+            most = jnp.sqrt(info.max)
+            positive, negative = ((loc + scale * jnp.clip(part, -most, most))[None] for part in parts)
+            in_scale = WeakDerivative(("scale",), (found * jnp.log(scale))[None], positive, negative)
+        else:
+            in_scale = WeakDerivative(("scale",), jnp.log(scale)[None], farther, x[None], ~is_draw)
         return (
             WeakDerivative(
                 ("loc",),
@@ -107,7 +117,7 @@ class StudentT(Distribution):
                 (loc + scale * outward(zero, right, above))[None],
                 (loc + scale * outward(zero, -right, below))[None],
             ),
-            WeakDerivative(("scale",), jnp.log(scale)[None], farther, x[None], ~is_draw),
+            in_scale,
             WeakDerivative(("df",), jnp.log(df)[None] / 2, farther, x[None], ~is_draw),
             WeakDerivative(("df",), (mean_log_factor(fixed / 2, half) * df / 2)[None], x[None], spread[None], is_draw),
         )

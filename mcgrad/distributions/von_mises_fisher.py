@@ -14,9 +14,10 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad import _compat
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, REAL, Distribution, align
+from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
 from mcgrad.distributions.beta_velocity import bend
 from mcgrad.distributions.gamma_rejection import standard_gamma
+from mcgrad.distributions.levels import parts_by_levels
 
 stop = jax.lax.stop_gradient
 
@@ -88,12 +89,52 @@ class VonMisesFisher(Distribution):
         mu = jnp.broadcast_to(self._direction, shape)
         k = jnp.broadcast_to(self.concentration, shape[:-1])
         log_odds = jnp.expand_dims(_rejection(key_distance, stop(k), (shape[-1] - 1) / 2), -1)
-        around = jax.random.normal(key_around, shape, self.dtype)
-        for _ in range(2):  # once more for what rounding left
-            around = around - jnp.sum(around * stop(mu), -1, keepdims=True) * stop(mu)
-            around = around / jnp.maximum(jnp.linalg.norm(around, axis=-1, keepdims=True), jnp.finfo(self.dtype).tiny)
-        h, rest = jax.nn.sigmoid(log_odds), jax.nn.sigmoid(-log_odds)
-        return _draw((rest - h) * stop(mu) + 2 * jnp.sqrt(h * rest) * around, mu, k)
+        around = _across(jax.random.normal(key_around, shape, self.dtype), stop(mu))
+        return _draw(_at(log_odds, stop(mu), around), mu, k)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Hahn-Jordan in both: on the two sides of the direction; and nearer to it, and farther, than where `mu . x` has its mean.
+
+        Where the direction turns, the density changes by the factor `concentration sin(t) c`, for the angle `t` to the direction
+        and the cosine `c` of the angle, around it, to where it turns: `sin(t) p(t)` is the law of the angle for one entry more,
+        and `|c|` has the density `c (1 - c^2)^((m - 4) / 2)`, up to constants. There is one term for each entry of the direction.
+        """
+        key_angle, key_side, key_around, key_concentration = jax.random.split(key, 4)
+        batch, (m,) = self.batch_shape, self.event_shape
+        a, tiny = (m - 1) / 2, jnp.finfo(self.dtype).tiny
+        direction, k = jnp.broadcast_to(self._direction, (*batch, m)), jnp.broadcast_to(self.concentration, batch)
+        mu, fixed = stop((direction, k))
+        log_integral, mean = _normalizer(fixed, a)
+
+        tangents = jnp.eye(m, dtype=self.dtype).reshape(m, *[1] * len(batch), m)
+        tangents = tangents - jnp.expand_dims(jnp.moveaxis(mu, -1, 0), -1) * mu[None]  # [m, *batch, m]
+        lengths = jnp.linalg.norm(tangents, axis=-1)
+        units = tangents / jnp.maximum(jnp.expand_dims(lengths, -1), tiny)
+        others = jnp.broadcast_to(jax.random.normal(key_around, (*batch, m), self.dtype), units.shape)
+        others = _across(_across(others, mu[None]), units)
+        log_odds = jnp.expand_dims(_rejection(key_angle, fixed, a + 0.5), -1)
+        u = open_uniform(key_side, (*batch, 1), self.dtype)
+        sides = []
+        for sign, v in ((1, u), (-1, 1 - u if how.comonotone else u)):
+            square = v ** (2 / (m - 2)) if m > 2 else jnp.zeros_like(v)  # 1 - c^2
+            around = sign * jnp.sqrt(1 - square)[None] * units + jnp.sqrt(square)[None] * others
+            sides.append(_at(log_odds[None], mu[None], around))
+        mean_cosine = math.exp(math.lgamma(a) - math.lgamma(a + 0.5)) / (2 * math.sqrt(math.pi))
+        rate_of_turn = fixed * mean_cosine * 2 * jnp.exp(_normalizer(fixed, a + 0.5)[0] - log_integral)
+        weight = rate_of_turn[None] * lengths * jnp.moveaxis(direction, -1, 0)
+
+        def rate(y: Array) -> Array:
+            h, log_h, log_rest = jax.nn.sigmoid(y), jax.nn.log_sigmoid(y), jax.nn.log_sigmoid(-y)
+            return -_velocity(y, fixed, a) * jnp.exp(a * (log_h + log_rest) - 2 * fixed * h - log_integral)
+
+        turn = jnp.log(mean) - jnp.log1p(-mean)
+        mass, *parts = parts_by_levels(rate, turn[None], key_concentration, turn, how)
+        around = _across(x, mu)
+        near, far = (_at(jnp.expand_dims(y, -1), mu, around)[None] for y in parts)
+        return (
+            WeakDerivative(("mean_direction",), weight, *sides),
+            WeakDerivative(("concentration",), (mass * k)[None], near, far),
+        )
 
     def log_prob(self, x: Float[ArrayLike, "*batch m"]) -> Float[Array, "*batch"]:
         """Log density of a unit vector, for areas on the sphere."""
@@ -106,6 +147,20 @@ class VonMisesFisher(Distribution):
 
 # In what follows `h = (1 - mu . x) / 2`, in (0, 1), and `a = (m - 1) / 2`. The log odds `y` of `h` have the density
 # exp(a log(h (1 - h)) - 2 k h), up to a constant, and the angle between `mu` and `x` is `t` with `exp(y / 2) = tan(t / 2)`.
+
+
+def _across(vector: Array, unit: Array) -> Array:
+    """The direction of the part of a vector that is orthogonal to a unit vector."""
+    for _ in range(2):  # once more for what rounding left
+        vector = vector - jnp.sum(vector * unit, -1, keepdims=True) * unit
+        vector = vector / jnp.maximum(jnp.linalg.norm(vector, axis=-1, keepdims=True), jnp.finfo(vector.dtype).tiny)
+    return vector
+
+
+def _at(log_odds: Array, mu: Array, around: Array) -> Array:
+    """The unit vector at some log odds from `mu`, in the direction of `around`."""
+    h, rest = jax.nn.sigmoid(log_odds), jax.nn.sigmoid(-log_odds)
+    return (rest - h) * mu + 2 * jnp.sqrt(h * rest) * around
 
 
 @custom_jvp

@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, REAL, Distribution, align
+from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
 from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matmul, transposed
 from mcgrad.distributions.gamma import ExpGamma, bounded_exp
 
@@ -75,14 +75,82 @@ class Wishart(Distribution):
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch d d"]:
         """One draw."""
+        factor = matmul(*align(jnp.tril(self.scale_tril), self._standard_factor(key)))
+        return matmul(factor, transposed(factor))
+
+    def _standard_factor(self, key: PRNGKey) -> Float[Array, "*batch d d"]:
+        """`A`."""
         key_normal, key_gamma = jax.random.split(key)
         shape = self.batch_shape + self.event_shape
         halves = jnp.broadcast_to(self._halves, shape[:-1])
         chi = bounded_exp(ExpGamma(halves, jnp.asarray(0.5, self.dtype)).sample(key_gamma) / 2)
         below = jnp.tril(jax.random.normal(key_normal, shape, self.dtype), -1)
-        diagonal = jnp.expand_dims(chi, -1) * jnp.broadcast_to(jnp.eye(shape[-1], dtype=self.dtype), shape)
-        factor = matmul(*align(jnp.tril(self.scale_tril), below + diagonal))
-        return matmul(factor, transposed(factor))
+        return below + jnp.expand_dims(chi, -1) * jnp.broadcast_to(jnp.eye(shape[-1], dtype=self.dtype), shape)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Those of the independent entries and rows of `A`, of a draw beside `x`, each Hahn-Jordan.
+
+        In `concentration`, one for each chi-squared draw on the diagonal. `L + dL` makes `(I + B) A` of `A`, for `B = L^-1 dL`.
+        `B_ii` scales row `i`, whose square is a chi-squared draw of `concentration` degrees, independent of its direction. `B_ij`
+        moves row `i` by row `j`: the mean of the normal entry in the direction of row `j` moves by its length, whose mean goes
+        into the weight; so the square of row `j` is drawn with one degree more.
+        """
+        d, batch = self.event_shape[0], self.batch_shape
+        key_factor, key_entries, key_rows, key_length, key_radius = jax.random.split(key, 5)
+        concentration = jnp.broadcast_to(self.concentration, batch)
+        scale = jnp.broadcast_to(jnp.tril(self.scale_tril), (*batch, d, d))
+        fixed, frozen = jax.lax.stop_gradient((jnp.expand_dims(concentration, -1), scale))
+        factor = jax.lax.stop_gradient(self._standard_factor(key_factor))
+        relative = matmul(inverse_of(frozen), scale)
+        first = lambda array: jnp.moveaxis(array, -1, 0)  # noqa: E731
+
+        def moved(*places: tuple[np.ndarray, Array]) -> Array:
+            """Draws with one factor for each number of a row, which has another content: `[n, *batch, d]`."""
+            new = jnp.broadcast_to(factor, (len(places[0][0]), *factor.shape))
+            for rows, values in places:
+                new = new.at[np.arange(len(rows)), ..., rows, :].set(values)
+            new = matmul(jnp.broadcast_to(frozen, new.shape), new)
+            return matmul(new, transposed(new))
+
+        rows, each = jnp.moveaxis(factor, -2, 0), np.arange(d)  # [d, *batch, d]
+        on = jnp.eye(d, dtype=bool).reshape(d, *[1] * len(batch), d)
+        log_squares = 2 * jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1))
+        half = jnp.asarray(0.5, self.dtype)
+        in_entries = ExpGamma(jnp.broadcast_to(self._halves, (*batch, d)), half)
+        entries = in_entries.weak_derivative(key_entries, log_squares, how)[0]
+        entry_parts = [
+            moved((each, jnp.where(on, jnp.expand_dims(first(bounded_exp(part[0] / 2)), -1), rows)))
+            for part in (entries.positive, entries.negative)
+        ]
+        terms = [WeakDerivative(("concentration",), first(entries.weight[0]), *entry_parts)]
+
+        lengths = jnp.linalg.norm(factor, axis=-1)
+        own = jnp.diagonal(relative, axis1=-2, axis2=-1)
+        in_rows = ExpGamma(
+            jnp.broadcast_to(fixed, own.shape) / 2, half * jnp.exp(2 * (jax.lax.stop_gradient(own) - own))
+        )
+        whole = in_rows.weak_derivative(key_rows, 2 * jnp.log(lengths), how._replace(hahn_jordan=True))[1]
+        row_parts = [
+            moved((each, rows * jnp.expand_dims(first(bounded_exp(part[0] / 2) / lengths), -1)))
+            for part in (whole.positive, whole.negative)
+        ]
+        terms.append(WeakDerivative(("scale_tril",), first(whole.weight[0]), *row_parts))
+
+        i, j = np.tril_indices(d, -1)
+        if len(i):
+            unit = jnp.moveaxis(factor / jnp.expand_dims(lengths, -1), -2, 0)[j]  # [pair, *batch, d]
+            log_length = ExpGamma((fixed[..., 0] + 1) / 2, half).sample(key_length) / 2
+            longer = unit * jnp.exp(jnp.expand_dims(log_length, -1))[None]
+            u = open_uniform(key_radius, (len(i), *batch), self.dtype)
+            above, below = (jnp.sqrt(-2 * jnp.log(v)) for v in (u, 1 - u if how.comonotone else u))
+            other = rows[i] - jnp.sum(rows[i] * unit, -1, keepdims=True) * unit
+            pair_parts = [
+                moved((j, longer), (i, other + jnp.expand_dims(along, -1) * unit)) for along in (above, -below)
+            ]
+            ratio = jnp.exp(special.gammaln((fixed[..., 0] + 1) / 2) - special.gammaln(fixed[..., 0] / 2))
+            weight = first(relative[..., i, j]) * ratio[None] / math.sqrt(math.pi)
+            terms.append(WeakDerivative(("scale_tril",), weight, *pair_parts))
+        return tuple(terms)
 
     def log_prob(self, x: Float[ArrayLike, "*batch d d"]) -> Float[Array, "*batch"]:
         """Log density in the entries on and below the diagonal; `-inf` where `x` is not positive definite."""

@@ -87,7 +87,7 @@ class GeneralizedReparameterization(Estimator):
             moving = " and ".join(f"`{name}`" for name in site.facts.support_parameters)
             return (
                 f"the support moves with {moving}, so the weight misses what happens at its edge unless the transformation "
-                "follows it, which cannot be seen. Use `mcgrad.Pathwise()`, or shift and scale a draw with constant bounds."
+                f"follows it, which cannot be seen. {instead(site)} Or shift and scale a draw with constant bounds."
             )
         return None
 

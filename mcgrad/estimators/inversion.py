@@ -55,9 +55,11 @@ def directions(site: Site) -> list[Direction]:
     ]
 
 
-def inversion_obstacle(site: Site) -> str | None:
-    """Why the weak derivative of a law cannot be had from its `cdf`, or `None`."""
+def weak_derivative_obstacle(site: Site) -> str | None:
+    """Why a law has no weak derivative, neither of its own nor from its `cdf`, or `None`."""
     facts = site.facts
+    if facts.has_weak_derivative:
+        return None
     if facts.discrete or not (facts.scalar_event and facts.has_cdf):
         return "the law has no `weak_derivative`, and is not one of continuous single numbers with a `cdf`"
     tree, structs = site.base_law
@@ -122,7 +124,11 @@ def derivative_by_inversion(
                 return jnp.where((fraction > 0) & (fraction < 1), found, 0)
 
             turns = turns_of(lambda points: cdf(frozen[i], points), rate, somewhere)
-            return parts_by_levels(rate, turns, key, x, how)
+            far = jnp.full_like(somewhere, jnp.finfo(somewhere.dtype).max)
+            first, last = (inside(cdf(frozen[i], end), end, somewhere) for end in (-far, far))
+            weight, positive, negative = parts_by_levels(rate, turns, key, x, how)
+            # No zero where it is 1 from the start, as a formula may be outside of the support that it is for.
+            return jnp.where((first < 0.5) & (last > 0.5), weight, jnp.nan), positive, negative
 
         weight, positive, negative = jax.vmap(part)(masks, jax.random.split(leaf_key, number))
         # The parameter of each direction, along the batch axes that it has.

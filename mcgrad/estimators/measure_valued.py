@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.base import Coupling, WeakDerivative
-from mcgrad.estimators.inversion import derivative_by_inversion, directions, inversion_obstacle
+from mcgrad.estimators.inversion import derivative_by_inversion, directions, weak_derivative_obstacle
 from mcgrad.estimators.refusal import instead
 from mcgrad.program.estimator import Estimator, Flow, SignedPoints, zero_with_derivative_of
 from mcgrad.program.site import Site, SiteHandle
@@ -31,19 +31,18 @@ class MeasureValued(Estimator):
 
         d E[f(x)] = E[ sum_i c_i (f(x with x_i+ for x_i) - f(x with x_i- for x_i)) ]
 
-    Unbiased, for the first derivative; a second one raises. For all laws of mcgrad but `LKJCholesky`, `MultivariateStudentT`,
-    `VonMisesFisher` and `Wishart` (`Transformed` and `Mixture` by what they are made of), though the support of `Uniform`,
-    `Pareto` or `TruncatedNormal` moves; for those of a user with a `weak_derivative`; and for any other law of continuous
-    single numbers with a `cdf`, of another library or by `mcgrad.distribution(sampler=..., cdf=...)`. Costs need not be
-    differentiable in the draw, nor continuous. Its variance does not grow with the number of entries that meet in a cost,
-    unlike that of `mcgrad.Score`; a constant added to a cost cancels.
+    Unbiased, for the first derivative; a second one raises. For all laws of mcgrad (`Transformed` and `Mixture` by what they
+    are made of), though the support of `Uniform`, `Pareto` or `TruncatedNormal` moves; for those of a user with a
+    `weak_derivative`; and for any other law of continuous single numbers with a `cdf`, of another library or by
+    `mcgrad.distribution(sampler=..., cdf=...)`. Costs need not be differentiable in the draw, nor continuous. Its variance does
+    not grow with the number of entries that meet in a cost, unlike that of `mcgrad.Score`; a constant added to a cost cancels.
 
     **By a `cdf`**: where its derivative in a parameter rises and where it falls, found by bisection, are the two parts (one term
     for each number that an entry of the draw depends on). The `cdf` must be differentiable, increasing in between 0 and 1,
-    and what is outside of that, or not a number, has no mass. **Changes of sign of the density's derivative that are less than
-    a 24th of the mass apart may be overlooked**, and so are jumps of the density that move inside the support. It takes
-    some 60 evaluations of the derivative of the `cdf` a draw, and 5,000 for each set of parameters; the gamma family,
-    `InverseGaussian`, `Kumaraswamy`, `TruncatedNormal` and `VonMises` know where the sign changes, and do without the latter.
+    and what is outside of that, or not a number, has no mass; one that does not go from 0 to 1 gives NaN. **Changes of sign of
+    the density's derivative that are less than a 24th of the mass apart may be overlooked**, and so are jumps of the density that
+    move inside the support. It takes some 60 evaluations of the derivative of the `cdf` a draw, and 5,000 for each set of
+    parameters; the laws of mcgrad know where the sign changes, and do without the latter, but for `NoncentralChi2`.
 
     Evaluations of the rest of the program beside the one at the draw: one for each parameter whose positive or negative
     part is the draw itself, two for others (a location), one for each class of a categorical law; none for parameters
@@ -52,8 +51,10 @@ class MeasureValued(Estimator):
 
     Args:
         decomposition: `"hahn_jordan"`, into parts that have no value in common, for a scale and a rate too, where the law
-            knows how (not the scale of `Logistic`, `Gumbel` and `StudentT`, and not `Beta`, `Dirichlet` and `F`): two
-            evaluations, mostly of less variance; or `"size_bias"`, where one part is the draw itself if it can be.
+            knows how (not both parameters of `F`, the degrees of freedom of `StudentT` and `MultivariateStudentT`, `Binomial`,
+            `Geometric` and `Poisson`): two evaluations, mostly of less variance, which for `Beta`, `Dirichlet`, `LKJCholesky` and
+            `VonMisesFisher` are found by thousands of elementary operations; or `"size_bias"`, where one part is the draw itself
+            if it can be.
         coupling: how the two parts are drawn: `"shared"`, from the same noise (a location is moved as far to the right as to
             the left: for costs nearly even around it); `"comonotone"`, each by its own quantiles where the law knows how, and
             as `"shared"` elsewhere (for costs nearly monotone); `"independent"`, to compare with. `mcgrad.least_variance`
@@ -96,7 +97,7 @@ class MeasureValued(Estimator):
             )
 
     def obstacle(self, site: Site) -> str | None:
-        reason = None if site.facts.has_weak_derivative else inversion_obstacle(site)
+        reason = weak_derivative_obstacle(site)
         return reason and f"{reason}. {instead(site)}"
 
     def represent(self, site: SiteHandle) -> SignedPoints | Flow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mcgrad.estimators.inversion import weak_derivative_obstacle
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.site import Facts, Site
 
@@ -15,6 +16,7 @@ def instead(site: Site, *others: Estimator) -> str:
     names += [type(other).__name__ for other in others if other.obstacle(site) is None]
     names += ["Score"] if facts.has_log_prob and not facts.support_parameters else []
     names += ["SmoothedPerturbation"] if is_law_of_integers(facts) and has_consecutive_values(facts) else []
+    names += ["MeasureValued"] if weak_derivative_obstacle(site) is None else []
     names = [f"`mcgrad.{name}()`" for name in names]
     if not names:
         return "Give it a `log_prob`, an `icdf` or a `support`, see `mcgrad.distribution`."

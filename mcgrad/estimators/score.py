@@ -81,8 +81,8 @@ class Score(Estimator):
         if facts.support_parameters:
             moving = " and ".join(f"`{name}`" for name in facts.support_parameters)
             return (
-                f"the support moves with {moving}, so the score misses what happens at its edge. Use "
-                "`mcgrad.Pathwise()`, or shift and scale a draw with constant bounds."
+                f"the support moves with {moving}, so the score misses what happens at its edge. "
+                f"{instead(site)} Or shift and scale a draw with constant bounds."
             )
         return None
 

@@ -204,6 +204,7 @@ _Tilted = mcgrad.distribution(
 )
 
 
+# Not measure-valued: a discrete law without a `weak_derivative`. Laws of a user with a `cdf` are in tests/test_weak_derivatives.py.
 @STRAIGHT_LINE.add(
     params=np.array([0.4]),
     exact=lambda p: jax.nn.softmax(p[0] * jnp.arange(3.0)) @ jnp.array([0.0, 1.0, 4.0]),
