@@ -347,7 +347,7 @@ _ROWS = (
         "enumerate",
         order=1,
         removes_offset=True,
-        evaluations=5,
+        evaluations=3,
     ),
     EstimatorRow(
         "measure-valued",
