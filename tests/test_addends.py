@@ -140,3 +140,15 @@ def test_random_linear_programs(seed: int) -> None:
     alone = jax.value_and_grad(lambda theta: program(jnp.zeros(SIZE), offset(theta), theta))(theta)
     np.testing.assert_allclose(found[0], without[0] + alone[0], rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(found[1], without[1] + alone[1][None], rtol=1e-9, atol=1e-9)
+
+
+def test_long_sums_are_within_pythons_recursion_limit() -> None:
+    def loss(theta: Any, key: Any) -> Any:
+        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=theta), mcgrad.Score()).astype(theta.dtype)
+        total = 0.0
+        for _ in range(600):
+            total = total + b + theta
+        return total
+
+    text = str(mcgrad.explain(loss)(0.0, jax.random.key(0)))
+    assert "1 cost\n" in text

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcgrad import _compat
-from mcgrad.program.costs import linear_parts
+from mcgrad.program.costs import linear_cone, linear_parts
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.site import Site
 from mcgrad.program.trace import Constant, Equation, Program, Value, trace_in_place
@@ -32,6 +32,8 @@ class Separated(NamedTuple):
 def separate_addends(program: Program, num_outputs: int, analysis: Analysis, credited: set[Site]) -> Separated | None:
     """The program with the addends of its first `num_outputs` outputs apart; `None` where there are none."""
     tracks = _Tracks(program, analysis, credited)
+    for value in linear_cone(program, program.outputs[:num_outputs], analysis):
+        tracks.of(value)
     found = [tracks.of(v) for v in program.outputs[:num_outputs]]
     outputs, sums = list(program.outputs), set()
     for i, (reached, free) in enumerate(found):

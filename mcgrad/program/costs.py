@@ -62,6 +62,8 @@ def split_costs(
                 splits[value] = (front, behind) if gains else whole
         return splits[value]
 
+    for value in linear_cone(program, outputs, analysis):
+        split(value)
     costs: dict[Value, None] = {}
     suffix: set[Equation] = set()
     for output in outputs:
@@ -138,6 +140,15 @@ def linear_parts(equation: Equation, analysis: Analysis) -> list[Value] | None:
         or (name == "select_n" and not analysis.of(inputs[0]))
     )
     return list(dict.fromkeys(parts)) if linear else None
+
+
+def linear_cone(program: Program, outputs: Sequence[Value], analysis: Analysis) -> list[Value]:
+    """The values that the outputs are linear in, in order: what goes through them in turn need not recurse far."""
+    cone = set(outputs)
+    for equation in reversed(program.equations):
+        if not cone.isdisjoint(equation.outputs):
+            cone.update(linear_parts(equation, analysis) or ())
+    return [value for equation in program.equations for value in equation.outputs if value in cone]
 
 
 def expand_right(x: jax.Array, ndim: int) -> jax.Array:
