@@ -106,6 +106,16 @@ DISCRETE = {
         laws.Geometric, {"logits": LOGITS}, lambda logits: scipy.stats.geom(sigmoid(logits), loc=-1)
     ),
     "Geometric-probs": Case(laws.Geometric, {"probs": PROBS}, lambda probs: scipy.stats.geom(probs, loc=-1)),
+    "NegativeBinomial-logits": Case(
+        laws.NegativeBinomial,
+        {"total_count": [0.7, 1.0, 4.0], "logits": LOGITS},
+        lambda total_count, logits: scipy.stats.nbinom(total_count, sigmoid(-logits)),
+    ),
+    "NegativeBinomial-probs": Case(
+        laws.NegativeBinomial,
+        {"total_count": [[0.3], [20.0]], "probs": PROBS},
+        lambda total_count, probs: scipy.stats.nbinom(total_count, 1 - probs),
+    ),
     "Poisson": Case(laws.Poisson, {"rate": SCALE}, lambda rate: scipy.stats.poisson(rate)),
 }
 SCALAR = CONTINUOUS | DISCRETE
@@ -478,6 +488,10 @@ def test_independent_sums_the_axes_it_takes() -> None:
         (lambda p: laws.Binomial(0, probs=p), 0, 0.0, 0.0),
         (lambda p: laws.Geometric(probs=p), 0, 0.0, 1.0),
         (lambda p: laws.Geometric(logits=p * jnp.inf), 0, 0.0, None),
+        (lambda p: laws.NegativeBinomial(2.5, probs=1 - p), 0, 0.0, 2.5),
+        (lambda p: laws.NegativeBinomial(2.5, logits=-p * jnp.inf), 0, 0.0, None),
+        (lambda p: laws.NegativeBinomial(p, logits=-jnp.inf), 0, 0.0, 0.0),
+        (lambda p: laws.NegativeBinomial(p, probs=0.0), 3, -np.inf, 0.0),
         (lambda p: laws.Poisson(1 - p), 0, 0.0, 1.0),
         (lambda p: laws.Exponential(p), 0.0, 0.0, 1.0),
         (lambda p: laws.Weibull(p, 1.0), 0.0, 0.0, None),
@@ -554,6 +568,10 @@ def test_prob_has_a_finite_derivative_where_it_is_zero(make: Any, x: Any, slope:
         (laws.Binomial(3, logits=0.5), -1),
         (laws.Geometric(probs=0.5), -1),
         (laws.Geometric(logits=0.5), 1.5),
+        (laws.NegativeBinomial(1.5, probs=0.5), -1),
+        (laws.NegativeBinomial(1.5, logits=0.5), 1.5),
+        (laws.NegativeBinomial(1.5, probs=0.0), 1),
+        (laws.NegativeBinomial(1.5, logits=-jnp.inf), 2),
         (laws.Poisson(1.0), -1),
         (laws.Poisson(1.0), 0.5),
     ],
@@ -665,6 +683,27 @@ def test_binomial_support_is_known_where_the_count_is_concrete() -> None:
             lambda: laws.Binomial(jnp.ones(2, int), probs=jnp.ones(3)),
             ValueError,
             r"total_count \(2,\), probability \(3,\)",
+        ),
+        (lambda: laws.NegativeBinomial(2.0), ValueError, r"NegativeBinomial\(...\)` must get exactly one of"),
+        (
+            lambda: laws.NegativeBinomial(0.0, probs=0.5),
+            ValueError,
+            r"NegativeBinomial\(total_count=...\)` must be positive and finite, got 0.0",
+        ),
+        (
+            lambda: laws.NegativeBinomial(2.0, probs=1.0),
+            ValueError,
+            r"NegativeBinomial\(probs=...\)` must be at least 0 and below 1, got 1.0",
+        ),
+        (
+            lambda: laws.NegativeBinomial(2.0, logits=np.inf),
+            ValueError,
+            r"NegativeBinomial\(logits=...\)` must be below inf, got inf",
+        ),
+        (
+            lambda: laws.NegativeBinomial(jnp.ones(2), probs=jnp.ones(3) / 2),
+            ValueError,
+            r"total_count \(2,\), probs \(3,\)",
         ),
         (lambda: laws.Categorical(probs=jnp.asarray([0.5, 0.6])), ValueError, r"must sum to 1 .* got a sum of 1.1"),
         (lambda: laws.Categorical(probs=jnp.asarray([-0.5, 1.5])), ValueError, r"probs=...\)` must be at least zero"),

@@ -52,9 +52,9 @@ class MeasureValued(Estimator):
     Args:
         decomposition: `"hahn_jordan"`, into parts that have no value in common, for a scale and a rate too, where the law
             knows how (not both parameters of `F`, the degrees of freedom of `StudentT` and `MultivariateStudentT`, `Binomial`,
-            `Geometric` and `Poisson`): two evaluations, mostly of less variance, which for `Beta`, `Dirichlet`, `LKJCholesky` and
-            `VonMisesFisher` are found by thousands of elementary operations; or `"size_bias"`, where one part is the draw itself
-            if it can be.
+            `Geometric`, `NegativeBinomial` and `Poisson`): two evaluations, mostly of less variance, which for `Beta`,
+            `Dirichlet`, `LKJCholesky` and `VonMisesFisher` are found by thousands of elementary operations; or `"size_bias"`,
+            where one part is the draw itself if it can be.
         coupling: how the two parts are drawn: `"shared"`, from the same noise (a location is moved as far to the right as to
             the left: for costs nearly even around it); `"comonotone"`, each by its own quantiles where the law knows how, and
             as `"shared"` elsewhere (for costs nearly monotone); `"independent"`, to compare with. `mcgrad.least_variance`
