@@ -38,6 +38,7 @@ from mcgrad.distributions import LKJCholesky as LKJCholesky
 from mcgrad.distributions import Logistic as Logistic
 from mcgrad.distributions import LogNormal as LogNormal
 from mcgrad.distributions import Mixture as Mixture
+from mcgrad.distributions import Multinomial as Multinomial
 from mcgrad.distributions import MultivariateNormal as MultivariateNormal
 from mcgrad.distributions import MultivariateStudentT as MultivariateStudentT
 from mcgrad.distributions import NegativeBinomial as NegativeBinomial
