@@ -38,8 +38,10 @@ from mcgrad.distributions import LKJCholesky as LKJCholesky
 from mcgrad.distributions import Logistic as Logistic
 from mcgrad.distributions import LogNormal as LogNormal
 from mcgrad.distributions import Mixture as Mixture
+from mcgrad.distributions import Multinomial as Multinomial
 from mcgrad.distributions import MultivariateNormal as MultivariateNormal
 from mcgrad.distributions import MultivariateStudentT as MultivariateStudentT
+from mcgrad.distributions import NegativeBinomial as NegativeBinomial
 from mcgrad.distributions import NoncentralChi2 as NoncentralChi2
 from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical

@@ -46,6 +46,11 @@ LAWS = {
     "a law of a user": (OWN, [(0.5,), (1.0,), (6.0,)], None),
     "Binomial": (lambda p: mcgrad.Binomial(12, probs=p), [(1e-3,), (0.4,), (0.995,)], None),
     "Geometric": (lambda p: mcgrad.Geometric(probs=p), [(0.01,), (0.3,), (0.97,)], None),
+    "NegativeBinomial": (
+        lambda r, p: mcgrad.NegativeBinomial(r, probs=p),
+        [(0.05, 0.9), (1.5, 1e-3), (40.0, 0.3), (0.5, 0.99)],
+        None,
+    ),
     "Poisson": (mcgrad.Poisson, [(0.01,), (3.0,), (900.0,)], None),
 }
 

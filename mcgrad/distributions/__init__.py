@@ -29,8 +29,10 @@ from mcgrad.distributions.location_scale import Gumbel as Gumbel
 from mcgrad.distributions.location_scale import Laplace as Laplace
 from mcgrad.distributions.location_scale import Logistic as Logistic
 from mcgrad.distributions.mixture import Mixture as Mixture
+from mcgrad.distributions.multinomial import Multinomial as Multinomial
 from mcgrad.distributions.multivariate_normal import MultivariateNormal as MultivariateNormal
 from mcgrad.distributions.multivariate_student_t import MultivariateStudentT as MultivariateStudentT
+from mcgrad.distributions.negative_binomial import NegativeBinomial as NegativeBinomial
 from mcgrad.distributions.noncentral_chi2 import NoncentralChi2 as NoncentralChi2
 from mcgrad.distributions.normal import HalfNormal as HalfNormal
 from mcgrad.distributions.normal import LogNormal as LogNormal

@@ -32,8 +32,8 @@ _SUM_TOLERANCE = 1e-2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Classes(Distribution):
-    """What both spellings share: the probabilities of `n` classes along the last axis."""
+class Classes(Distribution):
+    """What laws on classes share: the probabilities of `n` classes along the last axis."""
 
     logits: Float[ArrayLike, "... n"] | None = None
     probs: Float[ArrayLike, "... n"] | None = None
@@ -94,7 +94,7 @@ class _Classes(Distribution):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Categorical(_Classes):
+class Categorical(Classes):
     """Law of a class `k` in `{0, ..., n - 1}`: `P(k) = softmax(logits)[k] = probs[k] / sum(probs)`.
 
     Probabilities are normalized in `log_prob` too, so that a derivative in `probs` is the one along the simplex, and
@@ -154,7 +154,7 @@ class Categorical(_Classes):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OneHotCategorical(_Classes):
+class OneHotCategorical(Classes):
     """Law of a one-hot vector of `n` entries: the one stands at `k` with `P(k) = softmax(logits)[k]`.
 
     Args:

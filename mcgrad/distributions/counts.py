@@ -63,12 +63,7 @@ class Binomial(Distribution):
     def __post_init__(self) -> None:
         check_one_of("Binomial", logits=self.logits, probs=self.probs)
         count = self.total_count
-        if isinstance(count, bool) or not jnp.issubdtype(getattr(count, "dtype", type(count)), jnp.integer):
-            raise TypeError(
-                f"`mcgrad.Binomial(total_count=...)` must be an integer or an array of integers, got {count!r}. "
-                "Convert it with `jnp.asarray(n, int)`."
-            )
-        check_domain("Binomial", "total_count", count, _COUNT)
+        check_trials("Binomial", count)
         super().__post_init__()
         check_shapes("Binomial", {"total_count": (jnp.shape(count), 0), "probability": (jnp.shape(self._given), 0)})
         if not isinstance(count, _compat.Tracer):
@@ -251,6 +246,16 @@ class Poisson(Distribution):
         rate = jnp.broadcast_to(self.rate, self.batch_shape)
         is_draw = jnp.zeros((1, *self.batch_shape), bool)
         return (WeakDerivative(("rate",), rate[None], (x + 1)[None], x[None], is_draw),)
+
+
+def check_trials(law: str, count: Any) -> None:
+    """Refuse a `total_count` that is no number of trials."""
+    if isinstance(count, bool) or not jnp.issubdtype(getattr(count, "dtype", type(count)), jnp.integer):
+        raise TypeError(
+            f"`mcgrad.{law}(total_count=...)` must be an integer or an array of integers, got {count!r}. "
+            "Convert it with `jnp.asarray(n, int)`."
+        )
+    check_domain(law, "total_count", count, _COUNT)
 
 
 def _is_count(x: Array) -> Array:

@@ -45,16 +45,16 @@ class MeasureValued(Estimator):
     parameters; the laws of mcgrad know where the sign changes, and do without the latter, but for `NoncentralChi2`.
 
     Evaluations of the rest of the program beside the one at the draw: one for each parameter whose positive or negative
-    part is the draw itself, two for others (a location), one for each class of a categorical law; none for parameters
-    that are constants of the program. Entries along batch axes that no cost mixes are moved together, entries along
-    others one at a time. Later draws share their keys with those of the drawn path.
+    part is the draw itself, two for others (a location), one for each class of a categorical or multinomial law; none for
+    parameters that are constants of the program. Entries along batch axes that no cost mixes are moved together, entries
+    along others one at a time. Later draws share their keys with those of the drawn path.
 
     Args:
         decomposition: `"hahn_jordan"`, into parts that have no value in common, for a scale and a rate too, where the law
             knows how (not both parameters of `F`, the degrees of freedom of `StudentT` and `MultivariateStudentT`, `Binomial`,
-            `Geometric` and `Poisson`): two evaluations, mostly of less variance, which for `Beta`, `Dirichlet`, `LKJCholesky` and
-            `VonMisesFisher` are found by thousands of elementary operations; or `"size_bias"`, where one part is the draw itself
-            if it can be.
+            `Geometric`, `Multinomial`, `NegativeBinomial` and `Poisson`): two evaluations, mostly of less variance, which for
+            `Beta`, `Dirichlet`, `LKJCholesky` and `VonMisesFisher` are found by thousands of elementary operations; or
+            `"size_bias"`, where one part is the draw itself if it can be.
         coupling: how the two parts are drawn: `"shared"`, from the same noise (a location is moved as far to the right as to
             the left: for costs nearly even around it); `"comonotone"`, each by its own quantiles where the law knows how, and
             as `"shared"` elsewhere (for costs nearly monotone); `"independent"`, to compare with. `mcgrad.least_variance`

@@ -28,8 +28,8 @@ class SmoothedPerturbation(Estimator):
                   = E[  dF(x - 1) / p(x) (f(x - 1) - f(x)) ]        (left)
 
     and half of each for `sides="both"`. Unbiased, for the first derivative; a second one raises. For laws on integers
-    with a `cdf`: `Bernoulli`, `Binomial`, `Geometric`, `Poisson`, `Categorical` (of classes in their order) and those of a
-    user. Later draws share their keys with those of the real path, so what the perturbation does not reach cancels.
+    with a `cdf`: `Bernoulli`, `Binomial`, `Geometric`, `NegativeBinomial`, `Poisson`, `Categorical` (of classes in their order)
+    and those of a user. Later draws share their keys with those of the real path, so what the perturbation does not reach cancels.
     Two evaluations of the rest of the program more for `"both"`, one for a single side, batch axes that no cost mixes
     together.
 
