@@ -214,13 +214,6 @@ class Pareto(Distribution):
         e = -jnp.log1p(-u)
         return scale * jnp.exp(jnp.minimum(e / jnp.where(e > a * most, 1, a), most))
 
-
-def _room(scale: Array) -> tuple[Array, Array]:
-    """The logarithms that a factor of `scale` may have so that the product is neither too small nor too large for the dtype."""
-    info, log_scale = jnp.finfo(scale.dtype), jnp.log(stop(scale))
-    least = np.log(info.tiny) + 1 - jnp.minimum(log_scale, 0)
-    return least.astype(scale.dtype), (np.log(info.max) - 1 - jnp.maximum(log_scale, 0)).astype(scale.dtype)
-
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In `scale`: the draw itself against the end that moves; in `concentration` that of `Exponential`, of `log(x / scale)`."""
         scale, a = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.scale, self.concentration))
@@ -230,6 +223,13 @@ def _room(scale: Array) -> tuple[Array, Array]:
         above = lambda e: scale * jnp.exp(jnp.minimum(e, room))  # noqa: E731
         terms = Exponential(a).weak_derivative(key, jnp.log(x / scale), how)
         return in_scale, *mapped(terms, above, x, rate="concentration")
+
+
+def _room(scale: Array) -> tuple[Array, Array]:
+    """The logarithms that a factor of `scale` may have so that the product is neither too small nor too large for the dtype."""
+    info, log_scale = jnp.finfo(scale.dtype), jnp.log(stop(scale))
+    least = np.log(info.tiny) + 1 - jnp.minimum(log_scale, 0)
+    return least.astype(scale.dtype), (np.log(info.max) - 1 - jnp.maximum(log_scale, 0)).astype(scale.dtype)
 
 
 def _hahn_jordan_parts(drop: Array, how: Coupling) -> tuple[Array, Array]:
