@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
@@ -117,7 +117,7 @@ def _log_normalizer(df: Array) -> Array:
     """`log(sqrt(pi df) Gamma(df / 2) / Gamma((df + 1) / 2))`, whose terms cancel for many degrees of freedom."""
     a = df / 2
     rest = log_peak(a) - log_peak(a + 0.5) + (a + 0.5) * jnp.log1p(0.5 / a) - 0.5
-    return np.log(2 * np.pi) / 2 - rest
+    return math.log(2 * math.pi) / 2 - rest
 
 
 # For a standard draw `z`, `z^2 / df` is the odds of a draw of `Beta(1 / 2, df / 2)`.
