@@ -13,7 +13,16 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, mapped, open_uniform
+from mcgrad.distributions.base import (
+    POSITIVE,
+    Coupling,
+    Distribution,
+    WeakDerivative,
+    align,
+    mapped,
+    open_uniform,
+    quotient,
+)
 from mcgrad.distributions.location_scale import exponential_level, log_exponential_outward
 
 stop = jax.lax.stop_gradient
@@ -104,19 +113,20 @@ class Weibull(Distribution):
         x, scale, k = align(x, self.scale, self.concentration)
         inside = jnp.where(x >= 0, x, scale)
         # log x and log(scale) apart: at x = 0 the derivative in the scale would be 0 / 0
-        log_prob = jnp.log(k) - k * jnp.log(scale) + special.xlogy(k - 1, inside) - jnp.power(inside / scale, k)
+        power = jnp.power(quotient(inside, scale), k)
+        log_prob = jnp.log(k) - k * jnp.log(scale) + special.xlogy(k - 1, inside) - power
         return jnp.where(x >= 0, log_prob, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
         x, scale, k = align(x, self.scale, self.concentration)
-        z = jnp.where(x > 0, x, scale) / scale
+        z = quotient(jnp.where(x > 0, x, scale), scale)
         return jnp.where(x > 0, -jnp.expm1(-jnp.power(z, k)), 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """One minus the distribution function."""
         x, scale, k = align(x, self.scale, self.concentration)
-        z = jnp.where(x > 0, x, scale) / scale
+        z = quotient(jnp.where(x > 0, x, scale), scale)
         return jnp.where(x > 0, jnp.exp(-jnp.power(z, k)), 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -204,7 +214,7 @@ class Pareto(Distribution):
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
         x, scale, a = align(x, self.scale, self.concentration)
-        log_ratio = jnp.log(jnp.where(x >= scale, x, scale) / scale)
+        log_ratio = jnp.log(quotient(jnp.where(x >= scale, x, scale), scale))
         return jnp.where(x >= scale, -jnp.expm1(-a * log_ratio), 0.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
