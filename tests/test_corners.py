@@ -13,8 +13,6 @@ import pytest
 
 from mcgrad import distributions as laws
 
-# The extremes are numbers whose squares are floating numbers too, as some derivatives of quotients need.
-POSITIVE = (1e-18, 1e-4, 1.0, 1e4, 1e18)
 EXTREME = (1e-37, 1e-18, 1.0, 1e18, 1e37)
 LOCATION_SCALE = {"loc": (-1e37, -1e-37, 0.0, 1e18), "scale": EXTREME}
 SHAPES = (1e-30, 1e-4, 0.01, 0.3, 1.0, 20.0, 1e4, 1e8)
@@ -24,23 +22,23 @@ GRIDS: dict[str, dict[str, Sequence[float]]] = {
     "LogNormal": {"loc": (-1e37, -80.0, 0.0, 80.0, 1e37), "scale": EXTREME},
     "Uniform": {"low": (-1e38, -1.0, 0.0), "high": (1e-37, 1.0, 1e38)},
     "Exponential": {"rate": EXTREME},
-    "Weibull": {"scale": POSITIVE, "concentration": SHAPES},
+    "Weibull": {"scale": EXTREME[1:], "concentration": SHAPES},
     "Pareto": {"scale": EXTREME, "concentration": SHAPES},
     "Kumaraswamy": {"concentration1": SHAPES, "concentration0": SHAPES},
     "Gamma": {"concentration": SHAPES, "rate": EXTREME},
     "ExpGamma": {"concentration": SHAPES, "rate": EXTREME},
-    "InverseGamma": {"concentration": SHAPES, "rate": POSITIVE},
+    "InverseGamma": {"concentration": SHAPES, "rate": EXTREME},
     "Chi2": {"df": SHAPES},
     "Beta": {"concentration1": SHAPES, "concentration0": SHAPES},
-    "StudentT": {"df": SHAPES, "loc": (0.0, 1e18), "scale": POSITIVE},
+    "StudentT": {"df": SHAPES, "loc": (-1e37, 0.0, 1e18), "scale": EXTREME},
     "F": {"df1": SHAPES, "df2": SHAPES},
-    "VonMises": {"loc": (-3.0, 0.0, 1e4), "concentration": SHAPES},
-    "InverseGaussian": {"mean": POSITIVE, "concentration": POSITIVE},
+    "VonMises": {"loc": (-3.0, 0.0, 1e4, 1e37), "concentration": SHAPES},
+    "InverseGaussian": {"mean": EXTREME, "concentration": EXTREME},
     "TruncatedNormal": {
-        "loc": (-1e4, 0.0, 1e4),
-        "scale": (1e-4, 1.0, 1e4),
-        "low": (-np.inf, -1e4, 0.0),
-        "high": (1e-4, 1.0, np.inf),
+        "loc": (-1e37, -1e4, 0.0, 1e37),
+        "scale": EXTREME[:-1],
+        "low": (-np.inf, -1e37, 0.0),
+        "high": (1e-4, 1.0, 1e37, np.inf),
     },
 }
 
@@ -59,6 +57,9 @@ SLOW = ("ExpGamma", "InverseGamma", "Chi2", "Beta", "F", "VonMises", "InverseGau
 def test_nothing_is_nan_at_the_corners_of_float32(name: str) -> None:
     law, params = getattr(laws, name), corners(name)
     quantiles = getattr(law, "icdf", None) is not None
+    # those of the gamma family take minutes here, those of Beta and F may be NaN where a ratio of shapes overflows
+    known = [method for method in ("cdf", "survival") if getattr(law, method, None) is not None]
+    methods = ["log_prob", *([] if name in ("Gamma", "Chi2", "Beta", "F") else known)]
     info = jnp.finfo(jnp.float32)
     ends = jnp.asarray([info.eps / 2, 0.5, 1 - info.epsneg], jnp.float32)
 
@@ -73,13 +74,11 @@ def test_nothing_is_nan_at_the_corners_of_float32(name: str) -> None:
         x, pull = jax.vjp(lambda params: draw(params, key), params)
         # where the draw itself overflows, at half the largest number
         held = jnp.clip(x, info.min / 2, info.max / 2)
-        log_prob, score = jax.vjp(lambda params, x: law(**params).log_prob(x), params, held)
-        return {
-            "x": x,
-            "derivative": pull(jnp.ones_like(x)),
-            "log_prob": log_prob,
-            "score": score(jnp.ones_like(log_prob)),
-        }
+        found = {"x": x, "derivative": pull(jnp.ones_like(x))}
+        for method in methods:
+            value, pull_value = jax.vjp(lambda params, x: getattr(law(**params), method)(x), params, held)  # noqa: B023
+            found[method] = {"value": value, "derivative": pull_value(jnp.ones_like(value))}
+        return found
 
     found = everything(jax.random.split(jax.random.key(0), 30))
     wrong = {

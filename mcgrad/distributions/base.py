@@ -223,8 +223,12 @@ def _quotient_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     fixed = [isinstance(tangent, jax.custom_derivatives.SymbolicZero) for tangent in tangents]
     if all(fixed):
         return z, jnp.zeros_like(z)
-    change = x_dot if fixed[1] else -z * y_dot if fixed[0] else x_dot - z * y_dot
-    return z, change / y
+    if fixed[1]:
+        return z, x_dot / y
+    # an infinite quotient, or in reverse mode an infinite factor of the quotient zero, would give NaN
+    largest = jnp.finfo(z.dtype).max
+    along_y = jnp.where(z == 0, jnp.zeros_like(z), jnp.clip(z, -largest, largest) * y_dot)
+    return z, (-along_y if fixed[0] else x_dot - along_y) / y
 
 
 def open_uniform(key: PRNGKey, shape: Shape, dtype: Any) -> Array:

@@ -12,7 +12,16 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, mapped, open_uniform
+from mcgrad.distributions.base import (
+    POSITIVE,
+    Coupling,
+    Distribution,
+    WeakDerivative,
+    align,
+    mapped,
+    open_uniform,
+    quotient,
+)
 from mcgrad.distributions.beta_factor import beta_factor, beta_parts, mean_log_factor
 from mcgrad.distributions.beta_velocity import log_odds_cdf
 from mcgrad.distributions.gamma import ExpGamma, Gamma, bounded_exp, sample_log_ratio
@@ -24,7 +33,8 @@ class InverseGamma(Distribution):
     """The law of `1 / y` for a gamma draw `y`: `p(x) = rate^a x^(-a - 1) exp(-rate / x) / Gamma(a)` for `x > 0`.
 
     Draws are differentiable in both parameters, to every order, as those of `Gamma`. **A draw that overflows is the
-    largest number**, with derivative zero.
+    largest number**, with derivative zero. **The derivative of the log density in `x` is not finite where
+    `concentration / x` overflows.**
 
     Args:
         concentration: any shape; positive.
@@ -48,7 +58,7 @@ class InverseGamma(Distribution):
         """Log density; `-inf` at zero and below."""
         x, a, rate = align(x, self.concentration, self.rate)
         inside = jnp.where(x > 0, x, 1.0)
-        log_prob = a * jnp.log(rate) - (a + 1) * jnp.log(inside) - rate / inside - special.gammaln(a)
+        log_prob = a * jnp.log(rate) - (a + 1) * jnp.log(inside) - quotient(rate, inside) - special.gammaln(a)
         return jnp.where(x > 0, log_prob, -jnp.inf)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
@@ -176,7 +186,8 @@ class Beta(Distribution):
 
     A draw is `sigmoid(y1 - y0)` for two log-gamma draws: unbiased, and right to every order. The derivative that keeps
     the quantile of `x`, that of `mcgrad.Pathwise(path="optimal_transport")`, has somewhat less variance. **Draws that round to
-    0 or 1 are the numbers next to these**, with derivative zero.
+    0 or 1 are the numbers next to these**, with derivative zero. **The distribution function may be NaN where the ratio of the
+    concentrations overflows.**
 
     Args:
         concentration1: any shape; positive.
@@ -266,7 +277,8 @@ class F(Distribution):
     """Fisher's F law: that of `(y1 / df1) / (y2 / df2)` for chi-squared draws `y1` and `y2` of `df1` and `df2` degrees of freedom.
 
     Draws are differentiable in both parameters, to every order, as those of `Gamma`. **A draw that overflows or underflows is
-    close to the largest or smallest number**, with derivative zero: degrees of freedom below 0.2 in float32 reach it.
+    close to the largest or smallest number**, with derivative zero: degrees of freedom below 0.2 in float32 reach it. **The
+    distribution function may be NaN where the ratio of the two overflows.**
 
     Args:
         df1: degrees of freedom above; any shape; positive.

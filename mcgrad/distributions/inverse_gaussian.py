@@ -13,7 +13,7 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align
+from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, quotient
 from mcgrad.distributions.levels import derivative_by_levels
 from mcgrad.distributions.normal_tail import tail_moments
 from mcgrad.distributions.velocity import distribution_function, moving_draw
@@ -102,16 +102,20 @@ class InverseGaussian(Distribution):
 
 
 def _log_density(x: Array, mean: Array, concentration: Array) -> Array:
-    apart = (x - mean) / mean
-    return (jnp.log(concentration) - 3 * jnp.log(x) - _LOG_2PI) / 2 - concentration / x * apart * apart / 2
+    deviation = jnp.sqrt(concentration) / jnp.sqrt(x) * quotient(x - mean, mean)  # concentration / x may overflow
+    return (jnp.log(concentration) - 3 * jnp.log(x) - _LOG_2PI) / 2 - deviation * deviation / 2
 
 
 def _cdf(x: Array, mean: Array, concentration: Array) -> Array:
     """`Phi(a) + exp(2 concentration / mean) Phi(-b)`; the second term is `phi(a)` times Mills' ratio at `b`."""
-    root = jnp.sqrt(concentration / x)
-    a, b = root * (x - mean) / mean, root * (x + mean) / mean
+    a, b = jnp.sqrt(concentration) / jnp.sqrt(x) * ((x - mean) / mean), _standardized(x, mean, concentration)
     (mills,) = tail_moments(b, jnp.full_like(b, jnp.inf), 1)
     return special.ndtr(a) + jnp.exp(-a * a / 2 - _LOG_2PI / 2) * mills
+
+
+def _standardized(x: Array, mean: Array, concentration: Array) -> Array:
+    b = jnp.sqrt(concentration) / jnp.sqrt(x) * (1 + x / mean)
+    return jnp.minimum(b, jnp.finfo(b.dtype).max / 16)  # its inverse is Mills' ratio
 
 
 def _velocity(x: Array, mean: Array, concentration: Array) -> tuple[Array, Array]:
@@ -122,7 +126,7 @@ def _velocity(x: Array, mean: Array, concentration: Array) -> tuple[Array, Array
     where `R` is an integral itself, so that nothing cancels but at the draw where the derivative changes sign.
     """
     y = x / mean
-    b = jnp.sqrt(concentration / x) * (1 + y)
+    b = _standardized(x, mean, concentration)
     mills, rest = tail_moments(b, jnp.full_like(b, jnp.inf), 2)
     part = y / (1 + y)
     return 2 * y * part * b * mills, x / concentration * ((mean - x) / (mean + x) + 2 * part * rest)

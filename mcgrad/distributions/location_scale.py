@@ -60,12 +60,12 @@ class LocationScale(Distribution, abc.ABC):
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
         x, loc, scale = align(x, self.loc, self.scale)
-        return self._standard_cdf((x - loc) / scale)
+        return self._standard_cdf(quotient(x - loc, scale))
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """One minus the distribution function."""
         x, loc, scale = align(x, self.loc, self.scale)
-        return self._standard_survival((x - loc) / scale)
+        return self._standard_survival(quotient(x - loc, scale))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""

@@ -26,7 +26,8 @@ class MultivariateStudentT(Distribution):
         log p(x) = -(df + d) / 2 log(1 + |L^-1 (x - loc)|^2 / df) + constant
 
     Draws are differentiable in all parameters, to every order, as those of `StudentT`. **The factor `1 / sqrt(y / df)` is at
-    most the square root of the largest number**, and has derivative zero there: small `df` in float32 reach it.
+    most the square root of the largest number, and less for scales beyond that**, and has derivative zero there: small `df` in
+    float32 reach it.
 
     Args:
         df: degrees of freedom; any shape; positive.
@@ -75,7 +76,9 @@ class MultivariateStudentT(Distribution):
         z = jax.random.normal(key_normal, self.batch_shape + self.event_shape, self.dtype)
         log_ratio = sample_log_ratio(key_gamma, jnp.broadcast_to(self.df, self.batch_shape) / 2)
         # room for the factors z and L below the largest number
-        limit = jnp.asarray(jnp.log(jnp.finfo(self.dtype).max) / 2, self.dtype)
+        most = math.log(jnp.finfo(self.dtype).max)
+        largest = jnp.max(jnp.abs(jnp.tril(jax.lax.stop_gradient(self.scale_tril))), (-2, -1))
+        log_ratio, limit = align(log_ratio, jnp.clip(most - 2 - jnp.log(largest), 1, most / 2))
         radius = jnp.expand_dims(jnp.exp(jnp.minimum(-log_ratio / 2, limit)), -1)
         loc, moved = align(self.loc, matvec(jnp.tril(self.scale_tril), z * radius))
         return loc + moved

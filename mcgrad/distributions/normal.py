@@ -96,12 +96,12 @@ class HalfNormal(Distribution):
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
         x, scale = align(x, self.scale)
-        return jnp.where(x >= 0, special.erf(x / scale / math.sqrt(2)), 0.0)
+        return jnp.where(x >= 0, special.erf(quotient(x, scale) / math.sqrt(2)), 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """One minus the distribution function."""
         x, scale = align(x, self.scale)
-        return jnp.where(x >= 0, special.erfc(x / scale / math.sqrt(2)), 1.0)
+        return jnp.where(x >= 0, special.erfc(quotient(x, scale) / math.sqrt(2)), 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""

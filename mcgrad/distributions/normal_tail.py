@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ def tail_moments(
     # `slope d + d^2 / 2` at the distance `d`.
     peak = jnp.clip(-z, 0, length)
     steep = z + peak
-    reach = lambda slope: 2 * fall / (slope + jnp.sqrt(slope * slope + 2 * fall))  # noqa: E731
+    reach = lambda slope: 2 * fall / (slope + jnp.hypot(slope, math.sqrt(2 * fall)))  # noqa: E731
     start = jax.lax.stop_gradient(jnp.maximum(peak - reach(jnp.maximum(-steep, 0)), 0))
     stop = jax.lax.stop_gradient(peak + reach(jnp.maximum(steep, 0)))
     width = jnp.where(length < stop, length, stop) - start

@@ -13,7 +13,16 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, mapped, open_uniform
+from mcgrad.distributions.base import (
+    POSITIVE,
+    Coupling,
+    Distribution,
+    WeakDerivative,
+    align,
+    mapped,
+    open_uniform,
+    quotient,
+)
 from mcgrad.distributions.location_scale import exponential_level, log_exponential_outward
 
 stop = jax.lax.stop_gradient
@@ -78,7 +87,8 @@ class Weibull(Distribution):
     """Weibull law: `F(x) = 1 - exp(-(x / scale)^concentration)` for `x >= 0`.
 
     **A draw that overflows or underflows is close to the largest or smallest number**, with derivative zero in the
-    concentration: small concentrations reach it, below 0.2 in float32.
+    concentration: small concentrations reach it, below 0.2 in float32. **The derivative of the log density in the scale is not
+    finite where `concentration / scale` overflows.**
 
     Args:
         scale: any shape; positive.
@@ -104,19 +114,20 @@ class Weibull(Distribution):
         x, scale, k = align(x, self.scale, self.concentration)
         inside = jnp.where(x >= 0, x, scale)
         # log x and log(scale) apart: at x = 0 the derivative in the scale would be 0 / 0
-        log_prob = jnp.log(k) - k * jnp.log(scale) + special.xlogy(k - 1, inside) - jnp.power(inside / scale, k)
+        power = jnp.power(quotient(inside, scale), k)
+        log_prob = jnp.log(k) - k * jnp.log(scale) + special.xlogy(k - 1, inside) - power
         return jnp.where(x >= 0, log_prob, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
         x, scale, k = align(x, self.scale, self.concentration)
-        z = jnp.where(x > 0, x, scale) / scale
+        z = quotient(jnp.where(x > 0, x, scale), scale)
         return jnp.where(x > 0, -jnp.expm1(-jnp.power(z, k)), 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """One minus the distribution function."""
         x, scale, k = align(x, self.scale, self.concentration)
-        z = jnp.where(x > 0, x, scale) / scale
+        z = quotient(jnp.where(x > 0, x, scale), scale)
         return jnp.where(x > 0, jnp.exp(-jnp.power(z, k)), 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -204,7 +215,7 @@ class Pareto(Distribution):
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
         x, scale, a = align(x, self.scale, self.concentration)
-        log_ratio = jnp.log(jnp.where(x >= scale, x, scale) / scale)
+        log_ratio = jnp.log(quotient(jnp.where(x >= scale, x, scale), scale))
         return jnp.where(x >= scale, -jnp.expm1(-a * log_ratio), 0.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -213,13 +224,6 @@ class Pareto(Distribution):
         _, most = _room(scale)
         e = -jnp.log1p(-u)
         return scale * jnp.exp(jnp.minimum(e / jnp.where(e > a * most, 1, a), most))
-
-
-def _room(scale: Array) -> tuple[Array, Array]:
-    """The logarithms that a factor of `scale` may have so that the product is neither too small nor too large for the dtype."""
-    info, log_scale = jnp.finfo(scale.dtype), jnp.log(stop(scale))
-    least = np.log(info.tiny) + 1 - jnp.minimum(log_scale, 0)
-    return least.astype(scale.dtype), (np.log(info.max) - 1 - jnp.maximum(log_scale, 0)).astype(scale.dtype)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In `scale`: the draw itself against the end that moves; in `concentration` that of `Exponential`, of `log(x / scale)`."""
@@ -230,6 +234,13 @@ def _room(scale: Array) -> tuple[Array, Array]:
         above = lambda e: scale * jnp.exp(jnp.minimum(e, room))  # noqa: E731
         terms = Exponential(a).weak_derivative(key, jnp.log(x / scale), how)
         return in_scale, *mapped(terms, above, x, rate="concentration")
+
+
+def _room(scale: Array) -> tuple[Array, Array]:
+    """The logarithms that a factor of `scale` may have so that the product is neither too small nor too large for the dtype."""
+    info, log_scale = jnp.finfo(scale.dtype), jnp.log(stop(scale))
+    least = np.log(info.tiny) + 1 - jnp.minimum(log_scale, 0)
+    return least.astype(scale.dtype), (np.log(info.max) - 1 - jnp.maximum(log_scale, 0)).astype(scale.dtype)
 
 
 def _hahn_jordan_parts(drop: Array, how: Coupling) -> tuple[Array, Array]:

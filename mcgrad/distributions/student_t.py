@@ -11,7 +11,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
+from mcgrad.distributions.base import (
+    POSITIVE,
+    REAL,
+    Coupling,
+    Distribution,
+    WeakDerivative,
+    align,
+    open_uniform,
+    quotient,
+)
 from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
 from mcgrad.distributions.beta_velocity import log_odds_cdf, log_odds_velocity
 from mcgrad.distributions.gamma import log_peak, sample_log_ratio
@@ -24,7 +33,8 @@ class StudentT(Distribution):
     """Student's t law: `loc + scale z / sqrt(y / df)` for a standard normal draw `z` and a chi-squared draw `y`.
 
     Draws are differentiable in all parameters, to every order, as those of `Gamma`. **The factor `1 / sqrt(y / df)` is at
-    most the square root of the largest number**, and has derivative zero there: small `df` in float32 reach it.
+    most the square root of the largest number, and less for scales beyond that**, and has derivative zero there: small `df` in
+    float32 reach it.
 
     Args:
         df: degrees of freedom; any shape; positive.
@@ -48,15 +58,16 @@ class StudentT(Distribution):
         z = jax.random.normal(key_normal, self.batch_shape, self.dtype)
         half = jnp.broadcast_to(self.df, self.batch_shape) / 2
         log_ratio = sample_log_ratio(key_gamma, half)
+        z, log_ratio, loc, scale = align(z, log_ratio, self.loc, self.scale)
         # room for the factors z and scale below the largest number
-        limit = jnp.asarray(jnp.log(jnp.finfo(self.dtype).max) / 2, self.dtype)
-        z, loc, scale = align(z * jnp.exp(jnp.minimum(-log_ratio / 2, limit)), self.loc, self.scale)
-        return loc + scale * z
+        most = math.log(jnp.finfo(self.dtype).max)
+        limit = jnp.clip(most - 2 - jnp.log(jax.lax.stop_gradient(scale)), 1, most / 2)
+        return loc + scale * (z * jnp.exp(jnp.minimum(-log_ratio / 2, limit)))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density."""
         x, df, loc, scale = align(x, self.df, self.loc, self.scale)
-        z = jnp.abs(x - loc) / scale / jnp.sqrt(df)
+        z = quotient(jnp.abs(x - loc), scale) / jnp.sqrt(df)
         far = z > 1  # where the square may overflow
         near = jnp.where(far, 1 / jnp.where(far, z, 1), z)
         log_one_plus_square = jnp.log1p(near * near) + 2 * jnp.log(jnp.where(far, z, 1))
@@ -65,12 +76,12 @@ class StudentT(Distribution):
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function. Its derivative in `df` has an error of `1 + df` units in the last place."""
         x, df, loc, scale = jnp.broadcast_arrays(*align(x, self.df, self.loc, self.scale))
-        return _distribution_function(_within((_within(x) - loc) / scale), df)
+        return _distribution_function(_within(quotient(_within(x) - loc, scale)), df)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """One minus the distribution function."""
         x, df, loc, scale = jnp.broadcast_arrays(*align(x, self.df, self.loc, self.scale))
-        return _distribution_function(_within((loc - _within(x)) / scale), df)
+        return _distribution_function(_within(quotient(loc - _within(x), scale)), df)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In `loc` (Hahn-Jordan); in `scale` Hahn-Jordan, on the two sides of `|z| = 1`, or the draw itself and one farther out; in

@@ -23,6 +23,7 @@ from mcgrad.distributions.base import (
     WeakDerivative,
     align,
     open_uniform,
+    quotient,
 )
 from mcgrad.distributions.levels import derivative_by_levels
 from mcgrad.distributions.normal_tail import tail_moments
@@ -40,6 +41,10 @@ derivative of the draw, would be for another point than the one that they are us
 """
 
 
+_MOST = {"float32": 88.0, "float64": 709.0}
+"""Exponents whose exponentials do not overflow."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TruncatedNormal(Distribution):
     """Normal law restricted to an interval: `p(x)` proportional to `exp(-z^2 / 2)`, `z = (x - loc) / scale`, in `[low, high]`.
@@ -47,6 +52,9 @@ class TruncatedNormal(Distribution):
     A draw is a quantile, differentiable in all four parameters, to every order; either end may be infinite. Draws, densities
     and derivatives come from integrals relative to the density at the draw, so they keep their digits however far out, or
     however short, the interval is.
+
+    **Densities and derivatives are not finite where `(high - low) / scale` underflows**, and those of an interval whose ends are
+    farther from `loc` than a sixteenth of the largest number, in units of the scale, are those of one that is so far.
 
     **Its support moves with `low` and `high`**, so a score function would be biased for these; pathwise is right.
 
@@ -98,8 +106,7 @@ class TruncatedNormal(Distribution):
         inside = (x >= low) & (x <= high)
         mode, log_mass = _log_mass(loc, scale, low, high)
         x_inside = jnp.where(inside, x, mode)
-        # minus (z^2 - m^2) / 2, with z and m the standardized x and mode
-        relative = -(x_inside - mode) / scale * (((x_inside - loc) + (mode - loc)) / scale) / 2
+        relative = _relative(x_inside, mode, loc, scale)
         return jnp.where(inside, relative - log_mass - jnp.log(scale), -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -108,7 +115,7 @@ class TruncatedNormal(Distribution):
         inside = (x > low) & (x < high)
         mode, log_mass = _log_mass(loc, scale, low, high)
         part, log_part = _log_mass(loc, scale, low, jnp.where(inside, x, high))
-        relative = -(part - mode) / scale * (((part - loc) + (mode - loc)) / scale) / 2
+        relative = _relative(part, mode, loc, scale)
         return jnp.where(x <= low, 0.0, jnp.where(x >= high, 1.0, jnp.exp(relative + log_part - log_mass)))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -160,18 +167,30 @@ class TruncatedNormal(Distribution):
         return tuple(jnp.broadcast_arrays(*arrays))
 
 
+def _standardized(distance: Array, scale: Array) -> Array:
+    """`distance / scale`, held where the tail beyond, about its inverse, would underflow."""
+    limit = jnp.finfo(distance.dtype).max / 16
+    return jnp.clip(quotient(distance, scale), -limit, limit)
+
+
+def _relative(x: Array, mode: Array, loc: Array, scale: Array) -> Array:
+    """The log density at `x` less that at the mode: `-(z^2 - m^2) / 2`, with `z` and `m` the standardized two."""
+    return -_standardized(x - mode, scale) * (_standardized((x - loc) + (mode - loc), scale) / 2)
+
+
 def _distance(start: Array, end: Array, scale: Array) -> Array:
     """`(end - start) / scale`, infinite with a derivative of zero where one of the two is infinite."""
     finite = jnp.isfinite(start) & jnp.isfinite(end)
-    apart = (jnp.where(finite, end, 0) - jnp.where(finite, start, 0)) / scale
+    apart = _standardized(jnp.where(finite, end, 0) - jnp.where(finite, start, 0), scale)
     return jnp.where(finite, apart, jnp.inf)
 
 
 @jax.jit
 def _log_mass(loc: Array, scale: Array, low: Array, high: Array) -> tuple[Array, Array]:
     """The mode, and the log integral of the density relative to that at the mode, in units of the scale."""
-    mode = jnp.clip(loc, low, high)
-    m = (mode - loc) / scale
+    # A point of reference: what is relative to it and this mass have derivatives in it that cancel, so none is taken.
+    mode = jax.lax.stop_gradient(jnp.clip(loc, low, high))
+    m = _standardized(mode - loc, scale)
     (above,) = tail_moments(m, _distance(mode, high, scale), 1)
     (below,) = tail_moments(-m, _distance(low, mode, scale), 1)
     return mode, jnp.log(below + above)
@@ -187,7 +206,7 @@ def _velocity(x: Array, u: Array, loc: Array, scale: Array, low: Array, high: Ar
     only such differences are left: `A_1 / A_0 + B_1 / B_0` for `loc`. The density at an end over that at `x`, times the mass
     on the other side, gives the ends.
     """
-    z = (x - loc) / scale
+    z = _standardized(x - loc, scale)
     over, under = _distance(x, high, scale), _distance(low, x, scale)
     above, below = tail_moments(z, over), tail_moments(-z, under)
     total = above[0] + below[0]
@@ -195,8 +214,10 @@ def _velocity(x: Array, u: Array, loc: Array, scale: Array, low: Array, high: Ar
     in_loc = before * above[1] + after * below[1]
     in_scale = 2 * z * in_loc + before * above[2] - after * below[2]
     bounded = lambda distance: jnp.where(jnp.isfinite(distance), distance, 0)  # noqa: E731
-    in_low = jnp.where(jnp.isfinite(under), after * jnp.exp(bounded(under) * (z - bounded(under) / 2)), 0)
-    in_high = jnp.where(jnp.isfinite(over), before * jnp.exp(-bounded(over) * (z + bounded(over) / 2)), 0)
+    # an exponential that overflows multiplies a mass of zero
+    growth = lambda exponent: jnp.exp(jnp.minimum(exponent, _MOST[x.dtype.name]))  # noqa: E731
+    in_low = jnp.where(jnp.isfinite(under), after * growth(bounded(under) * (z - bounded(under) / 2)), 0)
+    in_high = jnp.where(jnp.isfinite(over), before * growth(-bounded(over) * (z + bounded(over) / 2)), 0)
     return scale * total, in_loc, in_scale, in_low, in_high
 
 
@@ -211,7 +232,7 @@ def _solve(u: Array, loc: Array, scale: Array, low: Array, high: Array) -> Array
     sign = jnp.where(flip, -1, 1).astype(u.dtype)
     lower, upper = jnp.where(flip, 1 - u, u), jnp.where(flip, u, 1 - u)
     mode = jnp.clip(loc, low, high)
-    m = sign * (mode - loc) / scale
+    m = sign * _standardized(mode - loc, scale)
     to_low, to_high = _distance(low, mode, scale), _distance(mode, high, scale)
     over, under = jnp.where(flip, to_low, to_high), jnp.where(flip, to_high, to_low)
 

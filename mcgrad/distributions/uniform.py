@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import REAL, Coupling, Distribution, WeakDerivative, align
+from mcgrad.distributions.base import REAL, Coupling, Distribution, WeakDerivative, align, quotient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Uniform(Distribution):
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
         x, low, high = align(x, self.low, self.high)
-        inside = (x - low) / (high - low)
+        inside = quotient(x - low, high - low)
         return jnp.where(x < low, 0.0, jnp.where(x > high, 1.0, inside))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:

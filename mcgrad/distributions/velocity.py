@@ -46,7 +46,9 @@ def distribution_function(
     @function.defjvp
     def rule(primals: Any, tangents: Any) -> tuple[Array, Array]:
         density = jnp.exp(log_density(*primals))
-        return function(*primals), density * (tangents[0] - _along(velocity(*primals), tangents[1:]))
+        # no NaN where one of the two has overflowed and the other is zero
+        rates = [jnp.where((density == 0) | (rate == 0), 0, density * rate) for rate in velocity(*primals)]
+        return function(*primals), density * tangents[0] - _along(rates, tangents[1:])
 
     return function
 

@@ -29,7 +29,8 @@ class Wishart(Distribution):
     standard normal draws, and on its diagonal square roots of chi-squared draws of `concentration, ..., concentration - d + 1`
     degrees of freedom (Bartlett): differentiable in both parameters, to every order, with the exact derivative of gamma draws.
 
-    **A draw may be singular to rounding** where `concentration` is close to `d - 1`, and has then no log density.
+    **A draw may be singular to rounding** where `concentration` is close to `d - 1`, and has then no log density. **Where it
+    overflows**, as the square of the scale, its derivatives are not finite either.
 
     Args:
         concentration: degrees of freedom, need not be whole; any shape; above `d - 1`.
