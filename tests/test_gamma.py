@@ -424,3 +424,18 @@ def test_single_precision_has_its_digits_where_the_ratio_hardly_moves(a):
     rounding = 4 * np.finfo(np.float32).eps * np.abs(ratio * np.gradient(exact, ratio.astype(np.float64)))
     error = np.maximum(np.abs(found - exact) - rounding, 0)
     assert np.max(error / np.maximum(np.abs(exact), 0.1 * np.median(np.abs(exact)))) < 2e-6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_distribution_function_at_large_concentrations(dtype):
+    """JAX's `gammainc` gives 0.458 for 0.5004 at 1e5 in float32, and 3522 at 1e7."""
+    a = np.logspace(1.3, 7, 8).astype(dtype)[:, None]
+    x = (a + np.sqrt(a) * np.linspace(-3, 3, 7)).astype(dtype)
+    law = laws.Gamma(jnp.asarray(a), 1.0)
+    below, above = law.cdf(jnp.asarray(x)), law.survival(jnp.asarray(x))
+    assert below.dtype == above.dtype == dtype
+    # one unit in the last place of x moves the probability by so much
+    rounding = np.finfo(dtype).eps * x / np.sqrt(a)
+    exact = scipy.stats.gamma.cdf(x.astype(np.float64), a.astype(np.float64))
+    assert np.all(np.abs(below - exact) < 1e-12 + 20 * np.finfo(dtype).eps + rounding)
+    assert np.all(np.abs(above - (1 - exact)) < 1e-12 + 20 * np.finfo(dtype).eps + rounding)

@@ -99,7 +99,8 @@ class Gamma(Distribution):
 
     def _mass(self, function: Callable[..., Array], before: float, x: ArrayLike) -> Array:
         x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
-        reduced = jnp.maximum(jnp.where(x > 0, x, 1.0) * rate, jnp.finfo(self.dtype).tiny)
+        info = jnp.finfo(self.dtype)
+        reduced = jnp.clip(jnp.where(x > 0, x, 1.0) * rate, info.tiny, info.max)
         return jnp.where(x > 0, function(reduced, a), before)
 
 
@@ -198,15 +199,40 @@ def log_peak(a: Array) -> Array:
 
 
 def _log_density(x: Array, a: Array) -> Array:
-    return (a - 1) * jnp.log(x) - x - special.gammaln(a)
+    return _log_density_of_draw(x, a) - jnp.log(x)
+
+
+def _log_density_of_draw(x: Array, a: Array) -> Array:
+    """Log density of the logarithm of `x`, which keeps its digits where `x` is near a large `a`."""
+    near = jnp.abs(x - a) < 0.5 * a
+    log_ratio = jnp.where(near, jnp.log1p(jnp.where(near, (x - a) / a, 0.0)), jnp.log(x) - jnp.log(a))
+    return log_peak(a) - a * exp_beyond_linear(log_ratio, a.dtype)
+
+
+def _probability(x: Array, a: Array) -> tuple[Array, Array]:
+    """What is below `x` and what is above, for rate one; for large `a` with the integrals of `log_gamma_velocity`.
+
+    With the density `p` of `log x` that is `p (1 + x J0) / a` below, and `p K0` above. (JAX's `gammainc` is off by a tenth at
+    concentrations of 1e5 in float32, by more at larger ones, and takes long.)
+    """
+    large = a > 16
+    _, lower, _, integrand = _integrals(x, jnp.log(x), a)
+    total = jnp.sum(integrand, -1)
+    part = jnp.exp(_log_density_of_draw(x, a)) * jnp.where(lower, (1 + x * total) / a, total)
+    part = jnp.minimum(part, 1)
+    small, x = jnp.where(large, 1.0, a), jnp.where(large, 1.0, x)
+    return (
+        jnp.where(large, jnp.where(lower, part, 1 - part), special.gammainc(small, x)),
+        jnp.where(large, jnp.where(lower, 1 - part, part), special.gammaincc(small, x)),
+    )
 
 
 def _velocity(x: Array, a: Array) -> tuple[Array]:
     return (x * log_gamma_velocity(x, jnp.log(x), a),)
 
 
-_below = distribution_function(lambda x, a: special.gammainc(a, x), _log_density, _velocity)
-_minus_above = distribution_function(lambda x, a: -special.gammaincc(a, x), _log_density, _velocity)
+_below = distribution_function(lambda x, a: _probability(x, a)[0], _log_density, _velocity)
+_minus_above = distribution_function(lambda x, a: -_probability(x, a)[1], _log_density, _velocity)
 
 
 # The rules are in terms of the draw that moves, not of the constant that it was made of, so that the derivative of a
@@ -258,15 +284,20 @@ def log_gamma_velocity(x: Array, log_x: Array, a: Array) -> Array:
     So nothing cancels. The integrands are entire functions that fall from one on, and Gauss-Legendre nodes up to where
     they are below the rounding error give all digits.
     """
-    surplus = _log_mean(x, log_x, a)
-    lower = surplus >= 0
-    slope = jnp.where(lower, (a - x) + 1, x - a)  # a + 1 would lose the one in float32
-    s, integrand = _tail(x, slope, jnp.where(lower, a + 1, a), lower)
+    surplus, lower, s, integrand = _integrals(x, log_x, a)
     first, second = jnp.sum(integrand, -1), jnp.sum(s * integrand, -1)
     below = (1 + x * first) * surplus + x * second
     above = (1 - a * surplus) * first + a * second
     # for concentrations below 1e-19 in float32 infinite, which would give NaN where a draw is held at an end
     return jnp.minimum(jnp.where(lower, below, above) / a, jnp.finfo(a.dtype).max)
+
+
+def _integrals(x: Array, log_x: Array, a: Array) -> tuple[Array, Array, Array, Array]:
+    """For the formulas of `log_gamma_velocity`: `L`, whether it is positive, nodes, and weights times integrands."""
+    surplus = _log_mean(x, log_x, a)
+    lower = surplus >= 0
+    slope = jnp.where(lower, (a - x) + 1, x - a)  # a + 1 would lose the one in float32
+    return surplus, lower, *_tail(x, slope, jnp.where(lower, a + 1, a), lower)
 
 
 def log_ratio_velocity(log_ratio: Array, a: Array) -> Array:
