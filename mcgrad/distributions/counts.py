@@ -27,6 +27,7 @@ from mcgrad.distributions.base import (
     check_shapes,
     open_uniform,
 )
+from mcgrad.distributions.gamma import log_density, probability_above
 
 _COUNT = Domain("be at least zero", lambda v: v >= 0, "Pass the number of trials.")
 _POSITIVE_PROBABILITY = Domain(
@@ -233,13 +234,18 @@ class Poisson(Distribution):
         x = jnp.where(inside, x, 0)
         # not `jax.scipy.stats.poisson.logpmf`: its derivative at rate 0 is NaN
         powers = x * jnp.log(jnp.where(x == 0, 1.0, rate))
-        return jnp.where(inside, powers - rate - special.gammaln(x.astype(self.dtype) + 1), -jnp.inf)
+        x = x.astype(self.dtype)
+        few = powers - rate - special.gammaln(x + 1)
+        many = (x > 16) & (rate > 0)  # terms of the size of x would cancel
+        near = log_density(jnp.where(many, rate, 1.0), jnp.where(many, x, 16.0) + 1)
+        return jnp.where(inside, jnp.where(many, near, few), -jnp.inf)
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
         """Distribution function, by the incomplete gamma function."""
         x, rate = align(x, self.rate)
-        k = jnp.maximum(jnp.floor(x), 0).astype(self.dtype)
-        return jnp.where(x < 0, 0.0, special.gammaincc(k + 1, rate))
+        k, rate = jnp.broadcast_arrays(jnp.maximum(jnp.floor(x), 0).astype(self.dtype), rate)
+        rate = jnp.where(rate > 0, rate, rate + jnp.finfo(self.dtype).tiny)  # its derivative is not zero at zero
+        return jnp.where(x < 0, 0.0, probability_above(rate, k + 1))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In `rate`: one more than the draw against the draw itself."""

@@ -198,12 +198,13 @@ def log_peak(a: Array) -> Array:
     return jnp.where(large, series, (small + 1) * jnp.log(small) - small - special.gammaln(small + 1))
 
 
-def _log_density(x: Array, a: Array) -> Array:
+def log_density(x: Array, a: Array) -> Array:
+    """Log density at `x > 0` for rate one, which keeps its digits where `x` is near a large `a`."""
     return _log_density_of_draw(x, a) - jnp.log(x)
 
 
 def _log_density_of_draw(x: Array, a: Array) -> Array:
-    """Log density of the logarithm of `x`, which keeps its digits where `x` is near a large `a`."""
+    """That of the logarithm of `x`."""
     near = jnp.abs(x - a) < 0.5 * a
     log_ratio = jnp.where(near, jnp.log1p(jnp.where(near, (x - a) / a, 0.0)), jnp.log(x) - jnp.log(a))
     return log_peak(a) - a * exp_beyond_linear(log_ratio, a.dtype)
@@ -231,8 +232,20 @@ def _velocity(x: Array, a: Array) -> tuple[Array]:
     return (x * log_gamma_velocity(x, jnp.log(x), a),)
 
 
-_below = distribution_function(lambda x, a: _probability(x, a)[0], _log_density, _velocity)
-_minus_above = distribution_function(lambda x, a: -_probability(x, a)[1], _log_density, _velocity)
+@custom_jvp
+def probability_above(x: Array, a: Array) -> Array:
+    """What is above `x` for rate one, as a function of `x`; `a` is a constant."""
+    return _probability(x, a)[1]
+
+
+@probability_above.defjvp
+def _probability_above_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, a), (x_dot, _) = primals, tangents
+    return probability_above(x, a), -jnp.exp(log_density(x, a)) * x_dot
+
+
+_below = distribution_function(lambda x, a: _probability(x, a)[0], log_density, _velocity)
+_minus_above = distribution_function(lambda x, a: -_probability(x, a)[1], log_density, _velocity)
 
 
 # The rules are in terms of the draw that moves, not of the constant that it was made of, so that the derivative of a
