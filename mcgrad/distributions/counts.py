@@ -29,6 +29,9 @@ from mcgrad.distributions.base import (
 )
 from mcgrad.distributions.gamma import log_density, probability_above
 
+LARGEST_COUNT = 2**31 - 128
+"""Draws are cut to it: the last float32 below 2^31."""
+
 _COUNT = Domain("be at least zero", lambda v: v >= 0, "Pass the number of trials.")
 _POSITIVE_PROBABILITY = Domain(
     "lie above 0 and be at most 1",
@@ -89,7 +92,7 @@ class Binomial(Distribution):
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of a value; `-inf` outside `{0, ..., n}`."""
         x, n, given = align(x, self.total_count, self._given)
-        inside = _is_count(x) & (x <= n)
+        inside = is_count(x) & (x <= n)
         x = jnp.where(inside, x, 0)
         # A count of zero meets no parameter, so that `0 * -inf` neither arises nor is differentiated.
         none, all_ = x == 0, x == n
@@ -104,7 +107,7 @@ class Binomial(Distribution):
     def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Probability of a value, with a finite derivative also where it is zero."""
         x, n, given = align(x, self.total_count, self._given)
-        inside = _is_count(x) & (x <= n)
+        inside = is_count(x) & (x <= n)
         x = jnp.where(inside, x, 0)
         p, q = (jax.nn.sigmoid(given), jax.nn.sigmoid(-given)) if self.probs is None else (given, 1 - given)
         powers = jnp.power(p, x.astype(p.dtype)) * jnp.power(q, (n - x).astype(p.dtype))
@@ -174,7 +177,7 @@ class Geometric(Distribution):
         """One draw."""
         # P(floor(E / rate) >= k) = exp(-rate k) = (1 - p)^k for a standard exponential E
         draw = jnp.floor(jax.random.exponential(key, self.batch_shape, self.dtype) / self._rate)
-        return jnp.minimum(draw, 2**31 - 128).astype(jnp.int32)  # the last float32 below 2^31
+        return jnp.minimum(draw, LARGEST_COUNT).astype(jnp.int32)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of a value; `-inf` for what is no count."""
@@ -184,7 +187,7 @@ class Geometric(Distribution):
             success, failure = jax.nn.log_sigmoid(given), -jax.nn.softplus(jnp.where(x == 0, 0.0, given))
         else:
             success, failure = jnp.log(given), jnp.log1p(-jnp.where(x == 0, 0.0, given))
-        return jnp.where(_is_count(x), success + x * failure, -jnp.inf)
+        return jnp.where(is_count(x), success + x * failure, -jnp.inf)
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
         """Distribution function."""
@@ -195,11 +198,11 @@ class Geometric(Distribution):
         """Quantile function: the first count whose distribution function is at least `u`."""
         u, rate = align(u, self._rate)
         quantile = jnp.maximum(jnp.ceil(-jnp.log1p(-u) / rate) - 1, 0)
-        return jnp.minimum(quantile, 2**31 - 128).astype(jnp.int32)
+        return jnp.minimum(quantile, LARGEST_COUNT).astype(jnp.int32)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In the probability: the draw itself against the draw, one more failure, and another draw."""
-        another = jnp.minimum(self.sample(key), 2**31 - 129 - x)  # as draws are cut
+        another = jnp.minimum(self.sample(key), LARGEST_COUNT - 1 - x)  # as draws are cut
         p = jax.nn.log_sigmoid(self.logits) if self.probs is None else jnp.log(self.probs)
         is_draw = jnp.ones((1, *self.batch_shape), bool)
         return (WeakDerivative(("logits", "probs"), p[None], x[None], (x + 1 + another)[None], is_draw),)
@@ -230,7 +233,7 @@ class Poisson(Distribution):
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of a value; `-inf` for what is no count."""
         x, rate = align(x, self.rate)
-        inside = _is_count(x)
+        inside = is_count(x)
         x = jnp.where(inside, x, 0)
         # not `jax.scipy.stats.poisson.logpmf`: its derivative at rate 0 is NaN
         powers = x * jnp.log(jnp.where(x == 0, 1.0, rate))
@@ -264,5 +267,6 @@ def check_trials(law: str, count: Any) -> None:
     check_domain(law, "total_count", count, _COUNT)
 
 
-def _is_count(x: Array) -> Array:
+def is_count(x: Array) -> Array:
+    """Whether a value is one of 0, 1, ...; elementwise."""
     return (x >= 0) & (x == jnp.floor(x))

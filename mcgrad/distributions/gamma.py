@@ -183,7 +183,12 @@ def bounded_exp(y: Array) -> Array:
 
 def _log_density_of_log(y: Array, a: Array) -> Array:
     """Log density of the logarithm for rate one, which keeps its digits for large concentrations."""
-    return log_peak(a) - a * exp_beyond_linear(y - jnp.log(a), a.dtype)
+    return _log_density_of_ratio(y - jnp.log(a), a)
+
+
+def _log_density_of_ratio(log_ratio: Array, a: Array) -> Array:
+    """The same, at `y = log(a) + log_ratio`."""
+    return log_peak(a) - a * exp_beyond_linear(log_ratio, a.dtype)
 
 
 def log_peak(a: Array) -> Array:
@@ -207,7 +212,7 @@ def _log_density_of_draw(x: Array, a: Array) -> Array:
     """That of the logarithm of `x`."""
     near = jnp.abs(x - a) < 0.5 * a
     log_ratio = jnp.where(near, jnp.log1p(jnp.where(near, (x - a) / a, 0.0)), jnp.log(x) - jnp.log(a))
-    return log_peak(a) - a * exp_beyond_linear(log_ratio, a.dtype)
+    return _log_density_of_ratio(log_ratio, a)
 
 
 def _probability(x: Array, a: Array) -> tuple[Array, Array]:

@@ -230,19 +230,22 @@ class Beta(Distribution):
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function, with exact derivatives in both concentrations."""
-        x, a, b = jnp.broadcast_arrays(*align(x, self.concentration1, self.concentration0))
-        inside = (x > 0) & (x < 1)
-        within = jnp.where(inside, x, 0.5)
-        below = log_odds_cdf(jnp.log(within) - jnp.log1p(-within), a, b)
+        x, inside, log_odds, a, b = self._odds(x)
+        below = log_odds_cdf(log_odds, a, b)
         return jnp.where(inside, below, jnp.where(x <= 0, 0.0, jnp.where(x >= 1, 1.0, jnp.nan)))
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """One minus the distribution function."""
+        x, inside, log_odds, a, b = self._odds(x)
+        above = log_odds_cdf(-log_odds, b, a)
+        return jnp.where(inside, above, jnp.where(x <= 0, 1.0, jnp.where(x >= 1, 0.0, jnp.nan)))
+
+    def _odds(self, x: ArrayLike) -> tuple[Array, ...]:
+        """`x`, whether it is in the open unit interval, its log odds there, and the concentrations."""
         x, a, b = jnp.broadcast_arrays(*align(x, self.concentration1, self.concentration0))
         inside = (x > 0) & (x < 1)
         within = jnp.where(inside, x, 0.5)
-        above = log_odds_cdf(jnp.log1p(-within) - jnp.log(within), b, a)
-        return jnp.where(inside, above, jnp.where(x <= 0, 1.0, jnp.where(x >= 1, 0.0, jnp.nan)))
+        return x, inside, jnp.log(within) - jnp.log1p(-within), a, b
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In each concentration the Hahn-Jordan parts, or the draw itself and one multiplied by a factor (`1 - x` for

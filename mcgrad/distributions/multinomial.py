@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Coupling, WeakDerivative, align, check_shapes, open_uniform
 from mcgrad.distributions.categorical import Classes
-from mcgrad.distributions.counts import check_trials
+from mcgrad.distributions.counts import check_trials, is_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Multinomial(Classes):
     def log_prob(self, x: Int[ArrayLike, "*batch k"]) -> Float[Array, "*batch"]:
         """Log probability of a vector of counts; `-inf` for what is none, or does not add up to `total_count`."""
         x, given, n = align(x, self._given, jnp.expand_dims(self.total_count, -1))
-        inside = jnp.all((x >= 0) & (x == jnp.floor(x)), -1) & (jnp.sum(x, -1) == n[..., 0])
+        inside = jnp.all(is_count(x), -1) & (jnp.sum(x, -1) == n[..., 0])
         x = jnp.where(inside[..., None], x, 0).astype(self.dtype)
         # A count of zero meets no parameter, so that `0 * -inf` neither arises nor is differentiated.
         if self.probs is None:

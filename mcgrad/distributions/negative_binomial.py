@@ -22,7 +22,7 @@ from mcgrad.distributions.base import (
     open_uniform,
 )
 from mcgrad.distributions.beta_velocity import log_odds_cdf, log_odds_log_prob
-from mcgrad.distributions.counts import Geometric
+from mcgrad.distributions.counts import LARGEST_COUNT, Geometric, is_count
 from mcgrad.distributions.gamma import ExpGamma
 
 _FAILING_PROBABILITY = Domain(
@@ -31,7 +31,6 @@ _FAILING_PROBABILITY = Domain(
     "Pass the probability of a success, of which there are finitely many before the last failure, or log odds as `logits=`.",
 )
 _FAILING_LOG_ODDS = Domain("be below inf", lambda v: v < np.inf, "With a failure that never comes there is no law.")
-_LARGEST = 2**31 - 128  # the last float32 below 2^31
 _LARGEST_RATE = 2**31 - 2**18  # less than the largest integer by five standard deviations of a draw
 
 
@@ -86,12 +85,12 @@ class NegativeBinomial(Distribution):
         # a logarithm: for a small `total_count` a gamma draw may underflow where its product with the odds does not
         log_rate = ExpGamma(r, 1.0).sample(key_rate) + self._log_odds(given)
         rate = jnp.exp(jnp.minimum(log_rate, np.log(_LARGEST_RATE)))
-        return jnp.minimum(jax.random.poisson(key_count, rate, self.batch_shape, jnp.int32), _LARGEST)
+        return jnp.minimum(jax.random.poisson(key_count, rate, self.batch_shape, jnp.int32), LARGEST_COUNT)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of a value; `-inf` for what is no count."""
         x, r, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))
-        inside = (x >= 0) & (x == jnp.floor(x))
+        inside = is_count(x)
         possible = inside & (x > 0) & (given != self._never)
         # x P(x) is the density of the log odds of a draw from Beta(x, r), at those of p: so it keeps its digits for large
         # parameters, where the logarithms of gamma functions cancel. Zero successes meet no `log(p)`.
@@ -122,7 +121,7 @@ class NegativeBinomial(Distribution):
         r, given = (jnp.broadcast_to(array, self.batch_shape) for array in (self.total_count, self._given))
         key_more, key_rate, key_logarithmic = jax.random.split(key, 3)
         rate = -jax.lax.stop_gradient(self._log_failure(given))  # -log(1 - p)
-        room = _LARGEST - 1 - x  # as draws are cut
+        room = LARGEST_COUNT - 1 - x  # as draws are cut
 
         another = Geometric(logits=-given) if self.probs is None else Geometric(probs=1 - given)
         more = jnp.minimum(another.sample(key_more), room) + 1
