@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mcgrad._compat import custom_jvp
 from mcgrad.distributions.gamma import exp_beyond_linear, log_peak
 from mcgrad.distributions.gamma_rejection import log_beyond_cubic
 from mcgrad.distributions.velocity import distribution_function, moving_draw
@@ -42,10 +46,11 @@ def log_odds_velocity(
     """
     lower, surplus, log_ratio, integrand, w, divisor = _tail(y, a, b)
     n = a + b
-    pick = lambda one, two: jnp.where(lower, one, two)  # noqa: E731
     surplus = jnp.abs(surplus)
-    total = jnp.sum((jnp.expand_dims(surplus + pick(0.0, 1 / a), -1) + log_ratio) * integrand, -1)
-    return (surplus + pick(1 / n, b / a / n) + n * w * total) / divisor
+    total = jnp.sum((jnp.expand_dims(surplus + jnp.where(lower, 0.0, 1 / a), -1) + log_ratio) * integrand, -1)
+    # where it overflows, or a factor of zero with it, the largest number
+    velocity = (surplus + n * jnp.where(w == 0, 0.0, w * total)) / divisor + 1 / n / a
+    return jnp.minimum(velocity, jnp.finfo(y.dtype).max)
 
 
 move_log_odds = moving_draw(lambda y, a, b: (jnp.zeros_like(y), -log_odds_velocity(-y, b, a)))
@@ -62,20 +67,50 @@ def _probability(y: Array, a: Array, b: Array) -> Array:
     return jnp.where(lower, mass, 1 - mass)
 
 
+@custom_jvp
 def log_odds_log_prob(y: Array, a: Array, b: Array) -> Array:
-    """Of the log odds: at the mode, where terms of the size of the concentrations have canceled, less what is lost from there."""
-    n = a + b
-    t = y - (jnp.log(a) - jnp.log(b))
-    w, other = a / n, b / n
+    """Log density `a log(x) + b log(1 - x) - log B(a, b)` of the log odds `y`; elementwise, of arrays of one shape.
+
+    With `phi(t) = exp(t) - 1 - t` and `n = a + b` it is less than at the mode by `a phi(log(n x / a)) + b phi(log(n (1 - x) / b))`:
+    nothing cancels. Its derivatives are `a - n x` in `y`, and `log x - psi(a) + psi(n)` in `a`.
+    """
+    t = y - _log_ratio_of(a, b)
+    log_ratio1, log_ratio0 = _log_share(t, a, b), _log_share(-t, b, a)
+    lost = a * exp_beyond_linear(log_ratio1, y.dtype) + b * exp_beyond_linear(log_ratio0, y.dtype)
+    return log_peak(a) + log_peak(b) - log_peak(a + b) - lost
+
+
+@log_odds_log_prob.defjvp
+def _log_odds_log_prob_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (y, a, b), (y_dot, a_dot, b_dot) = primals, tangents
+    t, n = y - _log_ratio_of(a, b), a + b
+    near = jnp.abs(t) < 1
+    rise = jnp.expm1(jnp.where(near, t, 0.0))
+    slope = jnp.where(near, -a * (b / n) * rise / (1 + a / n * rise), a * jax.nn.sigmoid(-y) - b * jax.nn.sigmoid(y))
+    in_a, in_b = b / n / a - _surplus(y, t, a, b), a / n / b - _surplus(-y, -t, b, a)
+    return log_odds_log_prob(y, a, b), slope * y_dot + in_a * a_dot + in_b * b_dot
+
+
+def _log_ratio_of(a: Array, b: Array) -> Array:
+    """`log(a / b)`, the mode of the log odds."""
+    return jnp.log(a) - jnp.log(b)
+
+
+def _log_share(t: Array, a: Array, b: Array) -> Array:
+    """`log(n x / a)` of the draw `x` whose log odds are `t` beyond the mode."""
     far = jnp.abs(t) > 20  # beyond, exponentials of it may overflow
-    w_far, other_far = jnp.where(t < 0, w, other), jnp.where(t < 0, other, w)
-    distance = jnp.where(far, jnp.abs(t), 20.0)
-    small = w_far < 0.5
-    mean = jnp.log(other_far + jnp.where(small, 0.5, w_far) * jnp.exp(-distance))
-    mean = jnp.where(small, jnp.log1p(jnp.where(small, w_far, 0.0) * jnp.expm1(-distance)), mean)
-    lost = mean + w_far * distance
-    lost = jnp.where(far, lost, bend(jnp.where(far, 0.0, -t), w, other))
-    return log_peak(a) + log_peak(b) - log_peak(n) - n * lost
+    inside = jnp.where(far, 0.0, t)
+    n = a + b
+    change = b / n * jnp.expm1(-inside)
+    small = change > -0.5
+    inside = jnp.where(
+        small,
+        jnp.log1p(jnp.where(small, change, 0.0)),
+        jnp.log(jnp.where(small, 1.0, a / n + b / n * jnp.exp(-inside))),
+    )
+    log_odds = _log_ratio_of(a, b)
+    beyond = jnp.logaddexp(-jax.nn.softplus(-log_odds), -jax.nn.softplus(log_odds) - jnp.where(far, t, 0.0))
+    return -jnp.where(far, beyond, inside)
 
 
 def _velocities(y: Array, a: Array, b: Array) -> tuple[Array, Array]:
@@ -85,6 +120,10 @@ def _velocities(y: Array, a: Array, b: Array) -> tuple[Array, Array]:
 log_odds_cdf = distribution_function(_probability, log_odds_log_prob, _velocities)
 """The distribution function of the log odds, of them and both concentrations; of minus them, and the concentrations exchanged, what
 is above, with all its digits. Elementwise, arguments of one shape; differentiable in all, to every order."""
+
+
+_WIDTH = 3.0
+"""Of the step of `sigmoid(z)^a`."""
 
 
 def _tail(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
@@ -97,50 +136,73 @@ def _tail(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
     fall = 42.0 if double else 19.0  # minus the logarithm of the integrand at the last node
     n = a + b
     x, rest = jax.nn.sigmoid(y), jax.nn.sigmoid(-y)
-    from_mode = y - (jnp.log(a) - jnp.log(b))
+    from_mode = y - _log_ratio_of(a, b)
     surplus = _surplus(y, from_mode, a, b)
-    lower = surplus >= 0
+    lower = jnp.where(surplus == 0, from_mode < 0, surplus > 0)
     pick = lambda one, two: jnp.where(lower, one, two)  # noqa: E731
     w, other, divisor = pick(x, rest), pick(rest, x), pick(a, b)
+    log_x, log_rest = -jax.nn.softplus(-y), -jax.nn.softplus(y)
+    logs = pick(log_x, log_rest), pick(log_rest, log_x)  # also where one of the two underflows
     rise = jnp.expm1(jnp.minimum(pick(from_mode, -from_mode), 10.0))  # where it is larger the other case holds
     slope = other * (1 - divisor * rise)
-    end = jax.lax.stop_gradient(_end(slope, w, other, divisor, n, fall))
+    end = jax.lax.stop_gradient(_end(slope, w, other, logs, divisor, n, fall))
 
     # [..., node]
     at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
     along = lambda row: jnp.asarray(row, dtype).reshape((1,) * end.ndim + (-1,))  # noqa: E731
-    r = at(end) * along((1 + nodes) / 2)
-    beyond = bend(r, at(w), at(other))
+    r, weight = at(end) * along((1 + nodes) / 2), at(end) * along(weights / 2)
+    # for small `b` the density is flat from `y` down to a step: nodes in the inverse hyperbolic sine of the distance to it
+    step = jax.lax.stop_gradient(y - jnp.log1p(a))
+    flat = lower & (step > 2 * _WIDTH)
+    step = jnp.where(flat, step, 0.0)
+    low, high = (jax.lax.stop_gradient(jnp.arcsinh(distance / _WIDTH)) for distance in (-step, end - step))
+    v = at(low) + at(high - low) * along((1 + nodes) / 2)
+    r = jnp.where(at(flat), at(step) + _WIDTH * jnp.sinh(v), r)
+    weight = jnp.where(at(flat), _WIDTH * at(high - low) * along(weights / 2) * jnp.cosh(v), weight)
+    beyond = bend(r, at(w), at(other), tuple(map(at, logs)))
     log_ratio = jnp.where(at(lower), at(other) * r + beyond, at(w) * r - beyond)
-    integrand = at(end) * along(weights / 2) * jnp.exp(-at(slope) * r - at(n + 1) * beyond)
+    integrand = weight * jnp.exp(-at(slope) * r - at(n + 1) * beyond)
     return lower, surplus, log_ratio, integrand, w, divisor
 
 
-def _end(slope: Array, w: Array, other: Array, divisor: Array, n: Array, fall: float) -> Array:
+def _end(
+    slope: Array, w: Array, other: Array, logs: tuple[Array, Array], divisor: Array, n: Array, fall: float
+) -> Array:
     """Where `g` has reached `fall`: by Newton's method for its logarithm as a function of that of `r`, from beyond."""
     # g >= (divisor + 1) r + (n + 1) log(1 - w), and g >= slope r + quadratic r^2 up to one
-    beyond = (fall - (n + 1) * jnp.log(jnp.maximum(other, jnp.finfo(w.dtype).tiny))) / (divisor + 1)
+    log_w, log_other = logs
+    beyond = fall / (divisor + 1) - (n + 1) / (divisor + 1) * log_other
     quadratic = (n + 1) * w * other / (2 * np.e)
-    near = 2 * fall / (slope + jnp.sqrt(slope * slope + 4 * quadratic * fall))
+    near = 2 * fall / (slope + jnp.hypot(slope, math.sqrt(4 * fall) * jnp.sqrt(quadratic)))
     end = jnp.where(near <= 1, jnp.minimum(near, beyond), beyond)
+    tiny = jnp.finfo(w.dtype).tiny
     for _ in range(8):
-        left = w * jnp.exp(-end)
-        steepness = slope + (n + 1) * w * other * -jnp.expm1(-end) / (other + left)
-        value = slope * end + (n + 1) * bend(end, w, other)
-        end = end * jnp.exp(-value / (end * steepness) * jnp.log(value / fall))
+        steepness = slope + (n + 1) * w * jax.nn.sigmoid(end + log_other - log_w) * -jnp.expm1(-end)
+        value = jnp.maximum(slope * end + (n + 1) * bend(end, w, other, logs), tiny)
+        end = end * jnp.exp(-value / jnp.maximum(end * steepness, tiny) * jnp.log(value / fall))
     return end
 
 
-def bend(r: Array, w: Array, other: Array) -> Array:
-    """`log(1 + w (exp(-r) - 1)) + w r` for `other = 1 - w`: the logarithm of a mean of two exponentials beyond linear."""
+def bend(r: Array, w: Array, other: Array, logs: tuple[Array, Array] | None = None) -> Array:
+    """`log(1 + w (exp(-r) - 1)) + w r` for `other = 1 - w`: the logarithm of a mean of two exponentials beyond linear.
+
+    With the logarithms of both also where one of them underflows.
+    """
     # the same function of r, w and of -r, 1 - w
     flip = w > other
     p, t = jnp.where(flip, other, w), jnp.where(flip, r, -r)
-    z = p * jnp.expm1(t)
+    z, linear = p * jnp.expm1(t), p * t
+    beyond_linear = p * exp_beyond_linear(t, r.dtype)
+    if logs is not None:  # where `p` nearly underflows and the exponential overflows
+        least = -700.0 if r.dtype == jnp.float64 else -80.0
+        log_p = jnp.where(flip, logs[1], logs[0])
+        apart = (log_p < least) & (t > 1)
+        z = jnp.where(apart, jnp.exp(jnp.where(apart, t + log_p, 0.0)) - p, z)
+        beyond_linear = jnp.where(apart, z - linear, beyond_linear)
     near = jnp.abs(z) < 0.1
     inside = jnp.where(near, z, 0.0)
-    by_parts = log_beyond_cubic(inside) - inside * inside * (1 / 2 - inside / 3) + p * exp_beyond_linear(t, r.dtype)
-    return jnp.where(near, by_parts, jnp.log1p(jnp.where(near, 1.0, z)) - p * t)
+    by_parts = log_beyond_cubic(inside) - inside * inside * (1 / 2 - inside / 3) + beyond_linear
+    return jnp.where(near, by_parts, jnp.log1p(jnp.where(near, 1.0, z)) - linear)
 
 
 _SHIFT = 10
@@ -159,7 +221,4 @@ def _surplus(y: Array, from_mode: Array, a: Array, b: Array) -> Array:
     series = sum(c * drop(2 * k + 2) for k, c in enumerate(_STIRLING))
     steps = sum(b / (a + k) / (a + k + b) for k in range(1, 1 + _SHIFT))
     by_steps = jax.nn.softplus(-y) - (steps + growth + drop(1) / 2 + series)
-    share = b / (a + b)
-    far = from_mode < -80  # where exp(-from_mode) overflows in float32
-    apart = jnp.where(far, jnp.log(share) - from_mode, jnp.log1p(share * jnp.expm1(-jnp.where(far, 0.0, from_mode))))
-    return jnp.where(large, drop(1) / 2 - series + apart, by_steps)
+    return jnp.where(large, drop(1) / 2 - series - _log_share(from_mode, a, b), by_steps)

@@ -79,10 +79,12 @@ class Gamma(Distribution):
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` below zero."""
-        x, a, rate = align(x, self.concentration, self.rate)
-        inside = jnp.where(x >= 0, x, 1.0)
-        log_prob = a * jnp.log(rate) + special.xlogy(a - 1, inside) - rate * inside - special.gammaln(a)
-        return jnp.where(x >= 0, log_prob, -jnp.inf)
+        x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
+        inside = jnp.where(x > 0, x, 1.0)
+        log_x = jnp.log(inside)
+        some = log_density_of_log(rate * inside, jnp.log(rate) + log_x, a) - log_x
+        none = special.xlogy(a - 1, jnp.where(x == 0, 0.0, 1.0)) + jnp.log(rate)
+        return jnp.where(x > 0, some, jnp.where(x == 0, none, -jnp.inf))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Those of the logarithm, mapped."""
@@ -134,9 +136,9 @@ class ExpGamma(Distribution):
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density."""
-        x, a, rate = align(x, self.concentration, self.rate)
+        x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
         shifted = x + jnp.log(rate)
-        return a * shifted - jnp.exp(shifted) - special.gammaln(a)
+        return log_density_of_log(jnp.exp(shifted), shifted, a)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In `concentration`, Hahn-Jordan; in `rate`, Hahn-Jordan, or the draw itself against one of a concentration more by one.
@@ -152,7 +154,7 @@ class ExpGamma(Distribution):
 
         def growth(y: Array) -> Array:
             return -log_gamma_velocity(jnp.exp(y + shift), y + shift, fixed) * jnp.exp(
-                _log_density_of_log(y + shift, fixed)
+                log_density_of_log(jnp.exp(y + shift), y + shift, fixed)
             )
 
         turn = (special.digamma(fixed) - shift)[None]
@@ -181,14 +183,31 @@ def bounded_exp(y: Array) -> Array:
     return jnp.exp(jnp.clip(y, low.astype(y.dtype), high.astype(y.dtype)))
 
 
-def _log_density_of_log(y: Array, a: Array) -> Array:
-    """Log density of the logarithm for rate one, which keeps its digits for large concentrations."""
-    return _log_density_of_ratio(y - jnp.log(a), a)
+@custom_jvp
+def log_density_of_log(x: Array, log_x: Array, a: Array) -> Array:
+    """Log density `a log(x) - x - log Gamma(a)` of the logarithm of a draw `x` for rate one; elementwise, of arrays of one shape.
+
+    Nothing cancels in its value, nor, where they are near zero, in its derivatives `a - x` in `log_x`, of which `x` is a
+    function, and `log x - psi(a)` in `a`.
+    """
+    return log_peak(a) - a * exp_beyond_linear(log_ratio_to(x, log_x, a), a.dtype)
 
 
-def _log_density_of_ratio(log_ratio: Array, a: Array) -> Array:
-    """The same, at `y = log(a) + log_ratio`."""
-    return log_peak(a) - a * exp_beyond_linear(log_ratio, a.dtype)
+@log_density_of_log.defjvp
+def _log_density_of_log_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, log_x, a), (_, log_x_dot, a_dot) = primals, tangents
+    return log_density_of_log(*primals), (a - x) * log_x_dot + score_in_concentration(x, log_x, a) * a_dot
+
+
+def score_in_concentration(x: Array, log_x: Array, a: Array) -> Array:
+    """`log x - psi(a)`, also where the two nearly agree."""
+    return 1 / a - _log_mean(x, log_x, a)
+
+
+def log_ratio_to(x: Array, log_x: Array, a: Array) -> Array:
+    """`log(x / a)`, also where the two nearly agree."""
+    near = jnp.abs(x - a) < 0.5 * a
+    return jnp.where(near, jnp.log1p(jnp.where(near, (x - a) / a, 0.0)), log_x - jnp.log(a))
 
 
 def log_peak(a: Array) -> Array:
@@ -204,15 +223,9 @@ def log_peak(a: Array) -> Array:
 
 
 def log_density(x: Array, a: Array) -> Array:
-    """Log density at `x > 0` for rate one, which keeps its digits where `x` is near a large `a`."""
-    return _log_density_of_draw(x, a) - jnp.log(x)
-
-
-def _log_density_of_draw(x: Array, a: Array) -> Array:
-    """That of the logarithm of `x`."""
-    near = jnp.abs(x - a) < 0.5 * a
-    log_ratio = jnp.where(near, jnp.log1p(jnp.where(near, (x - a) / a, 0.0)), jnp.log(x) - jnp.log(a))
-    return _log_density_of_ratio(log_ratio, a)
+    """Log density at `x > 0` for rate one."""
+    log_x = jnp.log(x)
+    return log_density_of_log(x, log_x, a) - log_x
 
 
 def _probability(x: Array, a: Array) -> tuple[Array, Array]:
@@ -222,9 +235,10 @@ def _probability(x: Array, a: Array) -> tuple[Array, Array]:
     concentrations of 1e5 in float32, by more at larger ones, and takes long.)
     """
     large = a > 16
-    _, lower, _, integrand = _integrals(x, jnp.log(x), a)
+    log_x = jnp.log(x)
+    _, lower, _, integrand = _integrals(x, log_x, a)
     total = jnp.sum(integrand, -1)
-    part = jnp.exp(_log_density_of_draw(x, a)) * jnp.where(lower, (1 + x * total) / a, total)
+    part = jnp.exp(log_density_of_log(x, log_x, a)) * jnp.where(lower, (1 + x * total) / a, total)
     part = jnp.minimum(part, 1)
     small, x = jnp.where(large, 1.0, a), jnp.where(large, 1.0, x)
     return (
@@ -370,10 +384,10 @@ def _tail(x: Array, slope: Array, b: Array, lower: Array) -> tuple[Array, Array]
     fall = 42.0 if double else 19.0  # minus the logarithm of the integrand at the last node
     # phi(-s) >= s^2 / (s + 2) and phi(s) >= s^2 / 2 bound where the exponent has fallen so far: roots of quadratics.
     twice = fall - 2 * slope
-    root = jnp.sqrt(twice**2 + 8 * fall * b)
+    root = jnp.hypot(twice, math.sqrt(8 * fall) * jnp.sqrt(b))
     # two forms of one root of b s^2 - twice s - 2 fall, each without cancellation on its side
     end_lower = jnp.where(twice > 0, (twice + root) / (2 * b), 4 * fall / jnp.where(twice > 0, 1.0, root - twice))
-    end_upper = 2 * fall / (jnp.abs(slope) + jnp.sqrt(slope**2 + 2 * fall * x))
+    end_upper = 2 * fall / (jnp.abs(slope) + jnp.hypot(slope, math.sqrt(2 * fall) * jnp.sqrt(x)))
     end_upper = jnp.minimum(end_upper, jnp.log1p((fall + b * end_upper) / jnp.maximum(x, 0.25)))
     end = jax.lax.stop_gradient(jnp.where(lower, end_lower, end_upper))
 
@@ -390,9 +404,8 @@ def _log_mean(x: Array, log_x: Array, a: Array) -> Array:
     large = a > 16
     inverse = 1 / jnp.where(large, a, 16.0)
     series = inverse / 2 - _digamma_series(1 / inverse)
-    ratio = jnp.where(large, (x - a) * inverse, 0.0)
     small = special.digamma(jnp.where(large, 1.0, a) + 1) - log_x
-    return jnp.where(large, series - jnp.log1p(jnp.maximum(ratio, -0.99999)), small)
+    return jnp.where(large, series - log_ratio_to(x, log_x, a), small)
 
 
 def _beyond_half(a: Array) -> Array:

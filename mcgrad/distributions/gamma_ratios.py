@@ -23,8 +23,18 @@ from mcgrad.distributions.base import (
     quotient,
 )
 from mcgrad.distributions.beta_factor import beta_factor, beta_parts, mean_log_factor
-from mcgrad.distributions.beta_velocity import log_odds_cdf
-from mcgrad.distributions.gamma import ExpGamma, Gamma, bounded_exp, sample_log_ratio
+from mcgrad.distributions.beta_velocity import log_odds_cdf, log_odds_log_prob
+from mcgrad.distributions.gamma import (
+    ExpGamma,
+    Gamma,
+    bounded_exp,
+    exp_beyond_linear,
+    log_density_of_log,
+    log_peak,
+    log_ratio_to,
+    sample_log_ratio,
+    score_in_concentration,
+)
 from mcgrad.distributions.optimal_transport import simplex_change, transport_beta, transport_dirichlet
 
 
@@ -56,9 +66,10 @@ class InverseGamma(Distribution):
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` at zero and below."""
-        x, a, rate = align(x, self.concentration, self.rate)
+        x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
         inside = jnp.where(x > 0, x, 1.0)
-        log_prob = a * jnp.log(rate) - (a + 1) * jnp.log(inside) - quotient(rate, inside) - special.gammaln(a)
+        log_x = jnp.log(inside)
+        log_prob = log_density_of_log(quotient(rate, inside), jnp.log(rate) - log_x, a) - log_x
         return jnp.where(x > 0, log_prob, -jnp.inf)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
@@ -148,9 +159,10 @@ class Dirichlet(Distribution):
 
     def log_prob(self, x: Float[ArrayLike, "*batch n"]) -> Float[Array, "*batch"]:
         """Log density in the first `n - 1` entries; `x` must add up to one."""
-        x, a = align(x, self.concentration)
-        normalizer = jnp.sum(special.gammaln(a), -1) - special.gammaln(jnp.sum(a, -1))
-        return jnp.sum(special.xlogy(a - 1, x), -1) - normalizer
+        x, a = jnp.broadcast_arrays(*align(x, self.concentration))
+        log_x = jnp.log(jnp.where(x > 0, x, 1.0))
+        at_zero = special.xlogy(a - 1, jnp.where(x > 0, 1.0, x))
+        return _log_density_of_logs(x, log_x, a) + jnp.sum(at_zero - log_x, -1)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In each entry: one part where it is large and one where it is small, or the draw itself and one in which that entry is
@@ -222,11 +234,12 @@ class Beta(Distribution):
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` outside the unit interval."""
-        x, a, b = align(x, self.concentration1, self.concentration0)
-        inside = jnp.where((x >= 0) & (x <= 1), x, 0.5)
-        normalizer = special.gammaln(a) + special.gammaln(b) - special.gammaln(a + b)
-        log_prob = special.xlogy(a - 1, inside) + special.xlog1py(b - 1, -inside) - normalizer
-        return jnp.where((x >= 0) & (x <= 1), log_prob, -jnp.inf)
+        x, inside, log_odds, a, b = self._odds(x)
+        within = jnp.where(inside, x, 0.5)
+        some = log_odds_log_prob(log_odds, a, b) - jnp.log(within) - jnp.log1p(-within)
+        at_zero, at_one = (jnp.where(x == end, 0.0, 1.0) for end in (0, 1))
+        none = special.xlogy(a - 1, at_zero) + special.xlogy(b - 1, at_one) + jnp.log(jnp.where(x == 0, b, a))
+        return jnp.where(inside, some, jnp.where((x == 0) | (x == 1), none, -jnp.inf))
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function, with exact derivatives in both concentrations."""
@@ -305,12 +318,8 @@ class F(Distribution):
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` at zero and below."""
-        x, df1, df2 = align(x, self.df1, self.df2)
-        a, b = df1 / 2, df2 / 2
-        inside = jnp.where(x > 0, x, 1.0)
-        normalizer = special.gammaln(a) + special.gammaln(b) - special.gammaln(a + b)
-        log_ratio = jnp.log(df1) - jnp.log(df2) + jnp.log(inside)
-        log_prob = a * log_ratio - jnp.log(inside) - (a + b) * jnp.logaddexp(log_ratio, 0.0) - normalizer
+        x, log_odds, a, b = self._odds(x)
+        log_prob = log_odds_log_prob(log_odds, a, b) - jnp.log(jnp.where(x > 0, x, 1.0))
         return jnp.where(x > 0, log_prob, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -357,6 +366,28 @@ class F(Distribution):
             terms.append(WeakDerivative((name,), weight[None], x[None], other_x[None], is_draw))
             terms.append(WeakDerivative((name,), (-sign * a * jnp.log(df))[None], larger[None], x[None], ~is_draw))
         return tuple(terms)
+
+
+@custom_jvp
+def _log_density_of_logs(x: Array, log_x: Array, a: Array) -> Array:
+    """What a Dirichlet law's log density is without `- sum log x`, zeros left out; `log_x` is a function of `x`.
+
+    With `phi(t) = exp(t) - 1 - t` and `n = sum a` it is less than at the mode by `sum_i a_i phi(log(n x_i / a_i))`, where nothing
+    cancels.
+    """
+    n = jnp.sum(a, -1, keepdims=True)
+    at_zero = a + a * (jnp.log(n) - jnp.log(a))  # what is left of `phi` without the logarithm of zero
+    lost = jnp.where(x > 0, a * exp_beyond_linear(log_ratio_to(n * x, jnp.log(n) + log_x, a), a.dtype), -at_zero)
+    return jnp.sum(log_peak(a) - lost, -1) - log_peak(n)[..., 0]
+
+
+@_log_density_of_logs.defjvp
+def _log_density_of_logs_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, log_x, a), (_, log_x_dot, a_dot) = primals, tangents
+    n = jnp.sum(a, -1, keepdims=True)
+    log_n = jnp.log(n)
+    in_a = score_in_concentration(n * x, log_n + log_x, a) - score_in_concentration(n, log_n, n)
+    return _log_density_of_logs(x, log_x, a), jnp.sum((a - n * x) * log_x_dot + in_a * a_dot, -1)
 
 
 @custom_jvp

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, mapped, open_uniform
+from mcgrad.distributions.base import (
+    POSITIVE,
+    Coupling,
+    Distribution,
+    WeakDerivative,
+    align,
+    mapped,
+    open_uniform,
+    quotient,
+)
 from mcgrad.distributions.levels import crossing, derivative_by_levels
 from mcgrad.distributions.positive import Exponential
 
@@ -62,11 +71,11 @@ class Kumaraswamy(Distribution):
         info = jnp.finfo(self.dtype)
         log_rest = jnp.log1p(-u)
         full = log_rest < -200 * b  # 1 - x^a is below the smallest number: the division may overflow
-        log_power = jnp.where(full, -info.tiny, _log_one_minus_exp(log_rest / jnp.where(full, 1, b)))
+        log_power = jnp.where(full, -info.tiny, _log_one_minus_exp(quotient(log_rest, jnp.where(full, 1, b))))
         least = jnp.log(info.tiny).astype(log_power.dtype)
         low, high = log_power < a * least, log_power > -a * (info.epsneg / 2)
-        log_x = jnp.where(low, least, log_power / jnp.where(low | high, 1, a))
-        return jnp.minimum(jnp.exp(log_x), 1 - info.epsneg)
+        log_x = jnp.where(low, least, quotient(log_power, jnp.where(low | high, 1, a)))
+        return jnp.clip(jnp.exp(log_x), info.tiny, 1 - info.epsneg)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In `concentration1`, Hahn-Jordan; in `concentration0` that of `Exponential`, of `-log(1 - x^concentration1)`.

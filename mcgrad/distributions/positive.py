@@ -19,9 +19,9 @@ from mcgrad.distributions.base import (
     Distribution,
     WeakDerivative,
     align,
+    log_quotient,
     mapped,
     open_uniform,
-    quotient,
 )
 from mcgrad.distributions.location_scale import exponential_level, log_exponential_outward
 
@@ -112,23 +112,22 @@ class Weibull(Distribution):
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` below zero."""
         x, scale, k = align(x, self.scale, self.concentration)
-        inside = jnp.where(x >= 0, x, scale)
-        # log x and log(scale) apart: at x = 0 the derivative in the scale would be 0 / 0
-        power = jnp.power(quotient(inside, scale), k)
-        log_prob = jnp.log(k) - k * jnp.log(scale) + special.xlogy(k - 1, inside) - power
-        return jnp.where(x >= 0, log_prob, -jnp.inf)
+        inside = jnp.where(x > 0, x, scale)
+        log_e = k * log_quotient(inside, scale)
+        some = jnp.where(log_e < _HIGHEST, log_e - jnp.exp(jnp.minimum(log_e, _HIGHEST)), -jnp.inf)
+        some = jnp.log(k) - jnp.log(inside) + some
+        none = special.xlogy(k - 1, jnp.where(x == 0, 0.0, 1.0)) + jnp.log(k) - jnp.log(scale)
+        return jnp.where(x > 0, some, jnp.where(x == 0, none, -jnp.inf))
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
         x, scale, k = align(x, self.scale, self.concentration)
-        z = quotient(jnp.where(x > 0, x, scale), scale)
-        return jnp.where(x > 0, -jnp.expm1(-jnp.power(z, k)), 0.0)
+        return jnp.where(x > 0, -jnp.expm1(-_exponential_draw(x, scale, k)), 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """One minus the distribution function."""
         x, scale, k = align(x, self.scale, self.concentration)
-        z = quotient(jnp.where(x > 0, x, scale), scale)
-        return jnp.where(x > 0, jnp.exp(-jnp.power(z, k)), 1.0)
+        return jnp.where(x > 0, jnp.exp(-_exponential_draw(x, scale, k)), 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""
@@ -209,13 +208,13 @@ class Pareto(Distribution):
         """Log density; `-inf` below `scale`."""
         x, scale, a = align(x, self.scale, self.concentration)
         inside = jnp.where(x >= scale, x, scale)
-        log_prob = jnp.log(a) + a * jnp.log(scale) - (a + 1) * jnp.log(inside)
+        log_prob = jnp.log(a) - a * log_quotient(inside, scale) - jnp.log(inside)
         return jnp.where(x >= scale, log_prob, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
         x, scale, a = align(x, self.scale, self.concentration)
-        log_ratio = jnp.log(quotient(jnp.where(x >= scale, x, scale), scale))
+        log_ratio = log_quotient(jnp.where(x >= scale, x, scale), scale)
         return jnp.where(x >= scale, -jnp.expm1(-a * log_ratio), 0.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -234,6 +233,15 @@ class Pareto(Distribution):
         above = lambda e: scale * jnp.exp(jnp.minimum(e, room))  # noqa: E731
         terms = Exponential(a).weak_derivative(key, jnp.log(x / scale), how)
         return in_scale, *mapped(terms, above, x, rate="concentration")
+
+
+_HIGHEST = 7.0
+"""The logarithm of an exponential draw beyond which there is nothing: `exp(-exp(7))` is zero in every precision."""
+
+
+def _exponential_draw(x: Array, scale: Array, k: Array) -> Array:
+    """`(x / scale)^k`, at most `exp(7)`; 1 where `x` is not positive."""
+    return jnp.exp(jnp.minimum(k * log_quotient(jnp.where(x > 0, x, scale), scale), _HIGHEST))
 
 
 def _room(scale: Array) -> tuple[Array, Array]:
