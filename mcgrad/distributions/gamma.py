@@ -364,7 +364,7 @@ def log_ratio_velocity(log_ratio: Array, a: Array) -> Array:
     for k in range(20 if t.dtype == jnp.float64 else 12, 2, -1):
         series = (1 - k / 2) / math.factorial(k) + inside * series
     c = jnp.where(near, inside**3 * series, jnp.exp(beyond) * (1 - beyond / 2) - (1 + beyond / 2))
-    e = _beyond_half(jnp.maximum(a, 1))
+    e = beyond_half(jnp.maximum(a, 1))
     rest = jnp.sum((c - jnp.expand_dims(e, -1)) * integrand, -1)
     velocity = jnp.where(large, -log_ratio / 2 - sign * a * rest, jnp.where(lower, below, above)) / a
     return jnp.minimum(velocity, jnp.finfo(a.dtype).max)
@@ -408,7 +408,7 @@ def _log_mean(x: Array, log_x: Array, a: Array) -> Array:
     return jnp.where(large, series - log_ratio_to(x, log_x, a), small)
 
 
-def _beyond_half(a: Array) -> Array:
+def beyond_half(a: Array) -> Array:
     """`log a - 1 / (2 a) - psi(a)` for `a >= 1`, by its series at `a + n` and the differences of neighbors where `a` is small.
 
     With `u = 1 / (2 a + 1)`, that of `a` and `a + 1` is `2 (u / (1 - u^2) - atanh(u))`, a sum of positive terms.

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
@@ -17,6 +16,7 @@ from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
 from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matvec
 from mcgrad.distributions.gamma import ExpGamma, sample_log_ratio
 from mcgrad.distributions.multivariate_normal import MultivariateNormal
+from mcgrad.distributions.student_t import standard_log_prob
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,17 +126,10 @@ class MultivariateStudentT(Distribution):
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
         """Log density."""
-        (d,) = self.event_shape
         x, loc = align(x, self.loc)
         inverse, apart = align(inverse_of(self.scale_tril), jnp.expand_dims(x - loc, -1))
         z = matvec(inverse, apart[..., 0])
-        log_det, df, largest = align(log_det_of(self.scale_tril), self.df, jnp.max(jnp.abs(z), -1))
-        # where squares may overflow they are relative to the largest, which has no part in the derivative
-        size = jax.lax.stop_gradient(jnp.maximum(largest / jnp.sqrt(df), 1))
-        z, scale = align(z, jnp.expand_dims(jnp.sqrt(df) * size, -1))
-        squares = jnp.sum((z / scale) ** 2, -1)
-        far = size > 1
-        inside = jnp.where(far, 0.0, squares)
-        grown = jnp.where(far, jnp.log(squares + size**-2) + 2 * jnp.log(size), jnp.log1p(inside))
-        normalizer = special.gammaln(df / 2) - special.gammaln((df + d) / 2) + d / 2 * jnp.log(math.pi * df) + log_det
-        return -(df + d) / 2 * grown - normalizer
+        log_det, df = align(log_det_of(self.scale_tril), self.df)
+        shape = jnp.broadcast_shapes(z.shape[:-1], df.shape)
+        z, df = jnp.broadcast_to(z, (*shape, z.shape[-1])), jnp.broadcast_to(df, shape)
+        return standard_log_prob(z, df) - log_det

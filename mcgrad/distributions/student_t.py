@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import (
     POSITIVE,
@@ -23,7 +24,8 @@ from mcgrad.distributions.base import (
 )
 from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
 from mcgrad.distributions.beta_velocity import log_odds_cdf, log_odds_velocity
-from mcgrad.distributions.gamma import log_peak, sample_log_ratio
+from mcgrad.distributions.gamma import beyond_half, log_peak, sample_log_ratio
+from mcgrad.distributions.gamma_rejection import log_beyond_cubic
 from mcgrad.distributions.levels import parts_by_levels
 from mcgrad.distributions.velocity import distribution_function
 
@@ -67,11 +69,8 @@ class StudentT(Distribution):
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density."""
         x, df, loc, scale = align(x, self.df, self.loc, self.scale)
-        z = quotient(jnp.abs(x - loc), scale) / jnp.sqrt(df)
-        far = z > 1  # where the square may overflow
-        near = jnp.where(far, 1 / jnp.where(far, z, 1), z)
-        log_one_plus_square = jnp.log1p(near * near) + 2 * jnp.log(jnp.where(far, z, 1))
-        return -(df + 1) / 2 * log_one_plus_square - _log_normalizer(df) - jnp.log(scale)
+        z, df = jnp.broadcast_arrays(quotient(x - loc, scale), df)
+        return standard_log_prob(jnp.expand_dims(z, -1), df) - jnp.log(scale)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function. Its derivative in `df` has an error of `1 + df` units in the last place."""
@@ -134,11 +133,88 @@ class StudentT(Distribution):
         )
 
 
-def _log_normalizer(df: Array) -> Array:
-    """`log(sqrt(pi df) Gamma(df / 2) / Gamma((df + 1) / 2))`, whose terms cancel for many degrees of freedom."""
-    a = df / 2
-    rest = log_peak(a) - log_peak(a + 0.5) + (a + 0.5) * jnp.log1p(0.5 / a) - 0.5
-    return math.log(2 * math.pi) / 2 - rest
+@custom_jvp
+def standard_log_prob(z: Float[Array, "*batch d"], df: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Log density of the `d`-dimensional law without `loc` and `scale`: `-(df + d) / 2 log(1 + u) + constant`, `u = |z|^2 / df`.
+
+    With `a = df / 2` and `h = d / 2` the constant is `log Gamma(a + h) - log Gamma(a) - h log(2 pi a)`. Nothing overflows,
+    and nothing cancels, also for many degrees of freedom, for which the law is nearly normal. Nor does it in the derivatives
+    `-(df + d) / (df + |z|^2) z` and, with `v = h / a`, `k(u) = log(1 + u) - u / (1 + u)` and `r(a) = log a - 1 / (2 a) - psi(a)`,
+
+        (v u / (1 + u) - k(u) + psi(a + h) - psi(a) - v) / 2,
+        psi(a + h) - psi(a) - v = k(v) - (1 - 1 / d) v^2 / (1 + v) + r(a) - r(a + h).
+    """
+    growth, a, h = _growth(z, df), df / 2, z.shape[-1] / 2
+    near = (growth.square / 2 + h * growth.square / df) * _log1p_over(growth.square / df)
+    lost = jnp.where(growth.far, (a + h) * growth.log, near)
+    constant = log_peak(a) - log_peak(a + h) + (h + h * (h / a)) * _log1p_over(h / a) - h
+    return constant - h * math.log(2 * math.pi) - lost
+
+
+@standard_log_prob.defjvp
+def _standard_log_prob_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (z, df), (z_dot, df_dot) = primals, tangents
+    growth, a, d = _growth(z, df), df / 2, z.shape[-1]
+    v = d / df
+    part_v = v / (1 + v)
+    # of `z / size` where `u` is large, and else of `z`
+    far_slope = (df + d) * growth.part / growth.size / growth.share
+    slope = jnp.where(growth.far, far_slope, (1 + v) * (1 - growth.part))
+    along = growth.z / jnp.expand_dims(jnp.where(growth.far, growth.size, 1.0), -1)
+    many = df > 2
+    one = jnp.where(many, a, 1.0)
+    apart = _log1p_beyond(jnp.log1p(v), part_v) - (1 - 1 / d) * v * part_v + beyond_half(one) - beyond_half(one + d / 2)
+    few = mean_log_factor(jnp.where(many, 1.0, a), jnp.full_like(a, d / 2)) - jnp.where(many, 1.0, v)
+    in_df = (v * growth.part - _log1p_beyond(growth.log, growth.part) + jnp.where(many, apart, few)) / 2
+    return standard_log_prob(z, df), in_df * df_dot - jnp.sum(jnp.expand_dims(slope, -1) * along * z_dot, -1)
+
+
+class _Growth(NamedTuple):
+    """Of `u = |z|^2 / df`, which may overflow.
+
+    Attributes:
+        z: held to finite numbers.
+        size: the largest `|z_i|`, a constant.
+        share: `|z|^2 / size^2`, or one for `z = 0`.
+        far: whether `u` is above one.
+        square: `|z|^2`, or zero where `u` is above one.
+        log: `log(1 + u)`.
+        part: `u / (1 + u)`.
+    """
+
+    z: Array
+    size: Array
+    share: Array
+    far: Array
+    square: Array
+    log: Array
+    part: Array
+
+
+def _growth(z: Array, df: Array) -> _Growth:
+    info = jnp.finfo(z.dtype)
+    z = jnp.clip(z, info.min, info.max)
+    size = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(z), -1), info.tiny))
+    share = jnp.sum((z / jnp.expand_dims(size, -1)) ** 2, -1)
+    share = jnp.where(share > 0, share, 1.0)
+    log_u = 2 * jnp.log(size) + jnp.log(share) - jnp.log(df)
+    far = log_u > 0
+    square = jnp.sum(jnp.where(jnp.expand_dims(far, -1), 0.0, z) ** 2, -1)
+    u = square / df
+    log_growth = jnp.where(far, jax.nn.softplus(log_u), jnp.log1p(u))
+    return _Growth(z, size, share, far, square, log_growth, jnp.where(far, jax.nn.sigmoid(log_u), u / (1 + u)))
+
+
+def _log1p_over(u: Array) -> Array:
+    """`log(1 + u) / u`, one where `u` underflows."""
+    some = u > 0
+    return jnp.where(some, jnp.log1p(u) / jnp.where(some, u, 1.0), 1.0)
+
+
+def _log1p_beyond(log_growth: Array, part: Array) -> Array:
+    """`log(1 + u) - u / (1 + u)` of these two, by its series where that is shorter than the cancellation."""
+    series = part * part * (1 / 2 + part / 3) - log_beyond_cubic(-jnp.minimum(part, 0.5))
+    return jnp.where(part < 0.1, series, log_growth - part)
 
 
 # For a standard draw `z`, `z^2 / df` is the odds of a draw of `Beta(1 / 2, df / 2)`.
