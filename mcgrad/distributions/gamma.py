@@ -228,7 +228,7 @@ def log_density(x: Array, a: Array) -> Array:
     return log_density_of_log(x, log_x, a) - log_x
 
 
-def _probability(x: Array, a: Array) -> tuple[Array, Array]:
+def probabilities(x: Array, a: Array) -> tuple[Array, Array]:
     """What is below `x` and what is above, for rate one; for large `a` with the integrals of `log_gamma_velocity`.
 
     With the density `p` of `log x` that is `p (1 + x J0) / a` below, and `p K0` above. (JAX's `gammainc` is off by a tenth at
@@ -254,7 +254,7 @@ def _velocity(x: Array, a: Array) -> tuple[Array]:
 @custom_jvp
 def probability_above(x: Array, a: Array) -> Array:
     """What is above `x` for rate one, as a function of `x`; `a` is a constant."""
-    return _probability(x, a)[1]
+    return probabilities(x, a)[1]
 
 
 @probability_above.defjvp
@@ -263,8 +263,8 @@ def _probability_above_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     return probability_above(x, a), -jnp.exp(log_density(x, a)) * x_dot
 
 
-_below = distribution_function(lambda x, a: _probability(x, a)[0], log_density, _velocity)
-_minus_above = distribution_function(lambda x, a: -_probability(x, a)[1], log_density, _velocity)
+_below = distribution_function(lambda x, a: probabilities(x, a)[0], log_density, _velocity)
+_minus_above = distribution_function(lambda x, a: -probabilities(x, a)[1], log_density, _velocity)
 
 
 # The rules are in terms of the draw that moves, not of the constant that it was made of, so that the derivative of a

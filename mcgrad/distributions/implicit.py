@@ -155,7 +155,11 @@ def _keeping(
 
 def _divide(quantity: Callable[[Array], Array], y: Array, of_theta: Array) -> Array:
     _, slope = jax.jvp(quantity, (y,), (jnp.ones_like(y),))
-    return of_theta / slope
+    # where the density underflows, that of a smaller number
+    size = jax.lax.stop_gradient(jnp.clip(jnp.abs(y), 1, jnp.finfo(y.dtype).max))
+    _, scaled = jax.jvp(quantity, (y,), (size,))
+    lost = slope == 0
+    return jnp.where(lost, of_theta / jnp.where(lost, scaled, 1) * size, of_theta / jnp.where(lost, 1, slope))
 
 
 def _solve(quantity: Callable[[Array], Array], y: Array, of_theta: Array) -> Array:

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape, static_field
@@ -16,6 +15,7 @@ from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDeri
 from mcgrad.distributions.beta_factor import beta_factor, beta_parts, mean_log_factor
 from mcgrad.distributions.beta_velocity import move_log_odds
 from mcgrad.distributions.gamma import ExpGamma
+from mcgrad.distributions.gamma_growth import log_gamma_growth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +117,9 @@ class LKJCholesky(Distribution):
     def log_prob(self, x: Float[ArrayLike, "*batch dim dim"]) -> Float[Array, "*batch"]:
         """Log density in the entries below the diagonal; `-inf` where one on it is not positive. Rows must be unit vectors."""
         diagonal = jnp.diagonal(jnp.asarray(x), axis1=-2, axis2=-1)[..., 1:]
-        diagonal, a, b = align(diagonal, *self._concentrations)
+        diagonal, a, b = jnp.broadcast_arrays(*align(diagonal, *self._concentrations))
         inside = diagonal > 0
-        volumes = a * math.log(math.pi) + special.gammaln(b) - special.gammaln(a + b)
+        volumes = a * (math.log(math.pi) - jnp.log(b)) - log_gamma_growth(b, a)
         log_prob = 2 * (b - 1) * jnp.log(jnp.where(inside, diagonal, 1.0)) - volumes
         return jnp.sum(jnp.where(inside, log_prob, -jnp.inf), -1)
 

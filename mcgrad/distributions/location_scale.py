@@ -55,7 +55,8 @@ class LocationScale(Distribution, abc.ABC):
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density."""
         x, loc, scale = align(x, self.loc, self.scale)
-        return self._standard_log_prob(quotient(x - loc, scale)) - jnp.log(scale)
+        largest = jnp.finfo(self.dtype).max  # an infinite distance has no derivative
+        return self._standard_log_prob(jnp.clip(quotient(x - loc, scale), -largest, largest)) - jnp.log(scale)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""

@@ -32,6 +32,8 @@ class Mixture(Distribution):
 
         F(x_i | x_1, ..., x_{i-1}) = sum_k r_k F_k(x_i),   r_k proportional to w_k p_k(x_1) ... p_k(x_{i-1}).
 
+    **The derivatives of a draw above a hundredth of the largest number may overflow.**
+
     Other components, and those without a `cdf`, have no pathwise derivative here and are refused; discrete ones too. Scores
     and enumeration work for whatever the components allow. (A sampler that picks a component and differentiates that alone,
     as libraries usually do, has a derivative of zero in the weights.)
@@ -252,7 +254,11 @@ class Mixture(Distribution):
             logs = logs - jax.lax.stop_gradient(jnp.max(logs, axis=-2, keepdims=True))
         weights, _ = align(self._weights()[..., None], logs)
         masses = weights * jnp.exp(logs)
-        return jnp.log(jnp.sum(masses * below, axis=-2)) - jnp.log(jnp.sum(masses * above, axis=-2))
+        below, above = jnp.sum(masses * below, axis=-2), jnp.sum(masses * above, axis=-2)
+        # a draw that a component holds at the largest or smallest number does not move
+        info, size = jnp.finfo(x.dtype), jnp.abs(x)
+        held = (size >= info.max) | ((size <= info.tiny) & ((below == 0) | (above == 0)))
+        return jnp.where(held, x, jnp.log(jnp.where(held, 1, below)) - jnp.log(jnp.where(held, 1, above)))
 
 
 def _name(dist: Any) -> str:

@@ -12,13 +12,19 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, Distribution, Domain, align
-from mcgrad.distributions.gamma import log_gamma_velocity
+from mcgrad.distributions.base import Distribution, Domain, align
+from mcgrad.distributions.gamma import log_gamma_velocity, probabilities
 from mcgrad.distributions.gamma_rejection import standard_gamma
 from mcgrad.distributions.velocity import distribution_function, moving_draw
 
 stop = jax.lax.stop_gradient
 _MOST = 4e9  # half of it is drawn as a 32-bit count
+_MOST_DF = 1e28  # its product with the noncentrality does not overflow
+_BOUNDED = Domain(
+    "be positive and at most 1e28",
+    lambda v: (v > 0) & (v <= _MOST_DF),
+    "Pass a value above zero, for instance `jnp.exp(x)`, and for larger ones take `mcgrad.Normal`.",
+)
 _COUNTED = Domain(
     "lie between 0 and 4e9",
     lambda v: (v >= 0) & (v <= _MOST),
@@ -36,7 +42,7 @@ class NoncentralChi2(Distribution):
     **A draw that underflows is the smallest positive number**, with derivative zero.
 
     Args:
-        df: degrees of freedom; any shape; positive.
+        df: degrees of freedom; any shape; positive, at most 1e28.
         noncentrality: any shape that broadcasts with `df`; from 0 to 4e9.
 
     Raises:
@@ -57,7 +63,7 @@ class NoncentralChi2(Distribution):
     df: Float[ArrayLike, "*batch"]
     noncentrality: Float[ArrayLike, "*batch"]
 
-    domains: ClassVar = {"df": POSITIVE, "noncentrality": _COUNTED}
+    domains: ClassVar = {"df": _BOUNDED, "noncentrality": _COUNTED}
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
@@ -65,7 +71,7 @@ class NoncentralChi2(Distribution):
         key_poisson, key_gamma = jax.random.split(key)
         df, noncentrality = (jnp.broadcast_to(value, self.batch_shape) for value in (self.df, self.noncentrality))
         mean = stop(noncentrality) / 2
-        valid = (mean >= 0) & (mean <= _MOST / 2)
+        valid = (mean >= 0) & (mean <= _MOST / 2) & (df <= _MOST_DF)
         pairs = jax.random.poisson(key_poisson, jnp.where(valid, mean, 0.0)).astype(self.dtype)
         x, _ = standard_gamma(key_gamma, jnp.where(valid, stop(df) / 2 + pairs, jnp.nan))
         return _draw(jnp.maximum(2 * x, jnp.finfo(self.dtype).tiny), df, noncentrality)
@@ -95,26 +101,30 @@ def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Arr
     near = stop(_center(q, n))
     large = near > 16
     q_large, n_large = jnp.where(large, q, 1e3), jnp.where(large, n, 0.0)
-    far, root = _center(q_large, n_large), jnp.sqrt(n_large**2 + 4 * q_large)
+    far, root = _center(q_large, n_large), jnp.hypot(n_large, 2 * jnp.sqrt(q_large))
     center = jnp.where(large, far, near)
     j, stride = _around(near, stop(jnp.sqrt(near * (near + jnp.maximum(n, 0)) / (2 * near + jnp.maximum(n, 0) + 1))))
     at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
     # relative to the weight of the center: the logarithms themselves are too large for the digits of float32
     step, one, two = j - at(center), center + 1, df / 2 + center
-    log_weights = step * at(jnp.log(q) - jnp.log(one) - jnp.log(two))
-    log_weights = log_weights - _beyond_power(at(one), step) - _beyond_power(at(two), step)
+    log_weights = step * at(jnp.log(q) - _log_base(one) - _log_base(two))
+    log_weights = log_weights - _beyond_power(at(one), j + 1) - _beyond_power(at(two), at(df) / 2 + j)
     log_half = jnp.log(x) - math.log(2)
     direct = near * jnp.log(q) - special.gammaln(near + 1) - special.gammaln(df / 2 + near)
     direct = direct + n * log_half - (x + noncentrality) / 2
     # the same by Stirling's series and c (c + n) = q, where large terms have canceled
     apart = (x - noncentrality) / (jnp.sqrt(x) + jnp.sqrt(jnp.where(large, noncentrality, 1.0)))
-    series = n_large**2 / (root + 2 * jnp.sqrt(q_large)) - apart**2 / 2 - n_large * (jnp.log(far + n_large) - log_half)
+    series = (
+        n_large * (n_large / (root + 2 * jnp.sqrt(q_large)))
+        - apart**2 / 2
+        - n_large * (jnp.log(far + n_large) - log_half)
+    )
     series = series - jnp.log(q_large) / 2 - _stirling(far) - _stirling(far + n_large) - math.log(2 * math.pi)
     return j, log_weights, jnp.log(stride) - math.log(2) + jnp.where(large, series, direct)
 
 
 def _center(q: Array, n: Array) -> Array:
-    root = jnp.sqrt(n * n + 4 * q)
+    root = jnp.hypot(n, 2 * jnp.sqrt(q))
     return jnp.where(n > 0, 2 * q / (jnp.abs(n) + root), (root - n) / 2)
 
 
@@ -127,13 +137,17 @@ def _around(center: Array, width: Array) -> tuple[Array, Array]:
     return jnp.expand_dims(first, -1) + jnp.expand_dims(stride, -1) * row, stride
 
 
-def _beyond_power(z: Array, step: Array) -> Array:
-    """`log Gamma(z + step) - log Gamma(z) - step log(z)`, for large `z` by Stirling's series."""
-    large = (z > 16) & (z + step > 16)
-    safe = jnp.where(large, z, 16.0)
-    end = jnp.where(large, z + step, 16.0)
-    series = (end - 0.5) * jnp.log1p((end - safe) / safe) - (end - safe) + _stirling(end) - _stirling(safe)
-    direct = special.gammaln(z + step) - special.gammaln(z) - step * jnp.log(z)
+def _log_base(z: Array) -> Array:
+    """`log(z)` for large `z`, and zero for small, which may underflow."""
+    return jnp.log(jnp.where(z > 16, z, 1.0))
+
+
+def _beyond_power(z: Array, end: Array) -> Array:
+    """`log Gamma(end) - log Gamma(z) - (end - z) _log_base(z)`, for large `z` by Stirling's series."""
+    large = (z > 16) & (end > 16)
+    safe, far = jnp.where(large, z, 16.0), jnp.where(large, end, 16.0)
+    series = (far - 0.5) * jnp.log1p((far - safe) / safe) - (far - safe) + _stirling(far) - _stirling(safe)
+    direct = special.gammaln(end) - special.gammaln(z) - (end - z) * _log_base(z)
     return jnp.where(large, series, direct)
 
 
@@ -171,8 +185,9 @@ def _cdf(x: Array, df: Array, noncentrality: Array) -> Array:
     at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
     step = j - at(mean)
     log_mean = jnp.log(jnp.maximum(mean, jnp.finfo(x.dtype).tiny))  # at zero all weight is at zero
-    log_weights = step * at(log_mean - jnp.log(mean + 1)) - _beyond_power(at(mean + 1), step)
-    below = special.gammainc(at(df) / 2 + j, jnp.broadcast_to(at(x) / 2, j.shape))
+    log_weights = step * at(log_mean - _log_base(mean + 1)) - _beyond_power(at(mean + 1), j + 1)
+    half = jnp.clip(x / 2, jnp.finfo(x.dtype).tiny, jnp.finfo(x.dtype).max)
+    below, _ = probabilities(jnp.broadcast_to(at(half), j.shape), at(df) / 2 + j)
     return jnp.sum(jax.nn.softmax(log_weights, -1) * below, -1)
 
 

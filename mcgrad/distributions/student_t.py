@@ -24,8 +24,8 @@ from mcgrad.distributions.base import (
 )
 from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
 from mcgrad.distributions.beta_velocity import log_odds_cdf, log_odds_velocity
-from mcgrad.distributions.gamma import beyond_half, log_peak, sample_log_ratio
-from mcgrad.distributions.gamma_rejection import log_beyond_cubic
+from mcgrad.distributions.gamma import sample_log_ratio
+from mcgrad.distributions.gamma_growth import digamma_growth, log1p_beyond, log1p_over, log_gamma_growth
 from mcgrad.distributions.levels import parts_by_levels
 from mcgrad.distributions.velocity import distribution_function
 
@@ -139,34 +139,24 @@ def standard_log_prob(z: Float[Array, "*batch d"], df: Float[Array, "*batch"]) -
 
     With `a = df / 2` and `h = d / 2` the constant is `log Gamma(a + h) - log Gamma(a) - h log(2 pi a)`. Nothing overflows,
     and nothing cancels, also for many degrees of freedom, for which the law is nearly normal. Nor does it in the derivatives
-    `-(df + d) / (df + |z|^2) z` and, with `v = h / a`, `k(u) = log(1 + u) - u / (1 + u)` and `r(a) = log a - 1 / (2 a) - psi(a)`,
-
-        (v u / (1 + u) - k(u) + psi(a + h) - psi(a) - v) / 2,
-        psi(a + h) - psi(a) - v = k(v) - (1 - 1 / d) v^2 / (1 + v) + r(a) - r(a + h).
+    `-(df + d) / (df + |z|^2) z` and `(h u / (1 + u) / a - log(1 + u) + u / (1 + u) + psi(a + h) - psi(a) - h / a) / 2`.
     """
     growth, a, h = _growth(z, df), df / 2, z.shape[-1] / 2
-    near = (growth.square / 2 + h * growth.square / df) * _log1p_over(growth.square / df)
+    near = (growth.square / 2 + h * growth.square / df) * log1p_over(growth.square / df)
     lost = jnp.where(growth.far, (a + h) * growth.log, near)
-    constant = log_peak(a) - log_peak(a + h) + (h + h * (h / a)) * _log1p_over(h / a) - h
-    return constant - h * math.log(2 * math.pi) - lost
+    return log_gamma_growth(a, jnp.full_like(a, h)) - h * math.log(2 * math.pi) - lost
 
 
 @standard_log_prob.defjvp
 def _standard_log_prob_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (z, df), (z_dot, df_dot) = primals, tangents
     growth, a, d = _growth(z, df), df / 2, z.shape[-1]
-    v = d / df
-    part_v = v / (1 + v)
     # of `z / size` where `u` is large, and else of `z`
     far_slope = (df + d) * growth.part / growth.size / growth.share
-    slope = jnp.where(growth.far, far_slope, (1 + v) * (1 - growth.part))
+    slope = jnp.where(growth.far, far_slope, (1 + d / df) * (1 - growth.part))
     along = growth.z / jnp.expand_dims(jnp.where(growth.far, growth.size, 1.0), -1)
-    many = df > 2
-    one = jnp.where(many, a, 1.0)
-    apart = _log1p_beyond(jnp.log1p(v), part_v) - (1 - 1 / d) * v * part_v + beyond_half(one) - beyond_half(one + d / 2)
-    few = mean_log_factor(jnp.where(many, 1.0, a), jnp.full_like(a, d / 2)) - jnp.where(many, 1.0, v)
-    in_df = (v * growth.part - _log1p_beyond(growth.log, growth.part) + jnp.where(many, apart, few)) / 2
-    return standard_log_prob(z, df), in_df * df_dot - jnp.sum(jnp.expand_dims(slope, -1) * along * z_dot, -1)
+    in_df = d / df * growth.part - log1p_beyond(growth.log, growth.part) + digamma_growth(a, jnp.full_like(a, d / 2))
+    return standard_log_prob(z, df), in_df / 2 * df_dot - jnp.sum(jnp.expand_dims(slope, -1) * along * z_dot, -1)
 
 
 class _Growth(NamedTuple):
@@ -203,18 +193,6 @@ def _growth(z: Array, df: Array) -> _Growth:
     u = square / df
     log_growth = jnp.where(far, jax.nn.softplus(log_u), jnp.log1p(u))
     return _Growth(z, size, share, far, square, log_growth, jnp.where(far, jax.nn.sigmoid(log_u), u / (1 + u)))
-
-
-def _log1p_over(u: Array) -> Array:
-    """`log(1 + u) / u`, one where `u` underflows."""
-    some = u > 0
-    return jnp.where(some, jnp.log1p(u) / jnp.where(some, u, 1.0), 1.0)
-
-
-def _log1p_beyond(log_growth: Array, part: Array) -> Array:
-    """`log(1 + u) - u / (1 + u)` of these two, by its series where that is shorter than the cancellation."""
-    series = part * part * (1 / 2 + part / 3) - log_beyond_cubic(-jnp.minimum(part, 0.5))
-    return jnp.where(part < 0.1, series, log_growth - part)
 
 
 # For a standard draw `z`, `z^2 / df` is the odds of a draw of `Beta(1 / 2, df / 2)`.

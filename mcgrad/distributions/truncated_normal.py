@@ -41,6 +41,9 @@ derivative of the draw, would be for another point than the one that they are us
 """
 
 
+_SHORTEST = {"float32": 1e-5, "float64": 1e-9}
+"""Over which `exp(-d^2 / 2)` is one to rounding, with room for less."""
+
 _MOST = {"float32": 88.0, "float64": 709.0}
 """Exponents whose exponentials do not overflow."""
 
@@ -53,8 +56,8 @@ class TruncatedNormal(Distribution):
     and derivatives come from integrals relative to the density at the draw, so they keep their digits however far out, or
     however short, the interval is.
 
-    **Densities and derivatives are not finite where `(high - low) / scale` underflows**, and those of an interval whose ends are
-    farther from `loc` than a sixteenth of the largest number, in units of the scale, are those of one that is so far.
+    **Where its ends are farther from `loc` than a sixteenth of the largest number, in units of the scale**, densities and
+    derivatives are those of an interval that is so far.
 
     **Its support moves with `low` and `high`**, so a score function would be biased for these; pathwise is right.
 
@@ -163,8 +166,23 @@ class TruncatedNormal(Distribution):
         return tuple(terms)
 
     def _aligned(self, x: Any) -> tuple[Array, ...]:
-        arrays = align(x, self.loc, self.scale, self.low, self.high)
-        return tuple(jnp.broadcast_arrays(*arrays))
+        x, *params = jnp.broadcast_arrays(*align(x, self.loc, self.scale, self.low, self.high))
+        return x, *_within_reach(*params)
+
+
+def _within_reach(loc: Array, scale: Array, low: Array, high: Array) -> tuple[Array, ...]:
+    """Parameters of the same law whose `(high - low) / scale` does not underflow.
+
+    Over a very short interval only the slope `(loc - x) / scale^2` of the log density is left, which another law has too, of a
+    scale that is long beside the interval but not as long.
+    """
+    longest = jax.lax.stop_gradient(high - low) / _SHORTEST[scale.dtype.name]
+    beyond = scale > longest
+    other = jnp.where(beyond, longest, 1)
+    mode = jax.lax.stop_gradient(jnp.clip(loc, low, high))
+    ratio = quotient(other, jnp.where(beyond, scale, 1))
+    loc = jnp.where(beyond, mode + (loc - mode) * ratio * ratio, loc)
+    return loc, jnp.where(beyond, other, scale), low, high
 
 
 def _standardized(distance: Array, scale: Array) -> Array:

@@ -184,7 +184,7 @@ def _draw_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 def _rejection(key: PRNGKey, k: Array, a: float) -> Array:
     """Draws of the log odds: those of a beta draw of concentrations `a` and `a`, shifted by `log b`, and rejected."""
-    b = a / (k + jnp.sqrt(k * k + a * a))
+    b = a / (k + jnp.hypot(k, a))
     shape = jnp.full_like(k, a)
 
     def propose(state: tuple[PRNGKey, Array, Array]) -> tuple[PRNGKey, Array, Array]:
@@ -232,7 +232,7 @@ def _integrand(lower: Array, h: Array, rest: Array, k: Array, a: Array | float) 
 
 def _normalizer(k: Array, a: Array | float) -> tuple[Array, Array]:
     """The logarithm of the integral of the density of the log odds, and the mean of `h`; from the mode on both sides."""
-    root = stop(jnp.sqrt(k * k + a * a) + k)
+    root = stop(jnp.hypot(k, a) + k)
     h, rest = a / (root + a), root / (root + a)
     (below, down), (above, up) = (_integrand(jnp.full(h.shape, side), h, rest, k, a) for side in (True, False))
     total = jnp.sum(below + above, -1)

@@ -16,7 +16,7 @@ from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
 from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matmul, transposed
-from mcgrad.distributions.gamma import ExpGamma, bounded_exp
+from mcgrad.distributions.gamma import ExpGamma, bounded_exp, log_density_of_log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Wishart(Distribution):
     degrees of freedom (Bartlett): differentiable in both parameters, to every order, with the exact derivative of gamma draws.
 
     **A draw may be singular to rounding** where `concentration` is close to `d - 1`, and has then no log density. **Where it
-    overflows**, as the square of the scale, its derivatives are not finite either.
+    overflows**, entries of `L A` are held at the square root of the largest number, with derivative zero.
 
     Args:
         concentration: degrees of freedom, need not be whole; any shape; above `d - 1`.
@@ -76,8 +76,20 @@ class Wishart(Distribution):
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch d d"]:
         """One draw."""
-        factor = matmul(*align(jnp.tril(self.scale_tril), self._standard_factor(key)))
+        factor, size = align(matmul(*align(self._relative, self._standard_factor(key))), self._size)
+        limit = math.sqrt(jnp.finfo(self.dtype).max / self.event_shape[0]) / 2
+        factor = jnp.clip(jnp.minimum(size, limit) * factor, -limit, limit)
         return matmul(factor, transposed(factor))
+
+    @property
+    def _size(self) -> Array:
+        """The largest entry of `L`, a constant, `[..., 1, 1]`."""
+        return jnp.max(jnp.abs(jnp.tril(jax.lax.stop_gradient(self.scale_tril))), (-2, -1), keepdims=True)
+
+    @property
+    def _relative(self) -> Array:
+        """`L` in units of it: in products with its inverse nothing overflows."""
+        return jnp.tril(self.scale_tril) / self._size
 
     def _standard_factor(self, key: PRNGKey) -> Float[Array, "*batch d d"]:
         """`A`."""
@@ -155,24 +167,26 @@ class Wishart(Distribution):
 
     def log_prob(self, x: Float[ArrayLike, "*batch d d"]) -> Float[Array, "*batch"]:
         """Log density in the entries on and below the diagonal; `-inf` where `x` is not positive definite."""
-        x = jnp.asarray(x)
-        (d, _), scale = self.event_shape, self.scale_tril
-        factor = jnp.linalg.cholesky(jax.lax.stop_gradient(x))
-        definite = jnp.all(jnp.isfinite(factor), (-2, -1), keepdims=True)
+        d, _ = self.event_shape
+        x, size, scale = align(x, self._size, self._relative)
+        x = x / size / size
+        definite = jnp.all(jnp.isfinite(jnp.linalg.cholesky(jax.lax.stop_gradient(x))), (-2, -1), keepdims=True)
         # so that no derivative goes through a factor that does not exist
         factor = jnp.linalg.cholesky(jnp.where(definite, x, jnp.broadcast_to(jnp.eye(d, dtype=x.dtype), x.shape)))
-        whitened = matmul(*align(inverse_of(scale), factor))
-        log_gamma = jnp.sum(special.gammaln(self._halves), -1) + d * (d - 1) / 4 * math.log(math.pi)
-        determinant, squares, definite, scale_determinant, log_gamma, concentration = align(
-            log_det_of(factor),
-            jnp.sum(whitened * whitened, (-2, -1)),
+        whitened = matmul(inverse_of(scale), factor)
+        diagonal = jnp.diagonal(whitened, axis1=-2, axis2=-1)
+        halves, diagonal = jnp.broadcast_arrays(*align(self._halves, diagonal))
+        logs, rows = jnp.log(diagonal), jnp.arange(d, dtype=x.dtype)
+        # each `W_ii^2 / 2` is a gamma draw, and has a density of its logarithm
+        on_diagonal = log_density_of_log(diagonal * diagonal / 2, 2 * logs - math.log(2), halves)
+        below = jnp.tril(whitened, -1)
+        in_rows, squares, definite, determinant = align(
+            jnp.sum(on_diagonal + (rows - (d + 1)).reshape((1,) * (logs.ndim - 1) + (d,)) * logs, -1),
+            jnp.sum(below * below, (-2, -1)),
             definite[..., 0, 0],
-            log_det_of(scale),
-            log_gamma,
-            self.concentration,
+            log_det_of(self.scale_tril),
         )
-        normalizer = concentration * (scale_determinant + d / 2 * math.log(2)) + log_gamma
-        log_prob = (concentration - d - 1) * determinant - squares / 2 - normalizer
+        log_prob = in_rows - squares / 2 - (d + 1) * determinant - d * (d - 1) / 4 * math.log(2 * math.pi)
         return jnp.where(definite, log_prob, -jnp.inf)
 
     @property
