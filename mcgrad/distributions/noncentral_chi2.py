@@ -96,7 +96,7 @@ def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Arr
     them converges as fast as that of a normal density, and there is nothing at zero.
     """
     # added so that a noncentrality of zero has its derivatives, and no logarithm of zero
-    q = noncentrality * x / 4 + (1e-290 if x.dtype == jnp.float64 else 1e-30)
+    q = noncentrality * x / 4 + (1e-300 if x.dtype == jnp.float64 else 1e-36)
     n = df / 2 - 1
     near = stop(_center(q, n))
     large = near > 16
