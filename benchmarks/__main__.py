@@ -1,4 +1,7 @@
-"""`python -m benchmarks` measures everything and writes `RESULTS.md`; `--only NAME` measures a part and leaves the rest."""
+"""`python -m benchmarks` measures everything and writes `RESULTS.md`; `--only NAME` measures a part and leaves the rest.
+
+JAX runs on the CPU, unless `JAX_PLATFORMS` in the environment says otherwise.
+"""
 
 from __future__ import annotations
 

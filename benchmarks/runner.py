@@ -49,7 +49,7 @@ class Worker:
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"},
+            env={"JAX_PLATFORMS": "cpu", **os.environ, "PYTHONPATH": paths},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -95,15 +95,19 @@ class Entry:
 
 
 def alternate(entries: dict[str, Entry], rounds: int, round_seconds: float = 0.02) -> None:
-    """Times the cases in turn, `rounds` times; adds `times`, the seconds of a step in each round, to what is measured."""
+    """Times the cases in turn, `rounds` times; adds `times`, the seconds of a step in each round, to what is measured.
+
+    Their order is drawn anew in each round, since what runs before leaves its traces in caches and clocks.
+    """
     working = [entry for entry in entries.values() if entry.works]
     if not working:
         return
     for entry in working:
         entry.measured["times"] = []
     one_round = sum(max(round_seconds, entry.measured["step_seconds"]) for entry in working)
+    rng = np.random.default_rng(0)
     for _ in range(int(np.clip(MOST_ROUND_SECONDS / one_round, min(FEWEST_ROUNDS, rounds), rounds))):
-        for entry in working:
+        for entry in (working[i] for i in rng.permutation(len(working))):
             if not entry.works:
                 continue
             steps = int(np.clip(round_seconds / entry.measured["step_seconds"], 1, 5000))

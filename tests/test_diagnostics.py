@@ -29,11 +29,12 @@ def exact_gradient(logits):
 
 
 def test_chunks_change_memory_and_nothing_else():
-    loc = jnp.linspace(-1.0, 1.0, 32)
+    loc = np.linspace(-1.0, 1.0, 32)
 
     def compiled(**options):
         gradient = jax.jit(mcgrad.value_and_grad(smooth, **options))
-        return gradient.lower(loc, jax.random.key(0)).compile()
+        with jax.default_device(jax.devices("cpu")[0]):  # others fuse much of what is held in memory
+            return gradient.lower(loc, jax.random.key(0)).compile()
 
     def memory(executable):
         return executable.memory_analysis().temp_size_in_bytes

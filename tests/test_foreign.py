@@ -21,6 +21,13 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def their_keys() -> Any:
+    """What NumPyro does with a key inside a `cond`, JAX's checker takes for a second use on some versions."""
+    with jax.debug_key_reuse(False):
+        yield
+
+
 def library(name: str) -> Any:
     # Skipped, not failed, where it is missing: none of the three is a dependency of mcgrad.
     with warnings.catch_warnings():
