@@ -54,19 +54,22 @@ class LocationScale(Distribution, abc.ABC):
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density."""
-        x, loc, scale = align(x, self.loc, self.scale)
-        largest = jnp.finfo(self.dtype).max  # an infinite distance has no derivative
-        return self._standard_log_prob(jnp.clip(quotient(x - loc, scale), -largest, largest)) - jnp.log(scale)
+        z, scale = self._standardized(x)
+        return self._standard_log_prob(z) - jnp.log(scale)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
-        x, loc, scale = align(x, self.loc, self.scale)
-        return self._standard_cdf(quotient(x - loc, scale))
+        return self._standard_cdf(self._standardized(x)[0])
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """One minus the distribution function."""
+        return self._standard_survival(self._standardized(x)[0])
+
+    def _standardized(self, x: ArrayLike) -> tuple[Array, Array]:
+        """`(x - loc) / scale`, held to finite numbers, whose derivatives are no NaN; and the scale."""
         x, loc, scale = align(x, self.loc, self.scale)
-        return self._standard_survival(quotient(x - loc, scale))
+        largest = jnp.finfo(self.dtype).max
+        return jnp.clip(quotient(x - loc, scale), -largest, largest), scale
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""
