@@ -198,3 +198,29 @@ def test_pathwise_is_refused_where_it_would_be_wrong(components: Any, match: str
 def test_refusals(make: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         make()
+
+
+@pytest.mark.parametrize(
+    ("law", "params"),
+    [
+        (mcgrad.Normal, ((0.0, 1e30), 1e-10)),
+        (mcgrad.Gumbel, ((0.0, 200.0), 1.0)),
+        (mcgrad.ExpGamma, (1.0, (1e-30, 1e30))),
+        (mcgrad.Weibull, ((1.0, 1e-3), (1.0, 20.0))),
+        (mcgrad.StudentT, (2.0, (0.0, 1e30), 1e-10)),
+    ],
+)
+def test_a_component_far_from_a_draw_gives_no_nan(law: Any, params: Any) -> None:
+    """Its log density is minus infinity in float32, and has infinite derivatives, which its weight of zero must not meet."""
+    params = tuple(jnp.asarray(value, jnp.float32) for value in params)
+
+    def log_prob(params: Any, x: Any) -> Any:
+        return mcgrad.Mixture(mcgrad.Categorical(logits=jnp.zeros(2, jnp.float32)), law(*params)).log_prob(x)
+
+    x = law(*params).sample(jax.random.key(1))[0]
+    value, gradients = jax.value_and_grad(log_prob, (0, 1))(params, x)
+    single = jax.value_and_grad(lambda params: law(*params).log_prob(x))(tuple(jnp.atleast_1d(v)[0] for v in params))
+    np.testing.assert_allclose(value, single[0] - np.log(2), rtol=1e-5, atol=1e-5)
+    for gradient, exact in zip(gradients[0], single[1], strict=True):
+        np.testing.assert_allclose(np.atleast_1d(gradient)[0], exact, rtol=1e-5)
+        assert np.isfinite(gradient).all()

@@ -196,6 +196,7 @@ def log_density_of_log(x: Array, log_x: Array, a: Array) -> Array:
 @log_density_of_log.defjvp
 def _log_density_of_log_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, log_x, a), (_, log_x_dot, a_dot) = primals, tangents
+    x = jnp.minimum(x, jnp.finfo(x.dtype).max)  # no infinite derivative, for a weight of zero may multiply it
     return log_density_of_log(*primals), (a - x) * log_x_dot + score_in_concentration(x, log_x, a) * a_dot
 
 

@@ -54,22 +54,22 @@ class LocationScale(Distribution, abc.ABC):
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density."""
-        z, scale = self._standardized(x)
-        return self._standard_log_prob(z) - jnp.log(scale)
+        x, loc, scale = align(x, self.loc, self.scale)
+        return self._standard_log_prob(quotient(x - loc, scale)) - jnp.log(scale)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
-        return self._standard_cdf(self._standardized(x)[0])
+        return self._standard_cdf(self._standardized(x))
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """One minus the distribution function."""
-        return self._standard_survival(self._standardized(x)[0])
+        return self._standard_survival(self._standardized(x))
 
-    def _standardized(self, x: ArrayLike) -> tuple[Array, Array]:
-        """`(x - loc) / scale`, held to finite numbers, whose derivatives are no NaN; and the scale."""
+    def _standardized(self, x: ArrayLike) -> Array:
+        """`(x - loc) / scale`, held to finite numbers, whose derivatives are no NaN."""
         x, loc, scale = align(x, self.loc, self.scale)
         largest = jnp.finfo(self.dtype).max
-        return jnp.clip(quotient(x - loc, scale), -largest, largest), scale
+        return jnp.clip(quotient(x - loc, scale), -largest, largest)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Quantile function."""
@@ -287,7 +287,8 @@ class Gumbel(LocationScale):
         return jax.random.gumbel(key, shape, self.dtype)
 
     def _standard_log_prob(self, z: Array) -> Array:
-        return -z - jnp.exp(-z)
+        # so far below the mode it is held, for no weight of a mixture is to be multiplied by an infinite derivative
+        return -z - jnp.exp(jnp.minimum(-z, math.log(jnp.finfo(z.dtype).max) - 1))
 
     def _standard_cdf(self, z: Array) -> Array:
         return jnp.exp(-jnp.exp(jnp.minimum(-z, 8.0)))  # zero beyond, in every precision; no infinity to differentiate

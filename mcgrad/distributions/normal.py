@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
+from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, open_uniform, quotient
 from mcgrad.distributions.gamma import bounded_exp
@@ -25,6 +26,18 @@ NORMAL_SCALE_WEIGHT = 2 * math.exp(-0.5) / math.sqrt(2 * math.pi)
 def normal_level(side: Array, drop: Array) -> Array:
     """The positive `z` beyond (1) or before (-1) 1 where `log(z) - z^2 / 2` is lower than there by `drop`."""
     return jnp.sqrt(exponential_level(side, 2 * drop))
+
+
+@custom_jvp
+def _log_density(z: Array) -> Array:
+    return -0.5 * z * z - _LOG_SQRT_2PI
+
+
+@_log_density.defjvp
+def _log_density_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (z,), (z_dot,) = primals, tangents
+    # no derivative that a weight of zero, in a mixture, would make NaN
+    return _log_density(z), jnp.where(jnp.abs(z) < jnp.inf, -z, 0) * z_dot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Normal(LocationScale):
 
     def _standard_log_prob(self, z: Array) -> Array:
         # not `jax.scipy.stats.norm.logpdf`: it squares the scale, which underflows in float32 below 1e-19
-        return -0.5 * z * z - _LOG_SQRT_2PI
+        return _log_density(z)
 
     def _standard_cdf(self, z: Array) -> Array:
         return special.ndtr(z)
