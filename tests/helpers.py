@@ -186,7 +186,7 @@ class EstimatorRow:
     @property
     def unrolls(self) -> bool:
         """Whether a loop takes long to compile, since it is unrolled or an alternative is carried along."""
-        return self.kind not in ("score", "pathwise", "partly pathwise", "auto")
+        return self.kind not in ("score", "pathwise", "partly pathwise", "relaxed", "auto")
 
     def order_on(self, program: Program) -> int:
         follows_paths = self.kind in ("pathwise", "partly pathwise", "auto") and "enumerate" not in program.kinds
@@ -224,6 +224,11 @@ def _proposal(law: Any) -> Any:
         if isinstance(law, mcgrad.Bernoulli):
             return mcgrad.Bernoulli(logits=0.8 * law.logits)
     return law
+
+
+def _surrogate(z: Any) -> jax.Array:
+    """One number for all entries of a draw, of any shape; the less, the more entries weight it."""
+    return 0.5 * jnp.sin(0.5 + jnp.sum(z)) / z.size
 
 
 _ROWS = (
@@ -295,6 +300,15 @@ _ROWS = (
     ),
     EstimatorRow(
         "pathwise with boundary", _fixed(lambda: mcgrad.PathwiseWithBoundary()), "thresholds", order=1, evaluations=1
+    ),
+    EstimatorRow("lax", _fixed(lambda: mcgrad.LAX(_surrogate)), "partly pathwise", evaluations=1),
+    EstimatorRow("relax", _fixed(lambda: mcgrad.RELAX(_surrogate)), "relaxed", evaluations=1),
+    EstimatorRow(
+        "relax, coupled, 2 samples",
+        _fixed(lambda: mcgrad.RELAX(_surrogate, coupled=True)),
+        "relaxed",
+        num_samples=2,
+        evaluations=2,
     ),
     EstimatorRow("enumerate", _fixed(lambda: mcgrad.Enumerate()), "enumerate", removes_offset=True, evaluations=4),
     EstimatorRow(
