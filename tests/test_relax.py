@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import re
 import warnings
 
 import jax
@@ -256,7 +257,7 @@ def test_a_wrong_control_variate_fails(mistake, order):
 # Variance, and training for it.
 
 
-TARGET = 0.499  # of Tucker et al. 2017, section 5, and Grathwohl et al. 2018, section 5.1
+TARGET = 0.499  # the toy of Grathwohl et al. 2018, figure 1
 
 
 def toy(logits, key, estimator):
@@ -353,6 +354,21 @@ def test_derivatives_in_what_the_surrogate_closes_over(coupled):
         return jnp.sum(jnp.mean(gradients**2, axis=0))
 
     check_grads(jax.jit(lambda phi: squares(phi, keys)), (phi,), order=2, rtol=1e-4)
+
+
+def test_the_surrogate_is_evaluated_twice():
+    """In the compiled gradient, and in the derivative that trains the surrogate."""
+    matrix = jnp.ones((5, 7))
+
+    def loss(logits, matrix, key):
+        control = mcgrad.RELAX(lambda z: jnp.sum(jnp.tanh(z @ matrix)))
+        return 1.0 * jnp.max(mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), control))
+
+    gradient = mcgrad.grad(loss)
+    args = (jnp.zeros(5), matrix, jax.random.key(0))
+    for fn in (gradient, jax.grad(lambda *args: jnp.sum(gradient(*args) ** 2), 1)):
+        compiled = jax.jit(fn).lower(*args).compile().as_text()
+        assert len(re.findall(r"= f64\S* tanh\(", compiled)) == 2
 
 
 def test_lax_with_the_cost_is_the_path_and_with_nothing_the_score():

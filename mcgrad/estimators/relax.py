@@ -204,7 +204,7 @@ class RELAX(_Surrogate):
     **`control` is in the units of the cost**, before the sums, means and constant factors that turn costs into the output,
     like a baseline. For a batch it returns a number an entry, or one for several entries that the cost mixes, with an axis
     of size one in their place: for bits `[N, D]` and a cost of `[N]`, `[N, 1]` (or `[N, D]`, whose sum over `D` stands for
-    the cost). Each is weighted with the draws that it depends on.
+    the cost). Each is weighted with the draws that it depends on. It stands for one cost, that which depends on most of the draws.
 
     Args:
         control: `control(z)`, of a relaxed draw in the shape of the draw (of the classes, with an axis more for `Categorical`),
@@ -227,8 +227,8 @@ class RELAX(_Surrogate):
         (2,)
 
     References:
-        Tucker et al. 2017, eqs. 4 and 7 (REBAR); Grathwohl et al. 2018, eqs. 7 and 8 (RELAX), eq. 5 (training). Their second
-        derivatives are not unbiased; here the weight multiplies `control(z')` with its derivative, not its value.
+        Tucker et al. 2017, section 3 (REBAR); Grathwohl et al. 2018, eq. 8 (RELAX), eq. 6 (training), appendix (`z'`). Theirs are
+        first derivatives; to be right to second order the weight must multiply `control(z')` with its derivative, not its value.
     """
 
     coupled: bool = static_field(default=False, kw_only=True)
@@ -284,7 +284,7 @@ class LAX(_Surrogate):
         ()
 
     References:
-        Grathwohl et al. 2018, eq. 6.
+        Grathwohl et al. 2018, eq. 5.
     """
 
     def obstacle(self, site: Site) -> str | None:
