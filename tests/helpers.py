@@ -38,8 +38,8 @@ def _moments(draws: Any, exact: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray
     rows = np.concatenate([np.asarray(leaf).reshape(num, -1) for leaf in draw_leaves], axis=1)
     target = np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in exact_leaves])
     rounding = _ROUNDING * float(np.finfo(rows.dtype).eps) * max(float(np.linalg.norm(target)), 1e-3)
-    rows = rows.astype(np.float64)
-    return rows.mean(0), rows.std(0, ddof=1) / np.sqrt(num), target, rounding
+    away = rows.astype(np.float64) - target  # where there is no variance, the sum of many equal numbers would round
+    return target + away.mean(0), away.std(0, ddof=1) / np.sqrt(num), target, rounding
 
 
 def imprecision(draws: Any, exact: Any) -> float:
