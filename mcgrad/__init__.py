@@ -47,6 +47,7 @@ from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical
 from mcgrad.distributions import Pareto as Pareto
 from mcgrad.distributions import Poisson as Poisson
+from mcgrad.distributions import Relaxation as Relaxation
 from mcgrad.distributions import StudentT as StudentT
 from mcgrad.distributions import Transformed as Transformed
 from mcgrad.distributions import TruncatedNormal as TruncatedNormal
@@ -63,6 +64,8 @@ from mcgrad.estimators import ARM as ARM
 from mcgrad.estimators import ARMS as ARMS
 from mcgrad.estimators import ARSM as ARSM
 from mcgrad.estimators import CARMS as CARMS
+from mcgrad.estimators import LAX as LAX
+from mcgrad.estimators import RELAX as RELAX
 from mcgrad.estimators import AdaptiveVelocity as AdaptiveVelocity
 from mcgrad.estimators import Auto as Auto
 from mcgrad.estimators import BonnetPrice as BonnetPrice

@@ -189,6 +189,20 @@ def trace_on(fn: Callable[..., Any], avals: Sequence[Any]) -> ClosedJaxpr:
     return jax.make_jaxpr(fn)(*structs)
 
 
+def closed(fn: Callable[[Any], Any], argument: Any) -> tuple[Jaxpr, Sequence[Any], Any]:
+    """The jaxpr of a function of the arrays that it closes over and of its argument; these arrays; and the tree of its output."""
+    made: Any
+    made, shape = jax.make_jaxpr(fn, return_shape=True)(argument)
+    opened, arrays = open_jaxpr(made)
+    jaxpr = opened.replace(constvars=[], invars=[*opened.constvars, *opened.invars])
+    return jaxpr, arrays, jax.tree.structure(shape)
+
+
+def evaluate(jaxpr: Jaxpr, values: Sequence[Any]) -> list[Any]:
+    """The results of a jaxpr without constants."""
+    return eval_jaxpr(jaxpr, [], *values)
+
+
 def on_line_of(eqn: JaxprEqn) -> AbstractContextManager[None]:
     """Operations traced in this context get the source line of an equation."""
     return source_info_util.user_context(eqn.source_info.traceback, name_stack=eqn.source_info.name_stack)

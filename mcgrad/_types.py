@@ -23,7 +23,8 @@ class PyTree:
     """Base of frozen dataclasses that are pytrees; a subclass needs no registration.
 
     Fields are children, except those declared with `static_field` and those that hold a string or a function (an option such
-    as `"leave_one_out"` where an array would do too). Rebuilding from leaves skips `__init__`, so that a gradient with
+    as `"leave_one_out"` where an array would do too); a callable that is itself a pytree, such as `jax.tree_util.Partial`, is
+    a child. Rebuilding from leaves skips `__init__`, so that a gradient with
     the structure of a distribution, or one whose leaves are placeholders, is never checked as if it were parameters.
     """
 
@@ -38,7 +39,7 @@ def _flatten_with_keys(node: Any):
     children, static = [], []
     for field in dataclasses.fields(node):
         value = getattr(node, field.name)
-        option = isinstance(value, str) or (callable(value) and not isinstance(value, PyTree))
+        option = isinstance(value, str) or (callable(value) and jax.tree_util.all_leaves([value]))
         if field.metadata.get("static") or option:
             static.append((field.name, value))
         else:

@@ -184,7 +184,7 @@ def test_value_of_one_sample_is_the_programs_own(program):
 @pytest.mark.parametrize("row", ESTIMATORS.values(), ids=lambda row: row.name)
 def test_evaluations_are_those_of_the_row(row):
     """Counted as the gradient is traced: of how many numbers `tanh` is taken."""
-    binary = row.kind in ("binary", "enumerate", "neighbours")
+    binary = row.kind in ("binary", "enumerate", "neighbours", "relaxed")
     estimator = row.make(PROGRAMS["normal"], PROGRAMS["normal"].typed_params(jnp.float64))
 
     def program(p, key):

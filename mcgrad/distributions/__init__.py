@@ -2,6 +2,7 @@
 
 from mcgrad.distributions.base import Coupling as Coupling
 from mcgrad.distributions.base import Distribution as Distribution
+from mcgrad.distributions.base import Relaxation as Relaxation
 from mcgrad.distributions.base import WeakDerivative as WeakDerivative
 from mcgrad.distributions.bernoulli import Bernoulli as Bernoulli
 from mcgrad.distributions.categorical import Categorical as Categorical

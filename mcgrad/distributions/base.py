@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -86,6 +87,22 @@ class WeakDerivative(NamedTuple):
     positive_is_draw: Array | None = None
 
 
+class Relaxation(NamedTuple):
+    """Continuous draws `z` that a draw `x = H(z)` of a discrete law comes from, for all entries of the batch.
+
+    `E[c(free)]` and `E[w c(given)]`, with `w = p_theta(x) / stop(p_theta(x))`, are equal as functions of the parameters.
+
+    Attributes:
+        free: a draw of `z` whose `H(z)` is the draw, moved by the parameters as one that is free, its noise held.
+        given: a draw of `z` given the draw, moved by the parameters, the draw and its noise held.
+        log_prob: log probability of the draw, of the batch shape; without derivative where `z` has none.
+    """
+
+    free: Array
+    given: Array
+    log_prob: Array
+
+
 def mapped(
     terms: tuple[WeakDerivative, ...], fn: Callable[[Array], Array], x: Array, **names: str
 ) -> tuple[WeakDerivative, ...]:
@@ -126,6 +143,8 @@ class Distribution(PyTree):
             the least kinetic energy; or `None`.
         adaptive_velocity: a method of the noise `noise(key)` of a draw, and of coefficients, that returns the draw with a
             derivative in the parameters that moves the law whatever the coefficients are; or `None`.
+        relaxation: of a discrete law, a method of `(key, x, coupled)`, for a draw `x`, that returns a `Relaxation`; `coupled` says
+            that its two draws are made of the same noise; or `None`.
     """
 
     domains: ClassVar[Mapping[str, Domain]] = {}
@@ -141,6 +160,7 @@ class Distribution(PyTree):
     weak_derivative: ClassVar[Any] = None
     optimal_transport: ClassVar[Any] = None
     adaptive_velocity: ClassVar[Any] = None
+    relaxation: ClassVar[Any] = None
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in self.domains if getattr(self, name) is not None}
@@ -252,6 +272,11 @@ def open_uniform(key: PRNGKey, shape: Shape, dtype: Any) -> Array:
     `eps`, throw `log(u)` from -16 to -87.
     """
     return jax.random.uniform(key, shape, dtype) + jnp.asarray(jnp.finfo(dtype).eps / 2, dtype)
+
+
+def largest_log_odds(dtype: Any) -> float:
+    """Log odds beyond which the less likely value does not come up; its probability is the smallest normal number."""
+    return -math.log(float(jnp.finfo(dtype).tiny))
 
 
 def check_domain(law: str, name: str, value: Any, domain: Domain) -> None:

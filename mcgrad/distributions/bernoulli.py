@@ -15,9 +15,12 @@ from mcgrad.distributions.base import (
     PROBABILITY,
     Coupling,
     Distribution,
+    Relaxation,
     WeakDerivative,
     align,
     check_one_of,
+    largest_log_odds,
+    open_uniform,
 )
 
 
@@ -93,3 +96,33 @@ class Bernoulli(Distribution):
         """In the probability: 1 against 0, one of which is the draw itself."""
         one = jnp.ones_like(x)[None]
         return (WeakDerivative(("logits", "probs"), self._success[None], one, 0 * one, (x == 1)[None]),)
+
+    def relaxation(self, key: PRNGKey, x: Int[Array, "*batch"], coupled: bool) -> Relaxation:
+        """Perturbed log odds: a logistic draw at `logits`, whose sign tells the draw; held still where it is as good as sure."""
+        keys = jax.random.split(key)
+        noise = [jax.scipy.special.logit(open_uniform(k, self.batch_shape, self.dtype)) for k in keys]
+        logits, is_one = jnp.broadcast_to(self._log_odds, self.batch_shape), x == 1
+        most = largest_log_odds(self.dtype)
+        sure = jnp.abs(logits) > most
+        logits = jnp.where(sure, 0.0, logits)
+
+        def given_draw(noise: Array, logits: Array) -> Array:
+            # The quantile of a fraction v of what is on the draw's side of zero, noise = logit(v):
+            # log((1 - p + p v) / ((1 - p)(1 - v))) = log(1 + exp(noise) / (1 - p)) above it.
+            above = jax.nn.softplus(noise + jax.nn.softplus(logits))
+            below = -jax.nn.softplus(-noise + jax.nn.softplus(-logits))
+            return jnp.where(sure, jnp.where(is_one, most, -most), jnp.where(is_one, above, below))
+
+        held = jax.lax.stop_gradient(logits)
+        free = given_draw(noise[1 if coupled else 0], held) + (logits - held)
+        return Relaxation(
+            free, given_draw(noise[1], logits), jax.nn.log_sigmoid(jnp.where(is_one, logits, -logits)) * ~sure
+        )
+
+    @property
+    def _log_odds(self) -> Array:
+        if self.probs is None:
+            return jnp.asarray(self.logits)
+        inside = (self.probs > 0) & (self.probs < 1)
+        p = jnp.where(inside, self.probs, 0.5)  # where the logarithms have a derivative
+        return jnp.where(inside, jnp.log(p) - jnp.log1p(-p), jnp.where(self.probs > 0, jnp.inf, -jnp.inf))

@@ -12,7 +12,17 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Coupling, Distribution, Domain, WeakDerivative, align, check_one_of
+from mcgrad.distributions.base import (
+    Coupling,
+    Distribution,
+    Domain,
+    Relaxation,
+    WeakDerivative,
+    align,
+    check_one_of,
+    largest_log_odds,
+    open_uniform,
+)
 
 _LOGITS = Domain(
     "be finite or -inf",
@@ -87,6 +97,39 @@ class Classes(Distribution):
         is_draw = jnp.zeros(weight.shape, bool)
         return (WeakDerivative(("logits", "probs"), weight, jnp.broadcast_to(every, x.shape), x, is_draw),)
 
+    def relaxation(self, key: PRNGKey, x: Array, coupled: bool) -> Relaxation:
+        """Perturbed log probabilities `[*batch, n]`: Gumbel draws at `log p`, of which that of the draw is the largest.
+
+        Classes that do not come up stand low and still, and the others' probabilities are normalized without them.
+        """
+        keys = jax.random.split(key)
+        shape, least = (*self.batch_shape, self.num_classes), -largest_log_odds(self.dtype)
+        noise = [jnp.log(-jnp.log(open_uniform(k, shape, self.dtype))) for k in keys]  # minus Gumbel draws
+        if self.probs is None:
+            log_p, possible = jnp.asarray(self.logits), self.logits > -jnp.inf
+        else:
+            possible = self.probs > 0
+            log_p = jnp.log(jnp.where(possible, self.probs, 1.0))  # where the logarithm has a derivative
+        masked = jnp.where(possible, log_p, -jnp.inf)
+        comes_up = jax.lax.stop_gradient(jax.nn.log_softmax(masked, axis=-1)) > least
+        log_p = jax.nn.log_softmax(jnp.where(comes_up, log_p, -jnp.inf), axis=-1)
+        log_p = jnp.where(comes_up, log_p, 0.0)
+        is_draw = self._is_class(x)
+
+        def given_draw(noise: Array, log_p: Array) -> Array:
+            # The largest is a Gumbel draw at log sum p = 0; the others lie below it: -log(exp(-largest) + exp(noise) / p).
+            minus_largest = jnp.sum(jnp.where(is_draw, noise, 0.0), axis=-1, keepdims=True)
+            others = -jnp.logaddexp(jnp.broadcast_to(minus_largest, shape), noise - log_p)
+            return jnp.where(comes_up, jnp.where(is_draw, -minus_largest, others), least)
+
+        held = jax.lax.stop_gradient(log_p)
+        free = given_draw(noise[1 if coupled else 0], held) + (log_p - held)
+        return Relaxation(free, given_draw(noise[1], log_p), jnp.sum(jnp.where(is_draw, log_p, 0.0), axis=-1))
+
+    def _is_class(self, x: Array) -> Array:
+        """Which class a draw is: `[*batch, n]`."""
+        raise NotImplementedError(f"{self.law} must define `_is_class`.")
+
     def _normalized(self) -> Array:
         if self.probs is None:
             return jax.nn.softmax(self.logits, axis=-1)
@@ -143,6 +186,9 @@ class Categorical(Classes):
         """The class indices."""
         return jnp.arange(self.num_classes, dtype=jnp.int32)
 
+    def _is_class(self, x: Array) -> Array:
+        return jax.nn.one_hot(x, self.num_classes, dtype=bool)
+
     def _select(self, values: Array, x: ArrayLike, outside: float) -> Array:
         """`values[..., x]`, or `outside` where `x` is no class index."""
         n = self.num_classes
@@ -190,6 +236,9 @@ class OneHotCategorical(Classes):
     def support(self) -> Int[Array, "n n"]:
         """The `n` one-hot vectors."""
         return jnp.eye(self.num_classes, dtype=jnp.int32)
+
+    def _is_class(self, x: Array) -> Array:
+        return x == 1
 
     def _select(self, values: Array, x: ArrayLike, outside: float) -> Array:
         """`values` where the one stands, or `outside` where `x` is not one-hot."""

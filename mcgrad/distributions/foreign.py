@@ -13,6 +13,8 @@ from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.bernoulli import Bernoulli
+from mcgrad.distributions.categorical import Categorical, OneHotCategorical
 from mcgrad.distributions.obstacle import influences, sampler_obstacle
 
 # Parameters with which the support of a law moves (point masses included), for libraries that do not tell.
@@ -97,6 +99,7 @@ _TFP_COUNTS = frozenset(
         "Zipf",
     }
 )
+_RELAXED = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
 _TRANSFORMED = ("Transformed", "TransformedDistribution")
 
 
@@ -194,6 +197,16 @@ class ForeignDistribution(Distribution):
         """The values of a finite support, or `None`."""
         values = self._finite_support()
         return None if values is None else values.astype(self._draw_dtype)
+
+    @property
+    def relaxation(self) -> Any:
+        """That of mcgrad's own law of the same name, or `None`."""
+        name = type(self.dist).__name__
+        own = _RELAXED.get(name.removesuffix("Logits").removesuffix("Probs"))
+        if own is None:
+            return None
+        logits = None if name.endswith("Probs") else self.dist.logits
+        return (own(probs=self.dist.probs) if logits is None else own(logits=logits)).relaxation
 
     # What differs between the libraries:
 

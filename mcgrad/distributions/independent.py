@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.base import Coupling, Distribution, Relaxation, WeakDerivative
 from mcgrad.distributions.foreign import as_distribution
 from mcgrad.distributions.obstacle import pathwise_obstacle
 
@@ -139,6 +139,15 @@ class Independent(Distribution):
             )
             for term in self.base.weak_derivative(key, x, how)
         )
+
+    @property
+    def relaxation(self) -> Any:
+        """The relaxation of the base as a function of `(key, x, coupled)`, or `None`."""
+        return self._relaxation if callable(getattr(self.base, "relaxation", None)) else None
+
+    def _relaxation(self, key: PRNGKey, x: Array, coupled: bool) -> Relaxation:
+        found = self.base.relaxation(key, x, coupled)
+        return found._replace(log_prob=jnp.sum(found.log_prob, axis=self._summed))
 
     @property
     def _summed(self) -> tuple[int, ...]:

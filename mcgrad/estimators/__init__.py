@@ -17,6 +17,8 @@ from mcgrad.estimators.importance_sampling import ImportanceSampling as Importan
 from mcgrad.estimators.local_expectation import LocalExpectation as LocalExpectation
 from mcgrad.estimators.measure_valued import MeasureValued as MeasureValued
 from mcgrad.estimators.pathwise import Pathwise as Pathwise
+from mcgrad.estimators.relax import LAX as LAX
+from mcgrad.estimators.relax import RELAX as RELAX
 from mcgrad.estimators.score import Score as Score
 from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation as SmoothedPerturbation
 from mcgrad.estimators.sum_and_sample import SumAndSample as SumAndSample

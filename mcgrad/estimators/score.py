@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import static_field
-from mcgrad.estimators.refusal import instead
+from mcgrad.estimators.refusal import missing_score
 from mcgrad.program.dependence import Relation
 from mcgrad.program.estimator import Estimator, WeightedPoint, WeightedPoints
 from mcgrad.program.site import Site, SiteHandle
@@ -75,16 +75,7 @@ class Score(Estimator):
         return self.num_samples == 1
 
     def obstacle(self, site: Site) -> str | None:
-        facts = site.facts
-        if not facts.has_log_prob:
-            return f"the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`. {instead(site)}"
-        if facts.support_parameters:
-            moving = " and ".join(f"`{name}`" for name in facts.support_parameters)
-            return (
-                f"the support moves with {moving}, so the score misses what happens at its edge. "
-                f"{instead(site)} Or shift and scale a draw with constant bounds."
-            )
-        return None
+        return missing_score(site)
 
     def evaluations(self, site: Site, relation: Relation) -> int:
         in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)

@@ -133,9 +133,9 @@ def _while(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tup
 
     def once(carry: list[Any]) -> Any:
         outs, weights = run.body(body, [*body_consts, *carry])
-        return outs, [log_weight for log_weight, _ in kept.arrays(weights)]
+        return outs, [(log_weight, control) for log_weight, _, control in kept.arrays(weights)]
 
-    zeros = [jnp.zeros(s.shape, s.dtype) for s in jax.eval_shape(once, carry)[1]]
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(once, carry)[1])
     weights = [note for note in kept.found if isinstance(note, Weight)]
     if any(w.baseline is not None and not isinstance(w.baseline, str) for w in weights):
         raise NotImplementedError(
@@ -145,8 +145,8 @@ def _while(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tup
 
     def step(state: Any) -> Any:
         carry, totals = state
-        outs, log_weights = once(carry)
-        return outs, [total + w for total, w in zip(totals, log_weights, strict=True)]
+        outs, found = once(carry)
+        return outs, jax.tree.map(jnp.add, totals, found)
 
     outs, totals = jax.lax.while_loop(lambda s: run.body(cond, [*cond_consts, *s[0]])[0][0], step, (carry, zeros))
     message = (
@@ -154,7 +154,8 @@ def _while(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> tup
         "`jax.jvp` or `jax.jacfwd` of `mcgrad.expectation(program)`, or a `scan` with a bound on the number of steps."
     )
     outs = [_forward_only(x, message) if jnp.issubdtype(x.dtype, jnp.floating) else x for x in outs]
-    return outs, kept.notes([(_forward_only(total, message), None) for total in totals])
+    totals = jax.tree.map(lambda total: _forward_only(total, message), totals)
+    return outs, kept.notes([(log_weight, None, control) for log_weight, control in totals])
 
 
 _forward_only = _compat.new_forward_only("mcgrad_forward_only")

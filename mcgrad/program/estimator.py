@@ -48,12 +48,15 @@ class WeightedPoint:
         baseline: subtracted from the costs that the point is credited with, without changing their expectation:
             an array that broadcasts to `plates`, `"leave_one_out"` (the mean of the other samples of the transform), or `None`.
         moves: whether costs are differentiated in the value too; else it is held fixed.
+        control: a control variate, of shape `plates`: zero in value, all of its derivatives of expectation zero, given what
+            came before the draw. It is added to the cost that the baseline is subtracted from.
     """
 
     value: Any
     log_weight: jax.Array
     baseline: Baseline = None
     moves: bool = False
+    control: jax.Array | None = None
 
     @property
     def point(self) -> Any:
@@ -146,6 +149,13 @@ class Estimator(PyTree):
     def obstacle(self, site: Site) -> str | None:
         """Why this estimator would be wrong at `site`, and the way out; `None` where it is right."""
         return None
+
+    def closed(self, dist: Any) -> Estimator:
+        """This estimator, named at a draw from `dist`, with the arrays that its functions close over as leaves of its own.
+
+        So a function may close over what the program computes, in a `vmap` or a `scan` too.
+        """
+        return self
 
     def resolve(self, site: Site, relations: Sequence[Relation | None] | None) -> Estimator:
         """The estimator that stands for this one at `site`; `relations` to the costs are `None` while not yet known."""

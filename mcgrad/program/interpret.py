@@ -168,10 +168,7 @@ class Interpreter:
         point = self._local_point(handle)
         if isinstance(point, Flow):
             return jax.tree.leaves(point.value), []
-        log_weight, baseline = jnp.broadcast_to(point.log_weight, site.own_plates), point.baseline
-        if baseline is not None and not isinstance(baseline, str):
-            baseline = jnp.broadcast_to(baseline, site.own_plates)
-        return jax.tree.leaves(point.point), [Weight(site, log_weight, baseline)]
+        return jax.tree.leaves(point.point), [_weight(site, point)]
 
     def _local_point(self, handle: SiteHandle) -> Flow | WeightedPoint:
         estimator = self.estimator(handle)
@@ -250,26 +247,33 @@ class Interpreter:
         for weight in weights:
             if weight.baseline is not None and not isinstance(weight.baseline, str):
                 self._subtract_baseline(costs, weight.site, unit_weight(weight.log_weight), weight.baseline)
+            if weight.control is not None:
+                self._add_once(costs, weight.site, weight.control)
         return result._replace(costs=tuple(costs))
 
     def _among_all_steps(self, weight: Weight) -> Weight:
         """The weight with the time axes of unrolled `scan`s, where no other step weighs anything."""
-        log_weight, baseline = weight.log_weight, weight.baseline
+        log_weight, baseline, control = weight.log_weight, weight.baseline, weight.control
         stacked = log_weight.ndim - len(weight.site.own_plates)  # the innermost `scan`s may have run as they are
         for loop in reversed(weight.site.loops[: len(weight.site.loops) - stacked]):
             place = jnp.arange(loop.eqn.params["length"]) == self.steps[loop]
-            log_weight = jnp.where(expand_right(place, log_weight.ndim + 1), log_weight, 0)
+            place = expand_right(place, log_weight.ndim + 1)
+            log_weight = jnp.where(place, log_weight, 0)
+            control = None if control is None else jnp.where(place, control, 0)
             if isinstance(baseline, jax.Array):
                 baseline = jnp.broadcast_to(baseline, log_weight.shape)
-        return Weight(weight.site, log_weight, baseline)
+        return Weight(weight.site, log_weight, baseline, control)
 
     def _subtract_baseline(self, costs: list[Array], site: Site, weight: Array, baseline: Array) -> None:
-        """Add `(1 - w) b`, of value and expectation zero, once for each draw, to the cost that depends on most draws."""
+        """Add `(1 - w) b`, of value and expectation zero, to the cost that depends on most draws."""
+        self._add_once(costs, site, (1 - weight) * jnp.broadcast_to(baseline, weight.shape))
+
+    def _add_once(self, costs: list[Array], site: Site, term: Array) -> None:
+        """Add a term, of shape `site.plates`, once for each draw, to the cost that depends on most draws."""
         j = self.plan.baseline_cost.get(site)
         if j is None:
             return
         relation = self.plan.analysis.of(self.plan.split.costs[j])[site]
-        term = (1 - weight) * jnp.broadcast_to(baseline, weight.shape)
         brought = bring(term, relation, jnp.shape(costs[j]), once=True).astype(costs[j].dtype)
         entries = costs[j].size // max(brought.size, 1)  # a cost's further axes share the term
         costs[j] = costs[j] + brought / max(entries, 1)
@@ -326,10 +330,7 @@ class Rest:
         if isinstance(representation, Flow):
             return self(representation.value)
         if isinstance(representation, WeightedPoint):
-            weight = Weight(
-                site.site, jnp.broadcast_to(representation.log_weight, site.plates), representation.baseline
-            )
-            return self._run.credit(self(representation.point), [weight])
+            return self._run.credit(self(representation.point), [_weight(site.site, representation)])
         if isinstance(representation, SignedPoints):
             return self._signed(site, representation)
         if representation.weights is None:
@@ -432,6 +433,15 @@ class Rest:
             each = jax.lax.map(pair, jnp.arange(len(masks) * n), batch_size=points.chunk_size)
         costs = [cost + jnp.sum(term, axis=0) for cost, term in zip(result.costs, each, strict=True)]
         return result._replace(costs=tuple(costs))
+
+
+def _weight(site: Site, point: WeightedPoint) -> Weight:
+    """The note of one point."""
+
+    def on_plates(array: Any) -> Any:
+        return array if array is None or isinstance(array, str) else jnp.broadcast_to(array, site.own_plates)
+
+    return Weight(site, *map(on_plates, (point.log_weight, point.baseline, point.control)))
 
 
 def _finish(run: Interpreter, env: Environment) -> Result:

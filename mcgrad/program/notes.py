@@ -14,19 +14,20 @@ from mcgrad.program.site import Site
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """What a local estimator leaves behind: the log weight of its draws, of shape `site.plates`."""
+    """What a local estimator leaves behind: the log weight of its draws and their control variate, of shape `site.plates`."""
 
     site: Site
     log_weight: Array
     baseline: Baseline
+    control: Array | None = None
 
     def arrays(self) -> Any:
         """What of it is computed; the rest is known beforehand."""
-        return self.log_weight, None if isinstance(self.baseline, str) else self.baseline
+        return self.log_weight, None if isinstance(self.baseline, str) else self.baseline, self.control
 
     def with_arrays(self, arrays: Any) -> Weight:
-        log_weight, baseline = arrays
-        return Weight(self.site, log_weight, self.baseline if isinstance(self.baseline, str) else baseline)
+        log_weight, baseline, control = arrays
+        return Weight(self.site, log_weight, self.baseline if isinstance(self.baseline, str) else baseline, control)
 
 
 @dataclasses.dataclass(frozen=True)

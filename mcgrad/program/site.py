@@ -76,6 +76,8 @@ def sample(
 
         estimator = ImportanceSampling(proposal)
     dist = as_distribution(dist)
+    if estimator is not None:
+        estimator = estimator.closed(dist)
     dist_leaves, dist_tree = jax.tree.flatten(dist)
     estimator_leaves, estimator_tree = jax.tree.flatten(estimator)
     structure = jax.eval_shape(lambda d, k: d.sample(k), dist, key)
@@ -179,6 +181,7 @@ class Facts:
     has_weak_derivative: bool
     has_optimal_transport: bool
     has_adaptive_velocity: bool
+    has_relaxation: bool
     discrete: bool
     scalar_event: bool
     pathwise_obstacle: str | None
@@ -207,6 +210,7 @@ def _facts(dist_tree: Any, operands: Sequence[Any], levels: Any, *, with_obstacl
                 has_weak_derivative=getattr(dist, "weak_derivative", None) is not None,
                 has_optimal_transport=getattr(dist, "optimal_transport", None) is not None,
                 has_adaptive_velocity=getattr(dist, "adaptive_velocity", None) is not None,
+                has_relaxation=getattr(dist, "relaxation", None) is not None,
                 discrete=bool(getattr(dist, "discrete", False)),
                 scalar_event=tuple(dist.event_shape) == (),
                 pathwise_obstacle=pathwise_obstacle(dist) if with_obstacle else None,
@@ -440,6 +444,19 @@ class SiteHandle:
 
         axes = [(list(level[:n]), level[n], *[0] * len(values)) for level in levels]
         return _nested_vmap(base, axes)(list(self.operands[:n]), fold_in(self.key, index), *values)
+
+    def map_named(self, estimator: Estimator, index: int, fn: Callable[..., Any], *values: Any) -> Any:
+        """`fn(estimator, key, dist, *values)` as by `map_beside`, with the arrays of an estimator that the user named here as
+        they are where the draw is written; those of any other are the same for the whole batch."""
+        n, tree, levels = self._n, self.site.params["dist_tree"], self.site.params["levels"]
+        named, arrays = self.site.params["estimator_tree"], list(self.operands[self._n + 1 :])
+
+        def base(leaves: Sequence[Any], key: Array, arrays: Sequence[Any], *values: Any) -> Any:
+            own = jax.tree.unflatten(named, arrays) if arrays else estimator
+            return fn(own, key, jax.tree.unflatten(tree, leaves), *values)
+
+        axes = [(list(level[:n]), level[n], list(level[n + 1 :]), *[0] * len(values)) for level in levels]
+        return _nested_vmap(base, axes)(list(self.operands[:n]), fold_in(self.key, index), arrays, *values)
 
     def log_prob(self, x: Any) -> Array:
         """Log density of a value of the site's shape; of shape `plates`."""

@@ -458,7 +458,9 @@ def _walk_exact(params):
     return total
 
 
-@LOOP_PROGRAMS.add(params=np.array([-0.5]), exact=_walk_exact, kinds=("score", "auto"), mode="forward", baseline=None)
+@LOOP_PROGRAMS.add(
+    params=np.array([-0.5]), exact=_walk_exact, kinds=("score", "relaxed", "auto"), mode="forward", baseline=None
+)
 def random_walk_stopped_by_a_while_loop(params, key):
     def unfinished(state):
         position, num_steps, _ = state

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 CONTINUOUS = ("score", "pathwise", "partly pathwise", "measure-valued", "auto")
-CATEGORICAL = ("score", "enumerate", "neighbours", "measure-valued", "auto")
+FINITE = ("score", "enumerate", "neighbours", "measure-valued", "auto")
+CATEGORICAL = (*FINITE, "relaxed")
 DISCRETE = (*CATEGORICAL, "binary")
 COUNTS = ("score", "neighbours", "measure-valued", "auto")
 MIXED = ("score", "measure-valued", "auto")
@@ -33,9 +34,10 @@ class Program:
         params: a pytree of numpy arrays.
         exact: the expectation as a differentiable function of the parameters.
         kinds: which estimators can run it: "score", "pathwise" (every law is reparameterized), "enumerate" (every
-            support is finite and small), "neighbours" (every law is one of integers with a cdf), "binary" (every law is
-            one of 0 and 1), "measure-valued" (every law has a weak derivative and no loop is long), "thresholds" (costs jump
-            where a comparison of a draw changes), "normal" (every law is `Normal`, and no cost has a kink), "auto".
+            support is finite and small), "relaxed" (every law has a relaxation), "neighbours" (every law is one of integers
+            with a cdf), "binary" (every law is one of 0 and 1), "measure-valued" (every law has a weak derivative and no loop
+            is long), "thresholds" (costs jump where a comparison of a draw changes), "normal" (every law is `Normal`, and no
+            cost has a kink), "auto".
         pathwise_order: derivatives that are right along the path: 1 where the cost has kinks.
         order: derivatives that are checked.
         offset: whether the costs have a large offset, so that only estimators that remove it have a usable variance.

@@ -17,6 +17,7 @@ from programs.program import (
     CONTINUOUS,
     COUNTS,
     DISCRETE,
+    FINITE,
     MIXED,
     Table,
     constant,
@@ -138,7 +139,7 @@ def poisson(params, key):
     params=np.array([0.7]),
     # E[(k - 1)^2] = variance + (mean - 1)^2 for k ~ Binomial(4, q).
     exact=lambda p: (lambda q: 4 * q * (1 - q) + (4 * q - 1) ** 2)(jax.nn.sigmoid(p[0])),
-    kinds=CATEGORICAL,
+    kinds=FINITE,
 )
 def binomial(params, key):
     k = mcgrad.sample(key, mcgrad.Binomial(4, logits=params[0]), name="k")
@@ -158,7 +159,7 @@ def categorical(params, key):
 @STRAIGHT_LINE.add(
     params=np.array([0.5, -0.2, 0.1]),
     exact=lambda p: jax.nn.softmax(p) @ jnp.array([1.0, 4.0, 0.25]),
-    kinds=("score", "enumerate", "measure-valued", "auto"),
+    kinds=("score", "enumerate", "relaxed", "measure-valued", "auto"),
 )
 def one_hot_categorical(params, key):
     x = mcgrad.sample(key, mcgrad.OneHotCategorical(logits=params), name="x").astype(params.dtype)

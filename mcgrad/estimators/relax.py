@@ -1,0 +1,306 @@
+"""Control variates by a differentiable surrogate of the cost: LAX, RELAX and REBAR.
+
+Let `z` be a draw of a relaxed law that moves with the parameters, its noise held, and `z'` one of the same law given the
+draw `x`, moved with the draw and its noise held. With `w = p_theta(x) / stop(p_theta(x))`, for every function `c`,
+
+    E[c(z)] = E[w c(z')]
+
+as functions of the parameters: on the right the draw's law moves by its weight, and `z'` given the draw by itself. So
+
+    v - stop(v),    v = c(z) - w c(z')
+
+has expectation zero and so have its derivatives, of every order; the first is that of RELAX, `dc(z) - dc(z') - c(z') d log p(x)`.
+(With `stop(c(z'))` beside the weight, as often written, the second derivative lacks `2 d log p dc(z')`.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mcgrad import _compat
+from mcgrad._types import PRNGKey, PyTree, Shape, static_field
+from mcgrad.distributions.base import Relaxation
+from mcgrad.distributions.independent import Independent
+from mcgrad.distributions.location_scale import Logistic
+from mcgrad.estimators.refusal import instead, missing_score
+from mcgrad.program.costs import bring
+from mcgrad.program.dependence import Relation, analyze
+from mcgrad.program.estimator import Estimator, WeightedPoint, unit_weight, zero_with_derivative_of
+from mcgrad.program.jumps import Jump, find_jumps
+from mcgrad.program.site import Site, SiteHandle, sample
+from mcgrad.program.trace import from_jaxpr
+
+stop = jax.lax.stop_gradient
+
+_NOISE = 1  # index of the key of what is drawn beside the draw
+
+
+@dataclasses.dataclass(frozen=True)
+class _Closed(PyTree):
+    """A function as its operations, with the arrays that it closed over as leaves."""
+
+    arrays: tuple[Array, ...]
+    jaxpr: Any = static_field()
+    tree: Any = static_field()
+
+    def __call__(self, z: Any) -> Any:
+        return jax.tree.unflatten(self.tree, _compat.evaluate(self.jaxpr, [*self.arrays, *jax.tree.leaves(z)]))
+
+    @property
+    def structs(self) -> list[jax.ShapeDtypeStruct]:
+        """Placeholders of the arrays."""
+        return [jax.ShapeDtypeStruct(jnp.shape(array), array.dtype) for array in self.arrays]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Surrogate(Estimator):
+    """What LAX and RELAX share: the function, seen as a program, and the control variate that it makes of a `Relaxation`."""
+
+    control: Callable[[Any], Any]
+
+    local = True
+
+    def __post_init__(self) -> None:
+        if not callable(self.control):
+            raise TypeError(
+                f"`mcgrad.{type(self).__name__}(control=...)` must be a function of the draw, got "
+                f"{type(self.control).__name__}. Pass `lambda z: ...`, or an array as `mcgrad.Score(baseline=...)`."
+            )
+
+    def closed(self, dist: Any) -> Estimator:
+        return self._closed_on(self._argument(dist))
+
+    def resolve(self, site: Site, relations: Any) -> Estimator:
+        return self._closed_on(self._argument_at(site))
+
+    def obstacle(self, site: Site) -> str | None:
+        point = self._argument_at(site)
+        if point is None:
+            return f"a draw is not one floating-point array. {instead(site)}"
+        own, batch = self._closed_on(point), site.own_plates[len(site.params["levels"]) :]
+        control = own.control
+        assert isinstance(control, _Closed)
+        out = jax.eval_shape(lambda arrays, z: dataclasses.replace(control, arrays=arrays)(z), control.structs, point)
+        leaves = jax.tree.leaves(out)
+        fits = len(leaves) == 1 and _broadcasts(leaves[0].shape, batch)
+        if not fits or leaves[0] is not out or not jnp.issubdtype(out.dtype, jnp.floating):
+            got = ", ".join(f"{leaf.dtype} of shape {leaf.shape}" for leaf in leaves) or "nothing"
+            return (
+                "`control` must return one floating-point array whose shape broadcasts to the draw's batch shape "
+                f"{batch}, got {got}. It gets an array of shape {point.shape}; keep an axis of size one where you take a sum."
+            )
+        jumps = [jump for jump in own._seen(point, len(batch))[1] if jump.certain]
+        if jumps:
+            return (
+                f"`control` must be continuous, and {jumps[0].describe()} in it, where its derivative leaves something out. "
+                "Use a smooth function, such as `jax.nn.sigmoid`, in its place."
+            )
+        return None
+
+    def represent(self, site: SiteHandle) -> WeightedPoint:
+        x = site.draw()
+
+        def variate(own: _Surrogate, key: PRNGKey, dist: Any, x: Any) -> Array:
+            return own._variate(own._points(key, dist, x), tuple(dist.batch_shape))
+
+        control = site.map_named(self, _NOISE, variate, self._moving(site, x))
+        return WeightedPoint(x, site.log_prob(x), control=control)
+
+    def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:
+        """What the function gets at a draw from a law; `None` where it cannot be one of its draws."""
+        raise NotImplementedError
+
+    def _points(self, key: PRNGKey, dist: Any, x: Any) -> Relaxation:
+        """The two draws that the function gets."""
+        raise NotImplementedError
+
+    def _moving(self, site: SiteHandle, x: Any) -> Any:
+        """The draw `x`, as `_points` gets it."""
+        return x
+
+    def _argument_at(self, site: Site) -> jax.ShapeDtypeStruct | None:
+        found: list[jax.ShapeDtypeStruct | None] = []
+        tree, leaves = site.base_law
+        jax.eval_shape(lambda *leaves: found.append(self._argument(jax.tree.unflatten(tree, leaves))), *leaves)
+        return found[0]
+
+    def _closed_on(self, point: jax.ShapeDtypeStruct | None) -> _Surrogate:
+        if point is None or isinstance(self.control, _Closed):
+            return self
+        jaxpr, arrays, tree = _compat.closed(self.control, point)
+        return dataclasses.replace(self, control=_Closed(tuple(arrays), jaxpr, tree))
+
+    def _variate(self, at: Relaxation, batch: Shape) -> Array:
+        """The control variate, of the batch shape."""
+        relation, _ = self._seen(at.free, len(batch))
+        if relation is None:  # no function of the draw
+            return jnp.zeros(batch, at.free.dtype)
+        c, z, given = self.control, at.free, at.given
+        moved = c(z)
+        weight = unit_weight(jnp.broadcast_to(bring(at.log_prob, relation, moved.shape), moved.shape))
+        # Each is less its value where the draws are held: so no derivative is left in what the function closes over, but in
+        # the derivatives that follow it is, and can be trained on them.
+        value = (moved - c(stop(z))) - (weight * c(given) - c(stop(given)))
+        entries = math.prod(batch) // max(value.size, 1)  # of the batch that one number is for
+        return jnp.broadcast_to(zero_with_derivative_of(value) / max(entries, 1), batch)
+
+    def _seen(self, point: Any, batch_ndim: int) -> tuple[Relation | None, list[Jump]]:
+        """Which entries of the draw an entry of the function's value depends on, and where it jumps in the draw."""
+        control = self.control
+        assert isinstance(control, _Closed)
+
+        def on_a_draw(key: PRNGKey, arrays: Any) -> Any:
+            anywhere = Logistic(jnp.zeros(point.shape, point.dtype), jnp.ones((), point.dtype))
+            z = sample(key, Independent(anywhere, len(point.shape) - batch_ndim))
+            return dataclasses.replace(control, arrays=arrays)(z)
+
+        program = from_jaxpr(jax.make_jaxpr(on_a_draw)(_key_struct(), control.structs))
+        analysis = analyze(program)
+        site = next(iter(analysis.sites.values()))
+        jumps = find_jumps(program, program.outputs, analysis.sites, {site})
+        return analysis.of(program.outputs[0]).get(site), jumps
+
+
+def _key_struct() -> Any:
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def _broadcasts(shape: Shape, batch: Shape) -> bool:
+    try:
+        return jnp.broadcast_shapes(shape, batch) == tuple(batch)
+    except ValueError:
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class RELAX(_Surrogate):
+    r"""The score with a control variate made of a differentiable surrogate of the cost, at a relaxed draw: RELAX, REBAR.
+
+    A discrete draw is a function of a continuous one, `x = H(z)`, that has a path. With a cost `c` and the surrogate `control`,
+
+        d E[c(x)] = E[ (c(x) - control(z')) d log p(x) + d control(z) - d control(z') ]
+
+    where `z'` is a draw of `z` given `x`, and both move with the parameters, their noise (and `x`) held. For `Bernoulli`,
+    `z = logits + logit(u)` and `x = [z > 0]`; for `Categorical` and `OneHotCategorical` of `n` classes `z` has an axis of `n`
+    perturbed log probabilities, `log p + Gumbel`, and `x` is where the largest is. Of `Independent` laws of these too.
+
+    Unbiased for every `control`, for derivatives of every order that `control` has. The cost need not be differentiable in
+    the draw. One evaluation of the rest of the program and two of `control`. Entries that are certain, to the smallest normal
+    number, have the score only. `num_samples=` of the transform averages; no leave-one-out baseline is added.
+
+    **REBAR** is the case of a cost that can be evaluated at relaxed bits: `control=lambda z: eta * cost(sigmoid(z / temperature))`.
+
+    The surrogate may close over anything that the program computes before the draw. What it closes over, `phi`, moves neither
+    the value nor the expected gradient, and no derivative in it is left in the loss. It is trained to lower the variance by
+    `jax.grad(lambda phi: sum(g(phi) ** 2))` of the gradient `g`, an unbiased derivative of the total variance.
+
+    **`control` is in the units of the cost**, before the sums, means and constant factors that turn costs into the output,
+    like a baseline. For a batch it returns a number an entry, or one for several entries that the cost mixes, with an axis
+    of size one in their place: for bits `[N, D]` and a cost of `[N]`, `[N, 1]` (or `[N, D]`, whose sum over `D` stands for
+    the cost). Each is weighted with the draws that it depends on. It stands for one cost, that which depends on most of the draws.
+
+    Args:
+        control: `control(z)`, of a relaxed draw in the shape of the draw (of the classes, with an axis more for `Categorical`),
+            returns a floating-point array that broadcasts to the draw's batch shape. Continuous in `z`.
+        coupled: whether `z` and `z'` are made of the same noise; they are then equal, and their derivatives are not.
+
+    Raises:
+        TypeError: where it is built, for a `control` that is no function.
+        ValueError: where the program is planned, with the line of the draw: for a law that has no relaxation, for a `control`
+            that returns something else or surely jumps.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> cost = lambda b: (b - 0.45) ** 2
+        >>> def loss(logits, phi, key):
+        ...     rebar = mcgrad.RELAX(lambda z: phi[0] * cost(jax.nn.sigmoid(z / phi[1])))
+        ...     return cost(mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), rebar))
+        >>> gradient = lambda phi: mcgrad.grad(loss)(0.2, phi, jax.random.key(0))
+        >>> jax.grad(lambda phi: gradient(phi) ** 2)(jax.numpy.array([1.0, 0.5])).shape  # of the variance
+        (2,)
+
+    References:
+        Tucker et al. 2017, section 3 (REBAR); Grathwohl et al. 2018, eq. 8 (RELAX), eq. 6 (training), appendix (`z'`). Theirs are
+        first derivatives; to be right to second order the weight must multiply `control(z')` with its derivative, not its value.
+    """
+
+    coupled: bool = static_field(default=False, kw_only=True)
+
+    def obstacle(self, site: Site) -> str | None:
+        if site.facts.has_relaxation:
+            return super().obstacle(site)
+        lax = "" if site.facts.discrete else " `mcgrad.LAX(control)` is for continuous laws."
+        return (
+            "the law has no relaxation; `mcgrad.Bernoulli`, `mcgrad.Categorical` and `mcgrad.OneHotCategorical` have, and "
+            f"yours may, see `mcgrad.Distribution`. {instead(site)}{lax}"
+        )
+
+    def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:
+        if getattr(dist, "relaxation", None) is None:
+            return None
+        x = jax.eval_shape(dist.sample, _key_struct())
+        return jax.eval_shape(lambda key, x: dist.relaxation(key, x, self.coupled).free, _key_struct(), x)
+
+    def _points(self, key: PRNGKey, dist: Any, x: Any) -> Relaxation:
+        return dist.relaxation(key, x, self.coupled)
+
+
+@dataclasses.dataclass(frozen=True)
+class LAX(_Surrogate):
+    r"""The score with a control variate made of a differentiable surrogate of the cost, for continuous draws.
+
+        d E[c(x)] = E[ (c(x) - control(x)) d log p(x) + d control(x) ]
+
+    where the last derivative is that along the path of the draw. The score and the path of the surrogate have the same
+    expectation, so what is left is the score of the difference. `control=cost` gives the pathwise estimator, `control=0` the score.
+
+    Unbiased for every `control`, for derivatives of every order that `control` and the path have. The cost need not be
+    differentiable in the draw, nor continuous. One evaluation of the rest of the program.
+
+    For how `control` is trained, for its units and shapes see `mcgrad.RELAX`.
+
+    Args:
+        control: `control(x)`, of a draw, returns a floating-point array that broadcasts to the draw's batch shape.
+            Continuous in `x`.
+
+    Raises:
+        TypeError: where it is built, for a `control` that is no function.
+        ValueError: where the program is planned, with the line of the draw: for a law without a pathwise derivative, without a
+            log density or with a support that moves; for a `control` that returns something else or surely jumps.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> def loss(loc, key):
+        ...     x = mcgrad.sample(key, mcgrad.Normal(loc, 1.0), mcgrad.LAX(lambda x: 0.5 * x))
+        ...     return 1.0 * (x > 0.3)
+        >>> mcgrad.grad(loss)(0.0, jax.random.key(0)).shape
+        ()
+
+    References:
+        Grathwohl et al. 2018, eq. 5.
+    """
+
+    def obstacle(self, site: Site) -> str | None:
+        facts = site.facts
+        if facts.pathwise_obstacle is not None:
+            relax = " Or `mcgrad.RELAX(control)`." if facts.has_relaxation else ""
+            return f"{facts.pathwise_obstacle}, so it has no path. {instead(site)}{relax}"
+        return missing_score(site) or super().obstacle(site)
+
+    def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:
+        x = jax.eval_shape(dist.sample, _key_struct())
+        single = isinstance(x, jax.ShapeDtypeStruct) and jnp.issubdtype(x.dtype, jnp.floating)
+        return x if single else None
+
+    def _points(self, key: PRNGKey, dist: Any, x: Any) -> Relaxation:
+        return Relaxation(x, stop(x), dist.log_prob(stop(x)))
+
+    def _moving(self, site: SiteHandle, x: Any) -> Any:
+        return site.draw_path()
