@@ -43,7 +43,7 @@ class InverseGamma(Distribution):
     """The law of `1 / y` for a gamma draw `y`: `p(x) = rate^a x^(-a - 1) exp(-rate / x) / Gamma(a)` for `x > 0`.
 
     Draws are differentiable in both parameters, to every order, as those of `Gamma`. **A draw that overflows is the
-    largest number**, with derivative zero. **The derivative of the log density in `x` is not finite where
+    largest number**, with derivative zero. **The derivative of the log density in `x` is infinite where
     `concentration / x` overflows.**
 
     Args:
@@ -198,8 +198,8 @@ class Beta(Distribution):
 
     A draw is `sigmoid(y1 - y0)` for two log-gamma draws: unbiased, and right to every order. The derivative that keeps
     the quantile of `x`, that of `mcgrad.Pathwise(path="optimal_transport")`, has somewhat less variance. **Draws that round to
-    0 or 1 are the numbers next to these**, with derivative zero. **The distribution function may be NaN where the ratio of the
-    concentrations overflows.**
+    0 or 1 are the numbers next to these**, with derivative zero. **In float32 the distribution function loses digits for
+    concentrations below 1e-30 or above 1e36.**
 
     Args:
         concentration1: any shape; positive.
@@ -293,8 +293,8 @@ class F(Distribution):
     """Fisher's F law: that of `(y1 / df1) / (y2 / df2)` for chi-squared draws `y1` and `y2` of `df1` and `df2` degrees of freedom.
 
     Draws are differentiable in both parameters, to every order, as those of `Gamma`. **A draw that overflows or underflows is
-    close to the largest or smallest number**, with derivative zero: degrees of freedom below 0.2 in float32 reach it. **The
-    distribution function may be NaN where the ratio of the two overflows.**
+    close to the largest or smallest number**, with derivative zero: degrees of freedom below 0.2 in float32 reach it. **In
+    float32 the distribution function loses digits for degrees of freedom below 1e-30 or above 1e36.**
 
     Args:
         df1: degrees of freedom above; any shape; positive.

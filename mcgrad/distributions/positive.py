@@ -87,8 +87,8 @@ class Weibull(Distribution):
     """Weibull law: `F(x) = 1 - exp(-(x / scale)^concentration)` for `x >= 0`.
 
     **A draw that overflows or underflows is close to the largest or smallest number**, with derivative zero in the
-    concentration: small concentrations reach it, below 0.2 in float32. **The derivative of the log density in the scale is not
-    finite where `concentration / scale` overflows.**
+    concentration: small concentrations reach it, below 0.2 in float32. **The derivative of the log density in the scale is
+    infinite where `concentration / scale` overflows.**
 
     Args:
         scale: any shape; positive.
