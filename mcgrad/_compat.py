@@ -103,7 +103,7 @@ class custom_jvp:
             out, out_dot = rule(jax.tree.unflatten(tree, primals), jax.tree.unflatten(tree, full))
             return jax.tree.leaves(out), jax.tree.leaves(out_dot)
 
-        outs = _custom_jvp_p.bind(*leaves, fn=flat, rule=flat_rule)
+        outs = ruled_p.bind(*leaves, fn=flat, rule=flat_rule)
         return jax.tree.unflatten(out_tree, outs)
 
 
@@ -113,7 +113,7 @@ def _moves(x: Any) -> bool:
 
 def _custom_jvp_batch(operands, axes, *, fn, rule):
     mapped = jax.vmap(rule, (axes, tuple(axis for x, axis in zip(operands, axes, strict=True) if _moves(x))))
-    outs = _custom_jvp_p.bind(*operands, fn=jax.vmap(fn, axes), rule=lambda *args: mapped(*map(tuple, args)))
+    outs = ruled_p.bind(*operands, fn=jax.vmap(fn, axes), rule=lambda *args: mapped(*map(tuple, args)))
     return outs, [0] * len(outs)
 
 
@@ -121,18 +121,19 @@ def _custom_jvp_jvp(primals, tangents, *, fn, rule):
     return rule(primals, [ad.instantiate_zeros(t) for x, t in zip(primals, tangents, strict=True) if _moves(x)])
 
 
-_custom_jvp_p = Primitive("mcgrad_custom_jvp")
-_custom_jvp_p.multiple_results = True
-_custom_jvp_p.def_impl(lambda *operands, fn, rule: fn(*operands))
-_custom_jvp_p.def_abstract_eval(
+ruled_p = Primitive("mcgrad_custom_jvp")
+"""What a `custom_jvp` binds: the function `fn` of its operands, a list of results, and its rule."""
+ruled_p.multiple_results = True
+ruled_p.def_impl(lambda *operands, fn, rule: fn(*operands))
+ruled_p.def_abstract_eval(
     lambda *avals, fn, rule: [
         ShapedArray(o.shape, o.dtype)
         for o in jax.eval_shape(fn, *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals))
     ]
 )
-mlir.register_lowering(_custom_jvp_p, mlir.lower_fun(lambda *operands, fn, rule: fn(*operands), multiple_results=True))
-batching.primitive_batchers[_custom_jvp_p] = _custom_jvp_batch
-ad.primitive_jvps[_custom_jvp_p] = _custom_jvp_jvp
+mlir.register_lowering(ruled_p, mlir.lower_fun(lambda *operands, fn, rule: fn(*operands), multiple_results=True))
+batching.primitive_batchers[ruled_p] = _custom_jvp_batch
+ad.primitive_jvps[ruled_p] = _custom_jvp_jvp
 
 
 def _new_identity(name: str) -> Primitive:

@@ -196,6 +196,49 @@ def test_windows_are_as_narrow_as_the_rules_promise(name):
         assert window.draws(length, plate) <= expected.get(most, most) + 1e-9
 
 
+# Their densities have derivative rules of their own.
+LAWS_OF_A_DRAW = {
+    "Normal": lambda z: mcgrad.Normal(z, 1.0),
+    "Gumbel": lambda z: mcgrad.Gumbel(z, 1.0),
+    "Weibull": lambda z: mcgrad.Weibull(jnp.exp(z), 2.0),
+    "Gamma": lambda z: mcgrad.Gamma(jnp.exp(z), 1.0),
+    "ExpGamma": lambda z: mcgrad.ExpGamma(2.0, jnp.exp(z)),
+    "InverseGamma": lambda z: mcgrad.InverseGamma(jnp.exp(z), 1.0),
+    "Beta": lambda z: mcgrad.Beta(jnp.exp(z), 2.0),
+    "F": lambda z: mcgrad.F(3.0, jnp.exp(z)),
+    "StudentT": lambda z: mcgrad.StudentT(jnp.exp(z), z, 1.0),
+    "NegativeBinomial": lambda z: mcgrad.NegativeBinomial(jnp.exp(z), logits=0.3),
+    "TruncatedNormal": lambda z: mcgrad.TruncatedNormal(z, 1.0, 0.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", LAWS_OF_A_DRAW)
+def test_densities_and_draws_depend_on_their_own_parameters_only(name):
+    law = LAWS_OF_A_DRAW[name]
+    at = lambda z: jnp.full(z.shape, 1.0 if law(z).discrete else 0.5)  # noqa: E731
+    fns = [lambda z: law(z).log_prob(at(z)), lambda z: mcgrad.sample(jax.random.key(1), law(z))]
+    if law(jnp.zeros(())).cdf is not None:
+        fns.append(lambda z: law(z).cdf(at(z)))
+
+    def program():
+        z = mcgrad.sample(jax.random.key(0), mcgrad.Normal(jnp.zeros((ROWS, COLUMNS)), 1.0))
+        return [fn(z) for fn in fns]
+
+    traced, _ = trace(program)
+    analysis = analyze(traced)
+    own = (Window(0, 0, 0), Window(1, 0, 0))
+    for output in traced.outputs:
+        assert all(relation == own for relation in analysis.of(output).values())
+    check_windows(fns[0])
+
+
+def test_a_function_whose_derivative_alone_depends_on_an_operand_depends_on_all_of_it():
+    def path(z):  # the value is that of the first operand
+        return mcgrad.implicit_reparameterization(jnp.ones(z.shape), z, cdf=lambda x, z: jax.nn.sigmoid(x - z))
+
+    assert all(window.axis is None for window in relation_of(path))
+
+
 @pytest.mark.parametrize(
     ("low", "high"),
     [

@@ -173,7 +173,18 @@ class _Pass:
             return self.run(equation.bodies[0], inputs, loops)
         if not any(inputs):
             return [{}] * len(equation.outputs)
+        if primitive is _compat.ruled_p:
+            return self.ruled(equation, inputs, loops)
         return _moved(equation, inputs)
+
+    def ruled(self, equation: Equation, inputs: list[Dependence], loops: tuple[Equation, ...]) -> list[Dependence]:
+        """As the value of the function does; on an operand that its derivative alone depends on, as a whole."""
+        structs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in equation.inputs]
+        function = from_jaxpr(jax.make_jaxpr(equation.eqn.params["fn"])(*structs))
+        needed = set(function.without_dead_code().inputs)
+        left = [{} if v in needed else given for v, given in zip(function.inputs, inputs, strict=True)]
+        parts = zip(self.run(function, inputs, loops), _moved(equation, left), equation.outputs, strict=True)
+        return [_join([value, whole], output.shape, equation) for value, whole, output in parts]
 
     def site(self, equation: Equation, inputs: list[Dependence], loops: tuple[Equation, ...]) -> list[Dependence]:
         site = self.analysis.sites.get(equation)

@@ -115,7 +115,7 @@ def trace_in_place(
     with _compat.on_line_of(replaced.eqn):
         jaxpr = _compat.trace_on(fn, [value.aval for value in operands])
     equations: list[Equation] = []
-    results = _copy(jaxpr, tuple(operands), equations)
+    results = _copy(jaxpr, tuple(operands), equations, replaced.line)
     return equations, results
 
 
