@@ -48,7 +48,7 @@ def log_odds_velocity(
     n = a + b
     surplus = jnp.abs(surplus)
     total = jnp.sum((jnp.expand_dims(surplus + jnp.where(lower, 0.0, 1 / a), -1) + log_ratio) * integrand, -1)
-    # where it overflows, or a factor of zero with it, the largest number
+    # at most the largest number, and no product of a zero with what has overflowed
     velocity = (surplus + n * jnp.where(w == 0, 0.0, w * total)) / divisor + 1 / n / a
     return jnp.minimum(velocity, jnp.finfo(y.dtype).max)
 

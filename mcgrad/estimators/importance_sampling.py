@@ -15,7 +15,7 @@ from jaxtyping import Array
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.foreign import as_distribution
 from mcgrad.distributions.independent import Independent
-from mcgrad.estimators.refusal import instead
+from mcgrad.estimators.refusal import missing_score
 from mcgrad.program.costs import bring
 from mcgrad.program.dependence import Relation
 from mcgrad.program.estimator import Estimator, WeightedPoints
@@ -87,16 +87,7 @@ class ImportanceSampling(Estimator):
             )
 
     def obstacle(self, site: Site) -> str | None:
-        facts = site.facts
-        if not facts.has_log_prob:
-            return f"the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`. {instead(site)}"
-        if facts.support_parameters:
-            moving = " and ".join(f"`{name}`" for name in facts.support_parameters)
-            return (
-                f"the support moves with {moving}, so weights of fixed points miss what happens at its edge. "
-                f"{instead(site)} Or shift and scale a draw with constant bounds."
-            )
-        return None
+        return missing_score(site, "weights of fixed points miss")
 
     def evaluations(self, site: Site, relation: Relation) -> int:
         in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)

@@ -23,15 +23,15 @@ def instead(site: Site, *others: Estimator) -> str:
     return f"Use {', '.join(names[:-1]) + ' or ' if names[1:] else ''}{names[-1]} here."
 
 
-def missing_score(site: Site) -> str | None:
-    """Why the score of the law would be wrong, and the way out."""
+def missing_score(site: Site, misses: str = "the score misses") -> str | None:
+    """Why an estimator that holds draws fixed and weights them would be wrong, and the way out."""
     facts = site.facts
     if not facts.has_log_prob:
         return f"the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`. {instead(site)}"
     if facts.support_parameters:
         moving = " and ".join(f"`{name}`" for name in facts.support_parameters)
         return (
-            f"the support moves with {moving}, so the score misses what happens at its edge. "
+            f"the support moves with {moving}, so {misses} what happens at its edge. "
             f"{instead(site)} Or shift and scale a draw with constant bounds."
         )
     return None
