@@ -152,3 +152,31 @@ def test_long_sums_are_within_pythons_recursion_limit() -> None:
 
     text = str(mcgrad.explain(loss)(0.0, jax.random.key(0)))
     assert "1 cost\n" in text
+
+
+@pytest.mark.parametrize(
+    ("law", "lost"),
+    [
+        (lambda b: mcgrad.Normal(b, 0.7), lambda b, x: (x - b) ** 2 / (2 * 0.7**2)),
+        (lambda b: mcgrad.StudentT(3.0, b, 0.7), lambda b, x: 2 * jnp.log1p((x - b) ** 2 / (3 * 0.7**2))),
+        (
+            lambda b: mcgrad.Gamma(2.5, jnp.exp(b)),
+            lambda b, x: jnp.exp(b) * x - 2.5 - 2.5 * jnp.log(jnp.exp(b) * x / 2.5),
+        ),
+    ],
+    ids=("Normal", "StudentT", "Gamma"),
+)
+def test_what_no_draw_reaches_in_a_log_density_is_left_out(law, lost):
+    """Constants, and what depends on the data alone: on every key the gradient is that of what is lost from the mode."""
+    x = jnp.asarray([0.3, 1.2, 2.5])
+    logits, keys = jnp.asarray([0.4, -0.3, 0.9]), jax.random.split(jax.random.key(1), 8)
+
+    def loss(logits, key):
+        return jnp.sum(law(1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))).log_prob(x))
+
+    def by_hand(logits, key):
+        b = 1.0 * mcgrad.Bernoulli(logits=logits).sample(key)
+        return -lost(b, x) * (b - jax.nn.sigmoid(logits))
+
+    found = jax.jit(jax.vmap(mcgrad.grad(loss, estimator=mcgrad.Score()), (None, 0)))(logits, keys)
+    np.testing.assert_allclose(found, jax.vmap(by_hand, (None, 0))(logits, keys), rtol=1e-9)

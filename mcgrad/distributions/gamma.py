@@ -183,26 +183,25 @@ def bounded_exp(y: Array) -> Array:
     return jnp.exp(jnp.clip(y, low.astype(y.dtype), high.astype(y.dtype)))
 
 
-@custom_jvp
 def log_density_of_log(x: Array, log_x: Array, a: Array) -> Array:
     """Log density `a log(x) - x - log Gamma(a)` of the logarithm of a draw `x` for rate one; elementwise, of arrays of one shape.
 
-    Nothing cancels in its value, nor, where they are near zero, in its derivatives `a - x` in `log_x`, of which `x` is a
-    function, and `log x - psi(a)` in `a`.
+    Nothing cancels: neither in what it is at the mode, nor in what is lost from there.
     """
-    return log_peak(a) - a * exp_beyond_linear(log_ratio_to(x, log_x, a), a.dtype)
+    return log_peak(a) - _lost(x, log_x, a)
 
 
-@log_density_of_log.defjvp
-def _log_density_of_log_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@custom_jvp
+def _lost(x: Array, log_x: Array, a: Array) -> Array:
+    """`x - a - a log(x / a)`. Of `log_x`, of which `x` is a function, its derivative is `x - a`, and of `a` it is `-log(x / a)`."""
+    return a * exp_beyond_linear(log_ratio_to(x, log_x, a), a.dtype)
+
+
+@_lost.defjvp
+def _lost_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, log_x, a), (_, log_x_dot, a_dot) = primals, tangents
     x = jnp.minimum(x, jnp.finfo(x.dtype).max)  # no infinite derivative, for a weight of zero may multiply it
-    return log_density_of_log(*primals), (a - x) * log_x_dot + score_in_concentration(x, log_x, a) * a_dot
-
-
-def score_in_concentration(x: Array, log_x: Array, a: Array) -> Array:
-    """`log x - psi(a)`, also where the two nearly agree."""
-    return 1 / a - _log_mean(x, log_x, a)
+    return _lost(*primals), (x - a) * log_x_dot - log_ratio_to(x, log_x, a) * a_dot
 
 
 def log_ratio_to(x: Array, log_x: Array, a: Array) -> Array:
@@ -214,11 +213,12 @@ def log_ratio_to(x: Array, log_x: Array, a: Array) -> Array:
 def log_peak(a: Array) -> Array:
     """`a log(a) - a - log Gamma(a)`, by Stirling's series where that is short."""
     large = a > 16
-    inverse = 1 / jnp.where(large, a, 16.0)
+    safe = jnp.where(large, a, 16.0)
+    inverse = 1 / safe
     square = inverse**2
     rest = inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188))))
     small = jnp.where(large, 1.0, a)
-    series = 0.5 * jnp.log(a / (2 * np.pi)) - rest
+    series = 0.5 * jnp.log(safe / (2 * np.pi)) - rest
     # the logarithm of Gamma(a) = Gamma(a + 1) / a, which loses digits itself for small concentrations
     return jnp.where(large, series, (small + 1) * jnp.log(small) - small - special.gammaln(small + 1))
 

@@ -33,7 +33,6 @@ from mcgrad.distributions.gamma import (
     log_peak,
     log_ratio_to,
     sample_log_ratio,
-    score_in_concentration,
 )
 from mcgrad.distributions.optimal_transport import simplex_change, transport_beta, transport_dirichlet
 
@@ -162,7 +161,8 @@ class Dirichlet(Distribution):
         x, a = jnp.broadcast_arrays(*align(x, self.concentration))
         log_x = jnp.log(jnp.where(x > 0, x, 1.0))
         at_zero = special.xlogy(a - 1, jnp.where(x > 0, 1.0, x))
-        return _log_density_of_logs(x, log_x, a) + jnp.sum(at_zero - log_x, -1)
+        n = jnp.sum(a, -1)
+        return jnp.sum(log_peak(a) + at_zero - log_x, -1) - log_peak(n) - _lost(x, log_x, a)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In each entry: one part where it is large and one where it is small, or the draw itself and one in which that entry is
@@ -369,25 +369,23 @@ class F(Distribution):
 
 
 @custom_jvp
-def _log_density_of_logs(x: Array, log_x: Array, a: Array) -> Array:
-    """What a Dirichlet law's log density is without `- sum log x`, zeros left out; `log_x` is a function of `x`.
+def _lost(x: Array, log_x: Array, a: Array) -> Array:
+    """By how much the Dirichlet density of the logarithms is lower than at its mode: `sum_i a_i phi(log(n x_i / a_i))`.
 
-    With `phi(t) = exp(t) - 1 - t` and `n = sum a` it is less than at the mode by `sum_i a_i phi(log(n x_i / a_i))`, where nothing
-    cancels.
+    With `phi(t) = exp(t) - 1 - t` and `n = sum a`. Zeros are left out. `log_x` is a function of `x`, which adds up to one.
     """
     n = jnp.sum(a, -1, keepdims=True)
-    at_zero = a + a * (jnp.log(n) - jnp.log(a))  # what is left of `phi` without the logarithm of zero
-    lost = jnp.where(x > 0, a * exp_beyond_linear(log_ratio_to(n * x, jnp.log(n) + log_x, a), a.dtype), -at_zero)
-    return jnp.sum(log_peak(a) - lost, -1) - log_peak(n)[..., 0]
+    some = exp_beyond_linear(log_ratio_to(n * x, jnp.log(n) + log_x, a), a.dtype)
+    none = jnp.log(a) - jnp.log(n) - 1  # without the logarithm of zero
+    return jnp.sum(a * jnp.where(x > 0, some, none), -1)
 
 
-@_log_density_of_logs.defjvp
-def _log_density_of_logs_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@_lost.defjvp
+def _lost_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, log_x, a), (_, log_x_dot, a_dot) = primals, tangents
     n = jnp.sum(a, -1, keepdims=True)
-    log_n = jnp.log(n)
-    in_a = score_in_concentration(n * x, log_n + log_x, a) - score_in_concentration(n, log_n, n)
-    return _log_density_of_logs(x, log_x, a), jnp.sum((a - n * x) * log_x_dot + in_a * a_dot, -1)
+    in_a = -log_ratio_to(n * x, jnp.log(n) + log_x, a)
+    return _lost(x, log_x, a), jnp.sum((n * x - a) * log_x_dot + in_a * a_dot, -1)
 
 
 @custom_jvp

@@ -29,15 +29,15 @@ def normal_level(side: Array, drop: Array) -> Array:
 
 
 @custom_jvp
-def _log_density(z: Array) -> Array:
-    return -0.5 * z * z - _LOG_SQRT_2PI
+def _minus_half_square(z: Array) -> Array:
+    return -0.5 * z * z
 
 
-@_log_density.defjvp
-def _log_density_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@_minus_half_square.defjvp
+def _minus_half_square_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (z,), (z_dot,) = primals, tangents
     # no derivative that a weight of zero, in a mixture, would make NaN
-    return _log_density(z), jnp.where(jnp.abs(z) < jnp.inf, -z, 0) * z_dot
+    return _minus_half_square(z), jnp.where(jnp.abs(z) < jnp.inf, -z, 0) * z_dot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Normal(LocationScale):
 
     def _standard_log_prob(self, z: Array) -> Array:
         # not `jax.scipy.stats.norm.logpdf`: it squares the scale, which underflows in float32 below 1e-19
-        return _log_density(z)
+        return _minus_half_square(z) - _LOG_SQRT_2PI
 
     def _standard_cdf(self, z: Array) -> Array:
         return special.ndtr(z)

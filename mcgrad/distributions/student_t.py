@@ -25,7 +25,7 @@ from mcgrad.distributions.base import (
 from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
 from mcgrad.distributions.beta_velocity import log_odds_cdf, log_odds_velocity
 from mcgrad.distributions.gamma import sample_log_ratio
-from mcgrad.distributions.gamma_growth import digamma_growth, log1p_beyond, log1p_over, log_gamma_growth
+from mcgrad.distributions.gamma_growth import log1p_beyond, log1p_over, log_gamma_growth
 from mcgrad.distributions.levels import parts_by_levels
 from mcgrad.distributions.velocity import distribution_function
 
@@ -133,30 +133,37 @@ class StudentT(Distribution):
         )
 
 
-@custom_jvp
 def standard_log_prob(z: Float[Array, "*batch d"], df: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Log density of the `d`-dimensional law without `loc` and `scale`: `-(df + d) / 2 log(1 + u) + constant`, `u = |z|^2 / df`.
+    """Log density of the `d`-dimensional law without `loc` and `scale`: `-(df + d) / 2 log(1 + |z|^2 / df)` and its constant.
 
-    With `a = df / 2` and `h = d / 2` the constant is `log Gamma(a + h) - log Gamma(a) - h log(2 pi a)`. Nothing overflows,
-    and nothing cancels, also for many degrees of freedom, for which the law is nearly normal. Nor does it in the derivatives
-    `-(df + d) / (df + |z|^2) z` and `(h u / (1 + u) / a - log(1 + u) + u / (1 + u) + psi(a + h) - psi(a) - h / a) / 2`.
+    With `a = df / 2` and `h = d / 2` the constant is `log Gamma(a + h) - log Gamma(a) - h log(2 pi a)`. Nothing overflows, and
+    nothing cancels, also for many degrees of freedom, for which the law is nearly normal.
     """
-    growth, a, h = _growth(z, df), df / 2, z.shape[-1] / 2
+    h = jnp.full_like(df, z.shape[-1] / 2)
+    return log_gamma_growth(df / 2, h) - h * math.log(2 * math.pi) - _lost(z, df)
+
+
+@custom_jvp
+def _lost(z: Array, df: Array) -> Array:
+    """`(df + d) / 2 log(1 + u)` for `u = |z|^2 / df`.
+
+    Its derivatives are `(df + d) / (df + |z|^2) z` and `(log(1 + u) - u / (1 + u) - d u / (1 + u) / df) / 2`.
+    """
+    growth, h = _growth(z, df), z.shape[-1] / 2
     near = (growth.square / 2 + h * growth.square / df) * log1p_over(growth.square / df)
-    lost = jnp.where(growth.far, (a + h) * growth.log, near)
-    return log_gamma_growth(a, jnp.full_like(a, h)) - h * math.log(2 * math.pi) - lost
+    return jnp.where(growth.far, (df / 2 + h) * growth.log, near)
 
 
-@standard_log_prob.defjvp
-def _standard_log_prob_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@_lost.defjvp
+def _lost_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (z, df), (z_dot, df_dot) = primals, tangents
-    growth, a, d = _growth(z, df), df / 2, z.shape[-1]
+    growth, d = _growth(z, df), z.shape[-1]
     # of `z / size` where `u` is large, and else of `z`
     far_slope = (df + d) * growth.part / growth.size / growth.share
     slope = jnp.where(growth.far, far_slope, (1 + d / df) * (1 - growth.part))
     along = growth.z / jnp.expand_dims(jnp.where(growth.far, growth.size, 1.0), -1)
-    in_df = d / df * growth.part - log1p_beyond(growth.log, growth.part) + digamma_growth(a, jnp.full_like(a, d / 2))
-    return standard_log_prob(z, df), in_df / 2 * df_dot - jnp.sum(jnp.expand_dims(slope, -1) * along * z_dot, -1)
+    in_df = (log1p_beyond(growth.log, growth.part) - d / df * growth.part) / 2
+    return _lost(z, df), in_df * df_dot + jnp.sum(jnp.expand_dims(slope, -1) * along * z_dot, -1)
 
 
 class _Growth(NamedTuple):
