@@ -61,3 +61,22 @@ def test_derivatives_of_the_log_odds_density_where_the_concentrations_are_far_ap
     digamma = np.array([-100.56088545786868, -10000.577051183514, -0.5772156649015329])
     exact = -np.log1p(np.exp(-y)) - digamma + np.log(b)  # psi(a + b) is log(b) to 1e-8
     np.testing.assert_allclose(slope, exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_log_densities_far_out(dtype: Any) -> None:
+    """Finite as long as they can be, then minus infinity; and NaN stays."""
+    far = jnp.asarray([30.0, 1e3, 1e15, np.inf, np.nan], dtype)
+    one = jnp.ones((), dtype)
+    x = np.array([30.0, 1e3, 1e15])
+    for law, exact in (
+        (laws.Weibull(one, 2 * one), np.log(2 * x) - x**2),
+        (laws.Gamma(2 * one, one), np.log(x) - x),
+        (laws.StudentT(2 * one, 0 * one, one), -1.5 * np.log1p(x**2 / 2) - 1.5 * np.log(2)),
+    ):
+        found = law.log_prob(far)
+        np.testing.assert_allclose(found[:3], exact, rtol=1e-6)
+        assert found[3] == -np.inf and (np.isnan(found[4]) or found[4] == -np.inf)
+    found = laws.Gumbel(0 * one, one).log_prob(-far[jnp.asarray([0, 1, 3, 4])])
+    np.testing.assert_allclose(found[0], 30 - np.exp(30), rtol=1e-5)
+    assert list(found[1:3]) == [-np.inf, -np.inf] and np.isnan(found[3])

@@ -194,7 +194,9 @@ def log_density_of_log(x: Array, log_x: Array, a: Array) -> Array:
 @custom_jvp
 def _lost(x: Array, log_x: Array, a: Array) -> Array:
     """`x - a - a log(x / a)`. Of `log_x`, of which `x` is a function, its derivative is `x - a`, and of `a` it is `-log(x / a)`."""
-    return a * exp_beyond_linear(log_ratio_to(x, log_x, a), a.dtype)
+    near, log_ratio = jnp.abs(x - a) < 0.5 * a, log_ratio_to(x, log_x, a)
+    far = x - a - a * jnp.minimum(log_ratio, 1e4)  # of an infinite draw infinite
+    return jnp.where(near, a * exp_beyond_linear(jnp.where(near, log_ratio, 0.0), a.dtype), far)
 
 
 @_lost.defjvp

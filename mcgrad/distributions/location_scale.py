@@ -287,8 +287,9 @@ class Gumbel(LocationScale):
         return jax.random.gumbel(key, shape, self.dtype)
 
     def _standard_log_prob(self, z: Array) -> Array:
-        # so far below the mode it is held, for no weight of a mixture is to be multiplied by an infinite derivative
-        return -z - jnp.exp(jnp.minimum(-z, math.log(jnp.finfo(z.dtype).max) - 1))
+        # no infinite derivative far below the mode, for a weight of zero may multiply it
+        most = math.log(jnp.finfo(z.dtype).max) - 1
+        return jnp.where(-z > most, -jnp.inf, -z - jnp.exp(jnp.minimum(-z, most)))
 
     def _standard_cdf(self, z: Array) -> Array:
         return jnp.exp(-jnp.exp(jnp.minimum(-z, 8.0)))  # zero beyond, in every precision; no infinity to differentiate

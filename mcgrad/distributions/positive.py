@@ -114,7 +114,8 @@ class Weibull(Distribution):
         x, scale, k = align(x, self.scale, self.concentration)
         inside = jnp.where(x > 0, x, scale)
         log_e = k * log_quotient(inside, scale)
-        some = jnp.where(log_e < _HIGHEST, log_e - jnp.exp(jnp.minimum(log_e, _HIGHEST)), -jnp.inf)
+        most = math.log(jnp.finfo(self.dtype).max) - 1
+        some = jnp.where(log_e > most, -jnp.inf, log_e - jnp.exp(jnp.minimum(log_e, most)))
         some = jnp.log(k) - jnp.log(inside) + some
         none = special.xlogy(k - 1, jnp.where(x == 0, 0.0, 1.0)) + jnp.log(k) - jnp.log(scale)
         return jnp.where(x > 0, some, jnp.where(x == 0, none, -jnp.inf))

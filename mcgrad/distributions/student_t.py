@@ -162,7 +162,8 @@ def _lost_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     far_slope = (df + d) * growth.part / growth.size / growth.share
     slope = jnp.where(growth.far, far_slope, (1 + d / df) * (1 - growth.part))
     along = growth.z / jnp.expand_dims(jnp.where(growth.far, growth.size, 1.0), -1)
-    in_df = (log1p_beyond(growth.log, growth.part) - d / df * growth.part) / 2
+    log_growth = jnp.minimum(growth.log, 1e4)  # not infinite, for a weight of zero may multiply it
+    in_df = (log1p_beyond(log_growth, growth.part) - d / df * growth.part) / 2
     return _lost(z, df), in_df * df_dot + jnp.sum(jnp.expand_dims(slope, -1) * along * z_dot, -1)
 
 
@@ -190,11 +191,11 @@ class _Growth(NamedTuple):
 
 def _growth(z: Array, df: Array) -> _Growth:
     info = jnp.finfo(z.dtype)
-    z = jnp.clip(z, info.min, info.max)
-    size = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(z), -1), info.tiny))
+    largest = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(z), -1), info.tiny))
+    z, size = jnp.clip(z, info.min, info.max), jnp.minimum(largest, info.max)
     share = jnp.sum((z / jnp.expand_dims(size, -1)) ** 2, -1)
     share = jnp.where(share > 0, share, 1.0)
-    log_u = 2 * jnp.log(size) + jnp.log(share) - jnp.log(df)
+    log_u = 2 * jnp.log(largest) + jnp.log(share) - jnp.log(df)
     far = log_u > 0
     square = jnp.sum(jnp.where(jnp.expand_dims(far, -1), 0.0, z) ** 2, -1)
     u = square / df
