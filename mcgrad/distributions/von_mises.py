@@ -111,7 +111,8 @@ class VonMises(Distribution):
 
 def _wrap(x: Array) -> Array:
     turned = x - 2 * np.pi * jnp.floor((x + np.pi) / (2 * np.pi))
-    return jnp.where(turned < np.pi, turned, turned - 2 * np.pi)  # the product may round
+    turned = jnp.where(turned < np.pi, turned, turned - 2 * np.pi)  # the product may round
+    return jnp.where(jnp.abs(turned) > np.pi, 0.0, turned)  # whole turns are lost in the digits of a huge angle
 
 
 def _turns(deviation: Array, k: Array) -> Array:
