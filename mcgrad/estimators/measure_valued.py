@@ -105,14 +105,15 @@ class MeasureValued(Estimator):
         terms = self._terms(site, _BESIDE, x)
         if not terms:
             return Flow(x)
-        if self.coupling == "independent":
-            again = jax.lax.stop_gradient(site.map_beside(_AGAIN, lambda key, dist: dist.sample(key)))
-            negatives = [term.negative for term in self._terms(site, _BESIDE_AGAIN, again)]
-            terms = [
-                term._replace(negative=negative, positive_is_draw=None)
-                for term, negative in zip(terms, negatives, strict=True)
-            ]
         points, coefficients = [], []
+        independent = self.coupling == "independent"
+        if independent:
+            again = jax.lax.stop_gradient(site.map_beside(_AGAIN, lambda key, dist: dist.sample(key)))
+            # each part with its own weight, which may depend on the draw
+            for term, other in zip(terms, self._terms(site, _BESIDE_AGAIN, again), strict=True):
+                points += [term.positive, other.negative]
+                coefficients += [zero_with_derivative_of(term.weight), -zero_with_derivative_of(other.weight)]
+            terms = []
         for term in terms:
             coefficient = zero_with_derivative_of(term.weight)
             if term.positive_is_draw is None:
@@ -123,12 +124,12 @@ class MeasureValued(Estimator):
                 wide = jnp.expand_dims(drawn, tuple(range(drawn.ndim, term.positive.ndim)))
                 points.append(jnp.where(wide, term.negative, term.positive))
                 coefficients.append(jnp.where(drawn, -coefficient, coefficient))
-        # Positive and negative coefficients cancel, so that differences from the value at the draw are as good, and round less.
+        # Where positive and negative coefficients cancel, differences from the value at the draw are as good, and round less.
         return SignedPoints(
             x,
             jnp.concatenate([jnp.asarray(point, x.dtype) for point in points]),
             jnp.concatenate(coefficients),
-            relative=True,
+            relative=not independent,
             chunk_size=self.chunk_size,
         )
 
