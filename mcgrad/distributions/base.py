@@ -254,14 +254,19 @@ def _quotient_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 @jax.custom_jvp
 def log_quotient(x: Array, y: Array) -> Array:
     """`log(x / y)` of positive numbers, with all digits where they nearly agree, and for every size of the two."""
-    near = jnp.abs(x - y) < 0.5 * y
-    return jnp.where(near, jnp.log1p(jnp.where(near, (x - y) / y, 0.0)), jnp.log(x) - jnp.log(y))
+    return log_ratio_to(x, jnp.log(x), y)
 
 
 @log_quotient.defjvp
 def _log_quotient_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, y), (x_dot, y_dot) = primals, tangents
     return log_quotient(x, y), x_dot / x - y_dot / y
+
+
+def log_ratio_to(x: Array, log_x: Array, y: Array) -> Array:
+    """`log(x / y)`, also where the two nearly agree, and where `x` underflows and its logarithm does not."""
+    near = jnp.abs(x - y) < 0.5 * y
+    return jnp.where(near, jnp.log1p(jnp.where(near, (x - y) / y, 0.0)), log_x - jnp.log(y))
 
 
 def open_uniform(key: PRNGKey, shape: Shape, dtype: Any) -> Array:

@@ -21,6 +21,7 @@ from mcgrad.distributions.base import (
     Distribution,
     WeakDerivative,
     align,
+    log_ratio_to,
     mapped,
     open_uniform,
     quotient,
@@ -204,12 +205,6 @@ def _lost_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, log_x, a), (_, log_x_dot, a_dot) = primals, tangents
     x = jnp.minimum(x, jnp.finfo(x.dtype).max)  # no infinite derivative, for a weight of zero may multiply it
     return _lost(*primals), (x - a) * log_x_dot - log_ratio_to(x, log_x, a) * a_dot
-
-
-def log_ratio_to(x: Array, log_x: Array, a: Array) -> Array:
-    """`log(x / a)`, also where the two nearly agree."""
-    near = jnp.abs(x - a) < 0.5 * a
-    return jnp.where(near, jnp.log1p(jnp.where(near, (x - a) / a, 0.0)), log_x - jnp.log(a))
 
 
 def log_peak(a: Array) -> Array:

@@ -18,6 +18,7 @@ from mcgrad.distributions.base import (
     Distribution,
     WeakDerivative,
     align,
+    log_ratio_to,
     mapped,
     open_uniform,
     quotient,
@@ -31,7 +32,6 @@ from mcgrad.distributions.gamma import (
     exp_beyond_linear,
     log_density_of_log,
     log_peak,
-    log_ratio_to,
     sample_log_ratio,
 )
 from mcgrad.distributions.optimal_transport import simplex_change, transport_beta, transport_dirichlet

@@ -287,9 +287,7 @@ class Gumbel(LocationScale):
         return jax.random.gumbel(key, shape, self.dtype)
 
     def _standard_log_prob(self, z: Array) -> Array:
-        # no infinite derivative far below the mode, for a weight of zero may multiply it
-        most = math.log(jnp.finfo(z.dtype).max) - 1
-        return jnp.where(-z > most, -jnp.inf, -z - jnp.exp(jnp.minimum(-z, most)))
+        return log_exponential_density(-z)
 
     def _standard_cdf(self, z: Array) -> Array:
         return jnp.exp(-jnp.exp(jnp.minimum(-z, 8.0)))  # zero beyond, in every precision; no infinity to differentiate
@@ -309,6 +307,15 @@ class Gumbel(LocationScale):
 def exponential_level(side: Array, drop: Array) -> Array:
     """The `z` beyond (1) or before (-1) the maximum of `z exp(-z)` where its logarithm is lower by `drop`."""
     return jnp.exp(log_exponential_outward(jnp.zeros_like(drop), side, drop))
+
+
+def log_exponential_density(y: Array) -> Array:
+    """`y - exp(y)`, the log density of the logarithm of a standard exponential draw.
+
+    Where the exponential overflows its derivative is zero and not infinite, for in a mixture a weight of zero may multiply it.
+    """
+    most = math.log(jnp.finfo(y.dtype).max) - 1
+    return jnp.where(y > most, -jnp.inf, y - jnp.exp(jnp.minimum(y, most)))
 
 
 def log_exponential_outward(y: Array, side: Array, drop: Array) -> Array:

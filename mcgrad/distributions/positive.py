@@ -23,7 +23,7 @@ from mcgrad.distributions.base import (
     mapped,
     open_uniform,
 )
-from mcgrad.distributions.location_scale import exponential_level, log_exponential_outward
+from mcgrad.distributions.location_scale import exponential_level, log_exponential_density, log_exponential_outward
 
 stop = jax.lax.stop_gradient
 
@@ -113,10 +113,7 @@ class Weibull(Distribution):
         """Log density; `-inf` below zero."""
         x, scale, k = align(x, self.scale, self.concentration)
         inside = jnp.where(x > 0, x, scale)
-        log_e = k * log_quotient(inside, scale)
-        most = math.log(jnp.finfo(self.dtype).max) - 1
-        some = jnp.where(log_e > most, -jnp.inf, log_e - jnp.exp(jnp.minimum(log_e, most)))
-        some = jnp.log(k) - jnp.log(inside) + some
+        some = jnp.log(k) - jnp.log(inside) + log_exponential_density(k * log_quotient(inside, scale))
         none = special.xlogy(k - 1, jnp.where(x == 0, 0.0, 1.0)) + jnp.log(k) - jnp.log(scale)
         return jnp.where(x > 0, some, jnp.where(x == 0, none, -jnp.inf))
 

@@ -113,17 +113,17 @@ class MeasureValued(Estimator):
             for term, other in zip(terms, self._terms(site, _BESIDE_AGAIN, again), strict=True):
                 points += [term.positive, other.negative]
                 coefficients += [zero_with_derivative_of(term.weight), -zero_with_derivative_of(other.weight)]
-            terms = []
-        for term in terms:
-            coefficient = zero_with_derivative_of(term.weight)
-            if term.positive_is_draw is None:
-                points += [term.positive, term.negative]
-                coefficients += [coefficient, -coefficient]
-            else:  # the part that is not the draw, relative to the draw
-                drawn = term.positive_is_draw
-                wide = jnp.expand_dims(drawn, tuple(range(drawn.ndim, term.positive.ndim)))
-                points.append(jnp.where(wide, term.negative, term.positive))
-                coefficients.append(jnp.where(drawn, -coefficient, coefficient))
+        else:
+            for term in terms:
+                coefficient = zero_with_derivative_of(term.weight)
+                if term.positive_is_draw is None:
+                    points += [term.positive, term.negative]
+                    coefficients += [coefficient, -coefficient]
+                else:  # the part that is not the draw, relative to the draw
+                    drawn = term.positive_is_draw
+                    wide = jnp.expand_dims(drawn, tuple(range(drawn.ndim, term.positive.ndim)))
+                    points.append(jnp.where(wide, term.negative, term.positive))
+                    coefficients.append(jnp.where(drawn, -coefficient, coefficient))
         # Where positive and negative coefficients cancel, differences from the value at the draw are as good, and round less.
         return SignedPoints(
             x,
