@@ -95,7 +95,7 @@ from mcgrad.program.estimator import SignedPoints as SignedPoints
 from mcgrad.program.estimator import WeightedPoint as WeightedPoint
 from mcgrad.program.estimator import WeightedPoints as WeightedPoints
 from mcgrad.program.jumps import JumpWarning as JumpWarning
-from mcgrad.program.site import sample as sample
+from mcgrad.sample import sample as sample
 from mcgrad.transforms import expectation as expectation
 from mcgrad.transforms import explain as explain
 from mcgrad.transforms import grad as grad

@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from mcgrad.distributions import Bernoulli, Normal
 from mcgrad.estimators import Pathwise, Score
 from mcgrad.program.estimator import Estimator
-from mcgrad.program.site import sample
+from mcgrad.sample import sample
 from mcgrad.transforms import expectation, value_and_grad
 
 NUM_LATENTS, NUM_HIDDEN, BATCH, CHUNK = 24, 128, 64, 50

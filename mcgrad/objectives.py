@@ -16,14 +16,15 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient as stop
 from jaxtyping import Array, Float
 
+from mcgrad._arguments import check_at_least, check_key, find_key
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, Flow, OnJump
 from mcgrad.program.interpret import Interpreter
-from mcgrad.program.site import SiteHandle, check_key
-from mcgrad.transforms import check_at_least, find_key, plan_of
+from mcgrad.transforms import plan_of
 
 
 def iwae(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
@@ -347,7 +348,7 @@ class _Held(Estimator):
     def on_jump(self, *, certain: bool) -> OnJump:
         return "ignore"
 
-    def represent(self, site: SiteHandle) -> Flow:
+    def represent(self, site: Draw) -> Flow:
         return Flow(stop(site.draw()))
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import mcgrad
-from mcgrad.program.costs import bring
-from mcgrad.program.dependence import Window, analyze
+from mcgrad.program.dependence import analyze
+from mcgrad.program.relation import Window, bring
 from mcgrad.program.trace import trace
 
 ROWS, COLUMNS = 4, 3

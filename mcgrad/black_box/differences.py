@@ -20,10 +20,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from mcgrad._arguments import check_at_least, check_key, find_key
 from mcgrad._compat import Tracer, custom_jvp
 from mcgrad._types import PRNGKey
-from mcgrad.program.site import check_key
-from mcgrad.transforms import check_at_least, find_key
 
 Directions: TypeAlias = Callable[[PRNGKey | None, int, Any], Float[Array, "samples directions n"]]
 """Draws directions from a key, for a number of samples and a pytree of parameters, with its entries in one row."""

@@ -12,20 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mcgrad._arguments import check_at_least
 from mcgrad.diagnostics.comparison import Comparison, need
 from mcgrad.diagnostics.judgement import ROUNDING, judge
-from mcgrad.diagnostics.statistics import (
-    Moments,
-    find_sample_key,
-    merge,
-    moments_of_chunk,
-    sample_gradient,
-    summarize,
-)
+from mcgrad.diagnostics.statistics import Moments, find_sample_key, merge, moments_of_chunk, sample_gradient, summarize
 from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.interpret import Interpreter
-from mcgrad.transforms import check_at_least, plan_of
+from mcgrad.transforms import plan_of
 
 
 def compare(

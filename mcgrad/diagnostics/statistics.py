@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import PyTree as Tree
 
+from mcgrad._arguments import Argument, check_at_least, check_key, find_key
 from mcgrad._types import PyTree, static_field
 from mcgrad.program.estimator import Estimator
-from mcgrad.program.site import check_key
-from mcgrad.transforms import Argument, check_at_least, find_key, grad
+from mcgrad.transforms import grad
 
 
 @dataclasses.dataclass(frozen=True)

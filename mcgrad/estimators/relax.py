@@ -30,11 +30,12 @@ from mcgrad.distributions.base import Relaxation
 from mcgrad.distributions.independent import Independent
 from mcgrad.distributions.location_scale import Logistic
 from mcgrad.estimators.refusal import instead, missing_score
-from mcgrad.program.costs import bring
-from mcgrad.program.dependence import Relation, analyze
+from mcgrad.program.dependence import analyze
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, WeightedPoint, unit_weight, zero_with_derivative_of
 from mcgrad.program.jumps import Jump, find_jumps
-from mcgrad.program.site import Site, SiteHandle, sample
+from mcgrad.program.relation import Relation, bring
+from mcgrad.program.site import Site, bind_draw
 from mcgrad.program.trace import from_jaxpr
 
 stop = jax.lax.stop_gradient
@@ -104,7 +105,7 @@ class _Surrogate(Estimator):
             )
         return None
 
-    def represent(self, site: SiteHandle) -> WeightedPoint:
+    def represent(self, site: Draw) -> WeightedPoint:
         x = site.draw()
 
         def variate(own: _Surrogate, key: PRNGKey, dist: Any, x: Any) -> Array:
@@ -121,7 +122,7 @@ class _Surrogate(Estimator):
         """The two draws that the function gets."""
         raise NotImplementedError
 
-    def _moving(self, site: SiteHandle, x: Any) -> Any:
+    def _moving(self, site: Draw, x: Any) -> Any:
         """The draw `x`, as `_points` gets it."""
         return x
 
@@ -158,7 +159,7 @@ class _Surrogate(Estimator):
 
         def on_a_draw(key: PRNGKey, arrays: Any) -> Any:
             anywhere = Logistic(jnp.zeros(point.shape, point.dtype), jnp.ones((), point.dtype))
-            z = sample(key, Independent(anywhere, len(point.shape) - batch_ndim))
+            z = bind_draw(key, Independent(anywhere, len(point.shape) - batch_ndim))
             return dataclasses.replace(control, arrays=arrays)(z)
 
         program = from_jaxpr(jax.make_jaxpr(on_a_draw)(_key_struct(), control.structs))
@@ -302,5 +303,5 @@ class LAX(_Surrogate):
     def _points(self, key: PRNGKey, dist: Any, x: Any) -> Relaxation:
         return Relaxation(x, stop(x), dist.log_prob(stop(x)))
 
-    def _moving(self, site: SiteHandle, x: Any) -> Any:
+    def _moving(self, site: Draw, x: Any) -> Any:
         return site.draw_path()

@@ -1,1 +1,3 @@
 """Stochastic programs: seeing them, crediting their costs, running their estimators."""
+
+from mcgrad.program import control_flow as control_flow

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from mcgrad.program.dependence import Window
-from mcgrad.program.plan import Fixed, Plan
+from mcgrad.program.held import Held
+from mcgrad.program.plan import Plan
+from mcgrad.program.relation import Window
 from mcgrad.program.site import Site
 from mcgrad.program.trace import Value
 
@@ -111,7 +112,7 @@ def describe(plan: Plan) -> Explanation:
 
 def _estimator(plan: Plan, site: Site) -> str:
     estimator = plan.estimators[site]
-    return "constant law, drawn as it is" if isinstance(estimator, Fixed) else type(estimator).__name__
+    return "constant law, drawn as it is" if isinstance(estimator, Held) else type(estimator).__name__
 
 
 def _names(sites: list[Site]) -> dict[Site, str]:

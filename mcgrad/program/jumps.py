@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 
 from mcgrad import _compat
-from mcgrad.program.dependence import CALLS
-from mcgrad.program.site import Site, sample_p
+from mcgrad.program.forward import Forward
+from mcgrad.program.site import Site
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
 
@@ -62,7 +62,7 @@ def find_jumps(
         return []
     live = dataclasses.replace(program, outputs=tuple(outputs)).without_dead_code()
     search = _Search({equation: site for equation, site in sites.items() if site in flowing})
-    search.run(live, [(_NONE, _NONE)] * len(live.inputs))
+    search.run(live, [search.nothing] * len(live.inputs))
     return list(search.found.values())
 
 
@@ -74,7 +74,7 @@ def find_watched(
         return {}
     live = dataclasses.replace(program, outputs=tuple(outputs)).without_dead_code()
     search = _ComparisonSearch({equation: site for equation, site in sites.items() if site in held})
-    search.run(live, [(_NONE, _NONE)] * len(live.inputs))
+    search.run(live, [search.nothing] * len(live.inputs))
     watched: dict[Equation, str] = {}
     for jump in search.found.values():
         for told in jump.sites if jump.certain else ():
@@ -103,69 +103,70 @@ _Found: TypeAlias = tuple[_Reach, _Reach]
 """The draws that a value is a function of, and those whose thresholds a boolean tells of."""
 
 
-class _Search:
+class _Search(Forward[_Found]):
+    """The domain of thresholds: which draws a value is a function of, and of whose thresholds a boolean tells."""
+
+    nothing = (_NONE, _NONE)
+
     def __init__(self, flowing: dict[Equation, Site]):
+        super().__init__()
         self.flowing = flowing
         self.found: dict[Equation, Jump] = {}
+        self.users: dict[Value, list[Equation]] = {}
+        self.used: Set[Value] = set()
 
     def run(self, program: Program, inputs: Sequence[_Found]) -> list[_Found]:
-        env = dict(zip(program.inputs, inputs, strict=True))
-        users: dict[Value, list[Equation]] = {}
+        outer = self.users, self.used
+        self.users = {}
         for equation in program.equations:
             for value in equation.inputs:
-                users.setdefault(value, []).append(equation)
-        used = users.keys() | set(program.outputs)
-        for equation in program.equations:
-            given = [env.get(value, (_NONE, _NONE)) for value in equation.inputs]
-            if equation in self.flowing:
-                given.append((frozenset({self.flowing[equation]}), _NONE))
-            elif equation.eqn.primitive is sample_p:
-                given = []  # its estimator takes care of what depends on its law
-            results = given if _is_branch_index(equation, users) else self.equation(equation, given, used)
-            env.update(zip(equation.outputs, results, strict=True))
-        return [env.get(value, (_NONE, _NONE)) for value in program.outputs]
+                self.users.setdefault(value, []).append(equation)
+        self.used = self.users.keys() | set(program.outputs)
+        outputs = super().run(program, inputs)
+        self.users, self.used = outer
+        return outputs
 
-    def equation(self, equation: Equation, given: list[_Found], used: Set[Value]) -> list[_Found]:
-        primitive, name = equation.eqn.primitive, equation.name
-        reach, thresholds = (_union(g[i] for g in given) for i in (0, 1))
-        if not equation.outputs or not (reach or thresholds or equation.bodies):
-            return [(_NONE, _NONE)] * len(equation.outputs)
-        if primitive is _compat.scan_p:
-            return self.scan(equation, given)
-        if primitive is _compat.while_p:
-            return self.while_loop(equation, given)
-        if primitive is _compat.cond_p:
-            branches = [self.run(body, given[1:]) for body in equation.bodies]
-            free = [
-                v in used and not any(map(_union, outs)) for v, *outs in zip(equation.outputs, *branches, strict=True)
-            ]
-            self.note(equation, given[0][1] | given[0][0], certain=_differ(equation, free))
-            return [_join([given[0], *outs]) for outs in zip(*branches, strict=True)]
-        if primitive in CALLS and len(equation.bodies[0].inputs) == len(given):
-            return self.call(equation, given, used)
+    def equation(self, equation: Equation, inputs: list[_Found]) -> list[_Found]:
+        if _is_branch_index(equation, self.users):
+            return inputs
+        if not equation.outputs or not (equation.bodies or any(map(_union, inputs)) or equation in self.flowing):
+            return [self.nothing] * len(equation.outputs)
+        calls = equation.eqn.primitive in (_compat.checkpoint_p, _compat.custom_jvp_p, _compat.custom_vjp_p)
+        if calls and len(equation.bodies[0].inputs) == len(inputs):
+            return self.call(equation, inputs)
+        return super().equation(equation, inputs)
+
+    def draw(self, equation: Equation, inputs: list[_Found]) -> list[_Found]:
+        # Its estimator takes care of what depends on its law.
+        reach = frozenset({self.flowing[equation]}) if equation in self.flowing else _NONE
+        return [(reach, _NONE)] * len(equation.outputs)
+
+    def apply(self, equation: Equation, inputs: list[_Found]) -> list[_Found]:
+        name = equation.name
+        reach, thresholds = (_union(g[i] for g in inputs) for i in (0, 1))
         if name in _ORDERS or name in _EQUALS:
-            told = self.told(equation, reach) if self.is_threshold(equation, given) else _NONE
+            told = self.told(equation, reach) if self.is_threshold(equation, inputs) else _NONE
             return [(_NONE, told | thresholds)]
         if _is_boolean(equation.outputs[0]):
             return [(_NONE, thresholds)] * len(equation.outputs)
         if name == "convert_element_type" and _is_boolean(equation.inputs[0]):
-            self.note(equation, thresholds, certain=True)
+            self.jump(equation, thresholds, certain=True)
         elif _is_inexact(equation.inputs[0]) and (
-            name in _ROUNDS or (name in _PICKS and any(v in used and not _is_inexact(v) for v in equation.outputs))
+            name in _ROUNDS or (name in _PICKS and any(v in self.used and not _is_inexact(v) for v in equation.outputs))
         ):
-            self.note(equation, reach, certain=True)
+            self.jump(equation, reach, certain=True)
         elif name == "select_n":
-            cases = _union(part for case in given[1:] for part in case)
-            self.note(equation, given[0][1], certain=not cases and len(set(equation.inputs[1:])) > 1)
+            cases = _union(part for case in inputs[1:] for part in case)
+            self.jump(equation, inputs[0][1], certain=not cases and len(set(equation.inputs[1:])) > 1)
         elif name == "rem":
-            self.note(equation, reach, certain=False)
+            self.jump(equation, reach, certain=False)
         return [(reach | thresholds, _NONE)] * len(equation.outputs)
 
     def told(self, equation: Equation, reach: _Reach) -> _Reach:
         """What a boolean tells of that a comparison of values of these draws makes."""
         return reach
 
-    def note(self, equation: Equation, sites: _Reach, *, certain: bool) -> None:
+    def jump(self, equation: Equation, sites: _Reach, *, certain: bool) -> None:
         if sites:
             before = self.found.get(equation)
             self.found[equation] = Jump(equation, sites | before.sites if before else sites, certain)
@@ -178,44 +179,30 @@ class _Search:
         # Equality with what the draws do not reach has probability zero; among values they reach it finds a maximum.
         return equation.name in _ORDERS or all(reach for reach, _ in given)
 
-    def call(self, equation: Equation, given: list[_Found], used: Set[Value]) -> list[_Found]:
+    def call(self, equation: Equation, given: list[_Found]) -> list[_Found]:
+        """Only the results that are used, without the operations that the others need."""
         (body, *_) = equation.bodies
-        wanted = [(out, value) for out, value in zip(body.outputs, equation.outputs, strict=True) if value in used]
+        wanted = [(out, v) for out, v in zip(body.outputs, equation.outputs, strict=True) if v in self.used]
         needed = dataclasses.replace(body, outputs=tuple(out for out, _ in wanted)).without_dead_code()
         env = dict(zip(body.inputs, given, strict=True))
         found = self.run(needed, [env[value] for value in needed.inputs])
         by_output = {value: these for (_, value), these in zip(wanted, found, strict=True)}
-        return [by_output.get(value, (_NONE, _NONE)) for value in equation.outputs]
+        return [by_output.get(value, self.nothing) for value in equation.outputs]
 
-    def scan(self, equation: Equation, given: list[_Found]) -> list[_Found]:
-        num_consts, num_carry = _compat.scan_split(equation.eqn)
-        (body,) = equation.bodies
-        return self.until_fixed(
-            given[num_consts : num_consts + num_carry],
-            lambda carry: self.run(body, [*given[:num_consts], *carry, *given[num_consts + num_carry :]]),
-        )
+    def join(self, parts: Sequence[_Found], value: Value, cause: Equation) -> _Found:
+        return _union(p[0] for p in parts), _union(p[1] for p in parts)
 
-    def while_loop(self, equation: Equation, given: list[_Found]) -> list[_Found]:
-        num_cond, num_body = equation.eqn.params["cond_nconsts"], equation.eqn.params["body_nconsts"]
-        cond, body = equation.bodies
+    def chosen(self, equation: Equation, index: _Found, outputs: Sequence[_Found], value: Value) -> _Found:
+        free = not any(map(_union, outputs)) and value in self.used
+        j = equation.outputs.index(value)
+        self.certain = (j > 0 and self.certain) or (free and _differ(equation, j))
+        if j == len(equation.outputs) - 1:
+            self.jump(equation, _union(index), certain=self.certain)
+        return self.join([index, *outputs], value, equation)
 
-        def step(carry: Sequence[_Found]) -> list[_Found]:
-            (going_on,) = self.run(cond, [*given[:num_cond], *carry])
-            self.note(equation, going_on[1], certain=False)
-            outs = self.run(body, [*given[num_cond : num_cond + num_body], *carry])
-            stopped = (going_on[1], _NONE)
-            return [_join([out, stopped]) for out in outs]
-
-        return self.until_fixed(given[num_cond + num_body :], step)
-
-    def until_fixed(self, carry: list[_Found], step: Callable[[Sequence[_Found]], list[_Found]]) -> list[_Found]:
-        """The results of a loop body once what is carried no longer grows."""
-        while True:
-            outs = step(carry)
-            joined = [_join(pair) for pair in zip(carry, outs, strict=False)]
-            if joined == carry:
-                return [*joined, *outs[len(carry) :]]
-            carry = joined
+    def stopped(self, equation: Equation, going_on: _Found) -> _Found:
+        self.jump(equation, going_on[1], certain=False)
+        return going_on[1], _NONE
 
 
 class _ComparisonSearch(_Search):
@@ -229,10 +216,6 @@ def _union(parts: Iterable[_Reach]) -> _Reach:
     return frozenset().union(*parts)
 
 
-def _join(parts: Sequence[_Found]) -> _Found:
-    return _union(p[0] for p in parts), _union(p[1] for p in parts)
-
-
 def _is_boolean(value: Value) -> bool:
     return value.dtype == np.bool_
 
@@ -241,11 +224,12 @@ def _is_inexact(value: Value) -> bool:
     return jnp.issubdtype(value.dtype, jnp.inexact)
 
 
-def _differ(equation: Equation, wanted: Sequence[bool]) -> bool:
-    """Whether the branches of a `cond` give other numbers for one of the wanted outputs, as far as their operations tell."""
+def _differ(equation: Equation, output: int) -> bool:
+    """Whether the branches of a `cond` give other numbers for an output, as far as their operations tell."""
 
-    def made_of(body: Program, out: Value) -> Any:
+    def made_of(body: Program) -> Any:
         operands = dict(zip(body.inputs, equation.inputs[1:], strict=True))
+        out = body.outputs[output]
 
         def word(value: Value) -> Any:
             return repr(value.value) if isinstance(value, Constant) else operands.get(value)
@@ -253,13 +237,8 @@ def _differ(equation: Equation, wanted: Sequence[bool]) -> bool:
         needed = dataclasses.replace(body, outputs=(out,)).without_dead_code().equations
         return [(e.name, *map(word, e.inputs)) for e in needed], word(out)
 
-    first, *others = equation.bodies
-    return any(
-        made_of(first, first.outputs[j]) != made_of(other, other.outputs[j])
-        for j, value in enumerate(equation.outputs)
-        if wanted[j] and not _is_boolean(value)
-        for other in others
-    )
+    first, *others = map(made_of, equation.bodies)
+    return not _is_boolean(equation.outputs[output]) and any(first != other for other in others)
 
 
 def _is_branch_index(equation: Equation, users: dict[Value, list[Equation]]) -> bool:

@@ -6,34 +6,22 @@ Everything that can be refused is refused here, before anything is computed.
 from __future__ import annotations
 
 import dataclasses
-import math
-import warnings
 from collections.abc import Sequence
 
-import jax.numpy as jnp
-
 from mcgrad import _compat
-from mcgrad.program import control_flow
-from mcgrad.program.addends import separate_addends
-from mcgrad.program.alternative_path import Reach, can_follow, reach_of
-from mcgrad.program.costs import Split, number_of_draws, split_costs
+from mcgrad.program.checks import check_evaluations, check_jumps, check_keys, check_site, check_supported
+from mcgrad.program.costs import Split, split_costs
 from mcgrad.program.dependence import Analysis, analyze
-from mcgrad.program.estimator import Estimator, Flow
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.held import Held
 from mcgrad.program.hoist import hoist_costs
-from mcgrad.program.jumps import Jump, JumpWarning, find_jumps, find_watched
-from mcgrad.program.site import Site, SiteHandle, sample_p
+from mcgrad.program.jumps import Jump, find_jumps, find_watched
+from mcgrad.program.reach import Reach, can_follow, reach_of
+from mcgrad.program.relation import number_of_draws
+from mcgrad.program.separate import separate_addends
+from mcgrad.program.site import Site, has_site, sample_p
+from mcgrad.program.structure import contains_any, form_of
 from mcgrad.program.trace import Constant, Equation, Program, Value
-
-
-@dataclasses.dataclass(frozen=True)
-class Fixed(Estimator):
-    """A draw whose law no derivative can reach: drawn as it is."""
-
-    local = True
-    flow = True
-
-    def represent(self, site: SiteHandle) -> Flow:
-        return Flow(site.draw())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,7 +87,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         num_outputs: how many of its outputs are costs or sums of costs.
         default: the estimator of the sites that name none.
     """
-    control_flow.check_supported(program)
+    check_supported(program)
     accumulators: list[str] = []
     sums: frozenset[Equation] = frozenset()
     while True:
@@ -119,17 +107,17 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
     for site in sites:
         relations = [analysis.of(cost).get(site) for cost in split.costs]
         estimators[site] = estimators[site].resolve(site, relations)
-        _check_site(site, estimators[site])
+        check_site(site, estimators[site])
     jumps = find_jumps(program, outputs, analysis.sites, _moved(estimators))
-    _check_jumps(jumps, estimators)
+    check_jumps(jumps, estimators)
     held = {site for site in sites if not site.facts.discrete} - _moved(estimators)
-    _check_keys(program, sites, estimators, analysis, split)
-    _check_evaluations(estimators, analysis, split)
+    check_keys(program, sites, estimators, analysis, split)
+    check_evaluations(estimators, analysis, split)
     watched = find_watched(program, outputs, analysis.sites, held)
     random = frozenset(
         e
         for e in program.everything()
-        if e in analysis.sites or any(map(control_flow.has_site, e.bodies)) or control_flow.holds(e, watched)
+        if e in analysis.sites or any(map(has_site, e.bodies)) or contains_any(e, watched)
     )
     needing_rest = {site.equation for site, estimator in estimators.items() if not estimator.local}
     nonlocal_equations = frozenset(
@@ -143,8 +131,10 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         if can_follow(equation, needing_sites):
             reach[equation] = reach_of(program, equation, split.costs)
             continue
+        form = form_of(equation)
+        assert form is not None
         inner = next(s for s in sites if s.equation in needing_rest and _contains(equation, s.equation))
-        control_flow.check_continuation(equation, type(estimators[inner]).__name__)
+        form.check_continuation(type(estimators[inner]).__name__)
     free = _free(outputs, split)
     live = dataclasses.replace(program, outputs=(*split.costs, *aux, *free)).without_dead_code().equations
     prologue, body = _without_draws(live, random, analysis)
@@ -215,7 +205,7 @@ def _first_estimators(
     estimators: dict[Site, Estimator] = {}
     for site in analysis.sites.values():
         fixed = site.has_constant_law(constants) and site.estimator is None
-        estimators[site] = Fixed() if fixed else (site.estimator or default).resolve(site, None)
+        estimators[site] = Held() if fixed else (site.estimator or default).resolve(site, None)
     jumps = find_jumps(program, outputs, analysis.sites, _moved(estimators))
     for site in {site for jump in jumps if jump.certain for site in jump.sites}:
         estimators[site] = (site.estimator or default).where_costs_jump(site)
@@ -224,7 +214,7 @@ def _first_estimators(
 
 def _moved(estimators: dict[Site, Estimator]) -> set[Site]:
     """The draws in which costs are differentiated."""
-    return {s for s, e in estimators.items() if (e.flow or e.moves_draw) and not isinstance(e, Fixed)}
+    return {s for s, e in estimators.items() if (e.flow or e.moves_draw) and not isinstance(e, Held)}
 
 
 def _contains(equation: Equation, inner: Equation) -> bool:
@@ -278,114 +268,3 @@ def _constants(program: Program) -> set[Value]:
     for equation in program.everything():
         found.update(v for v in equation.inputs if known(v, found))
     return found
-
-
-def _check_site(site: Site, estimator: Estimator) -> None:
-    name = type(estimator).__name__
-    reason = estimator.obstacle(site)
-    if reason is not None:
-        raise ValueError(f"`mcgrad.{name}` would be wrong at {site.describe()}: {reason}")
-    if site.shares_noise and not estimator.flow:
-        raise ValueError(
-            f"`mcgrad.{name}` would be wrong at {site.describe()}: a `vmap` maps over the draw but not over its key, so "
-            "its entries share their noise. Split the key, `jax.random.split(key, n)`, and map over the keys too."
-        )
-
-
-def _check_jumps(jumps: Sequence[Jump], estimators: dict[Site, Estimator]) -> None:
-    """Warn of jumps or refuse them, as the estimators of the draws say."""
-    for jump in jumps:
-        for site in sorted(jump.sites, key=lambda site: site.line):
-            what = estimators[site].on_jump(certain=jump.certain)
-            message = (
-                f"{jump.describe()} in {site.describe()}, which `mcgrad.{type(estimators[site]).__name__}` differentiates along "
-                "its path: the gradient leaves out what happens at a jump. Use `mcgrad.PathwiseWithBoundary()` or "
-                "`mcgrad.Score()` at the draw, or make the cost continuous; "
-                '`mcgrad.Pathwise(jumps="ignore", possible_jumps="ignore")` says that this is meant.'
-            )
-            if what == "refuse":
-                raise ValueError(message)
-            if what == "warn":
-                warnings.warn(message, JumpWarning, stacklevel=2)
-
-
-MAX_EVALUATIONS = 2**14
-"""Evaluations of one cost, over the points of all draws that it depends on together."""
-
-
-def _check_evaluations(estimators: dict[Site, Estimator], analysis: Analysis, split: Split) -> None:
-    """Refuse what would take exponentially many evaluations."""
-    for cost in split.costs:
-        each = {s: estimators[s].evaluations(s, relation) for s, relation in analysis.of(cost).items()}
-        if (count := math.prod(each.values())) > MAX_EVALUATIONS:
-            most = max(each, key=lambda site: each[site])
-            raise ValueError(
-                f"`mcgrad.{type(estimators[most]).__name__}` at {most.describe()} must take at most {MAX_EVALUATIONS} evaluations "
-                f"for a cost, got {float(count):.3g}: one cost depends on many draws together (`mcgrad.explain` shows "
-                "where they are mixed). Use `mcgrad.Score()` there, with `num_samples=` of the transform."
-            )
-
-
-def _check_keys(
-    program: Program, sites: Sequence[Site], estimators: dict[Site, Estimator], analysis: Analysis, split: Split
-) -> None:
-    """Refuse draws that share a key."""
-    origin = {
-        e.outputs[0]: e.inputs[0] for e in program.everything() if e.name == "random_clone" and len(e.inputs) == 1
-    }
-    owner: dict[Value, Site] = {}
-    cloned: dict[Value, list[Site]] = {}
-    for site in sites:
-        if site.key in owner:
-            raise ValueError(
-                f"{site.describe()} uses the same key as {owner[site.key].describe()}, so the two are not independent. "
-                "Split the key, or use `jax.random.clone(key)` for common random numbers on purpose."
-            )
-        owner[site.key] = site
-        root = site.key
-        while root in origin:
-            root = origin[root]
-        cloned.setdefault(root, []).append(site)
-        if site.loops and not estimators[site].flow and not _varies(site.key, site.loops[-1]):
-            raise ValueError(
-                f"{site.describe()} uses the same key in every step of the `scan` at {site.loops[-1].line}, so the draws "
-                "are not independent. Scan over `jax.random.split(key, num_steps)`."
-            )
-    for group in cloned.values():
-        weighted = [s for s in group if not estimators[s].flow]
-        for cost in split.costs:
-            shared = [s for s in weighted if s in analysis.of(cost)]
-            if len(shared) > 1:
-                raise ValueError(
-                    f"{shared[1].describe()} uses a clone of the key of {shared[0].describe()}, and one cost depends on "
-                    "both: their joint law is not the product of their laws, which `mcgrad.Score` and the like need. "
-                    "Use independent keys, or `mcgrad.Pathwise()`."
-                )
-
-
-def _varies(value: Value, loop: Equation) -> bool:
-    """Whether a value in the body of a scan can differ from step to step."""
-    body = loop.bodies[0]
-    varying = set(body.inputs[_compat.scan_split(loop.eqn)[0] :])
-
-    def visit(program: Program) -> None:
-        for equation in program.equations:
-            if any(v in varying for v in equation.inputs):
-                varying.update(equation.outputs)
-                for inner in equation.bodies:
-                    varying.update(inner.inputs)
-            for inner in equation.bodies:
-                visit(inner)
-
-    visit(body)
-    return value in varying
-
-
-def check_floating(program: Program, num_outputs: int) -> None:
-    """Refuse outputs that have no derivative."""
-    for value in program.outputs[:num_outputs]:
-        if not jnp.issubdtype(value.dtype, jnp.floating):
-            raise TypeError(
-                f"The program of `mcgrad.expectation` must return floating-point costs, got {value.dtype} of shape "
-                f"{value.shape}. Return other values as auxiliary output with `has_aux=True`."
-            )

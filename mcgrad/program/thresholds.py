@@ -14,9 +14,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad.program.control_flow import has_site
 from mcgrad.program.jumps import find_jumps
-from mcgrad.program.site import Site
+from mcgrad.program.site import Site, has_site
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
 _ABOVE = {"gt": True, "ge": True, "lt": False, "le": False}

@@ -16,133 +16,86 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad import _compat
-from mcgrad.program.costs import expand_right
-from mcgrad.program.dependence import marked_dependence
-from mcgrad.program.estimator import Estimator, signed_term
-from mcgrad.program.notes import Note, Notes, Recorded
-from mcgrad.program.site import Site, SiteHandle, fold_in
+from mcgrad.program.draw import Draw, fold_in
+from mcgrad.program.estimator import Result, signed_term
+from mcgrad.program.relation import expand_right
+from mcgrad.program.run import Run
+from mcgrad.program.site import Site
+from mcgrad.program.structure import ScanView
 from mcgrad.program.trace import Constant, Equation, Program, Value
-
-if TYPE_CHECKING:
-    from mcgrad.program.interpret import Interpreter, Result
+from mcgrad.program.weights import Record, Recorded
 
 stop = jax.lax.stop_gradient
 
 
-def can_follow(equation: Equation, needing_rest: Mapping[Site, Estimator]) -> bool:
-    """Whether all draws of a `scan` that need the rest of the program follow alternatives, in its own steps."""
-    if equation.eqn.primitive is not _compat.scan_p:
-        return False
-    inner = {e for body in equation.bodies for e in body.everything()}
-    inside = {site: estimator for site, estimator in needing_rest.items() if site.equation in inner}
-    return all(e.follows_alternatives and site.loops[-1] is equation for site, e in inside.items())
-
-
-class Reach(NamedTuple):
-    """How the costs of a program read a `scan`.
-
-    Attributes:
-        by_step: for the costs whose entry `t` along an axis reads step `t` only, that axis.
-        separate: whether all other costs read nothing but the carry after the last step.
-    """
-
-    by_step: Mapping[Value, int]
-    separate: bool
-
-
-def reach_of(program: Program, equation: Equation, costs: Sequence[Value]) -> Reach:
-    """How costs read the results of a `scan`."""
-    steps, last = marked_dependence(program, equation, costs)
-    by_step = {
-        cost: window.axis
-        for cost, window in steps.items()
-        if isinstance(window.axis, int) and (window.low, window.high) == (0, 0) and cost not in last
-    }
-    return Reach(by_step, separate=len(by_step) == len(steps))
-
-
-def follow(
-    run: Interpreter, equation: Equation, operands: Sequence[Any], then: Callable[[Interpreter, list[Any]], Result]
-) -> Result:
+def follow(run: Run, scan: ScanView, operands: Sequence[Any], then: Callable[[Run, list[Any]], Result]) -> Result:
     """Run a `scan` with one alternative path beside it, and go on with both."""
-    reach = run.plan.reach[equation]
-    real, other, notes, coefficients = _simulate(run, equation, operands, bank=reach.separate)
+    reach = run.plan.reach[scan.equation]
+    real, other, records, coefficients = _simulate(run, scan, operands, bank=reach.separate)
     result = then(run, real)
-    others = then(dataclasses.replace(run, plain=True), other)
+    others = then(run.but(plain=True), other)
     costs = []
     for value, cost, moved in zip(run.plan.split.costs, result.costs, others.costs, strict=True):
         if value in reach.by_step and reach.separate:
             coefficient = expand_right(coefficients, cost.ndim - reach.by_step[value])
         else:
-            coefficient = coefficients[0 if equation.eqn.params["reverse"] else -1]
+            coefficient = coefficients[0 if scan.reverse else -1]
         coefficient = jnp.broadcast_to(coefficient, cost.shape).astype(cost.dtype)
         costs.append(cost + signed_term(coefficient, moved - cost))
-    return run.credit(result._replace(costs=tuple(costs)), notes)
+    return run.credit(result._replace(costs=tuple(costs)), records)
 
 
 def _simulate(
-    run: Interpreter, equation: Equation, operands: Sequence[Any], *, bank: bool
-) -> tuple[list[Any], list[Any], list[Note], Array]:
-    """The results of the `scan`, those of the alternative, the notes of other draws, and a coefficient for each step."""
-    params = equation.eqn.params
-    num_consts, num_carry = _compat.scan_split(equation.eqn)
-    consts, xs = operands[:num_consts], list(operands[num_consts + num_carry :])
-    first = list(operands[num_consts : num_consts + num_carry])
-    (body,) = equation.bodies
-    kept = Notes()
-    drawn: list[Recorded] = []
+    run: Run, scan: ScanView, operands: Sequence[Any], *, bank: bool
+) -> tuple[list[Any], list[Any], list[Record], Array]:
+    """The results of the `scan`, those of the alternative, the records of other draws, and a coefficient for each step."""
+    consts, first, xs = scan.split(operands)
+    num_carry, body = scan.num_carry, scan.body
+    of_consts, _, of_rows = scan.split(body.inputs)
+    known: dict[Value, tuple[Any, int | None]] = {}
+    known.update({value: (found, None) for value, found in _invariant(run, body, consts).items()})
+    known.update(zip(of_rows, [(value, 0) for value in xs], strict=True))
 
     def step(state: Any, inputs: Any) -> Any:
         (carry, other, size_before), (x, uniform) = state, inputs
-        outs, notes = dataclasses.replace(run, recording=True).body(body, [*consts, *carry, *x])
-        recorded = [note for note in notes if isinstance(note, Recorded)]
+        outs, records = run.but(recording=True).body(body, [*consts, *carry, *x])
+        recorded = [record for record in records if isinstance(record, Recorded)]
         merged = _same(carry, other) if bank else jnp.zeros((), bool)
         choice = _Choice(recorded, jnp.where(merged, 0, size_before), uniform)
         branch = [jnp.where(choice.taken, a, b) for a, b in zip(carry, other, strict=True)]
-        beside = dataclasses.replace(run, plain=True, moved=choice.moved())
-        moved, _ = beside.body(body, stop([*consts, *branch, *x]))
-        drawn[:] = recorded
-        draws = [_without_known(note, known) for note in recorded]
-        weights = kept.arrays([note for note in notes if not isinstance(note, Recorded)])
+        moved, _ = run.but(plain=True, moved=choice.moved()).body(body, stop([*consts, *branch, *x]))
+        weights = [record for record in records if not isinstance(record, Recorded)]
         state = (outs[:num_carry], stop(moved[:num_carry]), choice.size)
         row = _Row(choice.index, merged, choice.size)
+        draws = [_without_known(record, known) for record in recorded]
         return state, (row, draws, outs[num_carry:], stop(moved[num_carry:]), weights)
 
-    known: dict[Value, tuple[Any, int | None]] = {}
-    known.update({value: (found, None) for value, found in _invariant(run, body, consts).items()})
-    known.update(zip(body.inputs[num_consts + num_carry :], [(value, 0) for value in xs], strict=True))
     size = jnp.zeros((), jnp.result_type(float))
-    uniforms = jax.random.uniform(_own_key(run, equation, operands), (params["length"],), size.dtype)
-    (last, other, _), (rows, draws, stacked, others, weights) = jax.lax.scan(
-        step,
-        (first, stop(first), size),
-        (xs, uniforms),
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
+    uniforms = jax.random.uniform(_own_key(run, scan.equation, operands), (scan.length,), size.dtype)
+    (last, other, _), (rows, draws, stacked, others, weights) = scan.loop(
+        step, (first, stop(first), size), (xs, uniforms)
     )
-    by_site = [_coefficients_of(run, note, draw, known) for note, draw in zip(drawn, draws, strict=True)]
-    followed, coefficients = _stretches(rows, jnp.concatenate(by_site, axis=1), params["reverse"])
+    by_site = [_coefficients_of(run, draw, known) for draw in draws]
+    followed, coefficients = _stretches(rows, jnp.concatenate(by_site, axis=1), scan.reverse)
     # Before the step that was chosen the alternative is the real path.
     others = [
         jnp.where(expand_right(followed, real.ndim), moved, stop(real))
         for real, moved in zip(stacked, others, strict=True)
     ]
-    return [*last, *stacked], [*other, *others], kept.notes(weights), coefficients
+    return [*last, *stacked], [*other, *others], weights, coefficients
 
 
 _Known: TypeAlias = "Mapping[Value, tuple[Any, int | None]]"
 """Values of the body that are at hand after the `scan`, with their time axis."""
 
 
-def _invariant(run: Interpreter, body: Program, consts: Sequence[Any]) -> dict[Value, Any]:
+def _invariant(run: Run, body: Program, consts: Sequence[Any]) -> dict[Value, Any]:
     """The values of the body that are the same in every step."""
     found = dict(zip(body.inputs, consts, strict=False))
     for equation in body.equations:
@@ -153,38 +106,39 @@ def _invariant(run: Interpreter, body: Program, consts: Sequence[Any]) -> dict[V
     return found
 
 
-def _without_known(note: Recorded, known: _Known) -> tuple[Any, list[Any]]:
-    """What of a note must be stacked: the draw, and the operands of the site that are not at hand after the `scan`."""
-    inputs = note.site.equation.inputs
-    return note.x, [x for value, x in zip(inputs, note.operands, strict=True) if _source(value, known) is None]
+def _without_known(record: Recorded, known: _Known) -> Recorded:
+    """What of a record must be stacked: the draw, and the operands of the site that are not at hand after the `scan`."""
+    inputs = zip(record.site.equation.inputs, record.operands, strict=True)
+    operands = tuple(x if _source(value, known) is None else None for value, x in inputs)
+    return dataclasses.replace(record, operands=operands, alternatives=None)
 
 
 def _source(value: Value, known: _Known) -> tuple[Any, int | None] | None:
     return (value.value, None) if isinstance(value, Constant) else known.get(value)
 
 
-def _coefficients_of(run: Interpreter, note: Recorded, draw: tuple[Any, list[Any]], known: _Known) -> Array:
+def _coefficients_of(run: Run, record: Recorded, known: _Known) -> Array:
     """The coefficients of a site's alternatives over their sizes, `[steps, alternatives]`.
 
     All steps at once after the `scan`, so that its own derivative carries nothing of them.
     """
-    x, stacked = draw[0], iter(draw[1])
-    sources = [_source(value, known) or (next(stacked), 0) for value in note.site.equation.inputs]
+    stacked = zip(record.site.equation.inputs, record.operands, strict=True)
+    sources = [_source(value, known) or (x, 0) for value, x in stacked]
 
     def one(x: Any, *operands: Any) -> Array:
-        handle = SiteHandle(note.site, operands, replicates=run.replicates)
-        found = run.estimator(handle).alternatives(handle, x)
+        draw = Draw(record.site, operands, replicates=run.replicates)
+        found = run.estimator(draw).alternatives(draw, x)
         sizes = stop(found.sizes)
         return (found.coefficients / jnp.where(sizes > 0, sizes, 1)).ravel()
 
-    return jax.vmap(one, (0, *(axis for _, axis in sources)))(stop(x), *(value for value, _ in sources))
+    return jax.vmap(one, (0, *(axis for _, axis in sources)))(stop(record.x), *(value for value, _ in sources))
 
 
 _CHOICE = 0x5EED
 """Folded into a key of the `scan` for the choices among alternatives."""
 
 
-def _own_key(run: Interpreter, equation: Equation, operands: Sequence[Any]) -> Array:
+def _own_key(run: Run, equation: Equation, operands: Sequence[Any]) -> Array:
     """A key for the choices among alternatives, from a key that the `scan` is given."""
     for operand in operands:
         if jnp.issubdtype(operand.dtype, jax.dtypes.prng_key):
