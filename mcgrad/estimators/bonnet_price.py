@@ -11,9 +11,10 @@ from jaxtyping import Array
 
 from mcgrad.distributions.normal import Normal
 from mcgrad.estimators.refusal import instead
+from mcgrad.program.bring import bring
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, Rest, Result, signed_term, zero_with_derivative_of
-from mcgrad.program.relation import Relation, bring
+from mcgrad.program.relation import Relation
 from mcgrad.program.site import Site
 
 stop = jax.lax.stop_gradient

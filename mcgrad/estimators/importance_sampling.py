@@ -16,9 +16,10 @@ from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.foreign import as_distribution
 from mcgrad.distributions.independent import Independent
 from mcgrad.estimators.refusal import missing_score
+from mcgrad.program.bring import bring
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, Rest, Result, WeightedPoints
-from mcgrad.program.relation import Relation, bring
+from mcgrad.program.relation import Relation
 from mcgrad.program.site import Site
 
 

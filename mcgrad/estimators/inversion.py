@@ -46,7 +46,7 @@ def directions(site: Site) -> list[Direction]:
     def cdf(*operands: Any) -> Array:
         return jax.tree.unflatten(tree, operands[:-1]).cdf(operands[-1])
 
-    found = axes_of_entries(cdf, [*structs, x], site)[:-1]
+    found = axes_of_entries(cdf, [*structs, x])[:-1]
     floating = [jnp.issubdtype(struct.dtype, jnp.floating) for struct in structs]
     return [
         Direction(i, axes)

@@ -30,11 +30,12 @@ from mcgrad.distributions.base import Relaxation
 from mcgrad.distributions.independent import Independent
 from mcgrad.distributions.location_scale import Logistic
 from mcgrad.estimators.refusal import instead, missing_score
+from mcgrad.program.bring import bring
 from mcgrad.program.dependence import analyze
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, WeightedPoint, unit_weight, zero_with_derivative_of
 from mcgrad.program.jumps import Jump, find_jumps
-from mcgrad.program.relation import Relation, bring
+from mcgrad.program.relation import Relation
 from mcgrad.program.site import Site, bind_draw
 from mcgrad.program.trace import from_jaxpr
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from mcgrad.program.dependence import Analysis
+from mcgrad.program.primitives import linear_group
 from mcgrad.program.relation import Relation, number_of_draws
 from mcgrad.program.site import Site
 from mcgrad.program.trace import Equation, Program, Value
@@ -56,7 +57,8 @@ def split_costs(
                 gains = any(_gains_credit(reached(part), reached(value), part, value) for part in front)
                 gains |= equation.name == "cumsum" and _adds_draws_up(equation, reached(equation.inputs[0]))
                 gains |= equation in sums or bool(behind - {equation})  # a part has gained already
-                splits[value] = (front, behind) if gains else whole
+                real = all(jnp.issubdtype(part.dtype, jnp.floating) for part in front)
+                splits[value] = (front, behind) if gains and real else whole
         return splits[value]
 
     for value in linear_cone(program, outputs, analysis):
@@ -83,54 +85,15 @@ def _gains_credit(part: dict[Site, Relation], whole: dict[Site, Relation], value
 def _adds_draws_up(equation: Equation, part: dict[Site, Relation]) -> bool:
     """Whether a cumulative sum adds entries up that different draws reach."""
     axis = equation.eqn.params["axis"]
-    return any(window.axis == axis for relation in part.values() for window in relation)
-
-
-_LINEAR = frozenset(
-    [
-        "add",
-        "add_any",
-        "sub",
-        "neg",
-        "reduce_sum",
-        "reshape",
-        "broadcast_in_dim",
-        "squeeze",
-        "expand_dims",
-        "transpose",
-        "copy",
-        "copy_p",
-        "concatenate",
-        "stack",
-        "slice",
-        "split",
-        "rev",
-        "pad",
-        "cumsum",
-    ]
-)
-"""Linear in all operands together."""
-
-_LINEAR_IN_FIRST = frozenset(["div", "dynamic_slice", "gather", "reduce_window_sum"])
-"""Linear in the first operand, if no draw reaches the others."""
-
-_BILINEAR = frozenset(["mul", "dot_general"])
+    return any(axis in window.axes for relation in part.values() for window in relation)
 
 
 def linear_parts(equation: Equation, analysis: Analysis) -> list[Value] | None:
     """The operands that draws reach, if the operation is linear in them."""
-    parts = [v for v in equation.inputs if analysis.of(v)]
-    if not all(jnp.issubdtype(v.dtype, jnp.floating) for v in parts):
+    reached = [i for i, value in enumerate(equation.inputs) if analysis.of(value)]
+    if linear_group(equation, reached) is None:
         return None
-    name, inputs = equation.name, equation.inputs
-    linear = (
-        name in _LINEAR
-        or (name == "convert_element_type" and jnp.issubdtype(equation.outputs[0].dtype, jnp.floating))
-        or (name in _LINEAR_IN_FIRST and parts == [inputs[0]])
-        or (name in _BILINEAR and len(parts) == 1)
-        or (name == "select_n" and not analysis.of(inputs[0]))
-    )
-    return list(dict.fromkeys(parts)) if linear else None
+    return list(dict.fromkeys(equation.inputs[i] for i in reached))
 
 
 def linear_cone(program: Program, outputs: Sequence[Value], analysis: Analysis) -> list[Value]:

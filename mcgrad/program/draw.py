@@ -77,12 +77,8 @@ class Draw:
     def mixed_axes(self) -> tuple[int, ...]:
         """Plate axes along which some cost depends on more than one entry."""
 
-        def apart(relation: Relation, k: int) -> bool:
-            same_axis = [w for w in relation if w.axis is not None and w.axis == relation[k].axis]
-            return relation[k].separate and len(same_axis) <= 1
-
         reached = [relation for relation in self.relations if relation is not None]
-        return tuple(k for k in range(self.num_plates) if not all(apart(r, k) for r in reached))
+        return tuple(k for k in range(self.num_plates) if not all(r[k].separate for r in reached))
 
     def entries_apart(self) -> Array:
         """Masks `[n, *plates]` of the entries that can be perturbed together: all along axes that no cost mixes, else one."""

@@ -127,14 +127,27 @@ def _names(sites: list[Site]) -> dict[Site, str]:
 def describe_window(window: Window, plate: int, value: Value) -> str:
     """A window in words."""
     low, high = window.low, window.high
-    if not isinstance(window.axis, int):
+    axis = window.simple_axis
+    if window.axes and window.separate and not isinstance(axis, int):
+        return "same"  # in another order, or an axis that was split or merged
+    if not isinstance(axis, int):
+        if window.axes:
+            first, last = (
+                window.without(window.axes, value.shape, None).low,
+                window.without(window.axes, value.shape, None).high,
+            )
+            return (
+                "mixed"
+                if max(first, 0) == 0 and last >= plate - 1
+                else f"within draws {max(first, 0):g}..{min(last, plate - 1):g}"
+            )
         first, last = max(low, 0), min(high, plate - 1)
         if first == 0 and last == plate - 1:
             return "mixed" if plate > 1 else "same"
         return "no draw" if last < first else f"draws {first:g}..{last:g}"
     if low == high:
         return "same" if low == 0 else f"same, shifted by {low:g}"
-    length = value.shape[window.axis]
+    length = value.shape[axis]
     if low <= 1 - length and high >= plate - 1:
         return "mixed"
     if math.isinf(low) or low <= 1 - length:

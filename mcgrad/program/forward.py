@@ -63,16 +63,16 @@ class Forward(Generic[Fact]):
         """From a stacked operand of a `scan` to the row of the current step."""
         return fact
 
-    def next_step(self, fact: Fact, scan: Equation) -> Fact:
-        """From the end of one step of a `scan` to the beginning of the next."""
+    def next_step(self, fact: Fact, value: Value, scan: Equation) -> Fact:
+        """From a value at the end of one step of a `scan` to the beginning of the next."""
         return fact
 
     def leave(self, fact: Fact, scan: Equation) -> Fact:
         """From the row of the current step to a stacked result of a `scan`."""
         return fact
 
-    def leave_last(self, fact: Fact, scan: Equation) -> Fact:
-        """From the carry at the end of a step to that after the last one."""
+    def leave_last(self, fact: Fact, value: Value, scan: Equation) -> Fact:
+        """From a value at the end of a step to the result of the `scan`, that of the last step."""
         return fact
 
     # The pass.

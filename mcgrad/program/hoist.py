@@ -270,7 +270,7 @@ def _accumulator(scan: _Scan, k: int, known: _Known) -> _Accumulator | None:
             reached[inner.outputs[0]] = factors
             added = [analysis.of(v) for v in inner.inputs if v not in reached]
             gains |= any(
-                w.axis is equation for d in added for site, r in d.items() if site in known.credited for w in r
+                equation in w.axes for d in added for site, r in d.items() if site in known.credited for w in r
             )
     ends = [i for i, v in enumerate(body.outputs) if v in reached]
     running = tuple(i for i in ends if i >= scan.num_carry)

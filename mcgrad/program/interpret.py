@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad.program.bring import bring, expand_right
 from mcgrad.program.draw import Draw, fold_in
 from mcgrad.program.estimator import Estimator, Flow, Result, WeightedPoint, unit_weight
 from mcgrad.program.jumps import watch
 from mcgrad.program.plan import Plan
-from mcgrad.program.relation import bring, expand_right
 from mcgrad.program.rest import RestOfProgram
 from mcgrad.program.run import Continuation, Environment, Run, read
 from mcgrad.program.site import Site

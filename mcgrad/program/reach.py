@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mcgrad import _compat
-from mcgrad.program.dependence import marked_dependence
+from mcgrad.program.dependence import dependence_on_results
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.site import Site
 from mcgrad.program.trace import Equation, Program, Value
@@ -35,10 +35,10 @@ class Reach(NamedTuple):
 
 def reach_of(program: Program, equation: Equation, costs: Sequence[Value]) -> Reach:
     """How costs read the results of a `scan`."""
-    steps, last = marked_dependence(program, equation, costs)
+    steps, last = dependence_on_results(program, equation, costs)
     by_step = {
-        cost: window.axis
+        cost: axis
         for cost, window in steps.items()
-        if isinstance(window.axis, int) and (window.low, window.high) == (0, 0) and cost not in last
+        if isinstance(axis := window.simple_axis, int) and (window.low, window.high) == (0, 0) and cost not in last
     }
     return Reach(by_step, separate=len(by_step) == len(steps))

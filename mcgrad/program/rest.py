@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad.program.bring import bring, expand_right
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import (
     Flow,
@@ -23,7 +24,6 @@ from mcgrad.program.estimator import (
     signed_term,
     unit_weight,
 )
-from mcgrad.program.relation import bring, expand_right
 from mcgrad.program.run import Continuation, Environment, Run
 from mcgrad.program.thresholds import Decision, find_thresholds
 from mcgrad.program.trace import Equation

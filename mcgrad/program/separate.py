@@ -8,16 +8,16 @@ end: `mean(f(b)) + mean(g)`. So the weights stay on as few numbers as without th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mcgrad import _compat
-from mcgrad.program.costs import linear_cone, linear_parts
+from mcgrad.program import axis_rules
+from mcgrad.program.costs import linear_cone
 from mcgrad.program.dependence import Analysis
+from mcgrad.program.primitives import linear_group, rule_of
 from mcgrad.program.site import Site
 from mcgrad.program.trace import Constant, Equation, Program, Value, trace_in_place
 
@@ -47,27 +47,6 @@ def separate_addends(program: Program, num_outputs: int, analysis: Analysis, cre
     return Separated(Program(program.inputs, equations, tuple(outputs)), frozenset(sums))
 
 
-_SUMS = ("add", "add_any", "sub", "select_n")
-_OF_ONE = frozenset(
-    [
-        "neg",
-        "mul",
-        "div",
-        "dot_general",
-        "reduce_sum",
-        "cumsum",
-        "reshape",
-        "broadcast_in_dim",
-        "squeeze",
-        "expand_dims",
-    ]
-    + ["transpose", "rev", "slice", "dynamic_slice", "gather", "copy", "copy_p", "convert_element_type"]
-)
-"""Linear in one operand, if no draw reaches the others."""
-
-_SIDE_BY_SIDE = ("concatenate", "stack")
-
-
 class _Tracks:
     """The two tracks of values: equations that compute them are inserted behind those of the values."""
 
@@ -92,61 +71,39 @@ class _Tracks:
     def _split(self, value: Value) -> tuple[Value | None, Value | None]:
         if not any(site in self._credited for site in self._analysis.of(value)):
             return None, None if self._is_zero(value) else value
-        whole = value, None
         equation = self.producer.get(value)
-        parts = linear_parts(equation, self._analysis) if equation is not None else None
-        if equation is None or not parts:
-            return whole
-        if equation.name in _SUMS:
-            return self._split_sum(equation) or whole
-        if equation.name in _SIDE_BY_SIDE and not any(isinstance(v, _compat.Literal) for v in equation.eqn.invars):
-            parts = list(dict.fromkeys(equation.inputs))
-        elif equation.name not in _OF_ONE or len(parts) > 1:
-            return whole
-        tracks = [self.of(part) for part in parts]
-        if all(free is None for _, free in tracks):
-            return whole
-        reached, free = (self._again(equation, parts, track) for track in zip(*tracks, strict=True))
-        return reached, free
+        reached = [i for i, v in enumerate(equation.inputs) if self._analysis.of(v)] if equation is not None else []
+        group = linear_group(equation, reached) if equation is not None else None
+        if equation is None or not reached or group is None:
+            return value, None
+        tracks = {i: self.of(equation.inputs[i]) for i in group}
+        if all(free is None for _, free in tracks.values()):
+            return value, None
+        j = equation.outputs.index(value)
+        with_draws, free = (self._again(equation, j, {i: pair[k] for i, pair in tracks.items()}) for k in (0, 1))
+        return with_draws, free
 
-    def _again(self, equation: Equation, parts: Sequence[Value], track: Sequence[Value | None]) -> Value | None:
-        """The equation, of one track of its operands."""
-        if all(v is None for v in track):
-            return None
-        result = Value(equation.outputs[0].aval)
-        of = {part: _zeros(part) if v is None else v for part, v in zip(parts, track, strict=True)}
-        inputs = tuple(of.get(v, v) for v in equation.inputs)
-        self.inserted.setdefault(equation, []).append(replace(equation, inputs=inputs, outputs=(result,)))
-        return result
-
-    def _split_sum(self, equation: Equation) -> tuple[Value | None, Value | None] | None:
-        first = 1 if equation.name == "select_n" else 0
-        tracks = [self.of(v) for v in equation.inputs[first:]]
-        if all(free is None for _, free in tracks):
-            return None
-        reached, free = (self._sum(equation, first, track) for track in zip(*tracks, strict=True))
-        return reached, free
-
-    def _sum(self, equation: Equation, first: int, track: Sequence[Value | None]) -> Value | None:
-        """The sum of some of its summands."""
-        given = [v for v in track if v is not None]
-        result = equation.outputs[0]
+    def _again(self, equation: Equation, output: int, track: dict[int, Value | None]) -> Value | None:
+        """A result of the equation, of one track of the operands in which it is linear."""
+        given = {i: value for i, value in track.items() if value is not None}
+        result = equation.outputs[output]
         if not given:
             return None
-        if given == [track[0]] and first == 0 and (given[0].shape, given[0].dtype) == (result.shape, result.dtype):
-            return given[0]
+        if list(given) == [0] and equation.name in ("add", "add_any", "sub"):
+            (value,) = given.values()
+            if (value.shape, value.dtype) == (result.shape, result.dtype):
+                return value
+        operands = [track.get(i, v) for i, v in enumerate(equation.inputs)]
+        elementwise = rule_of(equation).axes is axis_rules.elementwise
 
-        def total(*operands: Any) -> list[Any]:
-            values = iter(operands[first:])
-            terms = [None if v is None else jnp.broadcast_to(next(values), result.shape) for v in track]
-            filled = [jnp.zeros(result.shape, result.dtype) if term is None else term for term in terms]
-            if first:
-                return [jax.lax.select_n(operands[0], *filled)]
-            if len(given) == 2:
-                return [filled[0] - filled[1] if equation.name == "sub" else filled[0] + filled[1]]
-            return [filled[0] if terms[0] is not None else -filled[1] if equation.name == "sub" else filled[1]]
+        def again(*present: Any) -> list[Any]:
+            values, full = iter(present), []
+            for value, own in zip(operands, equation.inputs, strict=True):
+                x = jnp.zeros(own.shape, own.dtype) if value is None else next(values)
+                full.append(jnp.broadcast_to(x, result.shape) if elementwise else x)  # a literal may be a scalar
+            return [_compat.bind(equation.eqn, full)[output]]
 
-        (found,), _ = self.insert(total, (*equation.inputs[:first], *given), equation)
+        (found,), _ = self.insert(again, [v for v in operands if v is not None], equation)
         return found
 
     def _is_zero(self, value: Value) -> bool:
@@ -155,7 +112,3 @@ class _Tracks:
         equation = self.producer.get(value)
         copies = ("broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "copy", "copy_p")
         return equation is not None and equation.name in copies and self._is_zero(equation.inputs[0])
-
-
-def _zeros(value: Value) -> Constant:
-    return Constant(value.aval, np.broadcast_to(np.zeros((), value.dtype), value.shape), literal=False)

@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad.program.bring import expand_right
 from mcgrad.program.draw import Draw, fold_in
 from mcgrad.program.estimator import Result, signed_term
-from mcgrad.program.relation import expand_right
 from mcgrad.program.run import Run
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ScanView

@@ -28,15 +28,18 @@ class Scan(ScanView):
         consts, carry, rows = self.split(inputs)
         rows = [facts.enter(fact, equation) for fact in rows]
         values = self.split(self.body.inputs)[1]
+        carried = self.body.outputs[:num_carry]
         at_end: list[Any] = []
 
         def step(carry: list[Any]) -> list[Any]:
             with facts.inside(equation):
                 at_end[:] = facts.run(self.body, [*consts, *carry, *rows])
-            return [facts.next_step(fact, equation) for fact in at_end[:num_carry]]
+            return [facts.next_step(*pair, equation) for pair in zip(at_end, carried, strict=False)]
 
         facts.until_fixed(equation, carry, values, step)
-        last = [facts.leave_last(fact, equation) for fact in at_end[:num_carry]] if self.length else carry
+        last = (
+            [facts.leave_last(*pair, equation) for pair in zip(at_end, carried, strict=False)] if self.length else carry
+        )
         return [*last, *(facts.leave(fact, equation) for fact in at_end[num_carry:])]
 
     def run_local(self, run: Run, operands: Sequence[Any]) -> tuple[list[Any], list[Record]]:
