@@ -34,7 +34,7 @@ from mcgrad.program.bring import bring
 from mcgrad.program.dependence import analyze
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, WeightedPoint, unit_weight, zero_with_derivative_of
-from mcgrad.program.jumps import Jump, find_jumps
+from mcgrad.program.paths import BlindWay, blind_ways
 from mcgrad.program.relation import Relation
 from mcgrad.program.site import Site, bind_draw
 from mcgrad.program.trace import from_jaxpr
@@ -153,7 +153,7 @@ class _Surrogate(Estimator):
         entries = math.prod(batch) // max(value.size, 1)  # of the batch that one number is for
         return jnp.broadcast_to(zero_with_derivative_of(value) / max(entries, 1), batch)
 
-    def _seen(self, point: Any, batch_ndim: int) -> tuple[Relation | None, list[Jump]]:
+    def _seen(self, point: Any, batch_ndim: int) -> tuple[Relation | None, list[BlindWay]]:
         """Which entries of the draw an entry of the function's value depends on, and where it jumps in the draw."""
         control = self.control
         assert isinstance(control, _Closed)
@@ -166,7 +166,7 @@ class _Surrogate(Estimator):
         program = from_jaxpr(jax.make_jaxpr(on_a_draw)(_key_struct(), control.structs))
         analysis = analyze(program)
         site = next(iter(analysis.sites.values()))
-        jumps = find_jumps(program, program.outputs, analysis.sites, {site})
+        jumps = blind_ways(program, program.outputs, {site.equation: site}, {site})
         return analysis.of(program.outputs[0]).get(site), jumps
 
 

@@ -12,7 +12,8 @@ from mcgrad import _compat
 from mcgrad.program.costs import Split
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.estimator import Estimator
-from mcgrad.program.jumps import Jump, JumpWarning
+from mcgrad.program.jumps import JumpWarning
+from mcgrad.program.paths import BlindWay
 from mcgrad.program.site import Site, has_site, sample_p
 from mcgrad.program.structure import rebuilds
 from mcgrad.program.trace import Equation, Program, Value
@@ -30,15 +31,21 @@ def check_site(site: Site, estimator: Estimator) -> None:
         )
 
 
-def check_jumps(jumps: Sequence[Jump], estimators: dict[Site, Estimator]) -> None:
-    """Warn of jumps or refuse them, as the estimators of the draws say."""
-    for jump in jumps:
-        for site in sorted(jump.sites, key=lambda site: site.line):
-            what = estimators[site].on_jump(certain=jump.certain)
+def check_paths(ways: Sequence[BlindWay], estimators: dict[Site, Estimator]) -> None:
+    """Warn of blind ways or refuse them, as the estimators of the draws say."""
+    for way in ways:
+        sites = [source for source in way.sources if isinstance(source, Site) and source in estimators]
+        for site in sorted(sites, key=lambda site: site.line):
+            estimator = estimators[site]
+            if not (estimator.flow or estimator.moves_draw):
+                continue
+            what = estimator.on_jump(certain=way.certain)
             message = (
-                f"{jump.describe()} in {site.describe()}, which `mcgrad.{type(estimators[site]).__name__}` differentiates along "
-                "its path: the gradient leaves out what happens at a jump. Use `mcgrad.PathwiseWithBoundary()` or "
-                "`mcgrad.Score()` at the draw, or make the cost continuous; "
+                f"{way.describe()} in {site.describe()}, which `mcgrad.{type(estimator).__name__}` differentiates along "
+                f"its path: the gradient leaves out what {'comes after it' if way.cut else 'happens at a jump'}. "
+                + ("" if way.cut else "Use `mcgrad.PathwiseWithBoundary()` or ")
+                + ("Use " if way.cut else "")
+                + "`mcgrad.Score()` at the draw, or make the cost continuous; "
                 '`mcgrad.Pathwise(jumps="ignore", possible_jumps="ignore")` says that this is meant.'
             )
             if what == "refuse":

@@ -104,8 +104,11 @@ def describe(plan: Plan) -> Explanation:
         operation, line = (equation.name, equation.line) if equation is not None else ("input", "the call")
         return CostReport(tuple(value.shape), operation, line, tuple(credits))
 
+    followed = {site for site, e in plan.estimators.items() if (e.flow or e.moves_draw) and not isinstance(e, Held)}
     jumps = tuple(
-        f"{jump.describe()} in {', '.join(names[s] for s in sites if s in jump.sites)}" for jump in plan.jumps
+        f"{way.describe()} in {', '.join(names[s] for s in sites if s in way.sources & followed)}"
+        for way in plan.ways
+        if way.sources & followed
     )
     return Explanation(reports, tuple(map(cost_report, plan.split.costs)), plan.accumulators, jumps)
 

@@ -6,16 +6,17 @@ Everything that can be refused is refused here, before anything is computed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from mcgrad import _compat
-from mcgrad.program.checks import check_evaluations, check_jumps, check_keys, check_site, check_supported
+from mcgrad.program.checks import check_evaluations, check_keys, check_paths, check_site, check_supported
 from mcgrad.program.costs import Split, split_costs
 from mcgrad.program.dependence import Analysis, analyze
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.held import Held
 from mcgrad.program.hoist import hoist_costs
-from mcgrad.program.jumps import Jump, find_jumps, find_watched
+from mcgrad.program.jumps import watched
+from mcgrad.program.paths import BlindWay, blind_ways
 from mcgrad.program.reach import Reach, can_follow, reach_of
 from mcgrad.program.relation import number_of_draws
 from mcgrad.program.separate import separate_addends
@@ -39,7 +40,7 @@ class Plan:
         nonlocal_equations: those of them that need the rest of the program.
         reach: for the `scan`s beside which an alternative path is carried, how the costs read them.
         accumulators: lines of the `scan`s whose carries add costs up, now seen one by one.
-        jumps: where costs jump, or may jump, in draws that are differentiated along their path.
+        ways: where costs are blind to draws: they jump there, or the derivative is cut.
         watched: operations by which costs jump in draws that are held fixed, and what to say where a parameter moves them.
         baseline_cost: for each site, the cost that depends on most of its draws.
         constants: values known before the program runs, through which no derivative can come.
@@ -62,7 +63,7 @@ class Plan:
     nonlocal_equations: frozenset[Equation]
     reach: dict[Equation, Reach]
     accumulators: tuple[str, ...]
-    jumps: tuple[Jump, ...]
+    ways: tuple[BlindWay, ...]
     watched: dict[Equation, str]
     baseline_cost: dict[Site, int]
     constants: frozenset[Value]
@@ -88,53 +89,118 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         default: the estimator of the sites that name none.
     """
     check_supported(program)
+    program, seen, accumulators, sums = _simplified(program, num_outputs, default)
+    outputs, aux = program.outputs[:num_outputs], program.outputs[num_outputs:]
+    split = split_costs(program, outputs, seen.analysis, seen.credited, sums)
+    estimators = _resolved(seen, split)
+    following = _followed(estimators)
+    ways = seen.ways if following == _followed(seen.estimators) else _ways(program, outputs, seen, following)
+    for site, estimator in estimators.items():
+        check_site(site, estimator)
+    check_paths(ways, estimators)
+    check_keys(program, list(estimators), estimators, seen.analysis, split)
+    check_evaluations(estimators, seen.analysis, split)
+    return _scheduled(program, outputs, aux, seen, split, estimators, ways, watched(ways, following), accumulators)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Study:
+    """What the passes that change nothing find in a program.
+
+    Attributes:
+        analysis: who depends on which draws.
+        constants: values known before the program runs.
+        estimators: of each site, as far as it can be known before the costs are.
+        ways: gates that costs are blind behind, for draws that are differentiated along their path and for others.
+    """
+
+    analysis: Analysis
+    constants: frozenset[Value]
+    estimators: dict[Site, Estimator]
+    ways: tuple[BlindWay, ...] = ()
+
+    @property
+    def credited(self) -> set[Site]:
+        """The sites whose draws costs are weighted for."""
+        return {site for site, estimator in self.estimators.items() if not estimator.flow}
+
+
+def _study(program: Program, outputs: Sequence[Value], default: Estimator) -> _Study:
+    analysis, constants = analyze(program), frozenset(_constants(program))
+    estimators: dict[Site, Estimator] = {}
+    for site in analysis.sites.values():
+        held = site.has_constant_law(constants) and site.estimator is None
+        estimators[site] = Held() if held else (site.estimator or default).resolve(site, None)
+    seen = _Study(analysis, constants, estimators)
+    ways = _ways(program, outputs, seen, following := _followed(estimators))
+    for site in {s for way in ways if way.certain for s in way.sources if isinstance(s, Site)} & following:
+        estimators[site] = (site.estimator or default).where_costs_jump(site)
+    return dataclasses.replace(seen, ways=ways)
+
+
+def _ways(program: Program, outputs: Sequence[Value], seen: _Study, following: Set[Site]) -> tuple[BlindWay, ...]:
+    """The blind ways from draws of numbers, and from raw random bits, to the costs."""
+    draws = {e: site for e, site in seen.analysis.sites.items() if site in following or not site.facts.discrete}
+    return tuple(blind_ways(program, outputs, draws, following))
+
+
+def _followed(estimators: dict[Site, Estimator]) -> set[Site]:
+    """The draws in which costs are differentiated."""
+    return {s for s, e in estimators.items() if (e.flow or e.moves_draw) and not isinstance(e, Held)}
+
+
+def _simplified(
+    program: Program, num_outputs: int, default: Estimator
+) -> tuple[Program, _Study, tuple[str, ...], frozenset[Equation]]:
+    """The program with costs moved out of loops and addends that no draw reaches apart; what is seen in it; the lines of the
+    `scan`s whose sums were taken apart; and the sums of what draws reach and what none does.
+    """
     accumulators: list[str] = []
     sums: frozenset[Equation] = frozenset()
     while True:
-        analysis = analyze(program)
-        estimators = _first_estimators(program, program.outputs[:num_outputs], analysis, default)
-        credited = {site for site, estimator in estimators.items() if not estimator.flow}
-        if (hoisted := hoist_costs(program, num_outputs, analysis, credited)) is not None:
+        seen = _study(program, program.outputs[:num_outputs], default)
+        if (hoisted := hoist_costs(program, num_outputs, seen.analysis, seen.credited)) is not None:
             program = hoisted.program
             accumulators += hoisted.accumulators
-        elif not sums and (separated := separate_addends(program, num_outputs, analysis, credited)) is not None:
-            program, sums = separated
+        elif not sums and (found := separate_addends(program, num_outputs, seen.analysis, seen.credited)) is not None:
+            program, sums = found
         else:
-            break
-    sites = list(analysis.sites.values())
-    outputs, aux = program.outputs[:num_outputs], program.outputs[num_outputs:]
-    split = split_costs(program, outputs, analysis, credited, sums)
-    for site in sites:
-        relations = [analysis.of(cost).get(site) for cost in split.costs]
-        estimators[site] = estimators[site].resolve(site, relations)
-        check_site(site, estimators[site])
-    jumps = find_jumps(program, outputs, analysis.sites, _moved(estimators))
-    check_jumps(jumps, estimators)
-    held = {site for site in sites if not site.facts.discrete} - _moved(estimators)
-    check_keys(program, sites, estimators, analysis, split)
-    check_evaluations(estimators, analysis, split)
-    watched = find_watched(program, outputs, analysis.sites, held)
+            return program, seen, tuple(accumulators), sums
+
+
+def _resolved(seen: _Study, split: Split) -> dict[Site, Estimator]:
+    """The estimator of each site, now that the costs are known."""
+    of = seen.analysis.of
+    return {s: e.resolve(s, [of(cost).get(s) for cost in split.costs]) for s, e in seen.estimators.items()}
+
+
+def _scheduled(
+    program: Program,
+    outputs: Sequence[Value],
+    aux: Sequence[Value],
+    seen: _Study,
+    split: Split,
+    estimators: dict[Site, Estimator],
+    ways: tuple[BlindWay, ...],
+    messages: dict[Equation, str],
+    accumulators: tuple[str, ...],
+) -> Plan:
+    """What runs when: first what no draw reaches, then the rest, in parts where these share no draw that needs one."""
+    analysis, sites = seen.analysis, list(estimators)
     random = frozenset(
         e
         for e in program.everything()
-        if e in analysis.sites or any(map(has_site, e.bodies)) or contains_any(e, watched)
+        if e in analysis.sites or any(map(has_site, e.bodies)) or contains_any(e, messages)
     )
-    needing_rest = {site.equation for site, estimator in estimators.items() if not estimator.local}
-    nonlocal_equations = frozenset(
-        e
-        for e in random
-        if e in needing_rest or any(inner in needing_rest for b in e.bodies for inner in b.everything())
-    )
-    needing_sites = {site: e for site, e in estimators.items() if not e.local}
+    needing_rest = {site.equation: site for site, estimator in estimators.items() if not estimator.local}
+    inner = {e: [i for b in e.bodies for i in b.everything() if i in needing_rest] for e in random}
+    nonlocal_equations = frozenset(e for e in random if e in needing_rest or inner[e])
     reach = {}
-    for equation in nonlocal_equations - needing_rest:
-        if can_follow(equation, needing_sites):
+    for equation in nonlocal_equations - needing_rest.keys():
+        if can_follow(equation, {site: estimators[site] for site in needing_rest.values()}):
             reach[equation] = reach_of(program, equation, split.costs)
-            continue
-        form = form_of(equation)
-        assert form is not None
-        inner = next(s for s in sites if s.equation in needing_rest and _contains(equation, s.equation))
-        form.check_continuation(type(estimators[inner]).__name__)
+        elif (form := form_of(equation)) is not None:
+            form.check_continuation(type(estimators[needing_rest[inner[equation][0]]]).__name__)
     free = _free(outputs, split)
     live = dataclasses.replace(program, outputs=(*split.costs, *aux, *free)).without_dead_code().equations
     prologue, body = _without_draws(live, random, analysis)
@@ -153,11 +219,11 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         random=random,
         nonlocal_equations=nonlocal_equations,
         reach=reach,
-        accumulators=tuple(accumulators),
-        jumps=tuple(jumps),
-        watched=watched,
+        accumulators=accumulators,
+        ways=ways,
+        watched=messages,
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
-        constants=frozenset(_constants(program)),
+        constants=seen.constants,
     )
     return dataclasses.replace(plan, parts=_parts(plan))
 
@@ -195,30 +261,6 @@ def _part(plan: Plan, costs: tuple[Value, ...], aux: tuple[Value, ...] = (), und
         baseline_cost={site: at[j] for site, j in plan.baseline_cost.items() if j in at},
         parts=(),
     )
-
-
-def _first_estimators(
-    program: Program, outputs: Sequence[Value], analysis: Analysis, default: Estimator
-) -> dict[Site, Estimator]:
-    """The estimator of each site, as far as it can be known before the costs are."""
-    constants = _constants(program)
-    estimators: dict[Site, Estimator] = {}
-    for site in analysis.sites.values():
-        fixed = site.has_constant_law(constants) and site.estimator is None
-        estimators[site] = Held() if fixed else (site.estimator or default).resolve(site, None)
-    jumps = find_jumps(program, outputs, analysis.sites, _moved(estimators))
-    for site in {site for jump in jumps if jump.certain for site in jump.sites}:
-        estimators[site] = (site.estimator or default).where_costs_jump(site)
-    return estimators
-
-
-def _moved(estimators: dict[Site, Estimator]) -> set[Site]:
-    """The draws in which costs are differentiated."""
-    return {s for s, e in estimators.items() if (e.flow or e.moves_draw) and not isinstance(e, Held)}
-
-
-def _contains(equation: Equation, inner: Equation) -> bool:
-    return any(inner is e for body in equation.bodies for e in body.everything())
 
 
 def _baseline_cost(site: Site, analysis: Analysis, split: Split) -> int | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import jax
 
 from mcgrad import _compat
-from mcgrad.program.trace import Equation, Program
+from mcgrad.program.trace import Equation, Program, Value
 
 if TYPE_CHECKING:
     from mcgrad.program.forward import Forward
@@ -34,6 +34,10 @@ class ControlFlow:
     def forward(self, facts: Forward, inputs: Sequence[Any]) -> list[Any]:
         """The facts of the results, from those of the operands: runs the bodies by `facts.run`."""
         raise NotImplementedError
+
+    def wanted(self, body: Program, outputs: Sequence[bool]) -> set[Value]:
+        """The outputs of a body that matter, given which of the results do; by default those at their place."""
+        return {value for value, used in zip(body.outputs, outputs, strict=True) if used}
 
     def run_local(self, run: Any, operands: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """The results where all draws inside are local, and what these record."""

@@ -13,6 +13,7 @@ from mcgrad.program.estimator import Result
 from mcgrad.program.forward import Forward
 from mcgrad.program.run import Environment, Run
 from mcgrad.program.structure import ScanView, control_flow
+from mcgrad.program.trace import Program, Value
 from mcgrad.program.weights import Record
 
 MAX_UNROLLED_STEPS = 32
@@ -41,6 +42,10 @@ class Scan(ScanView):
             [facts.leave_last(*pair, equation) for pair in zip(at_end, carried, strict=False)] if self.length else carry
         )
         return [*last, *(facts.leave(fact, equation) for fact in at_end[num_carry:])]
+
+    def wanted(self, body: Program, outputs: Sequence[bool]) -> set[Value]:
+        carried = set(body.outputs[: self.num_carry])  # of which any may be needed by the next step
+        return carried | super().wanted(body, outputs)
 
     def run_local(self, run: Run, operands: Sequence[Any]) -> tuple[list[Any], list[Record]]:
         consts, carry, rows = self.split(operands)

@@ -13,7 +13,7 @@ from mcgrad.program.forward import Forward
 from mcgrad.program.run import Run
 from mcgrad.program.site import has_site
 from mcgrad.program.structure import ControlFlow, control_flow
-from mcgrad.program.trace import Program
+from mcgrad.program.trace import Program, Value
 from mcgrad.program.weights import Record, Weight
 
 
@@ -48,6 +48,9 @@ class While(ControlFlow):
             ]
 
         return facts.until_fixed(self.equation, carry, values, step)[0]
+
+    def wanted(self, body: Program, outputs: Sequence[bool]) -> set[Value]:
+        return set(body.outputs)
 
     def run_local(self, run: Run, operands: Sequence[Any]) -> tuple[list[Any], list[Record]]:
         line = self.equation.line
