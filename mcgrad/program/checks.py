@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import jax.numpy as jnp
 
@@ -31,14 +31,14 @@ def check_site(site: Site, estimator: Estimator) -> None:
         )
 
 
-def check_paths(ways: Sequence[BlindWay], estimators: dict[Site, Estimator]) -> None:
+def check_paths(ways: Sequence[BlindWay], estimators: dict[Site, Estimator], following: Set[Site]) -> None:
     """Warn of blind ways or refuse them, as the estimators of the draws say."""
+    jumping = frozenset().union(*(way.sources for way in ways if not way.cut))
     for way in ways:
-        sites = [source for source in way.sources if isinstance(source, Site) and source in estimators]
-        for site in sorted(sites, key=lambda site: site.line):
+        for site in sorted(way.sources & following, key=lambda site: site.line):
+            if way.cut and site in jumping:
+                continue  # as in a straight-through estimator, where the jump says it all
             estimator = estimators[site]
-            if not (estimator.flow or estimator.moves_draw):
-                continue
             what = estimator.on_jump(certain=way.certain)
             message = (
                 f"{way.describe()} in {site.describe()}, which `mcgrad.{type(estimator).__name__}` differentiates along "

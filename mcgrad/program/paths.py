@@ -49,6 +49,7 @@ class BlindWay:
 
     Attributes:
         gate: the operation.
+        place: where that is: in its bodies, if it is a loop or branch.
         roots: the comparisons, searches, roundings that it goes by.
         sources: what these are made of.
         cut: the derivative is cut there; otherwise the value jumps.
@@ -56,6 +57,7 @@ class BlindWay:
     """
 
     gate: Equation
+    place: Equation
     roots: frozenset[Equation]
     sources: frozenset[Any]
     cut: bool
@@ -63,9 +65,9 @@ class BlindWay:
 
     def describe(self) -> str:
         """How messages speak of it."""
-        what = _WORDS.get(self.gate.name, f"`{self.gate.name}`")
+        what = _WORDS.get(self.place.name, f"`{self.place.name}`")
         does = "cuts the derivative" if self.cut else "jumps" if self.certain else "may jump"
-        return f"{what} at {self.gate.line} {does}"
+        return f"{what} at {self.place.line} {does}"
 
 
 _WORDS = {"convert_element_type": "a number made of a comparison or rounded to an integer", "select_n": "`where`"}
@@ -119,7 +121,10 @@ class _Paths(Forward[Reach]):
         """What was found at a gate."""
         found = self.gates[gate]
         sources = frozenset().union(*(self.roots[root] for root in found.roots))
-        return BlindWay(gate, frozenset(found.roots), sources, found.cut, self.certain(gate))
+        place = gate
+        while self.gates[place].inner:
+            place = next((e for e in self.gates if e in self.gates[place].inner), place)
+        return BlindWay(gate, place, frozenset(found.roots), sources, self.gates[place].cut, self.certain(gate))
 
     def certain(self, gate: Equation) -> bool:
         """Whether a gate, or one in its bodies that it stands for, was seen to jump."""

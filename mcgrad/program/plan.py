@@ -97,7 +97,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
     ways = seen.ways if following == _followed(seen.estimators) else _ways(program, outputs, seen, following)
     for site, estimator in estimators.items():
         check_site(site, estimator)
-    check_paths(ways, estimators)
+    check_paths(ways, estimators, following)
     check_keys(program, list(estimators), estimators, seen.analysis, split)
     check_evaluations(estimators, seen.analysis, split)
     return _scheduled(program, outputs, aux, seen, split, estimators, ways, watched(ways, following), accumulators)

@@ -95,7 +95,7 @@ _MOST_EQUATIONS = 120
 _MOST_NUMBERS = 2**18
 """Numbers in one result beyond which a part is cut off as soon as its inputs are independent."""
 
-_LINES = tuple(itertools.product((1.0, 0.2, 10.0, 1000.0), (False, True)))
+_LINES = tuple(itertools.product((1.0, 0.2, 3.0, 10.0, 1000.0), (False, True)))
 """Scales of the random points, and whether they are positive."""
 
 _POINTS = 65
@@ -115,7 +115,7 @@ def _try(
     equations, inputs = part
     key = _fingerprint(equations, inputs, gate, tells, reached, cut)
     if key not in _SEEN:
-        with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.debug_infs(False):
+        with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.debug_infs(False), jax.debug_key_reuse(False):
             found = (
                 _compare_cut(equations, inputs, gate, reached)
                 if cut
@@ -230,6 +230,13 @@ def _random(value: Value, rng: np.random.Generator, scale: float, positive: bool
     return rng.integers(0, 3, value.shape).astype(value.dtype)
 
 
+def _opposite(value: Value, start: Any, rng: np.random.Generator, scale: float, positive: bool) -> np.ndarray:
+    """The other end of a line: beyond zero, so that thresholds of that scale lie between, or anywhere if it must be positive."""
+    if positive:
+        return _random(value, rng, scale, positive)
+    return np.asarray(-(0.5 + rng.uniform(size=value.shape)) * start - 0.3 * scale * np.sign(start)).astype(value.dtype)
+
+
 class _Line:
     """The inputs of a part on a line through two random points; random keys and integers stand still."""
 
@@ -237,7 +244,7 @@ class _Line:
         rng = np.random.default_rng(seed)
         self.start = [None if _is_key(v) else _random(v, rng, scale, positive) for v in inputs]
         self.end = [
-            None if _is_key(v) else _random(v, rng, scale, positive) if _is_inexact(v) else a
+            a if _is_key(v) or not _is_inexact(v) else _opposite(v, a, rng, scale, positive)
             for v, a in zip(inputs, self.start, strict=True)
         ]
         self.keys = [rng.integers(2**31) if _is_key(v) else None for v in inputs]
