@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mcgrad.distributions.functions import distribution
+from mcgrad.distributions.wrappers.functions import distribution
 from mcgrad.estimators.auto import Auto
 from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
 from mcgrad.estimators.pathwise import Pathwise

@@ -14,7 +14,7 @@ import scipy.stats
 
 import mcgrad
 from mcgrad.distributions import distribution, implicit_reparameterization
-from mcgrad.distributions.gamma import log_gamma_velocity
+from mcgrad.distributions.numerics.gamma import log_gamma_velocity
 
 LINE = (-math.inf, math.inf)
 # Standardized draws in the bulk and in both tails, one row a law: normal, logistic, Cauchy (heavy tails), Laplace (a kink).

@@ -12,17 +12,10 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import (
-    Coupling,
-    Distribution,
-    Domain,
-    Relaxation,
-    WeakDerivative,
-    align,
-    check_one_of,
-    largest_log_odds,
-    open_uniform,
-)
+from mcgrad.distributions.base import Distribution, Relaxation
+from mcgrad.distributions.checks import Domain, check_one_of
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.numerics.arithmetic import align, largest_log_odds, open_uniform
 
 _LOGITS = Domain(
     "be finite or -inf",
@@ -30,12 +23,14 @@ _LOGITS = Domain(
     "Pass unnormalized log probabilities; `-inf` excludes a class.",
     event_ndim=1,
 )
+
 _PROBS = Domain(
     "be at least zero and finite",
     lambda v: (v >= 0) & np.isfinite(v),
     "Pass probabilities, or unconstrained values as `logits=`.",
     event_ndim=1,
 )
+
 # How far a sum of probabilities may be from one: more than rounding to bfloat16 or float16 on the way here can do to
 # it, less than any mistake that is worth a message.
 _SUM_TOLERANCE = 1e-2

@@ -13,10 +13,13 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, quotient
-from mcgrad.distributions.levels import derivative_by_levels
-from mcgrad.distributions.normal_tail import tail_moments
-from mcgrad.distributions.velocity import distribution_function, moving_draw
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import POSITIVE
+from mcgrad.distributions.derivatives.hahn_jordan import derivative_by_levels
+from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.numerics.arithmetic import align, quotient
+from mcgrad.distributions.numerics.normal_tail import tail_moments
 
 _LOG_2PI = math.log(2 * math.pi)
 

@@ -10,18 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import (
-    POSITIVE,
-    Coupling,
-    Distribution,
-    WeakDerivative,
-    align,
-    mapped,
-    open_uniform,
-    quotient,
-)
-from mcgrad.distributions.levels import crossing, derivative_by_levels
-from mcgrad.distributions.positive import Exponential
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import POSITIVE
+from mcgrad.distributions.derivatives.hahn_jordan import derivative_by_levels
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative, mapped
+from mcgrad.distributions.exponential import Exponential
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform, quotient
+from mcgrad.distributions.numerics.roots import crossing
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align
-from mcgrad.distributions.beta_factor import beta_factor, beta_parts, mean_log_factor
-from mcgrad.distributions.beta_velocity import move_log_odds
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import POSITIVE
+from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts, move_log_odds
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.gamma import ExpGamma
-from mcgrad.distributions.gamma_growth import log_gamma_growth
+from mcgrad.distributions.numerics.arithmetic import align
+from mcgrad.distributions.numerics.gamma_function import log_gamma_growth, mean_log_factor
 
 
 @dataclasses.dataclass(frozen=True)

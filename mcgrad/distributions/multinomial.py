@@ -11,9 +11,10 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Coupling, WeakDerivative, align, check_shapes, open_uniform
 from mcgrad.distributions.categorical import Classes
-from mcgrad.distributions.counts import check_trials, is_count
+from mcgrad.distributions.checks import check_shapes, check_trials
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.numerics.arithmetic import align, is_count, open_uniform
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,19 +13,13 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import (
-    POSITIVE,
-    REAL,
-    Coupling,
-    Distribution,
-    WeakDerivative,
-    align,
-    check_one_of,
-    open_uniform,
-)
-from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matmul, matvec
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import POSITIVE, REAL, check_factor, check_one_of
+from mcgrad.distributions.derivatives.optimal_transport import transport_gaussian, turned_gaussian
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.normal import NORMAL_SCALE_WEIGHT, normal_level
-from mcgrad.distributions.optimal_transport import transport_gaussian, turned_gaussian
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matmul, matvec
 
 stop = jax.lax.stop_gradient
 

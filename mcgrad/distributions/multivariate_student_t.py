@@ -11,11 +11,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
-from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
-from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matvec
-from mcgrad.distributions.gamma import ExpGamma, sample_log_ratio
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import POSITIVE, REAL, check_factor
+from mcgrad.distributions.derivatives.beta import beta_factor
+from mcgrad.distributions.derivatives.gamma import sample_log_ratio
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.multivariate_normal import MultivariateNormal
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.gamma_function import mean_log_factor
+from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matvec
 from mcgrad.distributions.student_t import standard_log_prob
 
 

@@ -11,25 +11,21 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import (
-    POSITIVE,
-    Coupling,
-    Distribution,
-    Domain,
-    WeakDerivative,
-    align,
-    check_one_of,
-    open_uniform,
-)
-from mcgrad.distributions.beta_velocity import log_odds_cdf, log_odds_log_prob
-from mcgrad.distributions.counts import LARGEST_COUNT, Geometric, is_count
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import POSITIVE, Domain, check_one_of
+from mcgrad.distributions.derivatives.beta import log_odds_cdf
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.gamma import ExpGamma
+from mcgrad.distributions.geometric import Geometric
+from mcgrad.distributions.numerics.arithmetic import LARGEST_COUNT, align, is_count, open_uniform
+from mcgrad.distributions.numerics.beta import log_odds_log_prob
 
 _FAILING_PROBABILITY = Domain(
     "be at least 0 and below 1",
     lambda v: (v >= 0) & (v < 1),
     "Pass the probability of a success, of which there are finitely many before the last failure, or log odds as `logits=`.",
 )
+
 _FAILING_LOG_ODDS = Domain("be below inf", lambda v: v < np.inf, "With a failure that never comes there is no law.")
 _LARGEST_RATE = 2**31 - 2**18  # less than the largest integer by five standard deviations of a draw
 

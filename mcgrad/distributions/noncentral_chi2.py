@@ -12,19 +12,23 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution, Domain, align
-from mcgrad.distributions.gamma import log_gamma_velocity, probabilities
-from mcgrad.distributions.gamma_rejection import standard_gamma
-from mcgrad.distributions.velocity import distribution_function, moving_draw
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import Domain
+from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
+from mcgrad.distributions.numerics.arithmetic import align
+from mcgrad.distributions.numerics.gamma import log_gamma_velocity, probabilities
+from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
 
 stop = jax.lax.stop_gradient
 _MOST = 4e9  # half of it is drawn as a 32-bit count
 _MOST_DF = 1e28  # its product with the noncentrality does not overflow
+
 _BOUNDED = Domain(
     "be positive and at most 1e28",
     lambda v: (v > 0) & (v <= _MOST_DF),
     "Pass a value above zero, for instance `jnp.exp(x)`, and for larger ones take `mcgrad.Normal`.",
 )
+
 _COUNTED = Domain(
     "lie between 0 and 4e9",
     lambda v: (v >= 0) & (v <= _MOST),

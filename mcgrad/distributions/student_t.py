@@ -12,22 +12,16 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import (
-    POSITIVE,
-    REAL,
-    Coupling,
-    Distribution,
-    WeakDerivative,
-    align,
-    open_uniform,
-    quotient,
-)
-from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
-from mcgrad.distributions.beta_velocity import log_odds_cdf, log_odds_velocity
-from mcgrad.distributions.gamma import sample_log_ratio
-from mcgrad.distributions.gamma_growth import log1p_beyond, log1p_over, log_gamma_growth
-from mcgrad.distributions.levels import parts_by_levels
-from mcgrad.distributions.velocity import distribution_function
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import POSITIVE, REAL
+from mcgrad.distributions.derivatives.beta import beta_factor, log_odds_cdf
+from mcgrad.distributions.derivatives.gamma import sample_log_ratio
+from mcgrad.distributions.derivatives.hahn_jordan import parts_by_levels
+from mcgrad.distributions.derivatives.quantile_rules import distribution_function
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.numerics.arithmetic import align, log1p_beyond, log1p_over, open_uniform, quotient
+from mcgrad.distributions.numerics.beta import log_odds_velocity
+from mcgrad.distributions.numerics.gamma_function import log_gamma_growth, mean_log_factor
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,22 +14,16 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import (
-    POSITIVE,
-    REAL,
-    Coupling,
-    Distribution,
-    Domain,
-    WeakDerivative,
-    align,
-    open_uniform,
-    quotient,
-)
-from mcgrad.distributions.levels import derivative_by_levels
-from mcgrad.distributions.normal_tail import tail_moments
-from mcgrad.distributions.velocity import moving_draw
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import POSITIVE, REAL, Domain
+from mcgrad.distributions.derivatives.hahn_jordan import derivative_by_levels
+from mcgrad.distributions.derivatives.quantile_rules import moving_draw
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform, quotient
+from mcgrad.distributions.numerics.normal_tail import tail_moments
 
 _END = Domain("not be NaN", lambda v: ~np.isnan(v), "Pass a number, or an infinity for an end that is open.")
+
 _BULK = 5.0
 """Where the normal tail, about 3e-7, still has its digits in float32; farther out it is exponential to a few percent."""
 
@@ -39,7 +33,6 @@ _SHORT = {"float32": 0.1, "float64": 0.01}
 A starting point that has lost them is not the same number wherever a compiler finds it anew: a step of Newton's method, and the
 derivative of the draw, would be for another point than the one that they are used at.
 """
-
 
 _SHORTEST = {"float32": 1e-5, "float64": 1e-9}
 """Over which `exp(-d^2 / 2)` is one to rounding, with room for less."""

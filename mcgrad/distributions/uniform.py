@@ -12,7 +12,10 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import REAL, Coupling, Distribution, WeakDerivative, align, quotient
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import REAL
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.numerics.arithmetic import align, quotient
 
 
 @dataclasses.dataclass(frozen=True)

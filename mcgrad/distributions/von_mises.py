@@ -12,9 +12,12 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
-from mcgrad.distributions.levels import parts_by_levels
-from mcgrad.distributions.velocity import distribution_function, moving_draw
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import POSITIVE, REAL
+from mcgrad.distributions.derivatives.hahn_jordan import parts_by_levels
+from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,13 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad import _compat
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
-from mcgrad.distributions.beta_velocity import bend
-from mcgrad.distributions.gamma_rejection import standard_gamma
-from mcgrad.distributions.levels import parts_by_levels
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import POSITIVE, REAL
+from mcgrad.distributions.derivatives.hahn_jordan import parts_by_levels
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.beta import bend
+from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
 
 stop = jax.lax.stop_gradient
 

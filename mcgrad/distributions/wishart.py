@@ -14,9 +14,13 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
-from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matmul, transposed
-from mcgrad.distributions.gamma import ExpGamma, bounded_exp, log_density_of_log
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import POSITIVE, REAL, check_factor
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.gamma import ExpGamma
+from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform
+from mcgrad.distributions.numerics.gamma import log_density_of_log
+from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matmul, transposed
 
 
 @dataclasses.dataclass(frozen=True)

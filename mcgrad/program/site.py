@@ -21,8 +21,8 @@ from jaxtyping import Array
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.foreign import as_distribution
-from mcgrad.distributions.obstacle import pathwise_obstacle
+from mcgrad.distributions.derivatives.pathwise_check import pathwise_obstacle
+from mcgrad.distributions.wrappers.foreign import as_distribution
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.trace import Equation, Value
 

@@ -15,7 +15,7 @@ from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.bernoulli import Bernoulli
 from mcgrad.distributions.categorical import Categorical, OneHotCategorical
-from mcgrad.distributions.obstacle import influences, sampler_obstacle
+from mcgrad.distributions.derivatives.pathwise_check import influences, sampler_obstacle
 
 # Parameters with which the support of a law moves (point masses included), for libraries that do not tell.
 _SUPPORT_PARAMETERS = {
@@ -34,71 +34,27 @@ _SUPPORT_PARAMETERS = {
     "Uniform": ("low", "high"),
     "VectorDeterministic": ("loc",),
 }
+
 # A map of these kinds, of a law on the whole line, leaves the support where it is.
-_AFFINE_MAPS = frozenset(
-    {
-        "AffineTransform",
-        "Block",
-        "Chain",
-        "ComposeTransform",
-        "DiagLinear",
-        "DiagPlusLowRankLinear",
-        "Identity",
-        "IdentityTransform",
-        "LowerCholeskyAffine",
-        "LowerUpperTriangularAffine",
-        "Permute",
-        "PermuteTransform",
-        "ScalarAffine",
-        "Scale",
-        "ScaleMatvecDiag",
-        "ScaleMatvecLU",
-        "ScaleMatvecTriL",
-        "Shift",
-        "TriangularLinear",
-        "UnconstrainedAffine",
-    }
-)
-_LAWS_ON_THE_LINE = frozenset(
-    {
-        "AsymmetricLaplace",
-        "Cauchy",
-        "ExpandedDistribution",
-        "Gumbel",
-        "Independent",
-        "Laplace",
-        "LogStddevNormal",
-        "Logistic",
-        "MaskedDistribution",
-        "MultivariateNormal",
-        "MultivariateNormalDiag",
-        "MultivariateNormalDiagPlusLowRank",
-        "MultivariateNormalFullCovariance",
-        "MultivariateNormalTri",
-        "MultivariateNormalTriL",
-        "Normal",
-        "Sample",
-        "SoftLaplace",
-        "StudentT",
-    }
-)
+_AFFINE_MAPS = """
+    AffineTransform Block Chain ComposeTransform DiagLinear DiagPlusLowRankLinear Identity IdentityTransform
+    LowerCholeskyAffine LowerUpperTriangularAffine Permute PermuteTransform ScalarAffine Scale ScaleMatvecDiag
+    ScaleMatvecLU ScaleMatvecTriL Shift TriangularLinear UnconstrainedAffine
+"""
+
+_LAWS_ON_THE_LINE = """
+    AsymmetricLaplace Cauchy ExpandedDistribution Gumbel Independent Laplace LogStddevNormal Logistic
+    MaskedDistribution MultivariateNormal MultivariateNormalDiag MultivariateNormalDiagPlusLowRank
+    MultivariateNormalFullCovariance MultivariateNormalTri MultivariateNormalTriL Normal Sample SoftLaplace
+    StudentT
+"""
+
 # TFP draws these as floats.
-_TFP_COUNTS = frozenset(
-    {
-        "BetaBinomial",
-        "Binomial",
-        "DirichletMultinomial",
-        "Geometric",
-        "Multinomial",
-        "NegativeBinomial",
-        "Poisson",
-        "PoissonLogNormalQuadratureCompound",
-        "QuantizedDistribution",
-        "Skellam",
-        "ZeroInflatedNegativeBinomial",
-        "Zipf",
-    }
-)
+_TFP_COUNTS = """
+    BetaBinomial Binomial DirichletMultinomial Geometric Multinomial NegativeBinomial Poisson
+    PoissonLogNormalQuadratureCompound QuantizedDistribution Skellam ZeroInflatedNegativeBinomial Zipf
+"""
+
 _RELAXED = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
 _TRANSFORMED = ("Transformed", "TransformedDistribution")
 
@@ -238,8 +194,8 @@ class ForeignDistribution(Distribution):
         if name in _TRANSFORMED:
             maps = [part for part in _parts(law) if _is_map(part)]
             base = [part for part in _parts(law) if part is not law and hasattr(part, "log_prob")]
-            fixed = all(type(part).__name__ in _AFFINE_MAPS for part in maps) and all(
-                type(part).__name__ in _LAWS_ON_THE_LINE for part in base
+            fixed = all(type(part).__name__ in _AFFINE_MAPS.split() for part in maps) and all(
+                type(part).__name__ in _LAWS_ON_THE_LINE.split() for part in base
             )
             return [] if fixed else jax.tree.leaves(maps)
         return [getattr(law, parameter) for parameter in _SUPPORT_PARAMETERS.get(name, ())]
@@ -332,7 +288,7 @@ class TFPDistribution(ForeignDistribution):
         return "FULLY_REPARAMETERIZED" in repr(self.dist.reparameterization_type)
 
     def _is_discrete(self) -> bool:
-        return any(type(part).__name__ in _TFP_COUNTS for part in _parts(self.dist))
+        return any(type(part).__name__ in _TFP_COUNTS.split() for part in _parts(self.dist))
 
 
 _LIBRARIES: dict[str, type[ForeignDistribution]] = {

@@ -1,4 +1,4 @@
-"""The log odds of a beta draw: their distribution function, and how they move with the concentrations at a fixed quantile."""
+"""The log odds of a beta draw: their density, and how they move with the concentrations at a fixed quantile."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mcgrad._compat import custom_jvp
-from mcgrad.distributions.gamma import exp_beyond_linear, log_peak
-from mcgrad.distributions.gamma_rejection import log_beyond_cubic
-from mcgrad.distributions.velocity import distribution_function, moving_draw
+from mcgrad.distributions.numerics.arithmetic import exp_beyond_linear, log_beyond_cubic
+from mcgrad.distributions.numerics.gamma_function import log_peak
 
 
 @jax.jit
@@ -53,11 +52,7 @@ def log_odds_velocity(
     return jnp.minimum(velocity, jnp.finfo(y.dtype).max)
 
 
-move_log_odds = moving_draw(lambda y, a, b: (jnp.zeros_like(y), -log_odds_velocity(-y, b, a)))
-"""The log odds of a beta draw as a function of them and of both concentrations, of which the first is a constant."""
-
-
-def _probability(y: Array, a: Array, b: Array) -> Array:
+def log_odds_probability(y: Array, a: Array, b: Array) -> Array:
     """The probability below `y`: with the integrals of `log_odds_velocity`, where `p` is the density at `y`,
 
     `p / a (1 + n x int_0^inf exp(-g(r)) dr)`, or, above the mean, one minus `p / b (1 + n (1 - x) int_0^inf exp(-g(r)) dr)`.
@@ -130,15 +125,6 @@ def _log_share(t: Array, a: Array, b: Array) -> Array:
     log_odds = _log_ratio_of(a, b)
     beyond = jnp.logaddexp(-jax.nn.softplus(-log_odds), -jax.nn.softplus(log_odds) - jnp.where(far, t, 0.0))
     return -jnp.where(far, beyond, inside)
-
-
-def _velocities(y: Array, a: Array, b: Array) -> tuple[Array, Array]:
-    return log_odds_velocity(y, a, b), -log_odds_velocity(-y, b, a)
-
-
-log_odds_cdf = distribution_function(_probability, log_odds_log_prob, _velocities)
-"""The distribution function of the log odds, of them and both concentrations; of minus them, and the concentrations exchanged, what
-is above, with all its digits. Elementwise, arguments of one shape; differentiable in all, to every order."""
 
 
 _WIDTH = 3.0

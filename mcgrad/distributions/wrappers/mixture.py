@@ -13,12 +13,14 @@ from jax.scipy import special
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative, align
+from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.categorical import Categorical
-from mcgrad.distributions.foreign import as_distribution
-from mcgrad.distributions.implicit import implicit_reparameterization
-from mcgrad.distributions.independent import Independent
-from mcgrad.distributions.obstacle import sampler_obstacle
+from mcgrad.distributions.derivatives.implicit import implicit_reparameterization
+from mcgrad.distributions.derivatives.pathwise_check import sampler_obstacle
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.numerics.arithmetic import align
+from mcgrad.distributions.wrappers.foreign import as_distribution
+from mcgrad.distributions.wrappers.independent import Independent
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Distribution, open_uniform
-from mcgrad.distributions.implicit import implicit_reparameterization
-from mcgrad.distributions.log_density import Support, check_support, draw_by_inversion
-from mcgrad.distributions.obstacle import pathwise_obstacle as pathwise_obstacle
-from mcgrad.distributions.obstacle import sampler_obstacle
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.derivatives.implicit import implicit_reparameterization
+from mcgrad.distributions.derivatives.log_density import Support, check_support, draw_by_inversion
+from mcgrad.distributions.derivatives.pathwise_check import sampler_obstacle
+from mcgrad.distributions.numerics.arithmetic import open_uniform
 
 
 @dataclasses.dataclass(frozen=True, init=False)

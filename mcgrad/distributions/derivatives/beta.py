@@ -1,4 +1,4 @@
-"""The weak derivative of a beta law in a concentration: by its parts, or by a factor on the draw."""
+"""Beta draws: how their log odds move, and weak derivatives in a concentration by parts, or by a factor on the draw."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Coupling, open_uniform
-from mcgrad.distributions.beta_velocity import log_odds_log_prob, log_odds_velocity
-from mcgrad.distributions.levels import crossing, parts_by_levels
+from mcgrad.distributions.derivatives.hahn_jordan import parts_by_levels
+from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
+from mcgrad.distributions.derivatives.weak_derivative import Coupling
+from mcgrad.distributions.numerics.arithmetic import open_uniform
+from mcgrad.distributions.numerics.beta import log_odds_log_prob, log_odds_probability, log_odds_velocity
+from mcgrad.distributions.numerics.gamma_function import mean_log_factor
+from mcgrad.distributions.numerics.roots import crossing
 
-_SHIFT = 16
+move_log_odds = moving_draw(lambda y, a, b: (jnp.zeros_like(y), -log_odds_velocity(-y, b, a)))
+"""The log odds of a beta draw as a function of them and of both concentrations, of which the first is a constant."""
 
 
-def mean_log_factor(a: Float[Array, "*batch"], b: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """`psi(a + b) - psi(a) = sum_k b / ((a + k) (a + b + k))`, by terms that are positive or small: nothing cancels."""
-    first = sum((b / ((a + k) * (a + b + k)) for k in range(_SHIFT)), jnp.zeros_like(a + b))
-    a = a + _SHIFT
+def _velocities(y: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    return log_odds_velocity(y, a, b), -log_odds_velocity(-y, b, a)
 
-    def rest(x: Array) -> Array:  # log(x) - psi(x)
-        square = 1 / x**2
-        return 0.5 / x + square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))
 
-    return first + jnp.log1p(b / a) + rest(a) - rest(a + b)
+log_odds_cdf = distribution_function(log_odds_probability, log_odds_log_prob, _velocities)
+"""The distribution function of the log odds, of them and both concentrations; of minus them, and the concentrations exchanged, what
+is above, with all its digits. Elementwise, arguments of one shape; differentiable in all, to every order."""
 
 
 def beta_factor(key: PRNGKey, a: Float[Array, "*batch"], b: Float[Array, "*batch"]) -> Float[Array, "*batch"]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from mcgrad._compat import custom_jvp
-from mcgrad.distributions.log_density import check_support, log_odds
+from mcgrad.distributions.derivatives.log_density import check_support, log_odds
 
 
 def implicit_reparameterization(

@@ -12,7 +12,7 @@ import numpy as np
 from jax.scipy import special
 from jaxtyping import Array
 
-from mcgrad.distributions.base import align, open_uniform
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 
 Support = tuple[float, float]
 _stop = jax.lax.stop_gradient

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import Coupling, Distribution, Relaxation, WeakDerivative
-from mcgrad.distributions.foreign import as_distribution
-from mcgrad.distributions.obstacle import pathwise_obstacle
+from mcgrad.distributions.base import Distribution, Relaxation
+from mcgrad.distributions.derivatives.pathwise_check import pathwise_obstacle
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.wrappers.foreign import as_distribution
 
 # Joint values beyond which a finite support counts as unknown: a site with more wants another estimator.
 _MAX_SUPPORT = 4096

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mcgrad._compat import custom_jvp
-from mcgrad.distributions.base import align
-from mcgrad.distributions.beta_velocity import log_odds_velocity
-from mcgrad.distributions.factors import matmul, matvec, transposed
-from mcgrad.distributions.velocity import moving_draw
+from mcgrad.distributions.derivatives.quantile_rules import moving_draw
+from mcgrad.distributions.numerics.arithmetic import align
+from mcgrad.distributions.numerics.beta import log_odds_velocity
+from mcgrad.distributions.numerics.simplex import simplex_change
+from mcgrad.distributions.numerics.triangular import matmul, matvec, transposed
 
 
 @custom_jvp
@@ -104,16 +105,6 @@ def _transport_dirichlet_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]
         return x, jnp.zeros_like(x)
     log_odds = jnp.log(x) - jnp.log(_sum_of_others(x))
     return x, simplex_change(x, log_odds_velocity(log_odds, a, _sum_of_others(a)) * a_dot)
-
-
-def simplex_change(x: Float[Array, "*batch n"], log_change: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """`x_i (u_i - sum_j x_j u_j)` for probabilities `x` and `u = log_change`, with all digits also where one is nearly one."""
-    # for the largest, the only one that may be above a half, the sum over the others
-    largest = jnp.argmax(x, -1, keepdims=True)
-    is_largest = jnp.arange(x.shape[-1]).reshape((1,) * (x.ndim - 1) + (-1,)) == largest
-    others = jnp.where(is_largest, 0, x)
-    of_largest = jnp.sum(others * (jnp.take_along_axis(log_change, largest, -1) - log_change), -1, keepdims=True)
-    return x * jnp.where(is_largest, of_largest, log_change - jnp.sum(x * log_change, -1, keepdims=True))
 
 
 def _sum_of_others(v: Array) -> Array:

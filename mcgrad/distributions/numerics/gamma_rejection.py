@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mcgrad._types import PRNGKey
+from mcgrad.distributions.numerics.arithmetic import log_beyond_cubic
 
 
 def standard_gamma(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
@@ -53,13 +54,3 @@ def _accepted(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Array, Array, Ar
     start = (key, jnp.zeros_like(a), jnp.ones(a.shape, bool))
     _, t, _ = jax.lax.while_loop(lambda state: jnp.any(state[2]), propose, start)
     return d, t, jnp.where(boosted, -jax.random.exponential(key_boost, a.shape, a.dtype) / a, 0.0)
-
-
-def log_beyond_cubic(t: Array) -> Array:
-    """`log(1 + t) - t + t^2 / 2 - t^3 / 3`, by its series where that is shorter than the cancellation."""
-    near = jnp.abs(t) < 0.1
-    inside = jnp.where(near, t, 0.0)
-    series = jnp.zeros_like(t)
-    for k in range(16 if t.dtype == jnp.float64 else 9, 3, -1):
-        series = (-1) ** (k + 1) / k + inside * series
-    return jnp.where(near, inside**4 * series, jnp.log1p(t) - t * (1 - t * (1 / 2 - t / 3)))

@@ -1,0 +1,1 @@
+"""How draws and distributions move with their parameters."""

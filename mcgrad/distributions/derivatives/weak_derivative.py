@@ -1,0 +1,60 @@
+"""Weak derivatives: the derivative of a distribution as a signed measure, by a draw from each of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+class Coupling(NamedTuple):
+    """How the two parts of a weak derivative are chosen and drawn together; a law follows it where it knows how.
+
+    Attributes:
+        hahn_jordan: whether the two parts have no value in common (Hahn-Jordan), the least of them that there can be; else
+            one of them is the draw itself wherever that can be.
+        comonotone: whether each part is drawn by its own quantiles, else both from the same noise.
+    """
+
+    hahn_jordan: bool
+    comonotone: bool
+
+
+class WeakDerivative(NamedTuple):
+    """Terms of a law's derivative as a signed measure: `dp = sum_i dweight_i (positive_i - negative_i)`.
+
+    Attributes:
+        parameters: the fields of the law that the weights depend on; such as it does not have are left out.
+        weight: `[n, *batch shape]`, a function of the parameters whose derivative multiplies the difference. Its value
+            does not matter; what multiplies the derivative must be stopped (`jax.lax.stop_gradient`).
+        positive: a draw from the positive part of each term, `[n, *batch shape, *event shape]`.
+        negative: a draw from its negative part, coupled to the positive one.
+        positive_is_draw: where one of the two is the draw that was passed in, so that the rest of the program need not be
+            evaluated at it again: `[n, *batch shape]`, true where it is the positive one and false where it is the
+            negative one; `None` where it is neither.
+    """
+
+    parameters: tuple[str, ...]
+    weight: Array
+    positive: Any
+    negative: Any
+    positive_is_draw: Array | None = None
+
+
+def mapped(
+    terms: tuple[WeakDerivative, ...], fn: Callable[[Array], Array], x: Array, **names: str
+) -> tuple[WeakDerivative, ...]:
+    """The terms of a law for its draw `f^-1(x)`, as terms of the law of `x`; of the parameters that have new names, if any do."""
+    found = []
+    for term in terms:
+        kept = tuple(names.get(name, name) for name in term.parameters if name in names or not names)
+        if kept:
+            drawn = term.positive_is_draw
+            parts = [jax.vmap(fn)(part) for part in (term.positive, term.negative)]
+            if drawn is not None:  # exactly the draw, whatever the inverse rounds to
+                parts = [jnp.where(where, x[None], part) for where, part in zip((drawn, ~drawn), parts, strict=True)]
+            found.append(WeakDerivative(kept, term.weight, parts[0], parts[1], drawn))
+    return tuple(found)

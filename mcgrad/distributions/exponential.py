@@ -1,0 +1,82 @@
+"""The exponential distribution."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from mcgrad._types import PRNGKey
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import POSITIVE
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.exponential import exponential_level
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponential(Distribution):
+    """Exponential law: `p(x) = rate exp(-rate x)` for `x >= 0`.
+
+    Args:
+        rate: any shape; positive.
+
+    Raises:
+        ValueError: if a concrete `rate` is not positive.
+    """
+
+    rate: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"rate": POSITIVE}
+    reparameterized: ClassVar[bool] = True
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
+        """One draw."""
+        return jax.random.exponential(key, self.batch_shape, self.dtype) / self.rate
+
+    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log density; `-inf` below zero."""
+        x, rate = align(x, self.rate)
+        return jnp.where(x >= 0, jnp.log(rate) - rate * x, -jnp.inf)
+
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Distribution function."""
+        x, rate = align(x, self.rate)
+        return jnp.where(x >= 0, -jnp.expm1(-rate * jnp.where(x >= 0, x, 0.0)), 0.0)
+
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """One minus the distribution function."""
+        x, rate = align(x, self.rate)
+        return jnp.where(x >= 0, jnp.exp(-rate * jnp.where(x >= 0, x, 0.0)), 1.0)
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Quantile function."""
+        u, rate = align(u, self.rate)
+        return -jnp.log1p(-u) / rate
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """In `rate`: `(Exponential - Erlang(2)) / rate`; the draw itself, and the draw plus another; or Hahn-Jordan."""
+        rate = jnp.broadcast_to(self.rate, self.batch_shape)
+        drop = -jnp.log(open_uniform(key, self.batch_shape, self.dtype))
+        if how.hahn_jordan:
+            inner, outer = exponential_parts(drop, how)
+            return (
+                WeakDerivative(("rate",), jnp.log(rate)[None] / math.e, (inner / rate)[None], (outer / rate)[None]),
+            )
+        another = drop / rate
+        is_draw = jnp.ones((1, *self.batch_shape), bool)
+        return (WeakDerivative(("rate",), jnp.log(rate)[None], x[None], (x + another)[None], is_draw),)
+
+
+def exponential_parts(drop: Array, how: Coupling) -> tuple[Array, Array]:
+    """Where the derivative of the standard exponential law in its rate is positive, and where it is negative.
+
+    That of its distribution function is `z exp(-z)`, with its maximum `1 / e` at 1.
+    """
+    one = jnp.ones_like(drop)
+    inner_drop = -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
+    return exponential_level(-one, inner_drop), exponential_level(one, drop)
