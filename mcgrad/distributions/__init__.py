@@ -1,7 +1,18 @@
 """Distributions, and what estimators need to know of them."""
 
 from mcgrad.distributions.base import Distribution as Distribution
+from mcgrad.distributions.base import HasAdaptiveVelocity as HasAdaptiveVelocity
+from mcgrad.distributions.base import HasCdf as HasCdf
+from mcgrad.distributions.base import HasIcdf as HasIcdf
+from mcgrad.distributions.base import HasLogProb as HasLogProb
+from mcgrad.distributions.base import HasOptimalTransport as HasOptimalTransport
+from mcgrad.distributions.base import HasProb as HasProb
+from mcgrad.distributions.base import HasRelaxation as HasRelaxation
+from mcgrad.distributions.base import HasSupport as HasSupport
+from mcgrad.distributions.base import HasSurvival as HasSurvival
+from mcgrad.distributions.base import HasWeakDerivative as HasWeakDerivative
 from mcgrad.distributions.base import Relaxation as Relaxation
+from mcgrad.distributions.base import knows as knows
 from mcgrad.distributions.bernoulli import Bernoulli as Bernoulli
 from mcgrad.distributions.beta import Beta as Beta
 from mcgrad.distributions.binomial import Binomial as Binomial

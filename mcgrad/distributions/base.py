@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeGuard, TypeVar
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, PyTree, Shape
 from mcgrad.distributions.checks import Domain, check_domain, check_shapes, common_dtype, is_real_array
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 
 
 class Relaxation(NamedTuple):
@@ -28,48 +29,143 @@ class Relaxation(NamedTuple):
     log_prob: Array
 
 
+class HasLogProb(Protocol):
+    """Knows its density, as score functions and importance weights need it."""
+
+    def log_prob(self, x: Array, /) -> Array:
+        """Log density, or log probability, of a value `[*batch, *event]`; of the batch shape."""
+        ...
+
+
+class HasProb(Protocol):
+    """Knows its probabilities with finite derivatives also where they are zero."""
+
+    def prob(self, x: Array, /) -> Array:
+        """Probability of a value of a discrete distribution, of the batch shape."""
+        ...
+
+
+class HasCdf(Protocol):
+    """Knows its distribution function."""
+
+    def cdf(self, x: Array, /) -> Array:
+        """`P(X <= x)`, elementwise."""
+        ...
+
+
+class HasSurvival(Protocol):
+    """Knows one minus its distribution function with all digits where the latter is near one."""
+
+    def survival(self, x: Array, /) -> Array:
+        """`P(X > x)`, elementwise."""
+        ...
+
+
+class HasIcdf(Protocol):
+    """Knows its quantile function."""
+
+    def icdf(self, u: Array, /) -> Array:
+        """The quantile of `u` in (0, 1), elementwise."""
+        ...
+
+
+class HasSupport(Protocol):
+    """Knows the finitely many values that it takes."""
+
+    def support(self) -> Array | None:
+        """The values `[n, *event]`, the same for every entry of the batch; `None` if there are too many, or not known."""
+        ...
+
+
+class HasWeakDerivative(Protocol):
+    """Knows its derivative as a signed measure, as `mcgrad.MeasureValued` needs it."""
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling, /) -> tuple[WeakDerivative, ...]:
+        """Terms of the derivative for a draw `x`.
+
+        What it draws must be independent of the noise of `x`, and distributed as said when `x` is a draw.
+        """
+        ...
+
+
+class HasOptimalTransport(Protocol):
+    """Knows how its draws move at the least kinetic energy."""
+
+    def optimal_transport(self, x: Array, /) -> Array:
+        """The draw `x`, with the derivative of optimal transport in the parameters."""
+        ...
+
+
+class HasAdaptiveVelocity(Protocol):
+    """Knows a family of ways in which its draws may move."""
+
+    def noise(self, key: PRNGKey, /) -> Array:
+        """The noise that a draw is made of."""
+        ...
+
+    def adaptive_velocity(self, noise: Array, rows: Array, columns: Array, /) -> Array:
+        """The draw made of the noise, whose derivative is right in the mean whatever the coefficients are."""
+        ...
+
+
+class HasRelaxation(Protocol):
+    """A discrete distribution that knows continuous draws which its own are made of."""
+
+    def relaxation(self, key: PRNGKey, x: Array, coupled: bool, /) -> Relaxation:
+        """Continuous draws for a draw `x`; `coupled` says that both are made of the same noise."""
+        ...
+
+
+_Known = TypeVar("_Known")
+
+
+def knows(dist: object, protocol: type[_Known]) -> TypeGuard[_Known]:
+    """Whether a distribution has the methods of a protocol such as `HasCdf`: a missing one and `None` mean that it does not.
+
+    Example:
+        >>> import mcgrad
+        >>> from mcgrad.distributions import HasCdf, HasSupport, knows
+        >>> knows(mcgrad.Normal(0.0, 1.0), HasCdf), knows(mcgrad.Normal(0.0, 1.0), HasSupport)
+        (True, False)
+    """
+    methods = [name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")]
+    return all(callable(getattr(dist, name, None)) for name in methods)
+
+
 class Distribution(PyTree):
-    """Base of the laws: subclass as a frozen dataclass whose fields are the parameters.
+    """Base of the distributions: subclass as a frozen dataclass whose fields are the parameters.
 
-    A subclass defines `sample` and `log_prob`, and sets what more it knows (class attributes, properties or methods):
+    A subclass defines `sample`, as a rule also `log_prob`, and whatever else it knows: the methods of the protocols in
+    `mcgrad.distributions` (`HasLogProb`, `HasProb`, `HasCdf`, `HasSurvival`, `HasIcdf`, `HasSupport`, `HasWeakDerivative`,
+    `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasRelaxation`). Estimators take a missing method and `None` alike as
+    "not known".
 
-    Class attributes:
+    Attributes:
         domains: the domain of each parameter. Parameters named here are checked where they are concrete, brought to one
             floating dtype, and define the batch shape.
-        event_ndim: number of event axes.
-        reparameterized: whether `sample` is itself differentiable in every parameter.
-        discrete: whether the law has a probability mass function.
-        support_parameters: the parameters with which the support moves; score functions are biased for those.
-        cdf: distribution function, elementwise, or `None`.
-        survival: one minus the distribution function, with all digits where that is near one; or `None`.
-        icdf: quantile function of u in (0, 1), elementwise, or `None`.
-        support: a method that returns the values of a finite support, `[n, *event shape]`, the same for every entry of
-            the batch; or `None`.
-        prob: a method that returns probabilities with finite derivatives also where they are zero, or `None`.
-        weak_derivative: a method of `(key, x, how)`, for a draw `x`, that returns a tuple of `WeakDerivative`; what it
-            draws is independent of the noise of `x`, and distributed as said when `x` is a draw from the law; or `None`.
-        optimal_transport: a method of a draw `x` that returns it with a derivative in the parameters that moves the law at
-            the least kinetic energy; or `None`.
-        adaptive_velocity: a method of the noise `noise(key)` of a draw, and of coefficients, that returns the draw with a
-            derivative in the parameters that moves the law whatever the coefficients are; or `None`.
-        relaxation: of a discrete law, a method of `(key, x, coupled)`, for a draw `x`, that returns a `Relaxation`; `coupled` says
-            that its two draws are made of the same noise; or `None`.
     """
 
     domains: ClassVar[Mapping[str, Domain]] = {}
-    event_ndim: ClassVar[Any] = 0
-    reparameterized: ClassVar[Any] = False
-    discrete: ClassVar[Any] = False
-    support_parameters: ClassVar[Any] = ()
-    cdf: ClassVar[Any] = None
-    survival: ClassVar[Any] = None
-    icdf: ClassVar[Any] = None
-    support: ClassVar[Any] = None
-    prob: ClassVar[Any] = None
-    weak_derivative: ClassVar[Any] = None
-    optimal_transport: ClassVar[Any] = None
-    adaptive_velocity: ClassVar[Any] = None
-    relaxation: ClassVar[Any] = None
+
+    @property
+    def event_ndim(self) -> int:
+        """Number of event axes."""
+        return 0
+
+    @property
+    def reparameterized(self) -> bool:
+        """Whether `sample` is itself differentiable in every parameter."""
+        return False
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the distribution has a probability mass function."""
+        return False
+
+    @property
+    def support_parameters(self) -> tuple[str, ...]:
+        """The parameters with which the support moves; score functions are biased for those."""
+        return ()
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in self.domains if getattr(self, name) is not None}
@@ -119,7 +215,3 @@ class Distribution(PyTree):
     def sample(self, key: PRNGKey) -> Any:
         """One draw, of shape `batch_shape + event_shape`."""
         raise NotImplementedError(f"{self.law} must define `sample(key)`.")
-
-    def log_prob(self, x: Array) -> Array:
-        """Log density (or log probability) of a value, of shape `batch_shape`."""
-        raise NotImplementedError(f"{self.law} must define `log_prob(x)`.")

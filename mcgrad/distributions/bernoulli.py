@@ -44,8 +44,12 @@ class Bernoulli(Distribution):
         super().__post_init__()
 
     @property
+    def _given(self) -> Array:
+        return jnp.asarray(self.logits if self.probs is None else self.probs)
+
+    @property
     def _success(self) -> Array:
-        return jax.nn.sigmoid(self.logits) if self.probs is None else self.probs
+        return jax.nn.sigmoid(self._given) if self.probs is None else self._given
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
         """One draw of zeros and ones."""
@@ -54,9 +58,9 @@ class Bernoulli(Distribution):
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of a value; `-inf` for what is neither 0 nor 1."""
         if self.probs is None:  # selected last, so that many draws of one law share the logarithms
-            x, one, zero = align(x, jax.nn.log_sigmoid(self.logits), jax.nn.log_sigmoid(-self.logits))
+            x, one, zero = align(x, jax.nn.log_sigmoid(self._given), jax.nn.log_sigmoid(-self._given))
             return jnp.where(x == 1, one, jnp.where(x == 0, zero, -jnp.inf))
-        x, p = align(x, self.probs)
+        x, p = align(x, self._given)
         # Each logarithm sees the parameter only where it is taken, so that no `0 * inf` is differentiated.
         one = jnp.log(jnp.where(x == 1, p, 1.0))
         zero = jnp.log1p(-jnp.where(x == 0, p, 0.0))
@@ -65,9 +69,9 @@ class Bernoulli(Distribution):
     def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Probability of a value, with a finite derivative everywhere."""
         if self.probs is None:  # selected last, so that a loop computes what it selects from once
-            x, one, zero = align(x, jax.nn.sigmoid(self.logits), jax.nn.sigmoid(-self.logits))
+            x, one, zero = align(x, jax.nn.sigmoid(self._given), jax.nn.sigmoid(-self._given))
         else:
-            x, one, zero = align(x, self.probs, 1 - self.probs)
+            x, one, zero = align(x, self._given, 1 - self._given)
         return jnp.where(x == 1, one, jnp.where(x == 0, zero, 0.0))
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
@@ -113,8 +117,9 @@ class Bernoulli(Distribution):
 
     @property
     def _log_odds(self) -> Array:
+        given = self._given
         if self.probs is None:
-            return jnp.asarray(self.logits)
-        inside = (self.probs > 0) & (self.probs < 1)
-        p = jnp.where(inside, self.probs, 0.5)  # where the logarithms have a derivative
-        return jnp.where(inside, jnp.log(p) - jnp.log1p(-p), jnp.where(self.probs > 0, jnp.inf, -jnp.inf))
+            return given
+        inside = (given > 0) & (given < 1)
+        p = jnp.where(inside, given, 0.5)  # where the logarithms have a derivative
+        return jnp.where(inside, jnp.log(p) - jnp.log1p(-p), jnp.where(given > 0, jnp.inf, -jnp.inf))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -53,8 +53,8 @@ class Binomial(Distribution):
         object.__setattr__(self, "total_count", jnp.asarray(count, jnp.int32))
 
     @property
-    def _given(self) -> Any:
-        return self.logits if self.probs is None else self.probs
+    def _given(self) -> Array:
+        return jnp.asarray(self.logits if self.probs is None else self.probs)
 
     @property
     def batch_shape(self) -> Shape:
@@ -63,7 +63,7 @@ class Binomial(Distribution):
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
         """One draw of numbers of successes."""
-        p = jax.nn.sigmoid(self.logits) if self.probs is None else self.probs
+        p = jax.nn.sigmoid(self._given) if self.probs is None else self._given
         n, p = (jnp.broadcast_to(array, self.batch_shape) for array in (self.total_count, p))
         return jax.random.binomial(key, n.astype(self.dtype), p, self.batch_shape, self.dtype).astype(jnp.int32)
 

@@ -50,9 +50,13 @@ class Geometric(Distribution):
         super().__post_init__()
 
     @property
+    def _given(self) -> Array:
+        return jnp.asarray(self.logits if self.probs is None else self.probs)
+
+    @property
     def _rate(self) -> Array:
         """`-log(1 - p)`."""
-        return jax.nn.softplus(self.logits) if self.probs is None else -jnp.log1p(-self.probs)
+        return jax.nn.softplus(self._given) if self.probs is None else -jnp.log1p(-self._given)
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
         """One draw."""
@@ -62,7 +66,7 @@ class Geometric(Distribution):
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of a value; `-inf` for what is no count."""
-        x, given = align(x, self.logits if self.probs is None else self.probs)
+        x, given = align(x, self._given)
         # No failure meets no `log(1 - p)`, so that `0 * -inf` neither arises nor is differentiated.
         if self.probs is None:
             success, failure = jax.nn.log_sigmoid(given), -jax.nn.softplus(jnp.where(x == 0, 0.0, given))
@@ -84,6 +88,6 @@ class Geometric(Distribution):
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In the probability: the draw itself against the draw, one more failure, and another draw."""
         another = jnp.minimum(self.sample(key), LARGEST_COUNT - 1 - x)  # as draws are cut
-        p = jax.nn.log_sigmoid(self.logits) if self.probs is None else jnp.log(self.probs)
+        p = jax.nn.log_sigmoid(self._given) if self.probs is None else jnp.log(self._given)
         is_draw = jnp.ones((1, *self.batch_shape), bool)
         return (WeakDerivative(("logits", "probs"), p[None], x[None], (x + 1 + another)[None], is_draw),)

@@ -37,7 +37,7 @@ class HalfNormal(Distribution):
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
         """One draw."""
-        return self.scale * jnp.abs(jax.random.normal(key, self.batch_shape, self.dtype))
+        return jnp.asarray(self.scale) * jnp.abs(jax.random.normal(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` below zero."""

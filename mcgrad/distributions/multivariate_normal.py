@@ -68,7 +68,7 @@ class MultivariateNormal(Distribution):
         if scale.shape[-len(wanted) :] != wanted:
             raise ValueError(
                 f"`mcgrad.MultivariateNormal({name}=...)` must end with shape {wanted} for a `loc` of shape "
-                f"{self.loc.shape}, got {scale.shape}. The last axis of `loc` is the dimension."
+                f"{jnp.shape(self.loc)}, got {scale.shape}. The last axis of `loc` is the dimension."
             )
         if name == "scale_tril":
             check_factor(self.law, scale)
@@ -90,7 +90,7 @@ class MultivariateNormal(Distribution):
         if self.scale_tril is None:
             loc, scale, z = align(self.loc, self.scale_diag, z)
             return loc + scale * z
-        loc, moved = align(self.loc, matvec(jnp.tril(self.scale_tril), z))
+        loc, moved = align(self.loc, matvec(self._factor, z))
         return loc + moved
 
     def optimal_transport(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
@@ -98,7 +98,7 @@ class MultivariateNormal(Distribution):
         if self.scale_tril is None:
             x, loc, scale = align(x, self.loc, self.scale_diag)
             return loc + scale * stop((x - loc) / scale)
-        return transport_gaussian(x, *align(x, self.loc)[1:], jnp.tril(self.scale_tril))
+        return transport_gaussian(x, *align(x, self.loc)[1:], self._factor)
 
     @property
     def adaptive_velocity(self) -> Callable[[Array, Array, Array], Array] | None:
@@ -109,7 +109,7 @@ class MultivariateNormal(Distribution):
         self, z: Float[Array, "*batch d"], rows: Float[Array, "m d"], columns: Float[Array, "m d"]
     ) -> Float[Array, "*batch d"]:
         rows, columns = (c.astype(self.dtype) for c in (rows, columns))
-        return self._of_noise(turned_gaussian(z, jnp.tril(self.scale_tril), rows, columns))
+        return self._of_noise(turned_gaussian(z, self._factor, rows, columns))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in `loc` and in `L`, of standard normal `z = L^-1 (x - loc)`, one entry or pair of `z` each.
@@ -188,17 +188,18 @@ class MultivariateNormal(Distribution):
     def _factor(self) -> Array:
         """`L`, as a matrix."""
         if self.scale_tril is not None:
-            return jnp.tril(self.scale_tril)
-        return jnp.eye(*self.event_shape * 2, dtype=self.dtype) * jnp.expand_dims(self.scale_diag, -2)
+            return jnp.tril(jnp.asarray(self.scale_tril))
+        return jnp.eye(*self.event_shape * 2, dtype=self.dtype) * jnp.expand_dims(jnp.asarray(self.scale_diag), -2)
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
         """Log density."""
         x, loc = align(x, self.loc)
         if self.scale_tril is None:
-            difference, scale = align(x - loc, self.scale_diag)
-            z, log_det = difference / scale, jnp.sum(jnp.log(self.scale_diag), axis=-1)
+            scale_diag = jnp.asarray(self.scale_diag)
+            difference, scale = align(x - loc, scale_diag)
+            z, log_det = difference / scale, jnp.sum(jnp.log(scale_diag), axis=-1)
         else:
-            z = matvec(inverse_of(self.scale_tril), x - loc)
-            log_det = log_det_of(self.scale_tril)
+            scale_tril = jnp.asarray(self.scale_tril)
+            z, log_det = matvec(inverse_of(scale_tril), x - loc), log_det_of(scale_tril)
         squares, log_det = align(jnp.sum(z * z, axis=-1), log_det)
         return -0.5 * squares - log_det - 0.5 * z.shape[-1] * math.log(2 * math.pi)

@@ -63,11 +63,12 @@ class MultivariateStudentT(Distribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_factor(self.law, self.scale_tril)
-        if self.scale_tril.shape[-1:] != self.event_shape:
+        scale_tril = jnp.asarray(self.scale_tril)
+        check_factor(self.law, scale_tril)
+        if scale_tril.shape[-1:] != self.event_shape:
             raise ValueError(
                 f"`mcgrad.MultivariateStudentT(scale_tril=...)` must end with shape {self.event_shape * 2} for a `loc` of "
-                f"shape {self.loc.shape}, got {self.scale_tril.shape}. The last axis of `loc` is the dimension."
+                f"shape {jnp.shape(self.loc)}, got {scale_tril.shape}. The last axis of `loc` is the dimension."
             )
 
     @property
@@ -132,9 +133,10 @@ class MultivariateStudentT(Distribution):
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
         """Log density."""
         x, loc = align(x, self.loc)
-        inverse, apart = align(inverse_of(self.scale_tril), jnp.expand_dims(x - loc, -1))
+        scale_tril = jnp.asarray(self.scale_tril)
+        inverse, apart = align(inverse_of(scale_tril), jnp.expand_dims(x - loc, -1))
         z = matvec(inverse, apart[..., 0])
-        log_det, df = align(log_det_of(self.scale_tril), self.df)
+        log_det, df = align(log_det_of(scale_tril), self.df)
         shape = jnp.broadcast_shapes(z.shape[:-1], df.shape)
         z, df = jnp.broadcast_to(z, (*shape, z.shape[-1])), jnp.broadcast_to(df, shape)
         return standard_log_prob(z, df) - log_det

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +66,8 @@ class NegativeBinomial(Distribution):
         super().__post_init__()
 
     @property
-    def _given(self) -> Any:
-        return self.logits if self.probs is None else self.probs
+    def _given(self) -> Array:
+        return jnp.asarray(self.logits if self.probs is None else self.probs)
 
     @property
     def _never(self) -> float:

@@ -65,7 +65,7 @@ class VonMisesFisher(Distribution):
         if self.event_shape[0] < 2:
             raise ValueError(
                 "`mcgrad.VonMisesFisher(mean_direction=...)` must have at least two entries on its last axis, got shape "
-                f"{self.mean_direction.shape}. On a circle pass `[cos(angle), sin(angle)]`."
+                f"{jnp.shape(self.mean_direction)}. On a circle pass `[cos(angle), sin(angle)]`."
             )
         if isinstance(self.mean_direction, _compat.Tracer):
             return

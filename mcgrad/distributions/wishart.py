@@ -65,7 +65,7 @@ class Wishart(Distribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_factor(self.law, self.scale_tril)
+        check_factor(self.law, jnp.asarray(self.scale_tril))
         least = self.event_shape[0] - 1
         if not isinstance(self.concentration, _compat.Tracer) and not (np.asarray(self.concentration) > least).all():
             raise ValueError(
@@ -188,7 +188,7 @@ class Wishart(Distribution):
             jnp.sum(on_diagonal + (rows - (d + 1)).reshape((1,) * (logs.ndim - 1) + (d,)) * logs, -1),
             jnp.sum(below * below, (-2, -1)),
             definite[..., 0, 0],
-            log_det_of(self.scale_tril),
+            log_det_of(jnp.asarray(self.scale_tril)),
         )
         log_prob = in_rows - squares / 2 - (d + 1) * determinant - d * (d - 1) / 4 * math.log(2 * math.pi)
         return jnp.where(definite, log_prob, -jnp.inf)

@@ -112,6 +112,7 @@ def implicit_reparameterization(
         _check_shape("standardization", standardization, x, params)
         return _keeping(standardization, x, params, _solve)
     if icdf is None:
+        assert cdf is not None  # one of the names above
         _check_shape("cdf", cdf, x, params)
         return _keeping(cdf, x, params, _divide)
     frozen = jax.lax.stop_gradient(params)

@@ -147,7 +147,7 @@ def _tail(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
     pick = lambda one, two: jnp.where(lower, one, two)  # noqa: E731
     w, other, divisor = pick(x, rest), pick(rest, x), pick(a, b)
     log_x, log_rest = -jax.nn.softplus(-y), -jax.nn.softplus(y)
-    logs = pick(log_x, log_rest), pick(log_rest, log_x)  # also where one of the two underflows
+    logs = (pick(log_x, log_rest), pick(log_rest, log_x))  # also where one of the two underflows
     rise = jnp.expm1(jnp.minimum(pick(from_mode, -from_mode), 10.0))  # where it is larger the other case holds
     slope = other * (1 - divisor * rise)
     end = jax.lax.stop_gradient(_end(slope, w, other, logs, divisor, n, fall))
@@ -164,7 +164,7 @@ def _tail(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
     v = at(low) + at(high - low) * along((1 + nodes) / 2)
     r = jnp.where(at(flat), at(step) + _WIDTH * jnp.sinh(v), r)
     weight = jnp.where(at(flat), _WIDTH * at(high - low) * along(weights / 2) * jnp.cosh(v), weight)
-    beyond = bend(r, at(w), at(other), tuple(map(at, logs)))
+    beyond = bend(r, at(w), at(other), (at(logs[0]), at(logs[1])))
     log_ratio = jnp.where(at(lower), at(other) * r + beyond, at(w) * r - beyond)
     integrand = weight * jnp.exp(-at(slope) * r - at(n + 1) * beyond)
     return lower, surplus, log_ratio, integrand, w, divisor
