@@ -78,5 +78,4 @@ def exponential_parts(drop: Array, how: Coupling) -> tuple[Array, Array]:
     That of its distribution function is `z exp(-z)`, with its maximum `1 / e` at 1.
     """
     one = jnp.ones_like(drop)
-    inner_drop = -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
-    return exponential_level(-one, inner_drop), exponential_level(one, drop)
+    return exponential_level(-one, how.other(drop)), exponential_level(one, drop)

@@ -154,12 +154,11 @@ class ExpGamma(Distribution):
         in_concentration = derivative_by_levels("concentration", a, growth, turn, key_concentration, x, how)
         drop = -jnp.log(open_uniform(key_rate, self.batch_shape, self.dtype))
         if how.hahn_jordan:
-            below = -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
             zero, right, mode = jnp.zeros_like(drop), jnp.ones_like(drop), jnp.log(fixed) - shift
             in_rate = WeakDerivative(
                 parameters=("rate",),
                 weight=(jnp.exp(log_peak(fixed)) * jnp.log(rate))[None],
-                positive=(mode + log_exponential_outward(zero, -right, below / fixed))[None],
+                positive=(mode + log_exponential_outward(zero, -right, how.other(drop) / fixed))[None],
                 negative=(mode + log_exponential_outward(zero, right, drop / fixed))[None],
             )
         else:

@@ -65,9 +65,8 @@ class HalfNormal(Distribution):
         scale = jnp.broadcast_to(self.scale, self.batch_shape)
         drop = -jnp.log(open_uniform(key, self.batch_shape, self.dtype))
         if how.hahn_jordan:
-            inner_drop = -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
             one = jnp.ones_like(drop)
-            parts = scale * normal_level(one, drop), scale * normal_level(-one, inner_drop)
+            parts = scale * normal_level(one, drop), scale * normal_level(-one, how.other(drop))
             return (
                 WeakDerivative(("scale",), NORMAL_SCALE_WEIGHT * jnp.log(scale)[None], parts[0][None], parts[1][None]),
             )

@@ -83,16 +83,14 @@ class LocationScale(Distribution, abc.ABC):
         key_loc, key_scale = jax.random.split(key)
         shape = self.batch_shape
         loc, scale = (jnp.broadcast_to(parameter, shape) for parameter in (self.loc, self.scale))
-        u = open_uniform(key_loc, shape, self.dtype)
-        above = -jnp.log(u)
-        below = -jnp.log1p(-u) if how.comonotone else above
+        above = -jnp.log(open_uniform(key_loc, shape, self.dtype))
         mode, right = jnp.zeros(shape, self.dtype), jnp.ones(shape, self.dtype)
         density = jnp.exp(self._standard_log_prob(mode))
         in_loc = WeakDerivative(
             parameters=("loc",),
             weight=(stop(density / scale) * loc)[None],
             positive=(loc + scale * self._standard_outward(mode, right, above))[None],
-            negative=(loc + scale * self._standard_outward(mode, -right, below))[None],
+            negative=(loc + scale * self._standard_outward(mode, -right, how.other(above)))[None],
         )
         z = (x - loc) / scale
         if how.hahn_jordan and self._scale_turns:
@@ -105,12 +103,11 @@ class LocationScale(Distribution, abc.ABC):
         drop = -jnp.log(open_uniform(key_scale, shape, self.dtype))
         away = jnp.where(z < 0, -right, right)
         if how.hahn_jordan and self._scale_weight is not None:
-            inner_drop = -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
             in_scale = WeakDerivative(
                 parameters=("scale",),
                 weight=self._scale_weight * jnp.log(scale)[None],
                 positive=(loc + scale * away * self._standard_level(right, drop))[None],
-                negative=(loc + scale * away * self._standard_level(-right, inner_drop))[None],
+                negative=(loc + scale * away * self._standard_level(-right, how.other(drop)))[None],
             )
         else:
             in_scale = WeakDerivative(

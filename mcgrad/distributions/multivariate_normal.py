@@ -144,19 +144,18 @@ class MultivariateNormal(Distribution):
             return jnp.moveaxis(product[..., i] if j is None else product[..., i, j], -1, 0)
 
         radius = rayleigh(keys[0], d)
-        mirrored = jnp.sqrt(-2 * jnp.log(-jnp.expm1(-0.5 * radius**2)))  # by the quantiles of the other side
-        opposite = mirrored if how.comonotone else radius
+        opposite = jnp.sqrt(2 * how.other(radius**2 / 2))
         relative = matmul(inverse, scale)
         own = jnp.moveaxis(z, -1, 0)
         away = jnp.where(own < 0, -1, 1)
         drop = 0.5 * rayleigh(keys[1], d) ** 2
         if how.hahn_jordan:
-            one, inner_drop = jnp.ones_like(drop), -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
+            one = jnp.ones_like(drop)
             in_diagonal = WeakDerivative(
                 names,
                 NORMAL_SCALE_WEIGHT * weights(relative, entries, entries),
                 moved(d, (entries, away * normal_level(one, drop))),
-                moved(d, (entries, away * normal_level(-one, inner_drop))),
+                moved(d, (entries, away * normal_level(-one, how.other(drop)))),
             )
         else:
             in_diagonal = WeakDerivative(

@@ -17,7 +17,7 @@ from mcgrad.distributions.derivatives.beta import log_odds_cdf
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.geometric import Geometric
-from mcgrad.distributions.numerics.arithmetic import LARGEST_COUNT, align, is_count, open_uniform
+from mcgrad.distributions.numerics.arithmetic import LARGEST_COUNT, align, is_count, log_one_minus_exp, open_uniform
 from mcgrad.distributions.numerics.beta import log_odds_log_prob
 
 _FAILING_PROBABILITY = Domain(
@@ -123,8 +123,7 @@ class NegativeBinomial(Distribution):
         more = jnp.minimum(another.sample(key_more), room) + 1
         # Given a uniform u, it has the geometric law that goes on with probability 1 - (1 - p)^u.
         t = rate * open_uniform(key_rate, self.batch_shape, self.dtype)
-        goes_on = jnp.where(t < np.log(2), jnp.log(-jnp.expm1(-t)), jnp.log1p(-jnp.exp(-t)))
-        failures = jax.random.exponential(key_logarithmic, self.batch_shape, self.dtype) / -goes_on
+        failures = jax.random.exponential(key_logarithmic, self.batch_shape, self.dtype) / -log_one_minus_exp(-t)
         logarithmic = jnp.minimum(jnp.floor(failures), room.astype(self.dtype)).astype(jnp.int32) + 1
 
         of_draw = lambda value: jnp.full((1, *self.batch_shape), value)  # noqa: E731

@@ -17,7 +17,9 @@ from mcgrad.distributions.checks import Domain
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
 from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.numerics.gamma import log_gamma_velocity, probabilities
+from mcgrad.distributions.numerics.gamma_function import stirling_remainder
 from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
+from mcgrad.distributions.numerics.quadrature import per_node
 
 stop = jax.lax.stop_gradient
 _MOST = 4e9  # half of it is drawn as a 32-bit count
@@ -108,11 +110,10 @@ def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Arr
     far, root = _center(q_large, n_large), jnp.hypot(n_large, 2 * jnp.sqrt(q_large))
     center = jnp.where(large, far, near)
     j, stride = _around(near, stop(jnp.sqrt(near * (near + jnp.maximum(n, 0)) / (2 * near + jnp.maximum(n, 0) + 1))))
-    at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
     # relative to the weight of the center: the logarithms themselves are too large for the digits of float32
-    step, one, two = j - at(center), center + 1, df / 2 + center
-    log_weights = step * at(jnp.log(q) - _log_base(one) - _log_base(two))
-    log_weights = log_weights - _beyond_power(at(one), j + 1) - _beyond_power(at(two), at(df) / 2 + j)
+    step, one, two = j - per_node(center), center + 1, df / 2 + center
+    log_weights = step * per_node(jnp.log(q) - _log_base(one) - _log_base(two))
+    log_weights = log_weights - _beyond_power(per_node(one), j + 1) - _beyond_power(per_node(two), per_node(df) / 2 + j)
     log_half = jnp.log(x) - math.log(2)
     direct = near * jnp.log(q) - special.gammaln(near + 1) - special.gammaln(df / 2 + near)
     direct = direct + n * log_half - (x + noncentrality) / 2
@@ -123,7 +124,13 @@ def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Arr
         - apart**2 / 2
         - n_large * (jnp.log(far + n_large) - log_half)
     )
-    series = series - jnp.log(q_large) / 2 - _stirling(far) - _stirling(far + n_large) - math.log(2 * math.pi)
+    series = (
+        series
+        - jnp.log(q_large) / 2
+        - stirling_remainder(far)
+        - stirling_remainder(far + n_large)
+        - math.log(2 * math.pi)
+    )
     return j, log_weights, jnp.log(stride) - math.log(2) + jnp.where(large, series, direct)
 
 
@@ -138,7 +145,7 @@ def _around(center: Array, width: Array) -> tuple[Array, Array]:
     first = jnp.maximum(jnp.floor(center - reach * width - 2), 0)
     stride = jnp.maximum((center + reach * width + tail - first) / (terms - 1), 1)
     row = jnp.arange(terms, dtype=center.dtype).reshape((1,) * center.ndim + (-1,))
-    return jnp.expand_dims(first, -1) + jnp.expand_dims(stride, -1) * row, stride
+    return per_node(first) + per_node(stride) * row, stride
 
 
 def _log_base(z: Array) -> Array:
@@ -150,14 +157,11 @@ def _beyond_power(z: Array, end: Array) -> Array:
     """`log Gamma(end) - log Gamma(z) - (end - z) _log_base(z)`, for large `z` by Stirling's series."""
     large = (z > 16) & (end > 16)
     safe, far = jnp.where(large, z, 16.0), jnp.where(large, end, 16.0)
-    series = (far - 0.5) * jnp.log1p((far - safe) / safe) - (far - safe) + _stirling(far) - _stirling(safe)
+    series = (
+        (far - 0.5) * jnp.log1p((far - safe) / safe) - (far - safe) + stirling_remainder(far) - stirling_remainder(safe)
+    )
     direct = special.gammaln(end) - special.gammaln(z) - (end - z) * _log_base(z)
     return jnp.where(large, series, direct)
-
-
-def _stirling(z: Array) -> Array:
-    """What Stirling's formula lacks to `log Gamma(z)`."""
-    return (1 / 12 - (1 / 360 - 1 / 1260 / z**2) / z**2) / z
 
 
 @jax.jit
@@ -169,11 +173,9 @@ def _velocity(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array]:
     """
     j, log_weights, _ = _pairs(x, df, noncentrality)
     weights = jax.nn.softmax(log_weights, -1)
-    a = jnp.expand_dims(df, -1) / 2 + j
+    a = per_node(df) / 2 + j
     # the logarithm also where the half underflows
-    half, log_half = (
-        jnp.broadcast_to(jnp.expand_dims(value, -1), j.shape) for value in (x / 2, jnp.log(x) - math.log(2))
-    )
+    half, log_half = (jnp.broadcast_to(per_node(value), j.shape) for value in (x / 2, jnp.log(x) - math.log(2)))
     in_df = jnp.sum(weights * log_gamma_velocity(half, log_half, a), -1) / 2
     return x * in_df, x * jnp.sum(weights / (2 * a), -1)
 
@@ -186,12 +188,11 @@ def _log_density(x: Array, df: Array, noncentrality: Array) -> Array:
 def _cdf(x: Array, df: Array, noncentrality: Array) -> Array:
     mean = noncentrality / 2
     j, _ = _around(mean, jnp.sqrt(mean))
-    at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
-    step = j - at(mean)
+    step = j - per_node(mean)
     log_mean = jnp.log(jnp.maximum(mean, jnp.finfo(x.dtype).tiny))  # at zero all weight is at zero
-    log_weights = step * at(log_mean - _log_base(mean + 1)) - _beyond_power(at(mean + 1), j + 1)
+    log_weights = step * per_node(log_mean - _log_base(mean + 1)) - _beyond_power(per_node(mean + 1), j + 1)
     half = jnp.clip(x / 2, jnp.finfo(x.dtype).tiny, jnp.finfo(x.dtype).max)
-    below, _ = probabilities(jnp.broadcast_to(at(half), j.shape), at(df) / 2 + j)
+    below, _ = probabilities(jnp.broadcast_to(per_node(half), j.shape), per_node(df) / 2 + j)
     return jnp.sum(jax.nn.softmax(log_weights, -1) * below, -1)
 
 

@@ -98,7 +98,6 @@ class StudentT(Distribution):
 
         u, v = (open_uniform(key, shape, dtype) for key in (key_loc, key_farther))
         above, drop = -jnp.log(u), -jnp.log(v)
-        below = -jnp.log1p(-u) if how.comonotone else above
         zero, right = jnp.zeros(shape, dtype), jnp.ones(shape, dtype)
         center = StudentT(fixed, zero, right)
         density = jnp.exp(center.log_prob(zero)) / jax.lax.stop_gradient(scale)
@@ -119,7 +118,7 @@ class StudentT(Distribution):
                 ("loc",),
                 (density * loc)[None],
                 (loc + scale * outward(zero, right, above))[None],
-                (loc + scale * outward(zero, -right, below))[None],
+                (loc + scale * outward(zero, -right, how.other(above)))[None],
             ),
             in_scale,
             WeakDerivative(("df",), jnp.log(df)[None] / 2, farther, x[None], ~is_draw),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from mcgrad.distributions.derivatives.hahn_jordan import parts_by_levels
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.quadrature import per_node, unit_rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,26 +130,22 @@ def _turns(deviation: Array, k: Array) -> Array:
 # of `h = tan(s / 4)`, with `ds = 4 dh / (1 + h^2)`; Gauss-Legendre nodes in `h` cost an exponential each, and no sine.
 
 
+_NODES = 36, 16
+
+
 def _drops(theta: Array, end: Array) -> tuple[Array, Array]:
     """Drops at nodes from `h = 0` to `end`, and the weights of an integral over `s`, for `_sum`: `[..., node]`."""
-    nodes, _ = _rule(theta.dtype)
-    at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
-    h = at(end) * nodes.reshape((1,) * theta.ndim + (-1,))
+    h = per_node(end) * unit_rule(theta, *_NODES)[0]
     scale = 1 / (1 + h * h)
     sine, cosine = 2 * h * scale, (1 - h * h) * scale  # of s / 2
-    drop = 2 * sine * (at(jnp.sin(theta)) * cosine + at(jnp.cos(theta)) * sine)
+    drop = 2 * sine * (per_node(jnp.sin(theta)) * cosine + per_node(jnp.cos(theta)) * sine)
     return drop, scale
 
 
 def _sum(values: Array, end: Array) -> Array:
-    """The integral, from values at the nodes."""
-    return end * jnp.matmul(values, _rule(values.dtype)[1], precision=jax.lax.Precision.HIGHEST)
-
-
-def _rule(dtype: Any) -> tuple[Array, Array]:
-    """Nodes of the unit interval, and weights of an integral over `4 h`."""
-    nodes, weights = np.polynomial.legendre.leggauss(36 if dtype == jnp.float64 else 16)
-    return jnp.asarray((1 + nodes) / 2, dtype), jnp.asarray(2 * weights, dtype)
+    """The integral over `4 h`, from values at the nodes."""
+    _, weights = unit_rule(jnp.zeros((), values.dtype), *_NODES)
+    return 4 * end * jnp.matmul(values, weights, precision=jax.lax.Precision.HIGHEST)
 
 
 def _fallen(theta: Array, k: Array) -> Array:
@@ -180,7 +177,7 @@ def _normalizer(k: Array) -> tuple[Array, Array]:
     zero = jnp.zeros_like(k)
     end = jax.lax.stop_gradient(_fallen(zero, k))
     rise, weights = _drops(zero, end)
-    density = weights * jnp.exp(-jnp.expand_dims(k, -1) * rise)
+    density = weights * jnp.exp(-per_node(k) * rise)
     total = _sum(density, end)
     return total, _sum(rise * density, end) / total
 
@@ -196,7 +193,7 @@ def _velocity(theta: Array, k: Array) -> tuple[Array]:
     inside = _normalizer(k)[1] - 2 * jnp.sin(theta / 2) ** 2  # cos(theta) - A
     end = jnp.where(inside < 0, _fallen(theta, k), -jnp.tan(theta / 4))
     drop, weights = _drops(theta, end)
-    integrand = weights * (jnp.expand_dims(inside, -1) - drop) * jnp.exp(-jnp.expand_dims(k, -1) * drop)
+    integrand = weights * (per_node(inside) - drop) * jnp.exp(-per_node(k) * drop)
     return (side * _sum(integrand, end),)
 
 
@@ -204,7 +201,7 @@ def _tail(theta: Array, k: Array, normalizer: Array) -> tuple[Array, Array]:
     """For `theta >= 0`, the mass beyond over the density there, and twice the mass beyond."""
     end = _fallen(theta, k)
     drop, weights = _drops(theta, end)
-    mass = _sum(weights * jnp.exp(-jnp.expand_dims(k, -1) * drop), end)
+    mass = _sum(weights * jnp.exp(-per_node(k) * drop), end)
     return mass, mass * jnp.exp(-2 * k * jnp.sin(theta / 2) ** 2) / normalizer
 
 

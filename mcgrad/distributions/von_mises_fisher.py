@@ -21,6 +21,7 @@ from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDeriv
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.beta import bend
 from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
+from mcgrad.distributions.numerics.quadrature import per_node, unit_rule
 
 stop = jax.lax.stop_gradient
 
@@ -207,9 +208,8 @@ def _rejection(key: PRNGKey, k: Array, a: float) -> Array:
 
 def _integrand(lower: Array, h: Array, rest: Array, k: Array, a: Array | float) -> tuple[Array, Array]:
     """At log odds at distances below or above those of `h`: weights times the density over that at `h`, and `|change of h|`."""
-    double, a = h.dtype == jnp.float64, jnp.broadcast_to(jnp.asarray(a, h.dtype), h.shape)
-    nodes, weights = np.polynomial.legendre.leggauss(80 if double else 28)
-    fall = 42.0 if double else 19.0  # minus the logarithm of what is left out
+    a = jnp.broadcast_to(jnp.asarray(a, h.dtype), h.shape)
+    fall = 42.0 if h.dtype == jnp.float64 else 19.0  # minus the logarithm of what is left out
     w, other, sign = jnp.where(lower, h, rest), jnp.where(lower, rest, h), jnp.where(lower, 1, -1).astype(h.dtype)
 
     def drop(r: Array, w: Array, other: Array, k: Array, a: Array, sign: Array) -> tuple[Array, Array]:
@@ -224,13 +224,12 @@ def _integrand(lower: Array, h: Array, rest: Array, k: Array, a: Array | float) 
         middle = jnp.sqrt(low * high)
         enough = drop(middle, w, other, k, a, sign)[0] > fall
         low, high = jnp.where(enough, low, middle), jnp.where(enough, middle, high)
-    end = jnp.expand_dims(stop(high), -1)
+    end = per_node(stop(high))
 
     # [..., node]
-    row = lambda values: jnp.asarray(values, h.dtype).reshape((1,) * h.ndim + (-1,))  # noqa: E731
-    at = (jnp.expand_dims(array, -1) for array in (w, other, k, a, sign))
-    fallen, change = drop(end * row((1 + nodes) / 2), *at)
-    return end * row(weights / 2) * jnp.exp(-fallen), change
+    nodes, weights = unit_rule(h, 80, 28)
+    fallen, change = drop(end * nodes, *map(per_node, (w, other, k, a, sign)))
+    return end * weights * jnp.exp(-fallen), change
 
 
 def _normalizer(k: Array, a: Array | float) -> tuple[Array, Array]:
@@ -252,4 +251,4 @@ def _velocity(y: Array, k: Array, a: Array | float) -> Array:
     h, rest = jax.nn.sigmoid(y), jax.nn.sigmoid(-y)
     apart = h - _normalizer(k, a)[1]
     weights, change = _integrand(apart < 0, h, rest, k, a)
-    return -2 * jnp.sum(weights * (jnp.expand_dims(jnp.abs(apart), -1) + change), -1)
+    return -2 * jnp.sum(weights * (per_node(jnp.abs(apart)) + change), -1)

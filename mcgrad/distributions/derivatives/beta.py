@@ -10,7 +10,7 @@ from mcgrad._types import PRNGKey
 from mcgrad.distributions.derivatives.hahn_jordan import parts_by_levels
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
 from mcgrad.distributions.derivatives.weak_derivative import Coupling
-from mcgrad.distributions.numerics.arithmetic import open_uniform
+from mcgrad.distributions.numerics.arithmetic import log_one_minus_exp, open_uniform
 from mcgrad.distributions.numerics.beta import log_odds_log_prob, log_odds_probability, log_odds_velocity
 from mcgrad.distributions.numerics.gamma_function import mean_log_factor
 from mcgrad.distributions.numerics.roots import crossing
@@ -53,7 +53,7 @@ def beta_parts(key: PRNGKey, y: Array, a: Array, b: Array, how: Coupling) -> tup
     The density grows with `a` beyond where the draw is `exp(psi(a) - psi(a + b))`, and shrinks before it.
     """
     apart = mean_log_factor(a, b)
-    turn = -apart - jnp.log(-jnp.expm1(-apart))
+    turn = -apart - log_one_minus_exp(-apart)
 
     def rate(y: Array) -> Array:
         return -log_odds_velocity(y, a, b) * jnp.exp(log_odds_log_prob(y, a, b))

@@ -13,6 +13,7 @@ from jax.scipy import special
 from jaxtyping import Array
 
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.quadrature import gauss_legendre
 
 Support = tuple[float, float]
 _stop = jax.lax.stop_gradient
@@ -56,7 +57,7 @@ def log_odds(log_prob: Callable[[Array, Any], Array], support: Support) -> Calla
     of length zero, `int_x0^x` with `x0 = stop(x)`, so that they are those of the density at `x` itself (to eighth order,
     with four nodes), and a kink of the density elsewhere does no harm.
     """
-    ends, end_weights = np.polynomial.legendre.leggauss(4)
+    ends, end_weights = gauss_legendre(4)
 
     def function(x: Array, params: Any) -> Array:
         center, frozen = _inside(_stop(x), support), _stop(params)
@@ -67,10 +68,10 @@ def log_odds(log_prob: Callable[[Array, Any], Array], support: Support) -> Calla
         below, above = special.logsumexp(flat, axis=1)  # [2, node, *batch]
         step = x - _stop(x)
         column = lambda row: jnp.asarray(row, x.dtype).reshape(-1, *[1] * x.ndim)  # noqa: E731
-        density = along(center[None] + step[None] * column((1 + ends) / 2))
+        density = along(center[None] + step[None] * column(ends))
 
         def growth(log_mass: Array) -> Array:
-            return step * jnp.sum(column(end_weights / 2) * jnp.exp(density - log_mass[None]), axis=0)
+            return step * jnp.sum(column(end_weights) * jnp.exp(density - log_mass[None]), axis=0)
 
         return below + jnp.log1p(growth(below)) - above - jnp.log1p(-growth(above))
 
@@ -166,10 +167,10 @@ def _adapt(density: Callable[[Array], Array], center: Array, support: Support) -
     )
     reference = jnp.where(jnp.isfinite(highest), highest, 0.0)
 
-    nodes, weights = np.polynomial.legendre.leggauss(rule.num_nodes)
+    nodes, weights = gauss_legendre(rule.num_nodes)
     # the last two Legendre coefficients tell how well a polynomial fits
     tests = [
-        (2 * k + 1) / 2 * weights * np.polynomial.legendre.Legendre.basis(k)(nodes)
+        (2 * k + 1) * weights * np.polynomial.legendre.Legendre.basis(k)(2 * nodes - 1)
         for k in (rule.num_nodes - 2, rule.num_nodes - 1)
     ]
 
@@ -210,10 +211,10 @@ def _adapt(density: Callable[[Array], Array], center: Array, support: Support) -
 def _nodes(density: Callable[[Array], Array], center: Array, support: Support, panels: _Panels) -> tuple[Array, Array]:
     """Points and log weights `[2, panel * node, *batch]`. **NaN where the density jumps inside the support.**"""
     rule = _rule(center.dtype)
-    nodes, weights = np.polynomial.legendre.leggauss(rule.num_nodes)
+    nodes, weights = gauss_legendre(rule.num_nodes)
     tau = _spread(panels.left, panels.width, nodes)
     flat = (2, -1, *center.shape)
-    log_weights = jnp.log(panels.width)[:, :, None] + _column(np.log(weights / 2), tau, 2)
+    log_weights = jnp.log(panels.width)[:, :, None] + _column(np.log(weights), tau, 2)
     tau, log_weights = tau.reshape(flat), log_weights.reshape(flat)
     points, slopes = _place(tau, center, support)
     values = _integrand(density, center, support, tau)
@@ -240,7 +241,7 @@ def _column(row: np.ndarray, like: Array, axis: int) -> Array:
 def _spread(left: Array, width: Array, nodes: np.ndarray) -> Array:
     """Nodes in intervals `[2, panel, *batch]`, as `[2, panel, node, *batch]`."""
     left, width = left[:, :, None], width[:, :, None]
-    return left + width * _column((1 + nodes) / 2, left, 2)
+    return left + width * _column(nodes, left, 2)
 
 
 def _highest(density: Callable[[Array], Array], center: Array, support: Support) -> Array:
@@ -260,14 +261,14 @@ def _highest(density: Callable[[Array], Array], center: Array, support: Support)
 def _quantile(density: Callable[[Array], Array], u: Array, center: Array, support: Support) -> Array:
     """The point below which a fraction `u` of the mass lies."""
     rule = _rule(center.dtype)
-    nodes, weights = np.polynomial.legendre.leggauss(rule.num_nodes)
+    nodes, weights = gauss_legendre(rule.num_nodes)
     panels = _adapt(density, center, support)
     shift = jnp.max(panels.highest, axis=0)
 
     def mass(left: Array, right: Array) -> Array:
         tau = _spread(left, right - left, nodes)
         logs = _integrand(density, center, support, tau) - align(shift, tau)[0]
-        return (right - left) * jnp.sum(jnp.exp(logs) * _column(weights / 2, tau, 2), axis=2)
+        return (right - left) * jnp.sum(jnp.exp(logs) * _column(weights, tau, 2), axis=2)
 
     # Masses from the far end of each side inwards, so that those of the tails keep their digits.
     order = jnp.argsort(-panels.left, axis=1)

@@ -37,8 +37,13 @@ def pathwise_obstacle(dist: Any) -> str | None:
         return dist.pathwise_obstacle
     if dist.reparameterized:
         return None
-    law = getattr(dist, "law", type(dist).__name__)
+    law = name_of(dist)
     return f"{law} is discrete" if getattr(dist, "discrete", False) else f"{law} is not reparameterized"
+
+
+def name_of(dist: Any) -> str:
+    """The name that messages give a distribution."""
+    return getattr(dist, "law", type(dist).__name__)
 
 
 def sampler_obstacle(sample: Callable[[Any, Any], Any], params: Any, law: str, names: Sequence[str]) -> str | None:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad.distributions.numerics.arithmetic import log_one_minus_exp
+
 
 class Coupling(NamedTuple):
     """How the two parts of a weak derivative are chosen and drawn together; a law follows it where it knows how.
@@ -21,6 +23,10 @@ class Coupling(NamedTuple):
 
     hahn_jordan: bool
     comonotone: bool
+
+    def other(self, drop: Array) -> Array:
+        """The exponential draw of the other part, for that of one: the opposite quantile, or the same draw."""
+        return -log_one_minus_exp(-drop) if self.comonotone else drop
 
 
 class WeakDerivative(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -74,6 +75,23 @@ def bounded_exp(y: Array) -> Array:
     return jnp.exp(jnp.clip(y, low.astype(y.dtype), high.astype(y.dtype)))
 
 
+def polynomial(x: Array, coefficients: Sequence[float]) -> Array:
+    """`sum_k coefficients[k] x^k`."""
+    total = jnp.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        total = coefficient + x * total
+    return total
+
+
+def log_one_minus_exp(y: Array) -> Array:
+    """`log(1 - exp(y))` for negative `y`, without loss of digits at either end; where it underflows, at the next number."""
+    # exp(y) below the smallest normal number makes no difference to 1; -0.0 stands for a y too small for the dtype
+    y = jnp.minimum(y, -jnp.finfo(y.dtype).tiny)
+    near = y > -math.log(2)
+    by_expm1 = jnp.log(-jnp.expm1(jnp.where(near, y, -1.0)))
+    return jnp.where(near, by_expm1, jnp.log1p(-jnp.exp(jnp.where(near, -1.0, y))))
+
+
 def exp_beyond_linear(t: Array, dtype: Any) -> Array:
     """`exp(t) - 1 - t`, by its series where that is shorter than the cancellation."""
     near = jnp.abs(t) < 0.5
@@ -88,9 +106,7 @@ def log_beyond_cubic(t: Array) -> Array:
     """`log(1 + t) - t + t^2 / 2 - t^3 / 3`, by its series where that is shorter than the cancellation."""
     near = jnp.abs(t) < 0.1
     inside = jnp.where(near, t, 0.0)
-    series = jnp.zeros_like(t)
-    for k in range(16 if t.dtype == jnp.float64 else 9, 3, -1):
-        series = (-1) ** (k + 1) / k + inside * series
+    series = polynomial(inside, [(-1) ** (k + 1) / k for k in range(4, 17 if t.dtype == jnp.float64 else 10)])
     return jnp.where(near, inside**4 * series, jnp.log1p(t) - t * (1 - t * (1 / 2 - t / 3)))
 
 

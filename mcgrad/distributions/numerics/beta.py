@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 
 from mcgrad._compat import custom_jvp
 from mcgrad.distributions.numerics.arithmetic import exp_beyond_linear, log_beyond_cubic
-from mcgrad.distributions.numerics.gamma_function import log_peak
+from mcgrad.distributions.numerics.gamma_function import DIGAMMA, log_peak
+from mcgrad.distributions.numerics.quadrature import per_node, unit_rule
 
 
 @jax.jit
@@ -136,9 +137,7 @@ def _tail(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
     and weights times `exp(-g)`, `[..., node]`; `w`, and its concentration.
     """
     dtype = y.dtype
-    double = dtype == jnp.float64
-    nodes, weights = np.polynomial.legendre.leggauss(48 if double else 20)
-    fall = 42.0 if double else 19.0  # minus the logarithm of the integrand at the last node
+    fall = 42.0 if dtype == jnp.float64 else 19.0  # minus the logarithm of the integrand at the last node
     n = a + b
     x, rest = jax.nn.sigmoid(y), jax.nn.sigmoid(-y)
     from_mode = y - _log_ratio_of(a, b)
@@ -153,17 +152,16 @@ def _tail(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
     end = jax.lax.stop_gradient(_end(slope, w, other, logs, divisor, n, fall))
 
     # [..., node]
-    at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
-    along = lambda row: jnp.asarray(row, dtype).reshape((1,) * end.ndim + (-1,))  # noqa: E731
-    r, weight = at(end) * along((1 + nodes) / 2), at(end) * along(weights / 2)
+    at, (nodes, weights) = per_node, unit_rule(end, 48, 20)
+    r, weight = at(end) * nodes, at(end) * weights
     # for small `b` the density is flat from `y` down to a step: nodes in the inverse hyperbolic sine of the distance to it
     step = jax.lax.stop_gradient(y - jnp.log1p(a))
     flat = lower & (step > 2 * _WIDTH)
     step = jnp.where(flat, step, 0.0)
     low, high = (jax.lax.stop_gradient(jnp.arcsinh(distance / _WIDTH)) for distance in (-step, end - step))
-    v = at(low) + at(high - low) * along((1 + nodes) / 2)
+    v = at(low) + at(high - low) * nodes
     r = jnp.where(at(flat), at(step) + _WIDTH * jnp.sinh(v), r)
-    weight = jnp.where(at(flat), _WIDTH * at(high - low) * along(weights / 2) * jnp.cosh(v), weight)
+    weight = jnp.where(at(flat), _WIDTH * at(high - low) * weights * jnp.cosh(v), weight)
     beyond = bend(r, at(w), at(other), (at(logs[0]), at(logs[1])))
     log_ratio = jnp.where(at(lower), at(other) * r + beyond, at(w) * r - beyond)
     integrand = weight * jnp.exp(-at(slope) * r - at(n + 1) * beyond)
@@ -211,7 +209,6 @@ def bend(r: Array, w: Array, other: Array, logs: tuple[Array, Array] | None = No
 
 
 _SHIFT = 10
-_STIRLING = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760)
 
 
 def _surplus(y: Array, from_mode: Array, a: Array, b: Array) -> Array:
@@ -223,7 +220,7 @@ def _surplus(y: Array, from_mode: Array, a: Array, b: Array) -> Array:
     u = jnp.where(large, a, a + (1 + _SHIFT))
     growth = jnp.log1p(b / u)
     drop = lambda p: -jnp.expm1(-p * growth) * u**-p  # noqa: E731
-    series = sum(c * drop(2 * k + 2) for k, c in enumerate(_STIRLING))
+    series = sum(c * drop(2 * k + 2) for k, c in enumerate(DIGAMMA))
     steps = sum(b / (a + k) / (a + k + b) for k in range(1, 1 + _SHIFT))
     by_steps = jax.nn.softplus(-y) - (steps + growth + drop(1) / 2 + series)
     return jnp.where(large, drop(1) / 2 - series - _log_share(from_mode, a, b), by_steps)

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy import special
 from jaxtyping import Array
 
 from mcgrad._compat import custom_jvp
-from mcgrad.distributions.numerics.arithmetic import exp_beyond_linear, log_ratio_to
+from mcgrad.distributions.numerics.arithmetic import exp_beyond_linear, log_ratio_to, polynomial
 from mcgrad.distributions.numerics.gamma_function import beyond_half, digamma_series, log_peak
+from mcgrad.distributions.numerics.quadrature import per_node, unit_rule
 
 
 def log_density_of_log(x: Array, log_x: Array, a: Array) -> Array:
@@ -123,15 +123,15 @@ def log_ratio_velocity(log_ratio: Array, a: Array) -> Array:
     below = excess + x * (first * (1 + excess) + second)
     above = first * (1 - a * (1 + excess)) + a * second - 1
 
-    t = jnp.where(jnp.expand_dims(large, -1), jnp.expand_dims(log_ratio, -1) + jnp.expand_dims(sign, -1) * s, 0.0)
+    t = jnp.where(per_node(large), per_node(log_ratio) + per_node(sign) * s, 0.0)
     near = jnp.abs(t) < 1
     inside, beyond = jnp.where(near, t, 0.0), jnp.where(near, 1.0, t)
-    series = jnp.zeros_like(inside)
-    for k in range(20 if t.dtype == jnp.float64 else 12, 2, -1):
-        series = (1 - k / 2) / math.factorial(k) + inside * series
+    series = polynomial(
+        inside, [(1 - k / 2) / math.factorial(k) for k in range(3, 21 if t.dtype == jnp.float64 else 13)]
+    )
     c = jnp.where(near, inside**3 * series, jnp.exp(beyond) * (1 - beyond / 2) - (1 + beyond / 2))
     e = beyond_half(jnp.maximum(a, 1))
-    rest = jnp.sum((c - jnp.expand_dims(e, -1)) * integrand, -1)
+    rest = jnp.sum((c - per_node(e)) * integrand, -1)
     velocity = jnp.where(large, -log_ratio / 2 - sign * a * rest, jnp.where(lower, below, above)) / a
     return jnp.minimum(velocity, jnp.finfo(a.dtype).max)
 
@@ -142,9 +142,7 @@ def _tail(x: Array, slope: Array, b: Array, lower: Array) -> tuple[Array, Array]
     The slope is `x - b`, below `b - x`.
     """
     dtype = jnp.result_type(x, b)
-    double = dtype == jnp.float64
-    nodes, weights = np.polynomial.legendre.leggauss(40 if double else 18)
-    fall = 42.0 if double else 19.0  # minus the logarithm of the integrand at the last node
+    fall = 42.0 if dtype == jnp.float64 else 19.0  # minus the logarithm of the integrand at the last node
     # phi(-s) >= s^2 / (s + 2) and phi(s) >= s^2 / 2 bound where the exponent has fallen so far: roots of quadratics.
     twice = fall - 2 * slope
     root = jnp.hypot(twice, math.sqrt(8 * fall) * jnp.sqrt(b))
@@ -154,12 +152,11 @@ def _tail(x: Array, slope: Array, b: Array, lower: Array) -> tuple[Array, Array]
     end_upper = jnp.minimum(end_upper, jnp.log1p((fall + b * end_upper) / jnp.maximum(x, 0.25)))
     end = jax.lax.stop_gradient(jnp.where(lower, end_lower, end_upper))
 
-    at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
-    along = lambda row: jnp.asarray(row, dtype).reshape((1,) * end.ndim + (-1,))  # noqa: E731
-    s = at(end) * along((1 + nodes) / 2)
-    sign = at(jnp.where(lower, -1.0, 1.0).astype(dtype))
-    integrand = along(weights / 2) * jnp.exp(-at(slope) * s - at(x) * exp_beyond_linear(sign * s, dtype))
-    return s, at(end) * integrand
+    nodes, weights = unit_rule(end, 40, 18)
+    s = per_node(end) * nodes
+    sign = per_node(jnp.where(lower, -1.0, 1.0).astype(dtype))
+    integrand = weights * jnp.exp(-per_node(slope) * s - per_node(x) * exp_beyond_linear(sign * s, dtype))
+    return s, per_node(end) * integrand
 
 
 def _log_mean(x: Array, log_x: Array, a: Array) -> Array:

@@ -10,18 +10,18 @@ from jax.scipy import special
 from jaxtyping import Array, Float
 
 from mcgrad._compat import custom_jvp
-from mcgrad.distributions.numerics.arithmetic import log1p_beyond, log1p_over
+from mcgrad.distributions.numerics.arithmetic import log1p_beyond, log1p_over, polynomial
+
+DIGAMMA = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
+"""`B_2k / (2 k)`, with the Bernoulli numbers `B_2k`: the asymptotic series of `log a - 1 / (2 a) - psi(a)` in `1 / a^2`."""
 
 
 def log_peak(a: Array) -> Array:
     """`a log(a) - a - log Gamma(a)`, by Stirling's series where that is short."""
     large = a > 16
     safe = jnp.where(large, a, 16.0)
-    inverse = 1 / safe
-    square = inverse**2
-    rest = inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188))))
     small = jnp.where(large, 1.0, a)
-    series = 0.5 * jnp.log(safe / (2 * np.pi)) - rest
+    series = 0.5 * jnp.log(safe / (2 * np.pi)) - stirling_remainder(safe)
     # the logarithm of Gamma(a) = Gamma(a + 1) / a, which loses digits itself for small concentrations
     return jnp.where(large, series, (small + 1) * jnp.log(small) - small - special.gammaln(small + 1))
 
@@ -47,10 +47,13 @@ def beyond_half(a: Array) -> Array:
 
 def digamma_series(a: Array) -> Array:
     """`log a - 1 / (2 a) - psi(a) = sum_k B_2k / (2 k a^2k)`, for large `a`."""
-    inverse = 1 / a
-    square = inverse**2
-    series = 1 / 240 - square * (1 / 132 - square * (691 / 32760 - square / 12))
-    return square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square * series)))
+    square = 1 / a**2
+    return square * polynomial(square, DIGAMMA)
+
+
+def stirling_remainder(a: Array) -> Array:
+    """`log Gamma(a) - (a - 1 / 2) log a + a - log(2 pi) / 2 = sum_k B_2k / (2 k (2 k - 1) a^(2k - 1))`, for large `a`."""
+    return polynomial(1 / a**2, [c / (2 * k + 1) for k, c in enumerate(DIGAMMA)]) / a
 
 
 _SHIFT = 16
@@ -62,8 +65,7 @@ def mean_log_factor(a: Float[Array, "*batch"], b: Float[Array, "*batch"]) -> Flo
     a = a + _SHIFT
 
     def rest(x: Array) -> Array:  # log(x) - psi(x)
-        square = 1 / x**2
-        return 0.5 / x + square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))
+        return 0.5 / x + digamma_series(x)
 
     return first + jnp.log1p(b / a) + rest(a) - rest(a + b)
 

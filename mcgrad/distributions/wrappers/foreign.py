@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.bernoulli import Bernoulli
 from mcgrad.distributions.categorical import Categorical, OneHotCategorical
 from mcgrad.distributions.derivatives.pathwise_check import influences, sampler_obstacle
+from mcgrad.distributions.wrappers.base import Wrapper
 
 # Parameters with which the support of a law moves (point masses included), for libraries that do not tell.
 _SUPPORT_PARAMETERS = {
@@ -60,7 +61,7 @@ _TRANSFORMED = ("Transformed", "TransformedDistribution")
 
 
 @dataclasses.dataclass(frozen=True)
-class ForeignDistribution(Distribution):
+class ForeignDistribution(Wrapper):
     """A distribution of another library under mcgrad's protocol.
 
     Args:
@@ -77,19 +78,8 @@ class ForeignDistribution(Distribution):
         return f"{self.library}'s {type(self.dist).__name__}"
 
     @property
-    def batch_shape(self) -> Shape:
-        """Shape of the independent entries."""
-        return tuple(self.dist.batch_shape)
-
-    @property
-    def event_shape(self) -> Shape:
-        """Shape of one entry."""
-        return tuple(self.dist.event_shape)
-
-    @property
-    def event_ndim(self) -> int:
-        """Number of event axes."""
-        return len(self.event_shape)
+    def _inner(self) -> Any:
+        return self.dist
 
     def sample(self, key: PRNGKey) -> Array:
         """One draw."""
@@ -129,11 +119,6 @@ class ForeignDistribution(Distribution):
         if found is None and not self._declares_reparameterized():
             return f"{self.library} does not declare {type(self.dist).__name__} reparameterized"
         return found
-
-    @property
-    def reparameterized(self) -> bool:
-        """Whether the derivative of `sample` is right."""
-        return self.pathwise_obstacle is None
 
     @functools.cached_property
     def support_parameters(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from mcgrad.distributions.derivatives.implicit import implicit_reparameterizatio
 from mcgrad.distributions.derivatives.log_density import Support, check_support, draw_by_inversion
 from mcgrad.distributions.derivatives.pathwise_check import sampler_obstacle
 from mcgrad.distributions.numerics.arithmetic import open_uniform
+from mcgrad.distributions.wrappers.base import leaf_names
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -127,8 +128,7 @@ class FunctionDistribution(Distribution):
     @functools.cached_property
     def pathwise_obstacle(self) -> str | None:
         """Why the derivative of `sample` would be wrong, or `None`."""
-        names = _leaf_names(self.params)
-        return sampler_obstacle(self._sample, self.params, self.law, names)
+        return sampler_obstacle(self._sample, self.params, self.law, leaf_names(self.params, "params"))
 
     @property
     def reparameterized(self) -> bool:
@@ -254,11 +254,6 @@ def _draw_from_icdf(icdf: Callable[..., Any], key: PRNGKey, params: tuple[Any, .
             f"shape {shape}. Give the parameters the shape of a draw."
         )
     return x
-
-
-def _leaf_names(params: tuple[Any, ...]) -> list[str]:
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-    return [f"params{jax.tree_util.keystr(path)}" for path in paths]
 
 
 def _list(shapes: list[Shape]) -> str:

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import Distribution, Relaxation
-from mcgrad.distributions.derivatives.pathwise_check import pathwise_obstacle
+from mcgrad.distributions.base import Relaxation
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.wrappers.base import Wrapper
 from mcgrad.distributions.wrappers.foreign import as_distribution
 
 # Joint values beyond which a finite support counts as unknown: a site with more wants another estimator.
@@ -20,7 +20,7 @@ _MAX_SUPPORT = 4096
 
 
 @dataclasses.dataclass(frozen=True)
-class Independent(Distribution):
+class Independent(Wrapper):
     """A law whose last batch axes are axes of one draw: `log p(x) = sum_i log p_i(x_i)` over those axes.
 
     Args:
@@ -52,9 +52,8 @@ class Independent(Distribution):
             )
 
     @property
-    def law(self) -> str:
-        """The name that messages give this law."""
-        return f"Independent({getattr(self.base, 'law', type(self.base).__name__)})"
+    def _inner(self) -> Any:
+        return self.base
 
     @property
     def _num_kept(self) -> int:
@@ -70,31 +69,6 @@ class Independent(Distribution):
         """The batch axes that were taken, then those of the base's events."""
         return self.base.batch_shape[self._num_kept :] + self.base.event_shape
 
-    @property
-    def event_ndim(self) -> int:
-        """Number of event axes."""
-        return len(self.event_shape)
-
-    @property
-    def reparameterized(self) -> bool:
-        """As for the base."""
-        return self.base.reparameterized
-
-    @property
-    def pathwise_obstacle(self) -> str | None:
-        """As for the base."""
-        return pathwise_obstacle(self.base)
-
-    @property
-    def discrete(self) -> bool:
-        """As for the base."""
-        return getattr(self.base, "discrete", False)
-
-    @property
-    def support_parameters(self) -> tuple[str, ...]:
-        """As for the base."""
-        return tuple(getattr(self.base, "support_parameters", ()))
-
     def sample(self, key: PRNGKey) -> Array:
         """One draw."""
         return self.base.sample(key)
@@ -102,7 +76,7 @@ class Independent(Distribution):
     @property
     def log_prob(self) -> Any:
         """The log density as a function of a value, a sum over the reinterpreted axes, or `None`."""
-        base = self.base.log_prob
+        base = getattr(self.base, "log_prob", None)
         return None if base is None else lambda x: jnp.sum(base(x), axis=self._summed)
 
     @property

@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Distribution
-from mcgrad.distributions.derivatives.pathwise_check import sampler_obstacle
+from mcgrad._types import PRNGKey
+from mcgrad.distributions.derivatives.pathwise_check import name_of, sampler_obstacle
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.wrappers.base import Wrapper, leaf_names
 from mcgrad.distributions.wrappers.bijection import slope
 from mcgrad.distributions.wrappers.foreign import as_distribution
 
 
 @dataclasses.dataclass(frozen=True)
-class Transformed(Distribution):
+class Transformed(Wrapper):
     """The law of `y = f(x)` for a draw `x` of `base`: `log p(y) = log p_x(x) - log |df/dx|`, `x = f^-1(y)`.
 
     Draws are differentiable in the parameters of both, to every order, if those of `base` are. For single numbers the
@@ -55,7 +55,7 @@ class Transformed(Distribution):
                 )
         if getattr(self.base, "discrete", False):
             raise ValueError(
-                f"`mcgrad.Transformed(base=...)` must be continuous, got {_name(self.base)}. Apply the function to the draw."
+                f"`mcgrad.Transformed(base=...)` must be continuous, got {name_of(self.base)}. Apply the function to the draw."
             )
         if self.bijection.event_ndim > len(self.base.event_shape):
             raise ValueError(
@@ -71,46 +71,20 @@ class Transformed(Distribution):
             )
 
     @property
-    def law(self) -> str:
-        """The name that messages give this law."""
-        return f"Transformed({_name(self.base)})"
-
-    @property
-    def batch_shape(self) -> Shape:
-        """As for the base."""
-        return tuple(self.base.batch_shape)
-
-    @property
-    def event_shape(self) -> Shape:
-        """As for the base."""
-        return tuple(self.base.event_shape)
-
-    @property
-    def event_ndim(self) -> int:
-        """Number of event axes."""
-        return len(self.event_shape)
+    def _inner(self) -> Any:
+        return self.base
 
     @property
     def support_parameters(self) -> tuple[str, ...]:
         """Those of the base, and the parameters of a bijection that does not say that it keeps the support."""
-        of_base = tuple(getattr(self.base, "support_parameters", ()))
-        return of_base if self.bijection.keeps_support else (*of_base, *_leaf_names(self.bijection, "bijection"))
+        of_base = super().support_parameters
+        return of_base if self.bijection.keeps_support else (*of_base, *leaf_names(self.bijection, "bijection"))
 
     @functools.cached_property
     def pathwise_obstacle(self) -> str | None:
         """Why the derivative of `sample` would be wrong, or `None`."""
-        names = [*_leaf_names(self.base, "base"), *_leaf_names(self.bijection, "bijection")]
-        of_base = self.base.reparameterized or getattr(
-            self.base, "pathwise_obstacle", f"{_name(self.base)} has no path"
-        )
-        return (
-            of_base if isinstance(of_base, str) else sampler_obstacle(lambda k, d: d.sample(k), self, self.law, names)
-        )
-
-    @property
-    def reparameterized(self) -> bool:
-        """Whether the derivative of `sample` is right."""
-        return self.pathwise_obstacle is None
+        of_base = super().pathwise_obstacle
+        return of_base or sampler_obstacle(lambda k, d: d.sample(k), self, self.law, leaf_names(self))
 
     def sample(self, key: PRNGKey) -> Array:
         """One draw."""
@@ -119,7 +93,7 @@ class Transformed(Distribution):
     @property
     def log_prob(self) -> Any:
         """The log density as a function of a value, or `None`."""
-        known = self.base.log_prob is not None and self.bijection.inverse is not None
+        known = getattr(self.base, "log_prob", None) is not None and self.bijection.inverse is not None
         return self._log_prob if known else None
 
     def _log_prob(self, y: Array) -> Array:
@@ -187,11 +161,3 @@ class Transformed(Distribution):
         terms = self.base.weak_derivative(key, self.bijection.inverse(y), how)
         forward = jax.vmap(self.bijection.forward)
         return tuple(term._replace(positive=forward(term.positive), negative=forward(term.negative)) for term in terms)
-
-
-def _name(dist: Any) -> str:
-    return getattr(dist, "law", type(dist).__name__)
-
-
-def _leaf_names(tree: Any, prefix: str) -> list[str]:
-    return [prefix + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
