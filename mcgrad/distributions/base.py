@@ -14,7 +14,7 @@ from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDeriv
 
 
 class Relaxation(NamedTuple):
-    """Continuous draws `z` that a draw `x = H(z)` of a discrete law comes from, for all entries of the batch.
+    """Continuous draws `z` that a draw `x = H(z)` of a discrete distribution comes from, for all entries of the batch.
 
     `E[c(free)]` and `E[w c(given)]`, with `w = p_theta(x) / stop(p_theta(x))`, are equal as functions of the parameters.
 
@@ -188,7 +188,7 @@ class Distribution(PyTree):
 
     @property
     def law(self) -> str:
-        """The name that messages give this law."""
+        """The name that messages give this distribution."""
         return type(self).__name__
 
     @property

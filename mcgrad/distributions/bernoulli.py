@@ -1,4 +1,4 @@
-"""The Bernoulli law."""
+"""The Bernoulli distribution."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mcgrad.distributions.numerics.arithmetic import align, largest_log_odds, op
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bernoulli(Distribution):
-    """Bernoulli law: `P(1) = probs = sigmoid(logits)`, `P(0) = 1 - P(1)`.
+    """Bernoulli distribution: `P(1) = probs = sigmoid(logits)`, `P(0) = 1 - P(1)`.
 
     Args:
         logits: log odds of 1; any shape; infinite ones allowed.
@@ -57,7 +57,7 @@ class Bernoulli(Distribution):
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of a value; `-inf` for what is neither 0 nor 1."""
-        if self.probs is None:  # selected last, so that many draws of one law share the logarithms
+        if self.probs is None:  # selected last, so that many draws of one distribution share the logarithms
             x, one, zero = align(x, jax.nn.log_sigmoid(self._given), jax.nn.log_sigmoid(-self._given))
             return jnp.where(x == 1, one, jnp.where(x == 0, zero, -jnp.inf))
         x, p = align(x, self._given)

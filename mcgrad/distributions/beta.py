@@ -19,12 +19,12 @@ from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDeriv
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.numerics.beta import log_odds_log_prob
-from mcgrad.distributions.numerics.gamma_function import mean_log_factor
+from mcgrad.distributions.numerics.gamma_function import digamma_increment
 
 
 @dataclasses.dataclass(frozen=True)
 class Beta(Distribution):
-    """Beta law on the unit interval: `p(x)` proportional to `x^(concentration1 - 1) (1 - x)^(concentration0 - 1)`.
+    """Beta distribution on the unit interval: `p(x)` proportional to `x^(concentration1 - 1) (1 - x)^(concentration0 - 1)`.
 
     A draw is `sigmoid(y1 - y0)` for two log-gamma draws: unbiased, and right to every order. The derivative that keeps
     the quantile of `x`, that of `mcgrad.Pathwise(path="optimal_transport")`, has somewhat less variance. **Draws that round to
@@ -108,7 +108,7 @@ class Beta(Distribution):
             positive, negative = (jax.nn.sigmoid(sign * part) for part in parts)
         else:
             factor = beta_factor(key, *fixed)
-            weight, positive = mean_log_factor(*fixed), jnp.broadcast_to(x[None], own.shape)
+            weight, positive = digamma_increment(*fixed), jnp.broadcast_to(x[None], own.shape)
             negative = jnp.stack([x * factor[0], 1 - (1 - x) * factor[1]])
         positive, negative = (jnp.clip(part, info.tiny, 1 - info.epsneg) for part in (positive, negative))
         weight, is_draw = weight * own, None if how.hahn_jordan else jnp.ones((1, *x.shape), bool)

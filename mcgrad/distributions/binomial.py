@@ -21,7 +21,7 @@ from mcgrad.distributions.numerics.arithmetic import align, is_count, open_unifo
 
 @dataclasses.dataclass(frozen=True)
 class Binomial(Distribution):
-    """Binomial law: `P(x) = C(n, x) p^x (1 - p)^(n - x)` for `x` in `{0, ..., n}`, `n = total_count`.
+    """Binomial distribution: `P(x) = C(n, x) p^x (1 - p)^(n - x)` for `x` in `{0, ..., n}`, `n = total_count`.
 
     Args:
         total_count: the number of trials `n`; integers of any shape. Where it is concrete, the support is known.

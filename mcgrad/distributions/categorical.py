@@ -73,7 +73,7 @@ class OneClass(Classes, abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Categorical(OneClass):
-    """Law of a class `k` in `{0, ..., n - 1}`: `P(k) = softmax(logits)[k] = probs[k] / sum(probs)`.
+    """Distribution of a class `k` in `{0, ..., n - 1}`: `P(k) = softmax(logits)[k] = probs[k] / sum(probs)`.
 
     Probabilities are normalized in `log_prob` too, so that a derivative in `probs` is the one along the simplex, and
     the score has mean zero in every direction.
@@ -136,7 +136,7 @@ class Categorical(OneClass):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OneHotCategorical(OneClass):
-    """Law of a one-hot vector of `n` entries: the one stands at `k` with `P(k) = softmax(logits)[k]`.
+    """Distribution of a one-hot vector of `n` entries: the one stands at `k` with `P(k) = softmax(logits)[k]`.
 
     Args:
         logits: unnormalized log probabilities `[..., n]`; `-inf` excludes a class.

@@ -16,7 +16,7 @@ from mcgrad.distributions.numerics.arithmetic import open_uniform
 
 @dataclasses.dataclass(frozen=True)
 class Cauchy(LocationScale):
-    """Cauchy law: `p(x) = 1 / (pi scale (1 + z^2))`, `z = (x - loc) / scale`. **It has no mean.**
+    """Cauchy distribution: `p(x) = 1 / (pi scale (1 + z^2))`, `z = (x - loc) / scale`. **It has no mean.**
 
     Args:
         loc: any shape; finite.

@@ -71,7 +71,7 @@ def check_domain(law: str, name: str, value: Any, domain: Domain) -> None:
 
 
 def check_one_of(law: str, **given: Any) -> None:
-    """Refuse a law that does not get exactly one of its alternative parameters."""
+    """Refuse a distribution that does not get exactly one of its alternative parameters."""
     passed = [name for name, value in given.items() if value is not None]
     if len(passed) != 1:
         options = " or ".join(f"`{name}=`" for name in given)

@@ -17,7 +17,7 @@ from mcgrad.distributions.gamma import Gamma
 
 @dataclasses.dataclass(frozen=True)
 class Chi2(Distribution):
-    """Chi-squared law: that of a sum of `df` squared standard normal draws, `Gamma(df / 2, 1 / 2)`.
+    """Chi-squared distribution: that of a sum of `df` squared standard normal draws, `Gamma(df / 2, 1 / 2)`.
 
     Draws are differentiable in `df`, to every order, as those of `Gamma`.
 
@@ -42,7 +42,7 @@ class Chi2(Distribution):
         return self._gamma().log_prob(x)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """That of the gamma law in its concentration, Hahn-Jordan."""
+        """That of the gamma distribution in its concentration, Hahn-Jordan."""
         return mapped(self._gamma().weak_derivative(key, x, how), lambda y: y, x, concentration="df")
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:

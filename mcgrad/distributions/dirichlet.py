@@ -18,14 +18,14 @@ from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts
 from mcgrad.distributions.derivatives.optimal_transport import transport_dirichlet
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.gamma import ExpGamma
-from mcgrad.distributions.numerics.arithmetic import align, exp_beyond_linear, log_ratio_to
-from mcgrad.distributions.numerics.gamma_function import log_peak, mean_log_factor
+from mcgrad.distributions.numerics.arithmetic import align, expm1_minus_linear, log_ratio_to
+from mcgrad.distributions.numerics.gamma_function import digamma_increment, log_peak
 from mcgrad.distributions.numerics.simplex import softmax
 
 
 @dataclasses.dataclass(frozen=True)
 class Dirichlet(Distribution):
-    """Dirichlet law on probability vectors: `p(x)` proportional to `prod_i x_i^(a_i - 1)`.
+    """Dirichlet distribution on probability vectors: `p(x)` proportional to `prod_i x_i^(a_i - 1)`.
 
     A draw is the softmax of log-gamma draws, so its derivative in the concentrations is exact, to every order, and
     entries near zero keep their digits; that of `mcgrad.Pathwise(path="optimal_transport")` has less variance. **An entry that
@@ -66,7 +66,7 @@ class Dirichlet(Distribution):
         log_x = jnp.log(jnp.where(x > 0, x, 1.0))
         at_zero = special.xlogy(a - 1, jnp.where(x > 0, 1.0, x))
         n = jnp.sum(a, -1)
-        return jnp.sum(log_peak(a) + at_zero - log_x, -1) - log_peak(n) - _lost(x, log_x, a)
+        return jnp.sum(log_peak(a) + at_zero - log_x, -1) - log_peak(n) - _below_mode(x, log_x, a)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In each entry: one part where it is large and one where it is small, or the draw itself and one in which that entry is
@@ -92,25 +92,25 @@ class Dirichlet(Distribution):
             return (WeakDerivative(("concentration",), weight * a, positive, negative),)
         less = own * beta_factor(key, *fixed)
         drawn = jnp.broadcast_to(x[None], (len(own), *x.shape))
-        weight = mean_log_factor(*fixed) * a
+        weight = digamma_increment(*fixed) * a
         return (WeakDerivative(("concentration",), weight, drawn, moved(less, 1 - less), jnp.ones(weight.shape, bool)),)
 
 
 @custom_jvp
-def _lost(x: Array, log_x: Array, a: Array) -> Array:
+def _below_mode(x: Array, log_x: Array, a: Array) -> Array:
     """By how much the Dirichlet density of the logarithms is lower than at its mode: `sum_i a_i phi(log(n x_i / a_i))`.
 
     With `phi(t) = exp(t) - 1 - t` and `n = sum a`. Zeros are left out. `log_x` is a function of `x`, which adds up to one.
     """
     n = jnp.sum(a, -1, keepdims=True)
-    some = exp_beyond_linear(log_ratio_to(n * x, jnp.log(n) + log_x, a), a.dtype)
+    some = expm1_minus_linear(log_ratio_to(n * x, jnp.log(n) + log_x, a), a.dtype)
     none = jnp.log(a) - jnp.log(n) - 1  # without the logarithm of zero
     return jnp.sum(a * jnp.where(x > 0, some, none), -1)
 
 
-@_lost.defjvp
-def _lost_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@_below_mode.defjvp
+def _below_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, log_x, a), (_, log_x_dot, a_dot) = primals, tangents
     n = jnp.sum(a, -1, keepdims=True)
     in_a = -log_ratio_to(n * x, jnp.log(n) + log_x, a)
-    return _lost(x, log_x, a), jnp.sum((n * x - a) * log_x_dot + in_a * a_dot, -1)
+    return _below_mode(x, log_x, a), jnp.sum((n * x - a) * log_x_dot + in_a * a_dot, -1)

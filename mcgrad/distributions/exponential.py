@@ -20,7 +20,7 @@ from mcgrad.distributions.numerics.exponential import exponential_level
 
 @dataclasses.dataclass(frozen=True)
 class Exponential(Distribution):
-    """Exponential law: `p(x) = rate exp(-rate x)` for `x >= 0`.
+    """Exponential distribution: `p(x) = rate exp(-rate x)` for `x >= 0`.
 
     Args:
         rate: any shape; positive.
@@ -73,7 +73,7 @@ class Exponential(Distribution):
 
 
 def exponential_parts(drop: Array, how: Coupling) -> tuple[Array, Array]:
-    """Where the derivative of the standard exponential law in its rate is positive, and where it is negative.
+    """Where the derivative of the standard exponential distribution in its rate is positive, and where it is negative.
 
     That of its distribution function is `z exp(-z)`, with its maximum `1 / e` at 1.
     """

@@ -18,12 +18,12 @@ from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDeriv
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform
 from mcgrad.distributions.numerics.beta import log_odds_log_prob
-from mcgrad.distributions.numerics.gamma_function import mean_log_factor
+from mcgrad.distributions.numerics.gamma_function import digamma_increment
 
 
 @dataclasses.dataclass(frozen=True)
 class F(Distribution):
-    """Fisher's F law: that of `(y1 / df1) / (y2 / df2)` for chi-squared draws `y1` and `y2` of `df1` and `df2` degrees of freedom.
+    """Fisher's F distribution, of `(y1 / df1) / (y2 / df2)` for chi-squared draws of `df1` and `df2` degrees of freedom.
 
     Draws are differentiable in both parameters, to every order, as those of `Gamma`. **A draw that overflows or underflows is
     close to the largest or smallest number**, with derivative zero: degrees of freedom below 0.2 in float32 reach it. **In
@@ -72,7 +72,7 @@ class F(Distribution):
         return x, jnp.log(inside) + jnp.log(df1) - jnp.log(df2), df1 / 2, df2 / 2
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In each parameter two terms with the draw itself, one of the beta law and one of the scale `df2 / df1`.
+        """In each parameter two terms with the draw itself, one of the beta distribution and one of the scale `df2 / df1`.
 
         `w = a x / (a x + b)`, for `a = df1 / 2` and `b = df2 / 2`, has the law `Beta(a, b)` of `y1 / (y1 + y2)` for gamma draws of
         these concentrations, and `y1 + y2` is independent of it: so `y2` is drawn, and the derivative in the logarithm of the
@@ -95,7 +95,7 @@ class F(Distribution):
             log_part = log_factor - jnp.logaddexp(-sign * log_odds, 0.0)
             moved = sign * (log_part - jnp.log(-jnp.expm1(log_part)))
             other_x = bounded_exp(moved + jnp.log(b) - jnp.log(a))
-            weight = mean_log_factor(own, other) * df / 2
+            weight = digamma_increment(own, other) * df / 2
             terms.append(WeakDerivative((name,), weight[None], x[None], other_x[None], is_draw))
             terms.append(WeakDerivative((name,), (-sign * a * jnp.log(df))[None], larger[None], x[None], ~is_draw))
         return tuple(terms)

@@ -15,7 +15,7 @@ from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.gamma import gamma_cdf, gamma_minus_survival, move_gamma, move_log_gamma
-from mcgrad.distributions.derivatives.hahn_jordan import derivative_by_levels
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative, mapped
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform, quotient
 from mcgrad.distributions.numerics.exponential import log_exponential_outward
@@ -26,12 +26,12 @@ from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
 
 @dataclasses.dataclass(frozen=True)
 class Gamma(Distribution):
-    """Gamma law: `p(x) = rate^a x^(a - 1) exp(-rate x) / Gamma(a)` for `x > 0`, with `a = concentration`.
+    """Gamma distribution: `p(x) = rate^a x^(a - 1) exp(-rate x) / Gamma(a)` for `x > 0`, with `a = concentration`.
 
     Draws are differentiable in both parameters, to every order, in forward and reverse mode; in the concentration the
     derivative is the implicit one, `-(dF/da) / p`, by quadrature to the precision of the dtype. **A draw that underflows or
     overflows is the smallest or largest positive number**, with derivative zero: for concentrations below 0.1 in float32, or
-    0.01 in float64, take `ExpGamma`, the law of `log x`.
+    0.01 in float64, take `ExpGamma`, the distribution of `log x`.
 
     Args:
         concentration: any shape; positive.
@@ -101,7 +101,7 @@ class Gamma(Distribution):
 
 @dataclasses.dataclass(frozen=True)
 class ExpGamma(Distribution):
-    """The law of `y = log x` for a gamma draw `x`: `p(y) = rate^a exp(a y - rate exp(y)) / Gamma(a)`.
+    """The distribution of `y = log x` for a gamma draw `x`: `p(y) = rate^a exp(a y - rate exp(y)) / Gamma(a)`.
 
     For small concentrations, where `x` itself underflows. Draws are differentiable as those of `Gamma`.
 
@@ -145,13 +145,13 @@ class ExpGamma(Distribution):
         a, rate = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.concentration, self.rate))
         fixed, shift = map(jax.lax.stop_gradient, (a, jnp.log(rate)))
 
-        def growth(y: Array) -> Array:
+        def increase(y: Array) -> Array:
             return -log_gamma_velocity(jnp.exp(y + shift), y + shift, fixed) * jnp.exp(
                 log_density_of_log(jnp.exp(y + shift), y + shift, fixed)
             )
 
         turn = (special.digamma(fixed) - shift)[None]
-        in_concentration = derivative_by_levels("concentration", a, growth, turn, key_concentration, x, how)
+        in_concentration = hahn_jordan_term("concentration", a, increase, turn, key_concentration, x, how)
         drop = -jnp.log(open_uniform(key_rate, self.batch_shape, self.dtype))
         if how.hahn_jordan:
             zero, right, mode = jnp.zeros_like(drop), jnp.ones_like(drop), jnp.log(fixed) - shift

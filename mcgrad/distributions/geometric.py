@@ -22,12 +22,14 @@ _POSITIVE_PROBABILITY = Domain(
     "Pass a probability, or unconstrained values as `logits=`.",
 )
 
-_POSSIBLE_LOG_ODDS = Domain("be above -inf", lambda v: v > -np.inf, "With a success that never comes there is no law.")
+_POSSIBLE_LOG_ODDS = Domain(
+    "be above -inf", lambda v: v > -np.inf, "With a success that never comes there is no distribution."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Geometric(Distribution):
-    """Geometric law, the number of failures before a success: `P(x) = p (1 - p)^x` for `x` in `{0, 1, ...}`.
+    """Geometric distribution, the number of failures before a success: `P(x) = p (1 - p)^x` for `x` in `{0, 1, ...}`.
 
     Draws above the largest `int32` are cut to it.
 

@@ -16,7 +16,7 @@ from mcgrad.distributions.numerics.exponential import log_exponential_density, l
 
 @dataclasses.dataclass(frozen=True)
 class Gumbel(LocationScale):
-    """Gumbel law (of maxima): `F(x) = exp(-exp(-(x - loc) / scale))`.
+    """Gumbel distribution (of maxima): `F(x) = exp(-exp(-(x - loc) / scale))`.
 
     Args:
         loc: any shape; finite.

@@ -21,10 +21,10 @@ from mcgrad.distributions.numerics.arithmetic import align, open_uniform, quotie
 
 @dataclasses.dataclass(frozen=True)
 class HalfNormal(Distribution):
-    """Law of `scale * |z|` with standard normal `z`: `p(x) = 2 N(x; 0, scale)` for `x >= 0`.
+    """Distribution of `scale * |z|` with standard normal `z`: `p(x) = 2 N(x; 0, scale)` for `x >= 0`.
 
     Args:
-        scale: any shape; positive. (The standard deviation of the normal law, not of this one.)
+        scale: any shape; positive. (The standard deviation of the normal distribution, not of this one.)
 
     Raises:
         ValueError: if a concrete `scale` is not positive.

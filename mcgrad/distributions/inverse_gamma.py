@@ -19,7 +19,7 @@ from mcgrad.distributions.numerics.gamma import log_density_of_log
 
 @dataclasses.dataclass(frozen=True)
 class InverseGamma(Distribution):
-    """The law of `1 / y` for a gamma draw `y`: `p(x) = rate^a x^(-a - 1) exp(-rate / x) / Gamma(a)` for `x > 0`.
+    """The distribution of `1 / y` for a gamma draw `y`: `p(x) = rate^a x^(-a - 1) exp(-rate / x) / Gamma(a)` for `x > 0`.
 
     Draws are differentiable in both parameters, to every order, as those of `Gamma`. **A draw that overflows is the
     largest number**, with derivative zero. **The derivative of the log density in `x` is infinite where

@@ -1,4 +1,4 @@
-"""Kumaraswamy's law on the unit interval."""
+"""Kumaraswamy's distribution on the unit interval."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.derivatives.hahn_jordan import derivative_by_levels
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative, mapped
 from mcgrad.distributions.exponential import Exponential
 from mcgrad.distributions.numerics.arithmetic import align, log_one_minus_exp, open_uniform, quotient
-from mcgrad.distributions.numerics.roots import crossing
+from mcgrad.distributions.numerics.roots import bracket_root
 
 
 @dataclasses.dataclass(frozen=True)
 class Kumaraswamy(Distribution):
-    """Kumaraswamy's law: `F(x) = 1 - (1 - x^concentration1)^concentration0` for `0 < x < 1`.
+    """Kumaraswamy's distribution: `F(x) = 1 - (1 - x^concentration1)^concentration0` for `0 < x < 1`.
 
-    Close to a beta law, with a quantile function in closed form: draws are differentiable to every order, and cost two
+    Close to a beta distribution, with a quantile function in closed form: draws are differentiable to every order, and cost two
     powers. **Draws that round to 0 or 1 are the numbers next to these**, with derivative zero.
 
     Args:
@@ -82,7 +82,7 @@ class Kumaraswamy(Distribution):
         a, b = (jnp.broadcast_to(value, self.batch_shape) for value in (self.concentration1, self.concentration0))
         frozen, info = jax.lax.stop_gradient((a, b)), jnp.finfo(self.dtype)
 
-        def growth(y: Array) -> Array:  # of y = -log(x), for which a draw near 1 keeps its digits
+        def rate(y: Array) -> Array:  # of y = -log(x), for which a draw near 1 keeps its digits
             log_t = -frozen[0] * jnp.maximum(y, 0)
             return y * frozen[1] * jnp.exp(log_t + (frozen[1] - 1) * log_one_minus_exp(log_t))
 
@@ -92,9 +92,9 @@ class Kumaraswamy(Distribution):
 
         # For the largest b the turn is where t is about 1 / b.
         ends = jnp.full_like(a, -2 - jnp.log(info.max)), jnp.full_like(a, -info.tiny)
-        turn = -crossing(slope, *ends)[0] / frozen[0]
+        turn = -bracket_root(slope, *ends)[0] / frozen[0]
         log_x = jnp.log(x)
-        in_first = derivative_by_levels("concentration1", a, growth, turn[None], key1, -log_x, how)
+        in_first = hahn_jordan_term("concentration1", a, rate, turn[None], key1, -log_x, how)
         back = lambda y: jnp.clip(jnp.exp(-y), info.tiny, 1 - info.epsneg)  # noqa: E731
         drop = -log_one_minus_exp(frozen[0] * log_x)
         other = Exponential(b).weak_derivative(key0, drop, how)

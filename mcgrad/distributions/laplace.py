@@ -17,7 +17,7 @@ from mcgrad.distributions.numerics.exponential import exponential_level
 
 @dataclasses.dataclass(frozen=True)
 class Laplace(LocationScale):
-    """Laplace law: `p(x) = exp(-|x - loc| / scale) / (2 scale)`.
+    """Laplace distribution: `p(x) = exp(-|x - loc| / scale) / (2 scale)`.
 
     Args:
         loc: any shape; finite.

@@ -1,4 +1,4 @@
-"""The law of Lewandowski, Kurowicka and Joe for correlation matrices, by their Cholesky factors."""
+"""The distribution of Lewandowski, Kurowicka and Joe for correlation matrices, by their Cholesky factors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts, move_
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align
-from mcgrad.distributions.numerics.gamma_function import log_gamma_growth, mean_log_factor
+from mcgrad.distributions.numerics.gamma_function import digamma_increment, log_gamma_increment_remainder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class LKJCholesky(Distribution):
 
     Args:
         dim: the number of rows, at least two.
-        concentration: 1 for a uniform law of correlation matrices, more for weaker correlations; any shape; positive.
+        concentration: 1 for a uniform distribution of correlation matrices, more for weaker correlations; any shape; positive.
 
     Raises:
         ValueError: if `dim` is no whole number above one, or a concrete `concentration` is not positive.
@@ -114,14 +114,14 @@ class LKJCholesky(Distribution):
         log_part = jnp.log(beta_factor(key, fixed, a)) - jax.nn.softplus(-log_odds)
         less = moved(log_part - jnp.log(-jnp.expm1(log_part)))
         drawn, is_draw = jnp.broadcast_to(x[None], less.shape), jnp.ones(b.shape, bool)
-        return (WeakDerivative(("concentration",), mean_log_factor(fixed, a) * b, drawn, less, is_draw),)
+        return (WeakDerivative(("concentration",), digamma_increment(fixed, a) * b, drawn, less, is_draw),)
 
     def log_prob(self, x: Float[ArrayLike, "*batch dim dim"]) -> Float[Array, "*batch"]:
         """Log density in the entries below the diagonal; `-inf` where one on it is not positive. Rows must be unit vectors."""
         diagonal = jnp.diagonal(jnp.asarray(x), axis1=-2, axis2=-1)[..., 1:]
         diagonal, a, b = jnp.broadcast_arrays(*align(diagonal, *self._concentrations))
         inside = diagonal > 0
-        volumes = a * (math.log(math.pi) - jnp.log(b)) - log_gamma_growth(b, a)
+        volumes = a * (math.log(math.pi) - jnp.log(b)) - log_gamma_increment_remainder(b, a)
         log_prob = 2 * (b - 1) * jnp.log(jnp.where(inside, diagonal, 1.0)) - volumes
         return jnp.sum(jnp.where(inside, log_prob, -jnp.inf), -1)
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.checks import POSITIVE, REAL
-from mcgrad.distributions.derivatives.hahn_jordan import parts_by_levels
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform, quotient
 
@@ -22,7 +22,7 @@ stop = jax.lax.stop_gradient
 
 @dataclasses.dataclass(frozen=True)
 class LocationScale(Distribution, abc.ABC):
-    """Base of location-scale laws on the real line: a subclass writes the five functions of the standard law.
+    """Base of location-scale distributions on the real line: a subclass writes the five functions of the standard distribution.
 
     `sample` is `loc + scale * z`, so its derivative is the explicit pathwise one: `dx = d loc + z * d scale`.
 
@@ -95,7 +95,7 @@ class LocationScale(Distribution, abc.ABC):
         z = (x - loc) / scale
         if how.hahn_jordan and self._scale_turns:
             turns = jnp.stack([jnp.full_like(mode, turn) for turn in self._scale_turns])
-            weight, *parts = parts_by_levels(
+            weight, *parts = hahn_jordan_parts(
                 lambda z: -z * jnp.exp(self._standard_log_prob(z)), turns, key_scale, z, how
             )
             positive, negative = (loc + scale * part for part in parts)
@@ -120,10 +120,10 @@ class LocationScale(Distribution, abc.ABC):
         return in_loc, in_scale
 
     _scale_turns: ClassVar[tuple[float, ...]] = ()
-    """Where `z p(z)` turns, for a law that has no `_standard_level`."""
+    """Where `z p(z)` turns, for a distribution that has no `_standard_level`."""
 
     _scale_weight: ClassVar[float | None] = None
-    """The maximum of `2 z p(z)`, for a symmetric law that has `_standard_level`."""
+    """The maximum of `2 z p(z)`, for a symmetric distribution that has `_standard_level`."""
 
     def _standard_level(self, side: Array, drop: Array) -> Array:
         """The positive `z` beyond (1) or before (-1) the maximum of `z p(z)` where its logarithm is lower by `drop`."""
@@ -143,7 +143,7 @@ class LocationScale(Distribution, abc.ABC):
     def _standard_cdf(self, z: Array) -> Array: ...
 
     def _standard_survival(self, z: Array) -> Array:
-        return self._standard_cdf(-z)  # of a symmetric law
+        return self._standard_cdf(-z)  # of a symmetric distribution
 
     @abc.abstractmethod
     def _standard_icdf(self, u: Array) -> Array: ...

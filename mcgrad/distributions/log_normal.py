@@ -19,7 +19,7 @@ from mcgrad.distributions.numerics.arithmetic import align, bounded_exp
 
 @dataclasses.dataclass(frozen=True)
 class LogNormal(Distribution):
-    """Law of `exp(y)` with `y` from `Normal(loc, scale)`.
+    """Distribution of `exp(y)` with `y` from `Normal(loc, scale)`.
 
     **A draw that overflows or underflows is close to the largest or smallest number**, with derivative zero.
 

@@ -18,7 +18,7 @@ from mcgrad.distributions.numerics.arithmetic import open_uniform
 
 @dataclasses.dataclass(frozen=True)
 class Logistic(LocationScale):
-    """Logistic law: `F(x) = sigmoid((x - loc) / scale)`.
+    """Logistic distribution: `F(x) = sigmoid((x - loc) / scale)`.
 
     Args:
         loc: any shape; finite.

@@ -1,4 +1,4 @@
-"""The multinomial law: how often each class is drawn in independent trials."""
+"""The multinomial distribution: how often each class is drawn in independent trials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mcgrad.distributions.numerics.arithmetic import align, is_count, open_unifo
 
 @dataclasses.dataclass(frozen=True)
 class Multinomial(Classes):
-    """Multinomial law of vectors of counts: `P(x) = n! prod_k p_k^x_k / x_k!` for counts that add up to `n = total_count`.
+    """Multinomial distribution of vectors of counts: `P(x) = n! prod_k p_k^x_k / x_k!` for counts that add up to `n = total_count`.
 
     Probabilities are normalized, `p = softmax(logits)` or `p = probs / sum(probs)`, as those of `Categorical`.
 
@@ -97,7 +97,7 @@ class Multinomial(Classes):
         """In the probabilities: each class in place of that of one trial, by `n` times the derivative of its probability, against
         the draw itself.
 
-        Given the draw, the trial is one of class `j` with probability `x_j / n`, and the others have the law of `n - 1`.
+        Given the draw, the trial is one of class `j` with probability `x_j / n`, and the others have the distribution of `n - 1`.
         """
         n = jnp.broadcast_to(self.total_count, self.batch_shape)
         u = open_uniform(key, self.batch_shape, self.dtype)

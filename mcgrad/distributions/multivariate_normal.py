@@ -1,4 +1,4 @@
-"""The multivariate normal law."""
+"""The multivariate normal distribution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.checks import POSITIVE, REAL, check_factor, check_one_of
-from mcgrad.distributions.derivatives.optimal_transport import transport_gaussian, turned_gaussian
+from mcgrad.distributions.derivatives.optimal_transport import rotated_gaussian, transport_gaussian
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.normal import NORMAL_SCALE_WEIGHT, normal_level
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
@@ -26,7 +26,7 @@ stop = jax.lax.stop_gradient
 
 @dataclasses.dataclass(frozen=True)
 class MultivariateNormal(Distribution):
-    """Multivariate normal law `N(loc, L L^T)`: `x = loc + L z` with standard normal `z`.
+    """Multivariate normal distribution `N(loc, L L^T)`: `x = loc + L z` with standard normal `z`.
 
     `log p(x) = -|L^-1 (x - loc)|^2 / 2 - sum(log diag(L)) - d log(2 pi) / 2`.
 
@@ -103,13 +103,13 @@ class MultivariateNormal(Distribution):
     @property
     def adaptive_velocity(self) -> Callable[[Array, Array, Array], Array] | None:
         """The draw that is made of noise, turned with `L`, and coefficients; `None` for a diagonal `L`."""
-        return None if self.scale_tril is None else self._turned
+        return None if self.scale_tril is None else self._rotated
 
-    def _turned(
+    def _rotated(
         self, z: Float[Array, "*batch d"], rows: Float[Array, "m d"], columns: Float[Array, "m d"]
     ) -> Float[Array, "*batch d"]:
         rows, columns = (c.astype(self.dtype) for c in (rows, columns))
-        return self._of_noise(turned_gaussian(z, self._factor, rows, columns))
+        return self._of_noise(rotated_gaussian(z, self._factor, rows, columns))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in `loc` and in `L`, of standard normal `z = L^-1 (x - loc)`, one entry or pair of `z` each.

@@ -1,4 +1,4 @@
-"""The multivariate Student law."""
+"""The multivariate Student distribution."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDeriv
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.multivariate_normal import MultivariateNormal
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
-from mcgrad.distributions.numerics.gamma_function import mean_log_factor
+from mcgrad.distributions.numerics.gamma_function import digamma_increment
 from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matvec
 from mcgrad.distributions.student_t import standard_log_prob
 
 
 @dataclasses.dataclass(frozen=True)
 class MultivariateStudentT(Distribution):
-    """Multivariate Student law: `loc + L z / sqrt(y / df)` for `d` standard normal `z` and a chi-squared draw `y` of `df` degrees.
+    """Multivariate Student distribution: `loc + L z / sqrt(y / df)` for standard normal `z` and a chi-squared draw `y`.
 
         log p(x) = -(df + d) / 2 log(1 + |L^-1 (x - loc)|^2 / df) + constant
 
@@ -99,7 +99,7 @@ class MultivariateStudentT(Distribution):
         """In `loc` and `L` those of the normal law at a given `y`; in `df` two terms with the draw itself, on the ray from `loc`.
 
         At a given draw `y` has a gamma law of concentration `(df + d) / 2`. With `z = L^-1 (x - loc)`, `w = 1 / (1 + |z|^2 / df)`
-        has the law `Beta(df / 2, d / 2)`, whose derivative is half of that in its `concentration1`; and at a given `w` the
+        has the distribution `Beta(df / 2, d / 2)`, whose derivative is half of that in its `concentration1`; and at a given `w` the
         distance `|z|` has the scale `sqrt(df)`, where `|z|^2 y / (2 df)` is a gamma draw of concentration `d / 2`, to which an
         exponential draw is added.
         """
@@ -127,7 +127,7 @@ class MultivariateStudentT(Distribution):
         return (
             *normal.weak_derivative(key_normal, x, how),
             WeakDerivative(("df",), d / 2 * jnp.log(df)[None], farther, x[None], ~is_draw),
-            WeakDerivative(("df",), (mean_log_factor(fixed / 2, half) * df / 2)[None], x[None], spread, is_draw),
+            WeakDerivative(("df",), (digamma_increment(fixed / 2, half) * df / 2)[None], x[None], spread, is_draw),
         )
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:

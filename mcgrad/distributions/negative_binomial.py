@@ -1,4 +1,4 @@
-"""The negative binomial law, a Poisson law whose rate has a gamma law."""
+"""The negative binomial distribution, a Poisson distribution whose rate has a gamma distribution."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ _FAILING_PROBABILITY = Domain(
     "Pass the probability of a success, of which there are finitely many before the last failure, or log odds as `logits=`.",
 )
 
-_FAILING_LOG_ODDS = Domain("be below inf", lambda v: v < np.inf, "With a failure that never comes there is no law.")
+_FAILING_LOG_ODDS = Domain(
+    "be below inf", lambda v: v < np.inf, "With a failure that never comes there is no distribution."
+)
 _LARGEST_RATE = 2**31 - 2**18  # less than the largest integer by five standard deviations of a draw
 
 
 @dataclasses.dataclass(frozen=True)
 class NegativeBinomial(Distribution):
-    """Negative binomial law, the number of successes before `total_count` failures, in independent trials.
+    """Negative binomial distribution, the number of successes before `total_count` failures, in independent trials.
 
         P(x) = Gamma(x + r) / (x! Gamma(r)) (1 - p)^r p^x for x in {0, 1, ...}, r = total_count,
 
@@ -51,7 +53,7 @@ class NegativeBinomial(Distribution):
             the shapes do not broadcast.
 
     References:
-        Kemp 1981, algorithm LK (the logarithmic law, in `weak_derivative`).
+        Kemp 1981, algorithm LK (the logarithmic distribution, in `weak_derivative`).
     """
 
     total_count: Float[ArrayLike, "*batch"]
@@ -97,7 +99,7 @@ class NegativeBinomial(Distribution):
         return jnp.where(inside & (x == 0), none, jnp.where(possible, some, -jnp.inf))
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
-        """Distribution function, by that of the beta law, with exact derivatives in both parameters."""
+        """Distribution function, by that of the beta distribution, with exact derivatives in both parameters."""
         x, r, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))
         possible = given != self._never
         within = (x >= 0) & (x < jnp.inf) & possible
@@ -108,10 +110,10 @@ class NegativeBinomial(Distribution):
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In the probability: one more success than the draw, and those before one more failure, against the draw itself. In
-        `total_count`: the draw and a number from the logarithmic law against the draw itself.
+        `total_count`: the draw and a number from the logarithmic distribution against the draw itself.
 
         The generating function is `((1 - p) / (1 - p s))^r`. Its derivative in `r` is its product with
-        `log(1 - p) - log(1 - p s)`: `c = -log(1 - p)` times the generating function of the logarithmic law, less one. That
+        `log(1 - p) - log(1 - p s)`: `c = -log(1 - p)` times the generating function of the logarithmic distribution, less one. That
         in `p` is its product with `r (s / (1 - p s) - 1 / (1 - p))`.
         """
         r, given = (jnp.broadcast_to(array, self.batch_shape) for array in (self.total_count, self._given))
@@ -121,7 +123,7 @@ class NegativeBinomial(Distribution):
 
         another = Geometric(logits=-given) if self.probs is None else Geometric(probs=1 - given)
         more = jnp.minimum(another.sample(key_more), room) + 1
-        # Given a uniform u, it has the geometric law that goes on with probability 1 - (1 - p)^u.
+        # Given a uniform u, it has the geometric distribution that goes on with probability 1 - (1 - p)^u.
         t = rate * open_uniform(key_rate, self.batch_shape, self.dtype)
         failures = jax.random.exponential(key_logarithmic, self.batch_shape, self.dtype) / -log_one_minus_exp(-t)
         logarithmic = jnp.minimum(jnp.floor(failures), room.astype(self.dtype)).astype(jnp.int32) + 1

@@ -1,4 +1,4 @@
-"""The noncentral chi-squared law."""
+"""The noncentral chi-squared distribution."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _BOUNDED = Domain(
 _COUNTED = Domain(
     "lie between 0 and 4e9",
     lambda v: (v >= 0) & (v <= _MOST),
-    "For larger ones take `mcgrad.Normal` with the mean and the variance of the law.",
+    "For larger ones take `mcgrad.Normal` with the mean and the variance of the distribution.",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class NoncentralChi2(Distribution):
-    """Noncentral chi-squared law: that of `sum_i (z_i + c_i)^2` for `df` standard normal draws, `sum_i c_i^2 = noncentrality`.
+    """Noncentral chi-squared distribution, of `sum_i (z_i + c_i)^2` for `df` normal draws `z_i` and `sum_i c_i^2 = noncentrality`.
 
     The mixture of chi-squared laws of `df + 2 j` degrees of freedom with Poisson weights of mean `noncentrality / 2`; `df` need
     not be whole. Draws are differentiable in both parameters, to every order, by the derivative that keeps the quantile, to
@@ -113,7 +113,11 @@ def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Arr
     # relative to the weight of the center: the logarithms themselves are too large for the digits of float32
     step, one, two = j - per_node(center), center + 1, df / 2 + center
     log_weights = step * per_node(jnp.log(q) - _log_base(one) - _log_base(two))
-    log_weights = log_weights - _beyond_power(per_node(one), j + 1) - _beyond_power(per_node(two), per_node(df) / 2 + j)
+    log_weights = (
+        log_weights
+        - _log_gamma_increment(per_node(one), j + 1)
+        - _log_gamma_increment(per_node(two), per_node(df) / 2 + j)
+    )
     log_half = jnp.log(x) - math.log(2)
     direct = near * jnp.log(q) - special.gammaln(near + 1) - special.gammaln(df / 2 + near)
     direct = direct + n * log_half - (x + noncentrality) / 2
@@ -153,7 +157,7 @@ def _log_base(z: Array) -> Array:
     return jnp.log(jnp.where(z > 16, z, 1.0))
 
 
-def _beyond_power(z: Array, end: Array) -> Array:
+def _log_gamma_increment(z: Array, end: Array) -> Array:
     """`log Gamma(end) - log Gamma(z) - (end - z) _log_base(z)`, for large `z` by Stirling's series."""
     large = (z > 16) & (end > 16)
     safe, far = jnp.where(large, z, 16.0), jnp.where(large, end, 16.0)
@@ -190,7 +194,7 @@ def _cdf(x: Array, df: Array, noncentrality: Array) -> Array:
     j, _ = _around(mean, jnp.sqrt(mean))
     step = j - per_node(mean)
     log_mean = jnp.log(jnp.maximum(mean, jnp.finfo(x.dtype).tiny))  # at zero all weight is at zero
-    log_weights = step * per_node(log_mean - _log_base(mean + 1)) - _beyond_power(per_node(mean + 1), j + 1)
+    log_weights = step * per_node(log_mean - _log_base(mean + 1)) - _log_gamma_increment(per_node(mean + 1), j + 1)
     half = jnp.clip(x / 2, jnp.finfo(x.dtype).tiny, jnp.finfo(x.dtype).max)
     below, _ = probabilities(jnp.broadcast_to(per_node(half), j.shape), per_node(df) / 2 + j)
     return jnp.sum(jax.nn.softmax(log_weights, -1) * below, -1)

@@ -19,7 +19,7 @@ from mcgrad.distributions.numerics.exponential import exponential_level
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 NORMAL_SCALE_WEIGHT = 2 * math.exp(-0.5) / math.sqrt(2 * math.pi)
-"""The maximum of `2 z p(z)`, for the density `p` of the standard normal law."""
+"""The maximum of `2 z p(z)`, for the density `p` of the standard normal distribution."""
 
 
 def normal_level(side: Array, drop: Array) -> Array:
@@ -41,7 +41,7 @@ def _minus_half_square_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 @dataclasses.dataclass(frozen=True)
 class Normal(LocationScale):
-    """Normal law: `p(x) = exp(-z^2 / 2) / (scale sqrt(2 pi))`, `z = (x - loc) / scale`.
+    """Normal distribution: `p(x) = exp(-z^2 / 2) / (scale sqrt(2 pi))`, `z = (x - loc) / scale`.
 
     Args:
         loc: the mean; any shape; finite.

@@ -21,7 +21,7 @@ stop = jax.lax.stop_gradient
 
 @dataclasses.dataclass(frozen=True)
 class Pareto(Distribution):
-    """Pareto law: `F(x) = 1 - (scale / x)^concentration` for `x >= scale`. **Its mean is infinite up to concentration 1.**
+    """Pareto distribution: `F(x) = 1 - (scale / x)^concentration` for `x >= scale`. **Its mean is infinite up to concentration 1.**
 
     A draw is `scale exp(e / concentration)` for a standard exponential draw `e`, differentiable to every order. **A draw
     that overflows is close to the largest number**, with derivative zero in the concentration: small concentrations reach

@@ -20,7 +20,7 @@ from mcgrad.distributions.numerics.gamma import log_density, probability_above
 
 @dataclasses.dataclass(frozen=True)
 class Poisson(Distribution):
-    """Poisson law: `P(x) = rate^x exp(-rate) / x!` for `x` in `{0, 1, ...}`.
+    """Poisson distribution: `P(x) = rate^x exp(-rate) / x!` for `x` in `{0, 1, ...}`.
 
     **JAX draws from it with the default (threefry) keys only.**
 

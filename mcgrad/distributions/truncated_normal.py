@@ -1,4 +1,4 @@
-"""The normal law restricted to an interval."""
+"""The normal distribution restricted to an interval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mcgrad import _compat
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.checks import POSITIVE, REAL, Domain
-from mcgrad.distributions.derivatives.hahn_jordan import derivative_by_levels
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
 from mcgrad.distributions.derivatives.quantile_rules import moving_draw
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform, quotient
@@ -43,7 +43,7 @@ _MOST = {"float32": 88.0, "float64": 709.0}
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedNormal(Distribution):
-    """Normal law restricted to an interval: `p(x)` proportional to `exp(-z^2 / 2)`, `z = (x - loc) / scale`, in `[low, high]`.
+    """Normal distribution restricted to `[low, high]`: `p(x)` proportional to `exp(-z^2 / 2)`, `z = (x - loc) / scale`.
 
     A draw is a quantile, differentiable in all four parameters, to every order; either end may be infinite. Draws, densities
     and derivatives come from integrals relative to the density at the draw, so they keep their digits however far out, or
@@ -55,7 +55,7 @@ class TruncatedNormal(Distribution):
     **Its support moves with `low` and `high`**, so a score function would be biased for these; pathwise is right.
 
     Args:
-        loc: mean of the law before it is restricted; any shape; finite.
+        loc: mean of the distribution before it is restricted; any shape; finite.
         scale: its standard deviation; any shape that broadcasts with `loc`; positive.
         low: any shape that broadcasts with both; may be `-inf`.
         high: any shape that broadcasts with all; above `low`; may be `inf`.
@@ -146,8 +146,8 @@ class TruncatedNormal(Distribution):
             return along
 
         terms = [
-            derivative_by_levels("loc", params[0], rate(0), inside(mode + scale * shift), key_loc, x, how),
-            derivative_by_levels("scale", params[1], rate(1), inside(loc - spread, loc + spread), key_scale, x, how),
+            hahn_jordan_term("loc", params[0], rate(0), inside(mode + scale * shift), key_loc, x, how),
+            hahn_jordan_term("scale", params[1], rate(1), inside(loc - spread, loc + spread), key_scale, x, how),
         ]
         for name, end, where, is_positive in (("low", params[2], low, False), ("high", params[3], high, True)):
             finite = jnp.isfinite(where)
@@ -164,7 +164,7 @@ class TruncatedNormal(Distribution):
 
 
 def _within_reach(loc: Array, scale: Array, low: Array, high: Array) -> tuple[Array, ...]:
-    """Parameters of the same law whose `(high - low) / scale` does not underflow.
+    """Parameters of the same distribution whose `(high - low) / scale` does not underflow.
 
     Over a very short interval only the slope `(loc - x) / scale^2` of the log density is left, which another law has too, of a
     scale that is long beside the interval but not as long.
@@ -226,9 +226,9 @@ def _velocity(x: Array, u: Array, loc: Array, scale: Array, low: Array, high: Ar
     in_scale = 2 * z * in_loc + before * above[2] - after * below[2]
     bounded = lambda distance: jnp.where(jnp.isfinite(distance), distance, 0)  # noqa: E731
     # an exponential that overflows multiplies a mass of zero
-    growth = lambda exponent: jnp.exp(jnp.minimum(exponent, _MOST[x.dtype.name]))  # noqa: E731
-    in_low = jnp.where(jnp.isfinite(under), after * growth(bounded(under) * (z - bounded(under) / 2)), 0)
-    in_high = jnp.where(jnp.isfinite(over), before * growth(-bounded(over) * (z + bounded(over) / 2)), 0)
+    bounded_exp = lambda exponent: jnp.exp(jnp.minimum(exponent, _MOST[x.dtype.name]))  # noqa: E731
+    in_low = jnp.where(jnp.isfinite(under), after * bounded_exp(bounded(under) * (z - bounded(under) / 2)), 0)
+    in_high = jnp.where(jnp.isfinite(over), before * bounded_exp(-bounded(over) * (z + bounded(over) / 2)), 0)
     return scale * total, in_loc, in_scale, in_low, in_high
 
 

@@ -1,4 +1,4 @@
-"""The uniform law on an interval."""
+"""The uniform distribution on an interval."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mcgrad.distributions.numerics.arithmetic import align, quotient
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(Distribution):
-    """Uniform law: `p(x) = 1 / (high - low)` for `low <= x <= high`.
+    """Uniform distribution: `p(x) = 1 / (high - low)` for `low <= x <= high`.
 
     **Its support moves with its parameters**, so a score function would be biased; pathwise is right.
 

@@ -1,4 +1,4 @@
-"""The von Mises law on the circle."""
+"""The von Mises distribution on the circle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.checks import POSITIVE, REAL
-from mcgrad.distributions.derivatives.hahn_jordan import parts_by_levels
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
@@ -23,7 +23,7 @@ from mcgrad.distributions.numerics.quadrature import per_node, unit_rule
 
 @dataclasses.dataclass(frozen=True)
 class VonMises(Distribution):
-    """Von Mises law: `p(x) = exp(concentration cos(x - loc)) / (2 pi I_0(concentration))` for angles `x`.
+    """Von Mises distribution: `p(x) = exp(concentration cos(x - loc)) / (2 pi I_0(concentration))` for angles `x`.
 
     A draw is a quantile of the deviation from `loc`, found by Newton's method, and wrapped to `[-pi, pi)`. Its derivative
     is 1 in `loc`, and in the concentration the one that keeps the quantile of the deviation, by quadrature to the precision
@@ -104,7 +104,7 @@ class VonMises(Distribution):
             return jnp.where(near == distance, found, 0)
 
         turn = 2 * jnp.arcsin(jnp.sqrt(rest / 2))[None]
-        weight, *distances = parts_by_levels(rate, turn, key_concentration, jnp.abs(deviation), how)
+        weight, *distances = hahn_jordan_parts(rate, turn, key_concentration, jnp.abs(deviation), how)
         side = jnp.where(deviation < 0, -1, 1).astype(dtype)
         near, far = (_wrap(center + side * distance)[None] for distance in distances)
         return (
@@ -197,7 +197,7 @@ def _velocity(theta: Array, k: Array) -> tuple[Array]:
     return (side * _sum(integrand, end),)
 
 
-def _tail(theta: Array, k: Array, normalizer: Array) -> tuple[Array, Array]:
+def _mass_beyond(theta: Array, k: Array, normalizer: Array) -> tuple[Array, Array]:
     """For `theta >= 0`, the mass beyond over the density there, and twice the mass beyond."""
     end = _fallen(theta, k)
     drop, weights = _drops(theta, end)
@@ -206,7 +206,7 @@ def _tail(theta: Array, k: Array, normalizer: Array) -> tuple[Array, Array]:
 
 
 def _cdf(theta: Array, k: Array) -> Array:
-    _, tails = _tail(jnp.abs(theta), k, _normalizer(k)[0])
+    _, tails = _mass_beyond(jnp.abs(theta), k, _normalizer(k)[0])
     return jnp.where(theta < 0, tails / 2, 1 - tails / 2)
 
 
@@ -223,7 +223,7 @@ def _solve(u: Array, k: Array) -> Array:
     """The quantile of `u`, by Halley's method on the log of the mass beyond, as a function of the log distance to pi.
 
     That function is nearly linear at pi, where no step overshoots then. The starting point is a normal quantile of the same
-    variance of `sin(theta / 2)`, at most that of the uniform law.
+    variance of `sin(theta / 2)`, at most that of the uniform distribution.
     """
     tails = 2 * jnp.minimum(u, 1 - u)
     normalizer, rest = _normalizer(k)
@@ -231,7 +231,7 @@ def _solve(u: Array, k: Array) -> Array:
     largest = np.pi * (1 - 2 * jnp.finfo(u.dtype).eps)
     theta = jnp.minimum(jnp.minimum(normal, np.pi * (1 - tails)), largest)
     for _ in range(3 if u.dtype == jnp.float64 else 2):
-        mass, found = _tail(theta, k, normalizer)
+        mass, found = _mass_beyond(theta, k, normalizer)
         left = _below_pi(theta)
         # With `m` the mass beyond over the density, the slope is `left / m`, and the curvature that times `bend`.
         newton = mass / left * jnp.log(found / tails)

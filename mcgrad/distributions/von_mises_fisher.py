@@ -1,4 +1,4 @@
-"""The von Mises-Fisher law on spheres."""
+"""The von Mises-Fisher distribution on spheres."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.checks import POSITIVE, REAL
-from mcgrad.distributions.derivatives.hahn_jordan import parts_by_levels
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
-from mcgrad.distributions.numerics.beta import bend
+from mcgrad.distributions.numerics.beta import log_mean_exp_remainder
 from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
 from mcgrad.distributions.numerics.quadrature import per_node, unit_rule
 
@@ -28,7 +28,7 @@ stop = jax.lax.stop_gradient
 
 @dataclasses.dataclass(frozen=True)
 class VonMisesFisher(Distribution):
-    """Von Mises-Fisher law: `p(x)` proportional to `exp(concentration mean_direction . x)` for unit vectors `x` of `m` entries.
+    """Von Mises-Fisher distribution of unit vectors: `p(x)` proportional to `exp(concentration mean_direction . x)`.
 
     Its derivative in the direction turns the draw with it, in the plane of the direction and its change. In the concentration
     the draw moves along the great circle through the direction, so that the quantile of its distance is kept, by quadrature to the
@@ -132,7 +132,7 @@ class VonMisesFisher(Distribution):
             return -_velocity(y, fixed, a) * jnp.exp(a * (log_h + log_rest) - 2 * fixed * h - log_integral)
 
         turn = jnp.log(mean) - jnp.log1p(-mean)
-        mass, *parts = parts_by_levels(rate, turn[None], key_concentration, turn, how)
+        mass, *parts = hahn_jordan_parts(rate, turn[None], key_concentration, turn, how)
         around = _across(x, mu)
         near, far = (_at(jnp.expand_dims(y, -1), mu, around)[None] for y in parts)
         return (
@@ -213,7 +213,7 @@ def _integrand(lower: Array, h: Array, rest: Array, k: Array, a: Array | float) 
     w, other, sign = jnp.where(lower, h, rest), jnp.where(lower, rest, h), jnp.where(lower, 1, -1).astype(h.dtype)
 
     def drop(r: Array, w: Array, other: Array, k: Array, a: Array, sign: Array) -> tuple[Array, Array]:
-        beyond = bend(r, w, other)
+        beyond = log_mean_exp_remainder(r, w, other)
         change = -w * other * jnp.expm1(-r) * jnp.exp(w * r - beyond)
         return a * ((other - w) * r + 2 * beyond) - sign * 2 * k * change, change
 

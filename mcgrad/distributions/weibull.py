@@ -24,7 +24,7 @@ stop = jax.lax.stop_gradient
 
 @dataclasses.dataclass(frozen=True)
 class Weibull(Distribution):
-    """Weibull law: `F(x) = 1 - exp(-(x / scale)^concentration)` for `x >= 0`.
+    """Weibull distribution: `F(x) = 1 - exp(-(x / scale)^concentration)` for `x >= 0`.
 
     **A draw that overflows or underflows is close to the largest or smallest number**, with derivative zero in the
     concentration: small concentrations reach it, below 0.2 in float32. **The derivative of the log density in the scale is
@@ -78,7 +78,7 @@ class Weibull(Distribution):
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """In `scale` and `concentration`, one part of each the draw itself.
 
-        `e = (x / scale)^k` is a standard exponential draw. Its law's derivative in a scale of its own is that of
+        `e = (x / scale)^k` is a standard exponential draw. Its distribution's derivative in a scale of its own is that of
         `Exponential`; the concentration is an inverse scale of `log e`, whose density is unimodal (see `LocationScale`).
         """
         key_scale, key_concentration = jax.random.split(key)

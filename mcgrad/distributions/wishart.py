@@ -1,4 +1,4 @@
-"""The Wishart law of positive definite matrices."""
+"""The Wishart distribution of positive definite matrices."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, mat
 
 @dataclasses.dataclass(frozen=True)
 class Wishart(Distribution):
-    """Wishart law: that of `sum_i y_i y_i^T` for `concentration` normal draws `y_i` of mean zero and covariance `S = L L^T`.
+    """Wishart distribution, of `sum_i y_i y_i^T` for `concentration` normal draws `y_i` of mean zero and covariance `S = L L^T`.
 
         p(x) proportional to det(x)^((concentration - d - 1) / 2) exp(-tr(S^-1 x) / 2)
 

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.derivatives.hahn_jordan import parts_by_levels
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
 from mcgrad.distributions.derivatives.weak_derivative import Coupling
 from mcgrad.distributions.numerics.arithmetic import log_one_minus_exp, open_uniform
 from mcgrad.distributions.numerics.beta import log_odds_log_prob, log_odds_probability, log_odds_velocity
-from mcgrad.distributions.numerics.gamma_function import mean_log_factor
-from mcgrad.distributions.numerics.roots import crossing
+from mcgrad.distributions.numerics.gamma_function import digamma_increment
+from mcgrad.distributions.numerics.roots import bracket_root
 
 move_log_odds = moving_draw(lambda y, a, b: (jnp.zeros_like(y), -log_odds_velocity(-y, b, a)))
 """The log odds of a beta draw as a function of them and of both concentrations, of which the first is a constant."""
@@ -39,20 +39,20 @@ def beta_factor(key: PRNGKey, a: Float[Array, "*batch"], b: Float[Array, "*batch
     keys = jax.random.split(key, 3)
     shape, dtype = jnp.broadcast_shapes(a.shape, b.shape), jnp.result_type(a, b)
     u, first, second = (open_uniform(key, shape, dtype) for key in keys)
-    target = u * mean_log_factor(a, b)
+    target = u * digamma_increment(a, b)
     # Terms up to 2 / eps: by then the factor rounds to 1.
     most = jnp.full(shape, 2 / jnp.finfo(dtype).eps, dtype)
-    low, _ = crossing(lambda k: target - mean_log_factor(a + k, b), jnp.zeros(shape, dtype), most)
+    low, _ = bracket_root(lambda k: target - digamma_increment(a + k, b), jnp.zeros(shape, dtype), most)
     k = jnp.floor(low)
     return jnp.exp(jnp.log(first) / (a + k) + jnp.log(second) / (a + b + k))
 
 
 def beta_parts(key: PRNGKey, y: Array, a: Array, b: Array, how: Coupling) -> tuple[Array, Array, Array]:
-    """The Hahn-Jordan parts of the law of the log odds `y` of a draw from `Beta(a, b)`, in `a`: their mass, and a point of each.
+    """The Hahn-Jordan parts of the derivative in `a`, for log odds `y` of a `Beta(a, b)` draw: their mass, and a point of each.
 
     The density grows with `a` beyond where the draw is `exp(psi(a) - psi(a + b))`, and shrinks before it.
     """
-    apart = mean_log_factor(a, b)
+    apart = digamma_increment(a, b)
     turn = -apart - log_one_minus_exp(-apart)
 
     def rate(y: Array) -> Array:
@@ -60,4 +60,4 @@ def beta_parts(key: PRNGKey, y: Array, a: Array, b: Array, how: Coupling) -> tup
 
     # More points do no harm, and leave less to search.
     around = jnp.asarray([-32, -8, -4, -2, -1, -0.25, 0, 0.25, 1, 2, 4, 8, 32], y.dtype).reshape(-1, *[1] * y.ndim)
-    return parts_by_levels(rate, turn[None] + around * jnp.sqrt(1 / a + 1 / b)[None], key, y, how)
+    return hahn_jordan_parts(rate, turn[None] + around * jnp.sqrt(1 / a + 1 / b)[None], key, y, how)

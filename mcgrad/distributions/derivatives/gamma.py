@@ -28,7 +28,7 @@ move_log_gamma = moving_draw(lambda y, a: (log_gamma_velocity(jnp.exp(y), y, a),
 
 
 def sample_log_ratio(key: PRNGKey, a: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """A differentiable draw of `log(x / a)` for the gamma law of concentration `a` and rate one."""
+    """A differentiable draw of `log(x / a)` for the gamma distribution of concentration `a` and rate one."""
     return _log_ratio_draw(log_ratio_to_mean(key, jax.lax.stop_gradient(a)), a)
 
 

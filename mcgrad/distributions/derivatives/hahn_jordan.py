@@ -1,4 +1,4 @@
-"""Weak derivatives of laws of single numbers, by inverting the derivative of the distribution function.
+"""Weak derivatives of distributions of single numbers, by inverting the derivative of the distribution function.
 
 The `rate` of a parameter is the derivative `dF/dparameter` of the distribution function, a function of `x` that is zero at both
 ends. Where it rises the density grows with the parameter, where it falls the density shrinks: its positive and negative
@@ -17,21 +17,23 @@ from jaxtyping import Array
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import open_uniform
-from mcgrad.distributions.numerics.roots import crossing
+from mcgrad.distributions.numerics.roots import bracket_root
 
 stop = jax.lax.stop_gradient
 Function = Callable[[Array], Array]
 
 
-def derivative_by_levels(
+def hahn_jordan_term(
     name: str, parameter: Array, rate: Function, turns: Array, key: PRNGKey, x: Array, how: Coupling
 ) -> WeakDerivative:
-    """The Hahn-Jordan term of one parameter, of the shape of the draw `x`; see `parts_by_levels`."""
-    weight, positive, negative = parts_by_levels(rate, turns, key, x, how)
+    """The Hahn-Jordan term of one parameter, of the shape of the draw `x`; see `hahn_jordan_parts`."""
+    weight, positive, negative = hahn_jordan_parts(rate, turns, key, x, how)
     return WeakDerivative((name,), (weight * parameter)[None], positive[None], negative[None])
 
 
-def parts_by_levels(rate: Function, turns: Array, key: PRNGKey, x: Array, how: Coupling) -> tuple[Array, Array, Array]:
+def hahn_jordan_parts(
+    rate: Function, turns: Array, key: PRNGKey, x: Array, how: Coupling
+) -> tuple[Array, Array, Array]:
     """The mass by which the rate rises, a point where it does, and one where it falls; each of the shape of `x`.
 
     Between neighbors of `turns`, and beyond them, the rate must be monotone; where it jumps there is an atom. By `"shared"`
@@ -71,14 +73,14 @@ def parts_by_levels(rate: Function, turns: Array, key: PRNGKey, x: Array, how: C
         levels = jnp.stack([level, level])
     low, high = (jnp.stack([_at(side, up), _at(side, down)]) for side in (edges[:-1], edges[1:]))
     sign = jnp.asarray([1, -1], x.dtype).reshape(2, *[1] * x.ndim)
-    low, high = crossing(lambda points: sign * (jax.vmap(level_of)(points) - levels), low, high)
+    low, high = bracket_root(lambda points: sign * (jax.vmap(level_of)(points) - levels), low, high)
     # The neighbor on the side of the draw: never outside the support.
     points = jnp.where(high > x[None], low, high)
     positive, negative = jnp.where(mass[None] > 0, points, x[None])
     return mass, positive, negative
 
 
-def turns_of(cdf: Function, rate: Function, x: Array) -> Array:
+def turning_points(cdf: Function, rate: Function, x: Array) -> Array:
     """Quantiles, and between neighbors of them a point where the rate turns if there is one.
 
     The density must be continuous, and its derivative in the parameter have at most one change of sign between two of the
@@ -86,7 +88,7 @@ def turns_of(cdf: Function, rate: Function, x: Array) -> Array:
 
     Args:
         cdf: the distribution function, elementwise, with frozen parameters. Beyond where it is between 0 and 1, and where it
-            is not a number, the law has no mass.
+            is not a number, the distribution has no mass.
         rate: its derivative in the parameter.
         x: a draw, which says where the mass is, and the shape of a point.
     """
@@ -97,7 +99,7 @@ def turns_of(cdf: Function, rate: Function, x: Array) -> Array:
     fractions = jnp.asarray(np.concatenate([tails, np.arange(1, 24) / 24, 1 - tails[::-1]]), x.dtype)
 
     def quantile(fraction: Array) -> Array:
-        low, high = crossing(lambda points: inside(cdf(points), points, x) - fraction, -far, far)
+        low, high = bracket_root(lambda points: inside(cdf(points), points, x) - fraction, -far, far)
         return jnp.where(high > x, low, high)
 
     nodes = jax.vmap(quantile)(fractions)
@@ -107,7 +109,7 @@ def turns_of(cdf: Function, rate: Function, x: Array) -> Array:
 
     slopes = jax.vmap(slope)
     falling = slopes(nodes[:-1]) > 0
-    low, _ = crossing(lambda points: jnp.where(falling, -1, 1) * slopes(points), nodes[:-1], nodes[1:])
+    low, _ = bracket_root(lambda points: jnp.where(falling, -1, 1) * slopes(points), nodes[:-1], nodes[1:])
     return jnp.sort(jnp.concatenate([nodes, low]), axis=0)
 
 

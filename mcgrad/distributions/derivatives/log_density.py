@@ -1,4 +1,4 @@
-"""One-dimensional laws known by their log density alone: quantiles and draws by adaptive quadrature."""
+"""One-dimensional distributions known by their log density alone: quantiles and draws by adaptive quadrature."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def check_support(where: str, support: Any) -> Support:
 
 
 def log_odds(log_prob: Callable[[Array, Any], Array], support: Support) -> Callable[[Array, Any], Array]:
-    """`log F(x; params) - log(1 - F(x; params))` for the law of density proportional to `exp(log_prob)` on `support`.
+    """`log F(x; params) - log(1 - F(x; params))` for the distribution of density proportional to `exp(log_prob)` on `support`.
 
     The nodes do not move: derivatives in `params` are those of the sums over them. Derivatives in `x` come from a panel
     of length zero, `int_x0^x` with `x0 = stop(x)`, so that they are those of the density at `x` itself (to eighth order,
@@ -70,10 +70,10 @@ def log_odds(log_prob: Callable[[Array, Any], Array], support: Support) -> Calla
         column = lambda row: jnp.asarray(row, x.dtype).reshape(-1, *[1] * x.ndim)  # noqa: E731
         density = along(center[None] + step[None] * column(ends))
 
-        def growth(log_mass: Array) -> Array:
+        def relative_mass(log_mass: Array) -> Array:
             return step * jnp.sum(column(end_weights) * jnp.exp(density - log_mass[None]), axis=0)
 
-        return below + jnp.log1p(growth(below)) - above - jnp.log1p(-growth(above))
+        return below + jnp.log1p(relative_mass(below)) - above - jnp.log1p(-relative_mass(above))
 
     return function
 

@@ -23,7 +23,7 @@ def transport_gaussian(
     """A draw `x` of `N(loc, S)`, `S = L L^T` with `L = factor`, as a function of the parameters.
 
     Its derivative is `d loc + A (x - loc)` with the symmetric `A` that solves `A S + S A = dS`: of all velocity fields that
-    move the law so, the gradient of a potential, whose mean square is least (Jankowiak and Obermeyer 2018, section 5). The
+    move the distribution so, the gradient of a potential, whose mean square is least (Jankowiak and Obermeyer 2018, section 5). The
     equation is solved once for each `L`, not for each draw, also in reverse mode. Right to every order.
     """
     return x
@@ -56,25 +56,25 @@ def _lyapunov(covariance: Array, change: Array) -> Array:
 
 
 @custom_jvp
-def turned_gaussian(
+def rotated_gaussian(
     z: Float[Array, "*batch d"],
     factor: Float[Array, "*batch d d"],
     rows: Float[Array, "m d"],
     columns: Float[Array, "m d"],
 ) -> Float[Array, "*batch d"]:
-    """Standard normal noise `z`, as a function of the factor `L` of the law that it serves: it turns with `L`.
+    """Standard normal noise `z`, as a function of the factor `L` of the distribution that it serves: it turns with `L`.
 
     Its derivative is `W z` with the antisymmetric `W = A - A^T`, `A_ij = sum_m rows_mi columns_mj dL_ij`. A rotation leaves the
-    standard normal law as it is, `div(p W z) = p (tr W - z^T W z) = 0`, so all coefficients are right; that they depend on
+    standard normal distribution as it is, `div(p W z) = p (tr W - z^T W z) = 0`, so all coefficients are right; that they depend on
     parameters themselves changes no mean either. Right to every order.
     """
     return z
 
 
-@turned_gaussian.defjvp
-def _turned_gaussian_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@rotated_gaussian.defjvp
+def _rotated_gaussian_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (z, factor, rows, columns), (_, factor_dot, *_) = primals, tangents
-    z = turned_gaussian(z, factor, rows, columns)
+    z = rotated_gaussian(z, factor, rows, columns)
     coefficients, factor_dot = align(matmul(transposed(rows), columns), factor_dot)
     rates = coefficients * factor_dot
     return z, matvec(rates - transposed(rates), z)
@@ -84,7 +84,7 @@ def _turned_gaussian_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 def transport_dirichlet(
     x: Float[Array, "*batch n"], concentration: Float[Array, "*batch n"]
 ) -> Float[Array, "*batch n"]:
-    """A draw `x` of a Dirichlet law as a function of its concentrations `a`.
+    """A draw `x` of a Dirichlet distribution as a function of its concentrations `a`.
 
     A change of `a_j` leaves the law of the other entries' proportions as it is, and that of `x_j` is a beta law: with the
     derivative `V_j` of its log odds at a fixed quantile,
@@ -121,4 +121,4 @@ def _velocity_of_beta(x: Array, a: Array, b: Array) -> tuple[Array, Array]:
 
 
 transport_beta = moving_draw(_velocity_of_beta)
-"""A draw of a beta law as a function of it and of its concentrations at one and at zero, with its quantile fixed."""
+"""A draw of a beta distribution as a function of it and of its concentrations at one and at zero, with its quantile fixed."""

@@ -18,7 +18,7 @@ from mcgrad import _compat
 def pathwise_obstacle(dist: Any) -> str | None:
     """Why a pathwise derivative through `dist.sample` would be wrong, or `None` where it is right.
 
-    mcgrad's own laws know. For a user's functions and for other libraries the sampler is traced, and each floating
+    mcgrad's own distributions know. For a user's functions and for other libraries the sampler is traced, and each floating
     parameter must either leave the draw alone or reach it through derivatives. **A parameter that reaches the draw both
     smoothly and through a discrete choice passes this test**, and its derivative lacks the discrete part.
 

@@ -13,7 +13,7 @@ from mcgrad.distributions.numerics.arithmetic import log_one_minus_exp
 
 
 class Coupling(NamedTuple):
-    """How the two parts of a weak derivative are chosen and drawn together; a law follows it where it knows how.
+    """How the two parts of a weak derivative are chosen and drawn together, where the distribution knows how.
 
     Attributes:
         hahn_jordan: whether the two parts have no value in common (Hahn-Jordan), the least of them that there can be; else
@@ -30,10 +30,10 @@ class Coupling(NamedTuple):
 
 
 class WeakDerivative(NamedTuple):
-    """Terms of a law's derivative as a signed measure: `dp = sum_i dweight_i (positive_i - negative_i)`.
+    """Terms of a distribution's derivative as a signed measure: `dp = sum_i dweight_i (positive_i - negative_i)`.
 
     Attributes:
-        parameters: the fields of the law that the weights depend on; such as it does not have are left out.
+        parameters: fields of the distribution that the weight depends on; names of fields it does not have are ignored.
         weight: `[n, *batch shape]`, a function of the parameters whose derivative multiplies the difference. Its value
             does not matter; what multiplies the derivative must be stopped (`jax.lax.stop_gradient`).
         positive: a draw from the positive part of each term, `[n, *batch shape, *event shape]`.
@@ -53,7 +53,10 @@ class WeakDerivative(NamedTuple):
 def mapped(
     terms: tuple[WeakDerivative, ...], fn: Callable[[Array], Array], x: Array, **names: str
 ) -> tuple[WeakDerivative, ...]:
-    """The terms of a law for its draw `f^-1(x)`, as terms of the law of `x`; of the parameters that have new names, if any do."""
+    """The terms of the distribution of `fn(y)`, from those of the distribution of `y`.
+
+    `x` is the draw `fn(y)`. With `names`, only the terms of renamed parameters.
+    """
     found = []
     for term in terms:
         kept = tuple(names.get(name, name) for name in term.parameters if name in names or not names)

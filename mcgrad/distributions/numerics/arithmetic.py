@@ -92,7 +92,7 @@ def log_one_minus_exp(y: Array) -> Array:
     return jnp.where(near, by_expm1, jnp.log1p(-jnp.exp(jnp.where(near, -1.0, y))))
 
 
-def exp_beyond_linear(t: Array, dtype: Any) -> Array:
+def expm1_minus_linear(t: Array, dtype: Any) -> Array:
     """`exp(t) - 1 - t`, by its series where that is shorter than the cancellation."""
     near = jnp.abs(t) < 0.5
     inside = jnp.where(near, t, 0.0)
@@ -102,7 +102,7 @@ def exp_beyond_linear(t: Array, dtype: Any) -> Array:
     return jnp.where(near, inside**2 / 2 * series, jnp.expm1(t) - t)
 
 
-def log_beyond_cubic(t: Array) -> Array:
+def log1p_minus_cubic(t: Array) -> Array:
     """`log(1 + t) - t + t^2 / 2 - t^3 / 3`, by its series where that is shorter than the cancellation."""
     near = jnp.abs(t) < 0.1
     inside = jnp.where(near, t, 0.0)
@@ -116,10 +116,10 @@ def log1p_over(u: Array) -> Array:
     return jnp.where(some, jnp.log1p(u) / jnp.where(some, u, 1.0), 1.0)
 
 
-def log1p_beyond(log_growth: Array, part: Array) -> Array:
+def log1p_remainder(log1p_u: Array, part: Array) -> Array:
     """`log(1 + u) - u / (1 + u)` of these two, by its series where that is shorter than the cancellation."""
-    series = part * part * (1 / 2 + part / 3) - log_beyond_cubic(-jnp.minimum(part, 0.5))
-    return jnp.where(part < 0.1, series, log_growth - part)
+    series = part * part * (1 / 2 + part / 3) - log1p_minus_cubic(-jnp.minimum(part, 0.5))
+    return jnp.where(part < 0.1, series, log1p_u - part)
 
 
 def open_uniform(key: PRNGKey, shape: Shape, dtype: Any) -> Array:

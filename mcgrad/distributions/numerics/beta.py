@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mcgrad._compat import custom_jvp
-from mcgrad.distributions.numerics.arithmetic import exp_beyond_linear, log_beyond_cubic
+from mcgrad.distributions.numerics.arithmetic import expm1_minus_linear, log1p_minus_cubic
 from mcgrad.distributions.numerics.gamma_function import DIGAMMA, log_peak
 from mcgrad.distributions.numerics.quadrature import per_node, unit_rule
 
@@ -44,7 +44,7 @@ def log_odds_velocity(
     rounding error give all digits. For large concentrations `L` and the slope are taken from the distance of `y` to the
     mode `log(a / b)`, since both are small there.
     """
-    lower, surplus, log_ratio, integrand, w, divisor = _tail(y, a, b)
+    lower, surplus, log_ratio, integrand, w, divisor = _quadrature(y, a, b)
     n = a + b
     surplus = jnp.abs(surplus)
     total = jnp.sum((jnp.expand_dims(surplus + jnp.where(lower, 0.0, 1 / a), -1) + log_ratio) * integrand, -1)
@@ -58,7 +58,7 @@ def log_odds_probability(y: Array, a: Array, b: Array) -> Array:
 
     `p / a (1 + n x int_0^inf exp(-g(r)) dr)`, or, above the mean, one minus `p / b (1 + n (1 - x) int_0^inf exp(-g(r)) dr)`.
     """
-    lower, _, _, integrand, w, divisor = _tail(y, a, b)
+    lower, _, _, integrand, w, divisor = _quadrature(y, a, b)
     mass = jnp.exp(log_odds_log_prob(y, a, b)) / divisor * (1 + (a + b) * w * jnp.sum(integrand, -1))
     return jnp.where(lower, mass, 1 - mass)
 
@@ -68,7 +68,7 @@ def log_odds_log_prob(y: Array, a: Array, b: Array) -> Array:
 
     Nothing cancels: neither in what it is at the mode, nor in what is lost from there.
     """
-    return _at_mode(a, b) - _lost(y, a, b)
+    return _at_mode(a, b) - _below_mode(y, a, b)
 
 
 @custom_jvp
@@ -86,24 +86,24 @@ def _at_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 
 @custom_jvp
-def _lost(y: Array, a: Array, b: Array) -> Array:
+def _below_mode(y: Array, a: Array, b: Array) -> Array:
     """`a phi(log(n x / a)) + b phi(log(n (1 - x) / b))` for `phi(t) = exp(t) - 1 - t` and `n = a + b`.
 
     Its derivatives are `n x - a` in `y`, and minus these logarithms in the concentrations.
     """
     t = y - _log_ratio_of(a, b)
     log_share1, log_share0 = _log_share(t, a, b), _log_share(-t, b, a)
-    return a * exp_beyond_linear(log_share1, y.dtype) + b * exp_beyond_linear(log_share0, y.dtype)
+    return a * expm1_minus_linear(log_share1, y.dtype) + b * expm1_minus_linear(log_share0, y.dtype)
 
 
-@_lost.defjvp
-def _lost_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@_below_mode.defjvp
+def _below_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (y, a, b), (y_dot, a_dot, b_dot) = primals, tangents
     t, n = y - _log_ratio_of(a, b), a + b
     near = jnp.abs(t) < 1
     rise = jnp.expm1(jnp.where(near, t, 0.0))
     slope = jnp.where(near, a * (b / n) * rise / (1 + a / n * rise), b * jax.nn.sigmoid(y) - a * jax.nn.sigmoid(-y))
-    return _lost(y, a, b), slope * y_dot - _log_share(t, a, b) * a_dot - _log_share(-t, b, a) * b_dot
+    return _below_mode(y, a, b), slope * y_dot - _log_share(t, a, b) * a_dot - _log_share(-t, b, a) * b_dot
 
 
 def _log_ratio_of(a: Array, b: Array) -> Array:
@@ -132,7 +132,7 @@ _WIDTH = 3.0
 """Of the step of `sigmoid(z)^a`."""
 
 
-def _tail(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
+def _quadrature(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
     """For the integrals of `log_odds_velocity`: whether the first case holds; `L`; how far `log s(z)` is from `log x`,
     and weights times `exp(-g)`, `[..., node]`; `w`, and its concentration.
     """
@@ -162,7 +162,7 @@ def _tail(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
     v = at(low) + at(high - low) * nodes
     r = jnp.where(at(flat), at(step) + _WIDTH * jnp.sinh(v), r)
     weight = jnp.where(at(flat), _WIDTH * at(high - low) * weights * jnp.cosh(v), weight)
-    beyond = bend(r, at(w), at(other), (at(logs[0]), at(logs[1])))
+    beyond = log_mean_exp_remainder(r, at(w), at(other), (at(logs[0]), at(logs[1])))
     log_ratio = jnp.where(at(lower), at(other) * r + beyond, at(w) * r - beyond)
     integrand = weight * jnp.exp(-at(slope) * r - at(n + 1) * beyond)
     return lower, surplus, log_ratio, integrand, w, divisor
@@ -181,12 +181,12 @@ def _end(
     tiny = jnp.finfo(w.dtype).tiny
     for _ in range(8):
         steepness = slope + (n + 1) * w * jax.nn.sigmoid(end + log_other - log_w) * -jnp.expm1(-end)
-        value = jnp.maximum(slope * end + (n + 1) * bend(end, w, other, logs), tiny)
+        value = jnp.maximum(slope * end + (n + 1) * log_mean_exp_remainder(end, w, other, logs), tiny)
         end = end * jnp.exp(-value / jnp.maximum(end * steepness, tiny) * jnp.log(value / fall))
     return end
 
 
-def bend(r: Array, w: Array, other: Array, logs: tuple[Array, Array] | None = None) -> Array:
+def log_mean_exp_remainder(r: Array, w: Array, other: Array, logs: tuple[Array, Array] | None = None) -> Array:
     """`log(1 + w (exp(-r) - 1)) + w r` for `other = 1 - w`: the logarithm of a mean of two exponentials beyond linear.
 
     With the logarithms of both also where one of them underflows.
@@ -195,16 +195,16 @@ def bend(r: Array, w: Array, other: Array, logs: tuple[Array, Array] | None = No
     flip = w > other
     p, t = jnp.where(flip, other, w), jnp.where(flip, r, -r)
     z, linear = p * jnp.expm1(t), p * t
-    beyond_linear = p * exp_beyond_linear(t, r.dtype)
+    remainder = p * expm1_minus_linear(t, r.dtype)
     if logs is not None:  # where `p` nearly underflows and the exponential overflows
         least = -700.0 if r.dtype == jnp.float64 else -80.0
         log_p = jnp.where(flip, logs[1], logs[0])
         apart = (log_p < least) & (t > 1)
         z = jnp.where(apart, jnp.exp(jnp.where(apart, t + log_p, 0.0)) - p, z)
-        beyond_linear = jnp.where(apart, z - linear, beyond_linear)
+        remainder = jnp.where(apart, z - linear, remainder)
     near = jnp.abs(z) < 0.1
     inside = jnp.where(near, z, 0.0)
-    by_parts = log_beyond_cubic(inside) - inside * inside * (1 / 2 - inside / 3) + beyond_linear
+    by_parts = log1p_minus_cubic(inside) - inside * inside * (1 / 2 - inside / 3) + remainder
     return jnp.where(near, by_parts, jnp.log1p(jnp.where(near, 1.0, z)) - linear)
 
 
@@ -218,9 +218,9 @@ def _surplus(y: Array, from_mode: Array, a: Array, b: Array) -> Array:
     """
     large = a > 16
     u = jnp.where(large, a, a + (1 + _SHIFT))
-    growth = jnp.log1p(b / u)
-    drop = lambda p: -jnp.expm1(-p * growth) * u**-p  # noqa: E731
+    log_ratio = jnp.log1p(b / u)
+    drop = lambda p: -jnp.expm1(-p * log_ratio) * u**-p  # noqa: E731
     series = sum(c * drop(2 * k + 2) for k, c in enumerate(DIGAMMA))
     steps = sum(b / (a + k) / (a + k + b) for k in range(1, 1 + _SHIFT))
-    by_steps = jax.nn.softplus(-y) - (steps + growth + drop(1) / 2 + series)
+    by_steps = jax.nn.softplus(-y) - (steps + log_ratio + drop(1) / 2 + series)
     return jnp.where(large, drop(1) / 2 - series - _log_share(from_mode, a, b), by_steps)

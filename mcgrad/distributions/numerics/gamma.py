@@ -11,8 +11,8 @@ from jax.scipy import special
 from jaxtyping import Array
 
 from mcgrad._compat import custom_jvp
-from mcgrad.distributions.numerics.arithmetic import exp_beyond_linear, log_ratio_to, polynomial
-from mcgrad.distributions.numerics.gamma_function import beyond_half, digamma_series, log_peak
+from mcgrad.distributions.numerics.arithmetic import expm1_minus_linear, log_ratio_to, polynomial
+from mcgrad.distributions.numerics.gamma_function import digamma_remainder, digamma_series, log_peak
 from mcgrad.distributions.numerics.quadrature import per_node, unit_rule
 
 
@@ -21,22 +21,22 @@ def log_density_of_log(x: Array, log_x: Array, a: Array) -> Array:
 
     Nothing cancels: neither in what it is at the mode, nor in what is lost from there.
     """
-    return log_peak(a) - _lost(x, log_x, a)
+    return log_peak(a) - _below_mode(x, log_x, a)
 
 
 @custom_jvp
-def _lost(x: Array, log_x: Array, a: Array) -> Array:
+def _below_mode(x: Array, log_x: Array, a: Array) -> Array:
     """`x - a - a log(x / a)`. Of `log_x`, of which `x` is a function, its derivative is `x - a`, and of `a` it is `-log(x / a)`."""
     near, log_ratio = jnp.abs(x - a) < 0.5 * a, log_ratio_to(x, log_x, a)
     far = x - a - a * jnp.minimum(log_ratio, 1e4)  # of an infinite draw infinite
-    return jnp.where(near, a * exp_beyond_linear(jnp.where(near, log_ratio, 0.0), a.dtype), far)
+    return jnp.where(near, a * expm1_minus_linear(jnp.where(near, log_ratio, 0.0), a.dtype), far)
 
 
-@_lost.defjvp
-def _lost_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@_below_mode.defjvp
+def _below_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, log_x, a), (_, log_x_dot, a_dot) = primals, tangents
     x = jnp.minimum(x, jnp.finfo(x.dtype).max)  # no infinite derivative, for a weight of zero may multiply it
-    return _lost(*primals), (x - a) * log_x_dot - log_ratio_to(x, log_x, a) * a_dot
+    return _below_mode(*primals), (x - a) * log_x_dot - log_ratio_to(x, log_x, a) * a_dot
 
 
 def log_density(x: Array, a: Array) -> Array:
@@ -65,7 +65,7 @@ def probabilities(x: Array, a: Array) -> tuple[Array, Array]:
 
 
 def log_gamma_velocity(x: Array, log_x: Array, a: Array) -> Array:
-    """`d log(x) / da` at a fixed quantile of the gamma law of concentration `a` and rate one; elementwise, branch-free.
+    """`d log(x) / da` at a fixed quantile of the gamma distribution of concentration `a`; elementwise, branch-free.
 
     It is `-F_a / (x p)`, and with `F_a = E[log t - psi(a); t < x]` and `t = x exp(-s)`
 
@@ -95,11 +95,11 @@ def _integrals(x: Array, log_x: Array, a: Array) -> tuple[Array, Array, Array, A
     surplus = _log_mean(x, log_x, a)
     lower = surplus >= 0
     slope = jnp.where(lower, (a - x) + 1, x - a)  # a + 1 would lose the one in float32
-    return surplus, lower, *_tail(x, slope, jnp.where(lower, a + 1, a), lower)
+    return surplus, lower, *_quadrature(x, slope, jnp.where(lower, a + 1, a), lower)
 
 
 def log_ratio_velocity(log_ratio: Array, a: Array) -> Array:
-    """`d log(x / a) / da` at a fixed quantile of the gamma law of concentration `a` and rate one; elementwise, branch-free.
+    """`d log(x / a) / da` at a fixed quantile of the gamma distribution of concentration `a`; elementwise, branch-free.
 
     That is `log_gamma_velocity - 1 / a`, whose terms nearly agree for large `a`. The log density of `r = log(x / a)` has the
     derivative `d - phi(r)` in `a`, with `phi(t) = exp(t) - 1 - t` and `d = log a - psi(a)`; one integration by parts leaves,
@@ -117,7 +117,7 @@ def log_ratio_velocity(log_ratio: Array, a: Array) -> Array:
     sign = jnp.where(lower, -1, 1).astype(log_ratio.dtype)
     slope = sign * a * jnp.expm1(log_ratio)
     more = lower & ~large
-    s, integrand = _tail(x, jnp.where(more, slope + 1, slope), jnp.where(more, a + 1, a), lower)
+    s, integrand = _quadrature(x, jnp.where(more, slope + 1, slope), jnp.where(more, a + 1, a), lower)
 
     first, second = jnp.sum(integrand, -1), jnp.sum(s * integrand, -1)
     below = excess + x * (first * (1 + excess) + second)
@@ -130,13 +130,13 @@ def log_ratio_velocity(log_ratio: Array, a: Array) -> Array:
         inside, [(1 - k / 2) / math.factorial(k) for k in range(3, 21 if t.dtype == jnp.float64 else 13)]
     )
     c = jnp.where(near, inside**3 * series, jnp.exp(beyond) * (1 - beyond / 2) - (1 + beyond / 2))
-    e = beyond_half(jnp.maximum(a, 1))
+    e = digamma_remainder(jnp.maximum(a, 1))
     rest = jnp.sum((c - per_node(e)) * integrand, -1)
     velocity = jnp.where(large, -log_ratio / 2 - sign * a * rest, jnp.where(lower, below, above)) / a
     return jnp.minimum(velocity, jnp.finfo(a.dtype).max)
 
 
-def _tail(x: Array, slope: Array, b: Array, lower: Array) -> tuple[Array, Array]:
+def _quadrature(x: Array, slope: Array, b: Array, lower: Array) -> tuple[Array, Array]:
     """Nodes `s`, and weights times `exp(-slope s - x phi(s))` or, below, `exp(-slope s - x phi(-s))`; `[..., node]`.
 
     The slope is `x - b`, below `b - x`.
@@ -155,7 +155,7 @@ def _tail(x: Array, slope: Array, b: Array, lower: Array) -> tuple[Array, Array]
     nodes, weights = unit_rule(end, 40, 18)
     s = per_node(end) * nodes
     sign = per_node(jnp.where(lower, -1.0, 1.0).astype(dtype))
-    integrand = weights * jnp.exp(-per_node(slope) * s - per_node(x) * exp_beyond_linear(sign * s, dtype))
+    integrand = weights * jnp.exp(-per_node(slope) * s - per_node(x) * expm1_minus_linear(sign * s, dtype))
     return s, per_node(end) * integrand
 
 

@@ -10,7 +10,7 @@ from jax.scipy import special
 from jaxtyping import Array, Float
 
 from mcgrad._compat import custom_jvp
-from mcgrad.distributions.numerics.arithmetic import log1p_beyond, log1p_over, polynomial
+from mcgrad.distributions.numerics.arithmetic import log1p_over, log1p_remainder, polynomial
 
 DIGAMMA = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
 """`B_2k / (2 k)`, with the Bernoulli numbers `B_2k`: the asymptotic series of `log a - 1 / (2 a) - psi(a)` in `1 / a^2`."""
@@ -26,7 +26,7 @@ def log_peak(a: Array) -> Array:
     return jnp.where(large, series, (small + 1) * jnp.log(small) - small - special.gammaln(small + 1))
 
 
-def beyond_half(a: Array) -> Array:
+def digamma_remainder(a: Array) -> Array:
     """`log a - 1 / (2 a) - psi(a)` for `a >= 1`, by its series at `a + n` and the differences of neighbors where `a` is small.
 
     With `u = 1 / (2 a + 1)`, that of `a` and `a + 1` is `2 (u / (1 - u^2) - atanh(u))`, a sum of positive terms.
@@ -59,7 +59,7 @@ def stirling_remainder(a: Array) -> Array:
 _SHIFT = 16
 
 
-def mean_log_factor(a: Float[Array, "*batch"], b: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+def digamma_increment(a: Float[Array, "*batch"], b: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """`psi(a + b) - psi(a) = sum_k b / ((a + k) (a + b + k))`, by terms that are positive or small: nothing cancels."""
     first = sum((b / ((a + k) * (a + b + k)) for k in range(_SHIFT)), jnp.zeros_like(a + b))
     a = a + _SHIFT
@@ -71,18 +71,18 @@ def mean_log_factor(a: Float[Array, "*batch"], b: Float[Array, "*batch"]) -> Flo
 
 
 @custom_jvp
-def log_gamma_growth(a: Array, h: Array) -> Array:
+def log_gamma_increment_remainder(a: Array, h: Array) -> Array:
     """`log Gamma(a + h) - log Gamma(a) - h log(a)` of arrays of one shape, of which `h` is a constant; zero for large `a`."""
     return log_peak(a) - log_peak(a + h) + (h + h * (h / a)) * log1p_over(h / a) - h
 
 
-@log_gamma_growth.defjvp
-def _log_gamma_growth_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@log_gamma_increment_remainder.defjvp
+def _log_gamma_increment_remainder_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (a, h), (a_dot, _) = primals, tangents
-    return log_gamma_growth(a, h), digamma_growth(a, h) * a_dot
+    return log_gamma_increment_remainder(a, h), digamma_increment_remainder(a, h) * a_dot
 
 
-def digamma_growth(a: Array, h: Array) -> Array:
+def digamma_increment_remainder(a: Array, h: Array) -> Array:
     """`psi(a + h) - psi(a) - h / a`, where nothing cancels.
 
     With `v = h / a`, `k(v) = log(1 + v) - v / (1 + v)` and `r(a) = log a - 1 / (2 a) - psi(a)` it is for large `a`
@@ -92,6 +92,11 @@ def digamma_growth(a: Array, h: Array) -> Array:
     v = h / a
     part, many = v / (1 + v), a > 1
     one = jnp.where(many, a, 1.0)
-    large = log1p_beyond(jnp.log1p(v), part) - (1 - 1 / (2 * h)) * v * part + beyond_half(one) - beyond_half(one + h)
-    few = mean_log_factor(jnp.where(many, 1.0, a), h) - jnp.where(many, 1.0, v)
+    large = (
+        log1p_remainder(jnp.log1p(v), part)
+        - (1 - 1 / (2 * h)) * v * part
+        + digamma_remainder(one)
+        - digamma_remainder(one + h)
+    )
+    few = digamma_increment(jnp.where(many, 1.0, a), h) - jnp.where(many, 1.0, v)
     return jnp.where(many, large, few)

@@ -12,7 +12,7 @@ stop = jax.lax.stop_gradient
 Function = Callable[[Array], Array]
 
 
-def crossing(fn: Function, low: Array, high: Array) -> tuple[Array, Array]:
+def bracket_root(fn: Function, low: Array, high: Array) -> tuple[Array, Array]:
     """Numbers next to each other, up to rounding, between which `fn`, at most zero at `low` and above it at `high`, crosses zero.
 
     By Chandrupatla's method: inverse quadratic interpolation where the last three points allow it, and bisection elsewhere,

@@ -18,7 +18,7 @@ from mcgrad.distributions.categorical import Categorical, OneHotCategorical
 from mcgrad.distributions.derivatives.pathwise_check import influences, sampler_obstacle
 from mcgrad.distributions.wrappers.base import Wrapper
 
-# Parameters with which the support of a law moves (point masses included), for libraries that do not tell.
+# Parameters with which the support of a distribution moves (point masses included), for libraries that do not tell.
 _SUPPORT_PARAMETERS = {
     "Bates": ("low", "high"),
     "Delta": ("v",),
@@ -36,7 +36,7 @@ _SUPPORT_PARAMETERS = {
     "VectorDeterministic": ("loc",),
 }
 
-# A map of these kinds, of a law on the whole line, leaves the support where it is.
+# A map of these kinds, of a distribution on the whole line, leaves the support where it is.
 _AFFINE_MAPS = """
     AffineTransform Block Chain ComposeTransform DiagLinear DiagPlusLowRankLinear Identity IdentityTransform
     LowerCholeskyAffine LowerUpperTriangularAffine Permute PermuteTransform ScalarAffine Scale ScaleMatvecDiag
@@ -74,7 +74,7 @@ class ForeignDistribution(Wrapper):
 
     @property
     def law(self) -> str:
-        """The library's name for the law."""
+        """The library's name for the distribution."""
         return f"{self.library}'s {type(self.dist).__name__}"
 
     @property
@@ -102,7 +102,7 @@ class ForeignDistribution(Wrapper):
 
     @functools.cached_property
     def discrete(self) -> bool:
-        """Whether the law has a probability mass function."""
+        """Whether the distribution has a probability mass function."""
         return not jnp.issubdtype(self._draw_dtype, jnp.floating) or self._is_discrete()
 
     @functools.cached_property
@@ -141,7 +141,7 @@ class ForeignDistribution(Wrapper):
 
     @property
     def relaxation(self) -> Any:
-        """That of mcgrad's own law of the same name, or `None`."""
+        """That of mcgrad's own distribution of the same name, or `None`."""
         name = type(self.dist).__name__
         own = _RELAXED.get(name.removesuffix("Logits").removesuffix("Probs"))
         if own is None:
@@ -174,7 +174,7 @@ class ForeignDistribution(Wrapper):
         return jnp.arange(n) if name == "Categorical" else jnp.eye(n)
 
     def _bounds(self, law: Any) -> list[Any]:
-        """Arrays that the support of one law is made of."""
+        """Arrays that the support of one distribution is made of."""
         name = type(law).__name__
         if name in _TRANSFORMED:
             maps = [part for part in _parts(law) if _is_map(part)]
@@ -198,7 +198,7 @@ class ForeignDistribution(Wrapper):
         dtype = jnp.result_type(jnp.float32, *(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)))
         try:
             jax.eval_shape(function, jax.ShapeDtypeStruct(self.batch_shape, dtype))
-        # how these libraries say that a law has none, or one that JAX cannot trace
+        # how these libraries say that a distribution has none, or one that JAX cannot trace
         except (NotImplementedError, AttributeError, TypeError):
             return None
         return function

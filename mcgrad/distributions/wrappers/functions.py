@@ -1,4 +1,4 @@
-"""Laws from a user's plain functions."""
+"""Distributions from a user's plain functions."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class FunctionDistribution(Distribution):
         else:
             x = jax.lax.stop_gradient(sampler(key, *jax.lax.stop_gradient(params)))
         if not jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.floating):
-            return x  # a discrete law, or several arrays: no quantile to keep fixed
+            return x  # a discrete distribution, or several arrays: no quantile to keep fixed
         return implicit_reparameterization(x, params, support=support, **of_params)
 
     @functools.cached_property
@@ -145,14 +145,14 @@ def distribution(
     support: tuple[float, float] | None = None,
     standardization: Callable[..., Array] | None = None,
 ) -> type[FunctionDistribution]:
-    """A class of distributions from plain functions; its instances take the parameters, `law(*params)`.
+    """A class of distributions from plain functions; its instances take the parameters, `Made(*params)`.
 
     One of `sampler` and `icdf` is enough to draw; what is missing limits the estimators: score and enumeration need
     `log_prob`. A draw is differentiable
 
     - by `icdf` alone: explicitly, `x = icdf(u, *params)` with one uniform number for each entry of the draw;
     - by `sampler` with `cdf` or `icdf`, for floating draws: implicitly (`implicit_reparameterization`);
-    - by `log_prob` with `support`, for laws of single numbers: implicitly too, by quadrature, without any derivative of the
+    - by `log_prob` with `support`, for single numbers: implicitly too, by quadrature, without any derivative of the
       `sampler`; and where there is no `sampler` either, draws are quantiles found by quadrature, to the same precision. Then
       the density must have one maximum, or several that are wide beside their distance;
     - by `sampler` with `standardization`, for vectors: implicitly;
@@ -204,8 +204,8 @@ def distribution(
     if sampler is None and icdf is None and (log_prob is None or support is None):
         raise ValueError(
             "`mcgrad.distribution(...)` must get something to draw with, got neither `sampler=` nor `icdf=`. "
-            "Pass `sampler(key, *params)` or the quantile function `icdf(u, *params)`, or `log_prob=` and `support=` for a "
-            "law of single numbers."
+            "Pass `sampler(key, *params)` or the quantile function `icdf(u, *params)`, or `log_prob=` and `support=` for single "
+            "numbers."
         )
     ways = {"cdf= or icdf": cdf or icdf, "support": support, "standardization": standardization}
     chosen = [name for name, value in ways.items() if value is not None]
@@ -224,7 +224,7 @@ def distribution(
     if event_ndim is not None and (isinstance(event_ndim, bool) or not isinstance(event_ndim, int) or event_ndim < 0):
         raise ValueError(
             f"`mcgrad.distribution(event_ndim=...)` must be a number of axes or None, got {event_ndim!r}. "
-            "Pass 0 for laws of single numbers, 1 for laws of vectors."
+            "Pass 0 for single numbers, 1 for vectors."
         )
     methods = {name: _method(functions[name]) for name in ("log_prob", "icdf", "cdf")}
     namespace = {

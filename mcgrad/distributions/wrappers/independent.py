@@ -21,7 +21,7 @@ _MAX_SUPPORT = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Independent(Wrapper):
-    """A law whose last batch axes are axes of one draw: `log p(x) = sum_i log p_i(x_i)` over those axes.
+    """A distribution whose last batch axes are axes of one draw: `log p(x) = sum_i log p_i(x_i)` over those axes.
 
     Args:
         base: a distribution of mcgrad, NumPyro, Distrax or TFP-on-JAX.
@@ -48,7 +48,7 @@ class Independent(Wrapper):
             raise ValueError(
                 "`mcgrad.Independent(reinterpreted_batch_ndims=...)` must be a number of batch axes, between 0 and "
                 f"{len(self.base.batch_shape)} for batch shape {self.base.batch_shape}, got {ndim!r}."
-                " Give the base law more batch axes, or ask for fewer."
+                " Give the base distribution more batch axes, or ask for fewer."
             )
 
     @property

@@ -25,7 +25,7 @@ from mcgrad.distributions.wrappers.independent import Independent
 
 @dataclasses.dataclass(frozen=True)
 class Mixture(Wrapper):
-    """The law of a draw from a component that is itself chosen at random: `p(x) = sum_k w_k p_k(x)`.
+    """The distribution of a draw from a component that is itself chosen at random: `p(x) = sum_k w_k p_k(x)`.
 
     Draws are differentiable in the parameters of the components **and in the weights**, to every order: for single numbers
     the distribution function `F = sum_k w_k F_k` of the whole mixture is kept fixed, `dx = -dF / p(x)`, so that no component
@@ -234,7 +234,7 @@ class Mixture(Wrapper):
 
 
 def _numbers(dist: Any) -> Any:
-    """The law of single numbers that a component is made of, or `None`."""
+    """The distribution of single numbers that a component is made of, or `None`."""
     if isinstance(dist, Independent):
         dist = dist.base
     return dist if tuple(dist.event_shape) == () else None

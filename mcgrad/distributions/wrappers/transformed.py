@@ -1,4 +1,4 @@
-"""Laws of `f(x)` for an invertible function `f`."""
+"""Distributions of `f(x)` for an invertible function `f`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mcgrad.distributions.wrappers.foreign import as_distribution
 
 @dataclasses.dataclass(frozen=True)
 class Transformed(Wrapper):
-    """The law of `y = f(x)` for a draw `x` of `base`: `log p(y) = log p_x(x) - log |df/dx|`, `x = f^-1(y)`.
+    """The distribution of `y = f(x)` for a draw `x` of `base`: `log p(y) = log p_x(x) - log |df/dx|`, `x = f^-1(y)`.
 
     Draws are differentiable in the parameters of both, to every order, if those of `base` are. For single numbers the
     distribution, survival and quantile functions are those of `base`, read backwards where `f` falls.
