@@ -50,7 +50,8 @@ class Gamma(Distribution):
         True
 
     References:
-        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6.
+        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6,
+        https://arxiv.org/abs/1805.08498.
     """
 
     concentration: Float[ArrayLike, "*batch"]

@@ -42,8 +42,10 @@ class InverseGaussian(Distribution):
         ValueError: if a concrete parameter is not positive, or the shapes do not broadcast.
 
     References:
-        Michael, Schucany and Haas 1976, "Generating random variates using transformations with multiple roots" (the draw);
-        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6 (its derivative).
+        Michael, Schucany and Haas 1976, "Generating random variates using transformations with multiple roots" (the draw),
+        https://doi.org/10.1080/00031305.1976.10479147.
+        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6 (its derivative),
+        https://arxiv.org/abs/1805.08498.
     """
 
     mean: Float[ArrayLike, "*batch"]

@@ -65,7 +65,7 @@ class Kumaraswamy(Distribution):
         u, a, b = align(u, self.concentration1, self.concentration0)
         info = jnp.finfo(self.dtype)
         log_rest = jnp.log1p(-u)
-        full = log_rest < -200 * b  # 1 - x^a is below the smallest number: the division may overflow
+        full = log_rest < -200 * b  # x^a is one to rounding, and the division may overflow
         log_power = jnp.where(full, -info.tiny, log_one_minus_exp(quotient(log_rest, jnp.where(full, 1, b))))
         least = jnp.log(info.tiny).astype(log_power.dtype)
         low, high = log_power < a * least, log_power > -a * (info.epsneg / 2)

@@ -49,7 +49,7 @@ class LKJCholesky(Distribution):
 
     References:
         Lewandowski, Kurowicka and Joe 2009, "Generating random correlation matrices based on vines and extended onion method",
-        section 3.
+        section 3, https://doi.org/10.1016/j.jmva.2009.04.008.
     """
 
     dim: int = static_field()

@@ -116,8 +116,8 @@ class MultivariateNormal(Distribution):
 
         `z + L^-1 d loc` moves the mean of `z_i` by `(L^-1 d loc)_i`, as in `Normal`. With `A = L^-1 d L`, `(I + A) z` moves
         the scale of `z_i` by `A_ii`, as in `Normal`, and `z_i` by `A_ij z_j`: there the density changes by `A_ij z_i z_j`,
-        whose positive part has `z_i` and `z_j` of one sign, whose negative part of two, both with the density `|z_i z_j|` of
-        two Rayleigh draws and the weight `A_ij / pi`.
+        with the weight `A_ij / pi`. In its positive part `z_i` and `z_j` have equal signs, in its negative part opposite ones;
+        their sizes are Rayleigh draws in both.
         """
         (d,), batch = self.event_shape, self.batch_shape
         loc = jnp.broadcast_to(self.loc, (*batch, d))

@@ -53,7 +53,8 @@ class NegativeBinomial(Distribution):
             the shapes do not broadcast.
 
     References:
-        Kemp 1981, algorithm LK (the logarithmic distribution, in `weak_derivative`).
+        Kemp 1981, "Efficient generation of logarithmically distributed pseudo-random variables", algorithm LK (in
+        `weak_derivative`).
     """
 
     total_count: Float[ArrayLike, "*batch"]

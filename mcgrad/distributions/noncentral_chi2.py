@@ -17,7 +17,7 @@ from mcgrad.distributions.checks import Domain
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
 from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.numerics.gamma import log_gamma_velocity, probabilities
-from mcgrad.distributions.numerics.gamma_function import stirling_remainder
+from mcgrad.distributions.numerics.gamma_function import LARGE, stirling_remainder
 from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
 from mcgrad.distributions.numerics.quadrature import per_node
 
@@ -63,7 +63,8 @@ class NoncentralChi2(Distribution):
         True
 
     References:
-        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6.
+        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6,
+        https://arxiv.org/abs/1805.08498.
     """
 
     df: Float[ArrayLike, "*batch"]
@@ -95,7 +96,7 @@ class NoncentralChi2(Distribution):
 
 
 def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Array]:
-    """Numbers `j` of further pairs of degrees of freedom, `[..., term]`, log weights given `x`, and what these lack to the density.
+    """Indices `j`, `[..., term]`, their unnormalized log weights given `x`, and the log of what normalizes them to the density.
 
     The weights are `q^j / (j! Gamma(df / 2 + j))` with `q = noncentrality x / 4`, nearly normal around the solution `c` of
     `c (c + n) = q`, `n = df / 2 - 1`. Where they spread over more numbers than there are terms, equidistant ones do: the sum over
@@ -105,7 +106,7 @@ def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Arr
     q = noncentrality * x / 4 + (1e-300 if x.dtype == jnp.float64 else 1e-36)
     n = df / 2 - 1
     near = stop(_center(q, n))
-    large = near > 16
+    large = near > LARGE
     q_large, n_large = jnp.where(large, q, 1e3), jnp.where(large, n, 0.0)
     far, root = _center(q_large, n_large), jnp.hypot(n_large, 2 * jnp.sqrt(q_large))
     center = jnp.where(large, far, near)
@@ -145,6 +146,7 @@ def _center(q: Array, n: Array) -> Array:
 
 def _around(center: Array, width: Array) -> tuple[Array, Array]:
     """Numbers over all that has weight, `[..., term]`, from zero on and whole if they suffice so, and their distance."""
+    # enough for `tests/test_noncentral_chi2.py`: weights are negligible beyond `reach` widths, and `tail` more for small centers
     terms, reach, tail = (112, 8.5, 20) if center.dtype == jnp.float64 else (56, 6.0, 12)
     first = jnp.maximum(jnp.floor(center - reach * width - 2), 0)
     stride = jnp.maximum((center + reach * width + tail - first) / (terms - 1), 1)
@@ -154,13 +156,13 @@ def _around(center: Array, width: Array) -> tuple[Array, Array]:
 
 def _log_base(z: Array) -> Array:
     """`log(z)` for large `z`, and zero for small, which may underflow."""
-    return jnp.log(jnp.where(z > 16, z, 1.0))
+    return jnp.log(jnp.where(z > LARGE, z, 1.0))
 
 
 def _log_gamma_increment(z: Array, end: Array) -> Array:
     """`log Gamma(end) - log Gamma(z) - (end - z) _log_base(z)`, for large `z` by Stirling's series."""
-    large = (z > 16) & (end > 16)
-    safe, far = jnp.where(large, z, 16.0), jnp.where(large, end, 16.0)
+    large = (z > LARGE) & (end > LARGE)
+    safe, far = jnp.where(large, z, LARGE), jnp.where(large, end, LARGE)
     series = (
         (far - 0.5) * jnp.log1p((far - safe) / safe) - (far - safe) + stirling_remainder(far) - stirling_remainder(safe)
     )

@@ -49,7 +49,7 @@ class Poisson(Distribution):
         powers = x * jnp.log(jnp.where(x == 0, 1.0, rate))
         x = x.astype(self.dtype)
         few = powers - rate - special.gammaln(x + 1)
-        many = (x > 16) & (rate > 0)  # terms of the size of x would cancel
+        many = (x > 16) & (rate > 0)  # terms of the size of x would cancel, by a digit or more
         near = log_density(jnp.where(many, rate, 1.0), jnp.where(many, x, 16.0) + 1)
         return jnp.where(inside, jnp.where(many, near, few), -jnp.inf)
 

@@ -157,7 +157,7 @@ def _below_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     far_slope = (df + d) * u.part / u.size / u.share
     slope = jnp.where(u.far, far_slope, (1 + d / df) * (1 - u.part))
     along = u.z / jnp.expand_dims(jnp.where(u.far, u.size, 1.0), -1)
-    log1p_u = jnp.minimum(u.log, 1e4)  # not infinite, for a weight of zero may multiply it
+    log1p_u = jnp.minimum(u.log, 1e4)  # above all finite ones, and not infinite, for a weight of zero may multiply it
     in_df = (log1p_remainder(log1p_u, u.part) - d / df * u.part) / 2
     return _below_mode(z, df), in_df * df_dot + jnp.sum(jnp.expand_dims(slope, -1) * along * z_dot, -1)
 

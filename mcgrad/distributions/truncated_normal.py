@@ -30,8 +30,8 @@ _BULK = 5.0
 _SHORT = {"float32": 0.1, "float64": 0.01}
 """An interval over which the density is nearly linear; differences of the normal distribution function lose digits.
 
-A starting point that has lost them is not the same number wherever a compiler finds it anew: a step of Newton's method, and the
-derivative of the draw, would be for another point than the one that they are used at.
+The compiler may recompute such a starting point differently where it is used again; the Newton step and the derivative would then
+belong to different points.
 """
 
 _SHORTEST = {"float32": 1e-5, "float64": 1e-9}

@@ -34,10 +34,10 @@ def hahn_jordan_term(
 def hahn_jordan_parts(
     rate: Function, turns: Array, key: PRNGKey, x: Array, how: Coupling
 ) -> tuple[Array, Array, Array]:
-    """The mass by which the rate rises, a point where it does, and one where it falls; each of the shape of `x`.
+    """The total increase of `rate`, a point where it increases and a point where it decreases, each of the shape of `x`.
 
-    Between neighbors of `turns`, and beyond them, the rate must be monotone; where it jumps there is an atom. By `"shared"`
-    noise the two points are next to each other at one level of the rate, with nothing of that level between them.
+    `rate` must be monotone between consecutive `turns`; a jump is an atom. With shared noise both points lie at the same
+    level, with no other point of that level in between.
 
     Args:
         rate: elementwise, with frozen parameters; what is not finite counts as zero.

@@ -48,7 +48,8 @@ def implicit_reparameterization(
     1e-4 in float32 for densities that are smooth inside the support, below 1e-6 and 1e-2 for kinked ones, and in float32 up
     to 1e-3 far out in heavy tails. A draw takes a few thousand evaluations of `log_prob`.
 
-    (The "fundamental trick" of Walder et al. 2019 is this estimator with `dF(x)` from one more draw `y` in place of the integral,
+    (The "fundamental trick" of Walder et al. 2019, "New tricks for estimating gradients of expectations",
+    https://arxiv.org/abs/1901.11311, is this estimator with `dF(x)` from one more draw `y` in place of the integral,
     `dF(x) = -E[1(y > x) dlog p(y)]`; its variance is infinite unless the slope of the cost falls faster than the root of the
     density in the lower tail.)
 
@@ -80,7 +81,8 @@ def implicit_reparameterization(
         -1.5
 
     References:
-        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6 (the first derivative).
+        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6 (the first derivative),
+        https://arxiv.org/abs/1805.08498.
     """
     given = {"cdf": cdf, "icdf": icdf, "log_prob": log_prob, "standardization": standardization}
     names = [name for name, fn in given.items() if fn is not None]

@@ -23,8 +23,12 @@ def transport_gaussian(
     """A draw `x` of `N(loc, S)`, `S = L L^T` with `L = factor`, as a function of the parameters.
 
     Its derivative is `d loc + A (x - loc)` with the symmetric `A` that solves `A S + S A = dS`: of all velocity fields that
-    move the distribution so, the gradient of a potential, whose mean square is least (Jankowiak and Obermeyer 2018, section 5). The
-    equation is solved once for each `L`, not for each draw, also in reverse mode. Right to every order.
+    move the distribution so, the gradient of a potential, whose mean square is least. The equation is solved once for each `L`,
+    not for each draw, also in reverse mode. Right to every order.
+
+    References:
+        Jankowiak and Obermeyer 2018, "Pathwise derivatives beyond the reparameterization trick", section 5,
+        https://arxiv.org/abs/1806.01851.
     """
     return x
 

@@ -97,6 +97,7 @@ def expm1_minus_linear(t: Array, dtype: Any) -> Array:
     near = jnp.abs(t) < 0.5
     inside = jnp.where(near, t, 0.0)
     series = jnp.ones_like(inside)
+    # the first term that is left out, t^15 / 15! or t^9 / 9!, is a rounding error of t^2 / 2 at t = 1 / 2
     for k in range(14 if dtype == jnp.float64 else 8, 2, -1):
         series = 1 + inside / k * series
     return jnp.where(near, inside**2 / 2 * series, jnp.expm1(t) - t)
@@ -106,6 +107,7 @@ def log1p_minus_cubic(t: Array) -> Array:
     """`log(1 + t) - t + t^2 / 2 - t^3 / 3`, by its series where that is shorter than the cancellation."""
     near = jnp.abs(t) < 0.1
     inside = jnp.where(near, t, 0.0)
+    # at 0.1 what is left out, 2e-14 or 4e-7 of the value, is less than what cancels in the other form
     series = polynomial(inside, [(-1) ** (k + 1) / k for k in range(4, 17 if t.dtype == jnp.float64 else 10)])
     return jnp.where(near, inside**4 * series, jnp.log1p(t) - t * (1 - t * (1 / 2 - t / 3)))
 

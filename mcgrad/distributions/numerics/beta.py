@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from mcgrad._compat import custom_jvp
 from mcgrad.distributions.numerics.arithmetic import expm1_minus_linear, log1p_minus_cubic
-from mcgrad.distributions.numerics.gamma_function import DIGAMMA, log_peak
-from mcgrad.distributions.numerics.quadrature import per_node, unit_rule
+from mcgrad.distributions.numerics.gamma_function import DIGAMMA, LARGE, log_peak
+from mcgrad.distributions.numerics.quadrature import negligible_drop, per_node, unit_rule
 
 
 @jax.jit
@@ -137,7 +137,7 @@ def _quadrature(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
     and weights times `exp(-g)`, `[..., node]`; `w`, and its concentration.
     """
     dtype = y.dtype
-    fall = 42.0 if dtype == jnp.float64 else 19.0  # minus the logarithm of the integrand at the last node
+    fall = negligible_drop(dtype)
     n = a + b
     x, rest = jax.nn.sigmoid(y), jax.nn.sigmoid(-y)
     from_mode = y - _log_ratio_of(a, b)
@@ -179,7 +179,7 @@ def _end(
     near = 2 * fall / (slope + jnp.hypot(slope, math.sqrt(4 * fall) * jnp.sqrt(quadratic)))
     end = jnp.where(near <= 1, jnp.minimum(near, beyond), beyond)
     tiny = jnp.finfo(w.dtype).tiny
-    for _ in range(8):
+    for _ in range(8):  # enough for `tests/test_beta_velocity.py`
         steepness = slope + (n + 1) * w * jax.nn.sigmoid(end + log_other - log_w) * -jnp.expm1(-end)
         value = jnp.maximum(slope * end + (n + 1) * log_mean_exp_remainder(end, w, other, logs), tiny)
         end = end * jnp.exp(-value / jnp.maximum(end * steepness, tiny) * jnp.log(value / fall))
@@ -197,18 +197,19 @@ def log_mean_exp_remainder(r: Array, w: Array, other: Array, logs: tuple[Array, 
     z, linear = p * jnp.expm1(t), p * t
     remainder = p * expm1_minus_linear(t, r.dtype)
     if logs is not None:  # where `p` nearly underflows and the exponential overflows
-        least = -700.0 if r.dtype == jnp.float64 else -80.0
+        least = -700.0 if r.dtype == jnp.float64 else -80.0  # exponentials below nearly underflow
         log_p = jnp.where(flip, logs[1], logs[0])
         apart = (log_p < least) & (t > 1)
         z = jnp.where(apart, jnp.exp(jnp.where(apart, t + log_p, 0.0)) - p, z)
         remainder = jnp.where(apart, z - linear, remainder)
-    near = jnp.abs(z) < 0.1
+    near = jnp.abs(z) < 0.1  # as in `log1p_minus_cubic`
     inside = jnp.where(near, z, 0.0)
     by_parts = log1p_minus_cubic(inside) - inside * inside * (1 / 2 - inside / 3) + remainder
     return jnp.where(near, by_parts, jnp.log1p(jnp.where(near, 1.0, z)) - linear)
 
 
 _SHIFT = 10
+"""At `a + 11` the first term that is left out of the series, `B_16 / (16 a^16)`, is 1e-17."""
 
 
 def _surplus(y: Array, from_mode: Array, a: Array, b: Array) -> Array:
@@ -216,7 +217,7 @@ def _surplus(y: Array, from_mode: Array, a: Array, b: Array) -> Array:
 
     From Stirling's series at `a` or, for small `a`, at `a + 11`, in terms of `u^-p - (u + b)^-p`.
     """
-    large = a > 16
+    large = a > LARGE
     u = jnp.where(large, a, a + (1 + _SHIFT))
     log_ratio = jnp.log1p(b / u)
     drop = lambda p: -jnp.expm1(-p * log_ratio) * u**-p  # noqa: E731

@@ -26,8 +26,12 @@ def log_exponential_outward(y: Array, side: Array, drop: Array) -> Array:
     """On the side (1 or -1) of `y`, the point where `y - exp(y)` is lower by `drop`.
 
     `y - exp(y)` is the log density of the logarithm of a standard exponential draw, whose negative is a Gumbel draw. The
-    point solves `exp(y) - 1 - y = height`, by Newton's method from the bounds of Chatzigeorgiou 2013 (theorem 1) on the Lambert
-    function, from which it converges on one side: four steps reach rounding error.
+    point solves `exp(y) - 1 - y = height`, by Newton's method from bounds on the Lambert function, from which it
+    converges on one side: four steps reach rounding error.
+
+    References:
+        Chatzigeorgiou 2013, "Bounds on the Lambert function and their application to the outage analysis of user cooperation",
+        theorem 1, https://arxiv.org/abs/1601.04895.
     """
     height = jnp.expm1(y) - y + drop
     root = jnp.sqrt(2 * height)

@@ -16,10 +16,14 @@ DIGAMMA = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
 """`B_2k / (2 k)`, with the Bernoulli numbers `B_2k`: the asymptotic series of `log a - 1 / (2 a) - psi(a)` in `1 / a^2`."""
 
 
+LARGE = 16.0
+"""From here on series in `DIGAMMA` are used: the first term that is left out is 1e-16 of the leading one."""
+
+
 def log_peak(a: Array) -> Array:
     """`a log(a) - a - log Gamma(a)`, by Stirling's series where that is short."""
-    large = a > 16
-    safe = jnp.where(large, a, 16.0)
+    large = a > LARGE
+    safe = jnp.where(large, a, LARGE)
     small = jnp.where(large, 1.0, a)
     series = 0.5 * jnp.log(safe / (2 * np.pi)) - stirling_remainder(safe)
     # the logarithm of Gamma(a) = Gamma(a + 1) / a, which loses digits itself for small concentrations
@@ -32,13 +36,13 @@ def digamma_remainder(a: Array) -> Array:
     With `u = 1 / (2 a + 1)`, that of `a` and `a + 1` is `2 (u / (1 - u^2) - atanh(u))`, a sum of positive terms.
     """
     double = a.dtype == jnp.float64
-    few = 8 if double else 3
+    few = 8 if double else 3  # where what is left out of the series is 2e-15, or 1e-8
     small = jnp.minimum(a, few)
     steps = jnp.zeros_like(a)
     for n in range(few - 1):
         u = 1 / (2 * (small + n) + 1)
         square, total = u * u, jnp.zeros_like(a)
-        for k in range(17 if double else 8, 0, -1):
+        for k in range(17 if double else 8, 0, -1):  # up to rounding, for u at most 1 / 3
             total = square * (4 * k / (2 * k + 1) + total)
         steps = steps + u * total
     shift = jnp.where(a < few, few - 1, 0)
@@ -56,13 +60,10 @@ def stirling_remainder(a: Array) -> Array:
     return polynomial(1 / a**2, [c / (2 * k + 1) for k, c in enumerate(DIGAMMA)]) / a
 
 
-_SHIFT = 16
-
-
 def digamma_increment(a: Float[Array, "*batch"], b: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """`psi(a + b) - psi(a) = sum_k b / ((a + k) (a + b + k))`, by terms that are positive or small: nothing cancels."""
-    first = sum((b / ((a + k) * (a + b + k)) for k in range(_SHIFT)), jnp.zeros_like(a + b))
-    a = a + _SHIFT
+    first = sum((b / ((a + k) * (a + b + k)) for k in range(int(LARGE))), jnp.zeros_like(a + b))
+    a = a + LARGE
 
     def rest(x: Array) -> Array:  # log(x) - psi(x)
         return 0.5 / x + digamma_series(x)

@@ -22,7 +22,7 @@ def standard_gamma(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Float[Array
     one on CPU. NaN where `a` is not positive.
 
     References:
-        Marsaglia and Tsang 2000, "A simple method for generating gamma variables".
+        Marsaglia and Tsang 2000, "A simple method for generating gamma variables", https://doi.org/10.1145/358407.358414.
     """
     d, t, log_boost = _accepted(key, a)
     return d * (1 + t) ** 3 * jnp.exp(log_boost), jnp.log(d) + 3 * jnp.log1p(t) + log_boost

@@ -11,7 +11,10 @@ def inverse_of(factor: Float[Array, "*batch d d"]) -> Float[Array, "*batch d d"]
     """`L^-1`.
 
     For densities: once for each matrix, where a triangular solve would need the matrix repeated for every entry of the batch.
-    Both are backward stable for a triangular matrix (Higham 2002, section 14.2).
+    Both are backward stable for a triangular matrix.
+
+    References:
+        Higham 2002, "Accuracy and stability of numerical algorithms", section 14.2, https://doi.org/10.1137/1.9780898718027.
     """
     identity = jnp.broadcast_to(jnp.eye(factor.shape[-1], dtype=factor.dtype), factor.shape)
     return jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)

@@ -58,7 +58,8 @@ class Mixture(Wrapper):
         True
 
     References:
-        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", section 4 and equation 6.
+        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", section 4 and equation 6,
+        https://arxiv.org/abs/1805.08498.
     """
 
     mixing: Any
@@ -140,6 +141,7 @@ class Mixture(Wrapper):
             logs, weights = align(logs, self._weights())
             top = jax.lax.stop_gradient(jnp.max(jnp.where(weights > 0, logs, -jnp.inf), axis=-1, keepdims=True))
             top = jnp.where(top > -jnp.inf, top, 0.0)
+            # above the top are components of weight zero only; exp(80) is finite in float32
             mixed = top[..., 0] + jnp.log(jnp.sum(weights * jnp.exp(jnp.minimum(logs - top, 80.0)), axis=-1))
         return jnp.where(possible, mixed, -jnp.inf)
 
