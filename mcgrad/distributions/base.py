@@ -1,4 +1,4 @@
-"""What a distribution is: the protocol that sites and estimators use, and what all distributions of mcgrad share."""
+"""The protocol of distributions that sites and estimators use, and the base class of those of mcgrad."""
 
 from __future__ import annotations
 

@@ -89,9 +89,9 @@ class Bernoulli(Distribution):
         return jnp.arange(2, dtype=jnp.int32)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In the probability: 1 against 0, one of which is the draw itself."""
-        one = jnp.ones_like(x)[None]
-        return (WeakDerivative(("logits", "probs"), self._success[None], one, 0 * one, (x == 1)[None]),)
+        """Weak derivative in the probability: 1 against 0, one of which is the draw itself."""
+        one = jnp.ones_like(x)
+        return (WeakDerivative.single(("logits", "probs"), self._success, one, 0 * one, x == 1),)
 
     def relaxation(self, key: PRNGKey, x: Int[Array, "*batch"], coupled: bool) -> Relaxation:
         """Perturbed log odds: a logistic draw at `logits`, whose sign tells the draw; held still where it is as good as sure."""

@@ -91,9 +91,9 @@ class Beta(Distribution):
         return x, inside, jnp.log(within) - jnp.log1p(-within), a, b
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In each concentration the Hahn-Jordan parts, or the draw itself and one multiplied by a factor (`1 - x` for
-        `concentration0`).
+        """Weak derivatives in each concentration: Hahn-Jordan, or the draw itself against the draw times a factor.
 
+        (For `concentration0` the factor multiplies `1 - x`.)
         `d log p / d concentration1 = log(x) + psi(a + b) - psi(a)`, so the parts are on the two sides of the point where this is
         zero. Or the negative part has the density `-log(x) p(x)`, up to its constant, which is that of the product of a draw
         with an independent factor: see `beta_factor`.

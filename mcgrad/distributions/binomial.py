@@ -105,7 +105,7 @@ class Binomial(Distribution):
         return None if self.largest_count is None else jnp.arange(self.largest_count + 1, dtype=jnp.int32)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In the probability: `n (1 + Y)` against `n Y`, for `Y` the successes of all trials but one.
+        """Weak derivative in the probability: `1 + Y` against `Y`, for `Y` the successes of all trials but one.
 
         Taking away one trial of the draw, a success with probability `x / n`, makes `Y`; so one of the two is the draw.
         """
@@ -115,7 +115,7 @@ class Binomial(Distribution):
         positive = jnp.where(success, x, x + 1)
         negative = jnp.maximum(jnp.where(success, x - 1, x), 0)  # at n = 0, where the weight is zero
         p = jax.nn.sigmoid(given) if self.probs is None else given
-        return (WeakDerivative(("logits", "probs"), (n * p)[None], positive[None], negative[None], success[None]),)
+        return (WeakDerivative.single(("logits", "probs"), n * p, positive, negative, success),)
 
     def _log_choices(self, x: Array, n: Array) -> Array:
         x, n = x.astype(self.dtype), n.astype(self.dtype)

@@ -19,14 +19,14 @@ from mcgrad.distributions.numerics.arithmetic import align, largest_log_odds, op
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OneClass(Classes, abc.ABC):
-    """What `Categorical` and `OneHotCategorical` share."""
+    """Base of `Categorical` and `OneHotCategorical`."""
 
     def _draw(self, key: PRNGKey) -> Array:
         logits = self._given if self.probs is None else jnp.log(self._given)
         return jax.random.categorical(key, logits, axis=-1).astype(jnp.int32)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In the probabilities: each class, by the derivative of its probability, against the draw itself."""
+        """Weak derivatives in the probabilities: each class, by the derivative of its probability, against the draw itself."""
         weight = jnp.moveaxis(self._normalized(), -1, 0)  # [n, *batch]
         every = self.support().reshape(self.num_classes, *[1] * len(self.batch_shape), *self.event_shape)
         x = jnp.broadcast_to(x, (self.num_classes, *x.shape))
@@ -68,7 +68,7 @@ class OneClass(Classes, abc.ABC):
 
     @abc.abstractmethod
     def _is_class(self, x: Array) -> Array:
-        """Which class a draw is: `[*batch, n]`."""
+        """One-hot booleans for the class of a draw: `[*batch, n]`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -97,6 +97,19 @@ def check_shapes(law: str, shapes: Mapping[str, tuple[Shape, int]]) -> None:
         ) from error
 
 
+def check_interval(law: str, low: Any, high: Any) -> None:
+    """Refuse concrete ends of an interval of which the upper is not above the lower."""
+    if isinstance(low, _compat.Tracer) or isinstance(high, _compat.Tracer):
+        return
+    low, high = np.broadcast_arrays(np.asarray(low), np.asarray(high))
+    if not (low < high).all():
+        index = tuple(int(i) for i in np.argwhere(~(low < high))[0])
+        raise ValueError(
+            f"`mcgrad.{law}(high=...)` must be above `low`, got low {low[index].item()!r} and high {high[index].item()!r}. "
+            "Swap them, or pass `low + width` with a positive width."
+        )
+
+
 def check_trials(law: str, count: Any) -> None:
     """Refuse a `total_count` that is no number of trials."""
     if isinstance(count, bool) or not jnp.issubdtype(getattr(count, "dtype", type(count)), jnp.integer):

@@ -42,7 +42,7 @@ class Chi2(Distribution):
         return self._gamma().log_prob(x)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """That of the gamma distribution in its concentration, Hahn-Jordan."""
+        """Weak derivative in `df`: that of the gamma distribution in its concentration, Hahn-Jordan."""
         return mapped(self._gamma().weak_derivative(key, x, how), lambda y: y, x, concentration="df")
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:

@@ -35,7 +35,7 @@ _SUM_TOLERANCE = 1e-2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classes(Distribution):
-    """What distributions with classes share: the probabilities of `n` classes along the last axis."""
+    """Base of distributions with the probabilities of `n` classes along their last axis."""
 
     logits: Float[ArrayLike, "... n"] | None = None
     probs: Float[ArrayLike, "... n"] | None = None

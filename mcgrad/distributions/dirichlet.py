@@ -69,9 +69,10 @@ class Dirichlet(Distribution):
         return jnp.sum(log_peak(a) + at_zero - log_x, -1) - log_peak(n) - _below_mode(x, log_x, a)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In each entry: one part where it is large and one where it is small, or the draw itself and one in which that entry is
-        multiplied by a factor (see `Beta`). The others are scaled: the entry has a beta law, of which they are independent in
-        relation to each other.
+        """Weak derivatives in each concentration: a large entry against a small one, or the draw itself against a smaller entry.
+
+        The entry has a beta law, of which the others are independent in relation to each other: they are scaled. The smaller entry
+        is that of the draw times a factor (see `Beta`).
         """
         a = self.concentration
         rest = jnp.sum(a, -1, keepdims=True) - a
@@ -98,7 +99,7 @@ class Dirichlet(Distribution):
 
 @custom_jvp
 def _below_mode(x: Array, log_x: Array, a: Array) -> Array:
-    """By how much the Dirichlet density of the logarithms is lower than at its mode: `sum_i a_i phi(log(n x_i / a_i))`.
+    """The log density of the logarithms at its mode less that at a draw: `sum_i a_i phi(log(n x_i / a_i))`.
 
     With `phi(t) = exp(t) - 1 - t` and `n = sum a`. Zeros are left out. `log_x` is a function of `x`, which adds up to one.
     """

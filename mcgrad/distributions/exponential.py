@@ -59,21 +59,17 @@ class Exponential(Distribution):
         return -jnp.log1p(-u) / rate
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `rate`: `(Exponential - Erlang(2)) / rate`; the draw itself, and the draw plus another; or Hahn-Jordan."""
+        """Weak derivative in `rate`: the draw itself against the draw plus another, an Erlang draw; or Hahn-Jordan."""
         rate = jnp.broadcast_to(self.rate, self.batch_shape)
         drop = -jnp.log(open_uniform(key, self.batch_shape, self.dtype))
         if how.hahn_jordan:
             inner, outer = exponential_parts(drop, how)
-            return (
-                WeakDerivative(("rate",), jnp.log(rate)[None] / math.e, (inner / rate)[None], (outer / rate)[None]),
-            )
-        another = drop / rate
-        is_draw = jnp.ones((1, *self.batch_shape), bool)
-        return (WeakDerivative(("rate",), jnp.log(rate)[None], x[None], (x + another)[None], is_draw),)
+            return (WeakDerivative.single("rate", jnp.log(rate) / math.e, inner / rate, outer / rate),)
+        return (WeakDerivative.single("rate", jnp.log(rate), x, x + drop / rate, True),)
 
 
 def exponential_parts(drop: Array, how: Coupling) -> tuple[Array, Array]:
-    """Where the derivative of the standard exponential distribution in its rate is positive, and where it is negative.
+    """Draws from the Hahn-Jordan parts, positive and negative, of the standard exponential distribution in its rate.
 
     That of its distribution function is `z exp(-z)`, with its maximum `1 / e` at 1.
     """

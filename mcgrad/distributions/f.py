@@ -72,7 +72,7 @@ class F(Distribution):
         return x, jnp.log(inside) + jnp.log(df1) - jnp.log(df2), df1 / 2, df2 / 2
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In each parameter two terms with the draw itself, one of the beta distribution and one of the scale `df2 / df1`.
+        """Weak derivatives in both parameters: two terms each with the draw itself, of a beta distribution and of a scale.
 
         `w = a x / (a x + b)`, for `a = df1 / 2` and `b = df2 / 2`, has the law `Beta(a, b)` of `y1 / (y1 + y2)` for gamma draws of
         these concentrations, and `y1 + y2` is independent of it: so `y2` is drawn, and the derivative in the logarithm of the
@@ -86,7 +86,6 @@ class F(Distribution):
         log_y2 = total - jnp.logaddexp(log_odds, 0.0)
         more = jnp.log(-jnp.log(open_uniform(key_more, self.batch_shape, self.dtype)))
         larger = bounded_exp(jnp.logaddexp(jnp.log(x), jnp.log(b) - jnp.log(a) + more - log_y2))
-        is_draw = jnp.ones((1, *self.batch_shape), bool)
         terms = []
         sides = (("df1", df1, a, b, 1), ("df2", df2, b, a, -1))
         for (name, df, own, other, sign), key in zip(sides, jax.random.split(key_factors), strict=True):
@@ -96,6 +95,6 @@ class F(Distribution):
             moved = sign * (log_part - jnp.log(-jnp.expm1(log_part)))
             other_x = bounded_exp(moved + jnp.log(b) - jnp.log(a))
             weight = digamma_increment(own, other) * df / 2
-            terms.append(WeakDerivative((name,), weight[None], x[None], other_x[None], is_draw))
-            terms.append(WeakDerivative((name,), (-sign * a * jnp.log(df))[None], larger[None], x[None], ~is_draw))
+            terms.append(WeakDerivative.single(name, weight, x, other_x, True))
+            terms.append(WeakDerivative.single(name, -sign * a * jnp.log(df), larger, x, False))
         return tuple(terms)

@@ -81,7 +81,7 @@ class Gamma(Distribution):
         return jnp.where(x > 0, some, jnp.where(x == 0, none, -jnp.inf))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """Those of the logarithm, mapped."""
+        """Weak derivatives in both parameters: those of the logarithm, mapped."""
         logarithm = ExpGamma(self.concentration, self.rate)
         return mapped(logarithm.weak_derivative(key, jnp.log(x), how), bounded_exp, x)
 
@@ -135,7 +135,7 @@ class ExpGamma(Distribution):
         return log_density_of_log(jnp.exp(shifted), shifted, a)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `concentration`, Hahn-Jordan; in `rate`, Hahn-Jordan, or the draw itself against one of a concentration more by one.
+        """Weak derivatives in `concentration` (Hahn-Jordan) and `rate` (or the draw itself against one of one more concentration).
 
         The density grows with the concentration beyond the mean `psi(a)` of the logarithm, and shrinks before it. The
         derivative of the distribution function in `log(rate)` is the density `p` of the logarithm, with its maximum where
@@ -154,16 +154,14 @@ class ExpGamma(Distribution):
         turn = (special.digamma(fixed) - shift)[None]
         in_concentration = hahn_jordan_term("concentration", a, increase, turn, key_concentration, x, how)
         drop = -jnp.log(open_uniform(key_rate, self.batch_shape, self.dtype))
-        if how.hahn_jordan:
-            zero, right, mode = jnp.zeros_like(drop), jnp.ones_like(drop), jnp.log(fixed) - shift
-            in_rate = WeakDerivative(
-                parameters=("rate",),
-                weight=(jnp.exp(log_peak(fixed)) * jnp.log(rate))[None],
-                positive=(mode + log_exponential_outward(zero, -right, how.other(drop) / fixed))[None],
-                negative=(mode + log_exponential_outward(zero, right, drop / fixed))[None],
-            )
-        else:
+        if not how.hahn_jordan:
             more = jnp.logaddexp(x, jnp.log(drop) - shift)
-            is_draw = jnp.ones((1, *self.batch_shape), bool)
-            in_rate = WeakDerivative(("rate",), (fixed * jnp.log(rate))[None], x[None], more[None], is_draw)
+            return in_concentration, WeakDerivative.single("rate", fixed * jnp.log(rate), x, more, True)
+        zero, right, mode = jnp.zeros_like(drop), jnp.ones_like(drop), jnp.log(fixed) - shift
+        in_rate = WeakDerivative.single(
+            "rate",
+            weight=jnp.exp(log_peak(fixed)) * jnp.log(rate),
+            positive=mode + log_exponential_outward(zero, -right, how.other(drop) / fixed),
+            negative=mode + log_exponential_outward(zero, right, drop / fixed),
+        )
         return in_concentration, in_rate

@@ -88,8 +88,7 @@ class Geometric(Distribution):
         return jnp.minimum(quantile, LARGEST_COUNT).astype(jnp.int32)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In the probability: the draw itself against the draw, one more failure, and another draw."""
+        """Weak derivative in the probability: the draw itself against the draw, one more failure, and another draw."""
         another = jnp.minimum(self.sample(key), LARGEST_COUNT - 1 - x)  # as draws are cut
         p = jax.nn.log_sigmoid(self._given) if self.probs is None else jnp.log(self._given)
-        is_draw = jnp.ones((1, *self.batch_shape), bool)
-        return (WeakDerivative(("logits", "probs"), p[None], x[None], (x + 1 + another)[None], is_draw),)
+        return (WeakDerivative.single(("logits", "probs"), p, x, x + 1 + another, True),)

@@ -61,15 +61,12 @@ class HalfNormal(Distribution):
         return scale * math.sqrt(2) * special.erfinv(u)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `scale`: `(chi_3 - chi_1) / scale`, in units of the scale, with the draw itself as `chi_1`; or Hahn-Jordan."""
+        """Weak derivative in `scale`: a chi draw of three degrees of freedom against the draw itself; or Hahn-Jordan."""
         scale = jnp.broadcast_to(self.scale, self.batch_shape)
         drop = -jnp.log(open_uniform(key, self.batch_shape, self.dtype))
         if how.hahn_jordan:
             one = jnp.ones_like(drop)
             parts = scale * normal_level(one, drop), scale * normal_level(-one, how.other(drop))
-            return (
-                WeakDerivative(("scale",), NORMAL_SCALE_WEIGHT * jnp.log(scale)[None], parts[0][None], parts[1][None]),
-            )
+            return (WeakDerivative.single("scale", NORMAL_SCALE_WEIGHT * jnp.log(scale), *parts),)
         positive = scale * jnp.sqrt((x / scale) ** 2 + 2 * drop)  # chi^2 of 2 degrees of freedom more
-        is_draw = jnp.zeros((1, *self.batch_shape), bool)
-        return (WeakDerivative(("scale",), jnp.log(scale)[None], positive[None], x[None], is_draw),)
+        return (WeakDerivative.single("scale", jnp.log(scale), positive, x, False),)

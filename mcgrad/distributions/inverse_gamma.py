@@ -52,6 +52,6 @@ class InverseGamma(Distribution):
         return jnp.where(x > 0, log_prob, -jnp.inf)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """Those of minus the logarithm, mapped."""
+        """Weak derivatives in both parameters: those of minus the logarithm, mapped."""
         logarithm = ExpGamma(self.concentration, self.rate)
         return mapped(logarithm.weak_derivative(key, -jnp.log(x), how), lambda y: bounded_exp(-y), x)

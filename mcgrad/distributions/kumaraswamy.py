@@ -73,7 +73,7 @@ class Kumaraswamy(Distribution):
         return jnp.clip(jnp.exp(log_x), info.tiny, 1 - info.epsneg)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `concentration1`, Hahn-Jordan; in `concentration0` that of `Exponential`, of `-log(1 - x^concentration1)`.
+        """Weak derivatives: in `concentration1` Hahn-Jordan; in `concentration0` that of an exponential draw, `-log(1 - x^a)`.
 
         With `t = x^a` the derivative of the log density in `a` is `(1 + log(t) (1 - b t) / (1 - t)) / a`, of one sign beyond the
         point where it is zero and of the other before.

@@ -89,7 +89,7 @@ class LKJCholesky(Distribution):
         return jnp.concatenate([identity[..., :1, :], row], -2)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """Those of `L_ii^2 ~ Beta(concentration + (dim - i) / 2, (i - 1) / 2)`; each row keeps its direction (see `Beta`)."""
+        """Weak derivatives of the beta draws `L_ii^2`; each row keeps its direction (see `Beta`)."""
         tiny, rows = jnp.finfo(self.dtype).tiny, jnp.eye(self.dim, dtype=bool)[1:]
         batch = (*self.batch_shape, self.dim - 1)
         # [dim - 1, *batch]
@@ -127,7 +127,7 @@ class LKJCholesky(Distribution):
 
     @property
     def _concentrations(self) -> tuple[Array, Array]:
-        """Those of the squared radius in each row from the second, `[dim - 1]` and `[*batch, dim - 1]`."""
+        """Concentrations of the squared radius in each row from the second, `[dim - 1]` and `[*batch, dim - 1]`."""
         free = jnp.arange(1, self.dim, dtype=self.dtype)  # entries below the diagonal
         concentration, after = align(jnp.expand_dims(self.concentration, -1), (self.dim - 1 - free) / 2)
         return free / 2, concentration + after

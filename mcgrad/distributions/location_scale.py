@@ -86,11 +86,11 @@ class LocationScale(Distribution, abc.ABC):
         above = -jnp.log(open_uniform(key_loc, shape, self.dtype))
         mode, right = jnp.zeros(shape, self.dtype), jnp.ones(shape, self.dtype)
         density = jnp.exp(self._standard_log_prob(mode))
-        in_loc = WeakDerivative(
-            parameters=("loc",),
-            weight=(stop(density / scale) * loc)[None],
-            positive=(loc + scale * self._standard_outward(mode, right, above))[None],
-            negative=(loc + scale * self._standard_outward(mode, -right, how.other(above)))[None],
+        in_loc = WeakDerivative.single(
+            "loc",
+            weight=stop(density / scale) * loc,
+            positive=loc + scale * self._standard_outward(mode, right, above),
+            negative=loc + scale * self._standard_outward(mode, -right, how.other(above)),
         )
         z = (x - loc) / scale
         if how.hahn_jordan and self._scale_turns:
@@ -99,28 +99,18 @@ class LocationScale(Distribution, abc.ABC):
                 lambda z: -z * jnp.exp(self._standard_log_prob(z)), turns, key_scale, z, how
             )
             positive, negative = (loc + scale * part for part in parts)
-            return in_loc, WeakDerivative(("scale",), (weight * jnp.log(scale))[None], positive[None], negative[None])
+            return in_loc, WeakDerivative.single("scale", weight * jnp.log(scale), positive, negative)
         drop = -jnp.log(open_uniform(key_scale, shape, self.dtype))
         away = jnp.where(z < 0, -right, right)
         if how.hahn_jordan and self._scale_weight is not None:
-            in_scale = WeakDerivative(
-                parameters=("scale",),
-                weight=self._scale_weight * jnp.log(scale)[None],
-                positive=(loc + scale * away * self._standard_level(right, drop))[None],
-                negative=(loc + scale * away * self._standard_level(-right, how.other(drop)))[None],
-            )
-        else:
-            in_scale = WeakDerivative(
-                parameters=("scale",),
-                weight=jnp.log(scale)[None],
-                positive=(loc + scale * self._standard_outward(z, away, drop))[None],
-                negative=x[None],
-                positive_is_draw=jnp.zeros((1, *shape), bool),
-            )
-        return in_loc, in_scale
+            positive = loc + scale * away * self._standard_level(right, drop)
+            negative = loc + scale * away * self._standard_level(-right, how.other(drop))
+            return in_loc, WeakDerivative.single("scale", self._scale_weight * jnp.log(scale), positive, negative)
+        outward = loc + scale * self._standard_outward(z, away, drop)
+        return in_loc, WeakDerivative.single("scale", jnp.log(scale), outward, x, False)
 
     _scale_turns: ClassVar[tuple[float, ...]] = ()
-    """Where `z p(z)` turns, for a distribution that has no `_standard_level`."""
+    """The extrema of `z p(z)`, for a distribution that has no `_standard_level`."""
 
     _scale_weight: ClassVar[float | None] = None
     """The maximum of `2 z p(z)`, for a symmetric distribution that has `_standard_level`."""

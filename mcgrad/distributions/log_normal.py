@@ -69,7 +69,7 @@ class LogNormal(Distribution):
         return bounded_exp(self._logarithm.icdf(u))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """Those of the logarithm, mapped."""
+        """Weak derivatives in both parameters: those of the logarithm, mapped."""
         logarithm = jnp.log(jnp.maximum(x, jnp.finfo(self.dtype).tiny))
         return tuple(
             term._replace(

@@ -94,9 +94,9 @@ class Multinomial(Classes):
         return jnp.where(inside, log_choices + jnp.sum(x * log_p, -1), -jnp.inf)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In the probabilities: each class in place of that of one trial, by `n` times the derivative of its probability, against
-        the draw itself.
+        """Weak derivatives in the probabilities: each class in place of that of one trial, against the draw itself.
 
+        The weight is `n` times the probability.
         Given the draw, the trial is one of class `j` with probability `x_j / n`, and the others have the distribution of `n - 1`.
         """
         n = jnp.broadcast_to(self.total_count, self.batch_shape)

@@ -96,7 +96,7 @@ class MultivariateStudentT(Distribution):
         return (math.log(jnp.finfo(self.dtype).max) + jnp.minimum(jnp.log(df), 0)) / 2 - 2
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `loc` and `L` those of the normal law at a given `y`; in `df` two terms with the draw itself, on the ray from `loc`.
+        """Weak derivatives: in `loc` and `L` those of the normal at a given `y`; in `df` two terms on the ray from `loc`.
 
         At a given draw `y` has a gamma law of concentration `(df + d) / 2`. With `z = L^-1 (x - loc)`, `w = 1 / (1 + |z|^2 / df)`
         has the distribution `Beta(df / 2, d / 2)`, whose derivative is half of that in its `concentration1`; and at a given `w` the
@@ -117,17 +117,16 @@ class MultivariateStudentT(Distribution):
 
         def at(log_radius: Array) -> Array:
             ratio = jnp.exp(jnp.minimum(log_radius, self._most_log_radius) - jnp.log(squares) / 2)
-            return (center + jnp.expand_dims(ratio, -1) * (x - center))[None]
+            return center + jnp.expand_dims(ratio, -1) * (x - center)
 
         more = -2 * jnp.log(open_uniform(key_more, batch, self.dtype)) * stretch * stretch
         half = jnp.full_like(fixed, d / 2)
         log_w = jnp.log(beta_factor(key_factor, fixed / 2, half)) - jnp.log1p(squares / fixed)
         farther, spread = at(jnp.log(squares + more) / 2), at((jnp.log(fixed) - log_w + jnp.log(-jnp.expm1(log_w))) / 2)
-        is_draw = jnp.ones((1, *batch), bool)
         return (
             *normal.weak_derivative(key_normal, x, how),
-            WeakDerivative(("df",), d / 2 * jnp.log(df)[None], farther, x[None], ~is_draw),
-            WeakDerivative(("df",), (digamma_increment(fixed / 2, half) * df / 2)[None], x[None], spread, is_draw),
+            WeakDerivative.single("df", d / 2 * jnp.log(df), farther, x, False),
+            WeakDerivative.single("df", digamma_increment(fixed / 2, half) * df / 2, x, spread, True),
         )
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:

@@ -110,8 +110,10 @@ class NegativeBinomial(Distribution):
         return jnp.where(within, below, jnp.where(x < 0, 0.0, jnp.where(x >= 0, 1.0, jnp.nan)))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In the probability: one more success than the draw, and those before one more failure, against the draw itself. In
-        `total_count`: the draw and a number from the logarithmic distribution against the draw itself.
+        """Weak derivatives in the probability and in `total_count`, with the draw itself as one part.
+
+        In the probability the other part is one more success than the draw, and those before one more failure; in `total_count`
+        the draw and a number from the logarithmic distribution.
 
         The generating function is `((1 - p) / (1 - p s))^r`. Its derivative in `r` is its product with
         `log(1 - p) - log(1 - p s)`: `c = -log(1 - p)` times the generating function of the logarithmic distribution, less one. That
@@ -129,11 +131,10 @@ class NegativeBinomial(Distribution):
         failures = jax.random.exponential(key_logarithmic, self.batch_shape, self.dtype) / -log_one_minus_exp(-t)
         logarithmic = jnp.minimum(jnp.floor(failures), room.astype(self.dtype)).astype(jnp.int32) + 1
 
-        of_draw = lambda value: jnp.full((1, *self.batch_shape), value)  # noqa: E731
         weight = jax.lax.stop_gradient(r) * self._log_failure(given)
         return (
-            WeakDerivative(("logits", "probs"), weight[None], x[None], (x + more)[None], of_draw(True)),
-            WeakDerivative(("total_count",), (rate * r)[None], (x + logarithmic)[None], x[None], of_draw(False)),
+            WeakDerivative.single(("logits", "probs"), weight, x, x + more, True),
+            WeakDerivative.single("total_count", rate * r, x + logarithmic, x, False),
         )
 
     def _log_odds(self, given: Array) -> Array:

@@ -69,10 +69,9 @@ class Pareto(Distribution):
         return scale * jnp.exp(jnp.minimum(e / jnp.where(e > a * most, 1, a), most))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `scale`: the draw itself against the end that moves; in `concentration` that of `Exponential`, of `log(x / scale)`."""
+        """Weak derivatives: in `scale` the draw against the end that moves; in `concentration` that of the logarithm."""
         scale, a = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.scale, self.concentration))
-        is_draw = jnp.ones((1, *self.batch_shape), bool)
-        in_scale = WeakDerivative(("scale",), (stop(a) * jnp.log(scale))[None], x[None], scale[None], is_draw)
+        in_scale = WeakDerivative.single("scale", stop(a) * jnp.log(scale), x, scale, True)
         room = jnp.log(jnp.finfo(self.dtype).max).astype(self.dtype) - 1 - jnp.maximum(jnp.log(stop(scale)), 0)
         above = lambda e: scale * jnp.exp(jnp.minimum(e, room))  # noqa: E731
         terms = Exponential(a).weak_derivative(key, jnp.log(x / scale), how)

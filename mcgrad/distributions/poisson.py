@@ -61,7 +61,6 @@ class Poisson(Distribution):
         return jnp.where(x < 0, 0.0, probability_above(rate, k + 1))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `rate`: one more than the draw against the draw itself."""
+        """Weak derivative in `rate`: one more than the draw against the draw itself."""
         rate = jnp.broadcast_to(self.rate, self.batch_shape)
-        is_draw = jnp.zeros((1, *self.batch_shape), bool)
-        return (WeakDerivative(("rate",), rate[None], (x + 1)[None], x[None], is_draw),)
+        return (WeakDerivative.single("rate", rate, x + 1, x, False),)

@@ -77,9 +77,9 @@ class StudentT(Distribution):
         return _distribution_function(_within(quotient(loc - _within(x), scale)), df)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `loc` (Hahn-Jordan); in `scale` Hahn-Jordan, on the two sides of `|z| = 1`, or the draw itself and one farther out; in
-        `df` by two terms with the draw itself.
+        """Weak derivatives in all parameters: Hahn-Jordan, or with the draw itself as one part; in `df` by two such terms.
 
+        In `loc` the parts are on the two sides of it, in `scale` on the two sides of `|z| = 1`, or the draw and one farther out.
         With `z = (x - loc) / scale`, `w = 1 / (1 + z^2 / df)` has the law `Beta(df / 2, 1 / 2)`, whose derivative is half of that
         in its `concentration1`; and at a given `w` the distance `|z|` has the scale `sqrt(df)`.
         """
@@ -89,7 +89,7 @@ class StudentT(Distribution):
         fixed = jax.lax.stop_gradient(df)
         z = (x - loc) / scale
         away = jnp.where(z < 0, -1, 1).astype(dtype)
-        info, is_draw = jnp.finfo(dtype), jnp.ones((1, *shape), bool)
+        info = jnp.finfo(dtype)
 
         def outward(z: Array, side: Array, drop: Array) -> Array:
             # the log density is lower by `drop` where 1 + z^2 / df is larger by the factor exp(rise)
@@ -101,7 +101,7 @@ class StudentT(Distribution):
         zero, right = jnp.zeros(shape, dtype), jnp.ones(shape, dtype)
         center = StudentT(fixed, zero, right)
         density = jnp.exp(center.log_prob(zero)) / jax.lax.stop_gradient(scale)
-        farther = (loc + scale * outward(z, away, drop))[None]
+        farther = loc + scale * outward(z, away, drop)
         half = jnp.full_like(fixed, 0.5)
         log_w = -jnp.log1p(z / fixed * z) + jnp.log(beta_factor(key_df, fixed / 2, half))
         spread = loc + scale * away * jnp.sqrt(fixed) * jnp.sqrt(jnp.minimum(jnp.expm1(-log_w), jnp.sqrt(info.max)))
@@ -109,22 +109,20 @@ class StudentT(Distribution):
             turns = jnp.stack([-right, right])
             found, *parts = hahn_jordan_parts(lambda z: -z * jnp.exp(center.log_prob(z)), turns, key_scale, z, how)
             most = jnp.sqrt(info.max)
-            positive, negative = ((loc + scale * jnp.clip(part, -most, most))[None] for part in parts)
-            in_scale = WeakDerivative(("scale",), (found * jnp.log(scale))[None], positive, negative)
+            positive, negative = (loc + scale * jnp.clip(part, -most, most) for part in parts)
+            in_scale = WeakDerivative.single("scale", found * jnp.log(scale), positive, negative)
         else:
-            in_scale = WeakDerivative(("scale",), jnp.log(scale)[None], farther, x[None], ~is_draw)
+            in_scale = WeakDerivative.single("scale", jnp.log(scale), farther, x, False)
         return (
-            WeakDerivative(
-                ("loc",),
-                (density * loc)[None],
-                (loc + scale * outward(zero, right, above))[None],
-                (loc + scale * outward(zero, -right, how.other(above)))[None],
+            WeakDerivative.single(
+                "loc",
+                weight=density * loc,
+                positive=loc + scale * outward(zero, right, above),
+                negative=loc + scale * outward(zero, -right, how.other(above)),
             ),
             in_scale,
-            WeakDerivative(("df",), jnp.log(df)[None] / 2, farther, x[None], ~is_draw),
-            WeakDerivative(
-                ("df",), (digamma_increment(fixed / 2, half) * df / 2)[None], x[None], spread[None], is_draw
-            ),
+            WeakDerivative.single("df", jnp.log(df) / 2, farther, x, False),
+            WeakDerivative.single("df", digamma_increment(fixed / 2, half) * df / 2, x, spread, True),
         )
 
 
@@ -163,7 +161,7 @@ def _below_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 
 class _SquaredRatio(NamedTuple):
-    """Of `u = |z|^2 / df`, which may overflow.
+    """`u = |z|^2 / df`, which may overflow, by numbers that do not.
 
     Attributes:
         z: held to finite numbers.

@@ -12,10 +12,9 @@ import numpy as np
 from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
-from mcgrad import _compat
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
-from mcgrad.distributions.checks import POSITIVE, REAL, Domain
+from mcgrad.distributions.checks import POSITIVE, REAL, Domain, check_interval
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
 from mcgrad.distributions.derivatives.quantile_rules import moving_draw
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
@@ -25,7 +24,7 @@ from mcgrad.distributions.numerics.normal_tail import tail_moments
 _END = Domain("not be NaN", lambda v: ~np.isnan(v), "Pass a number, or an infinity for an end that is open.")
 
 _BULK = 5.0
-"""Where the normal tail, about 3e-7, still has its digits in float32; farther out it is exponential to a few percent."""
+"""Up to here the normal tail, at least 3e-7, has its digits in float32; farther out it is exponential to a few percent."""
 
 _SHORT = {"float32": 0.1, "float64": 0.01}
 """An interval over which the density is nearly linear; differences of the normal distribution function lose digits.
@@ -82,15 +81,7 @@ class TruncatedNormal(Distribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.low, _compat.Tracer) or isinstance(self.high, _compat.Tracer):
-            return
-        low, high = np.broadcast_arrays(np.asarray(self.low), np.asarray(self.high))
-        if not (low < high).all():
-            index = tuple(int(i) for i in np.argwhere(~(low < high))[0])
-            raise ValueError(
-                f"`mcgrad.TruncatedNormal(high=...)` must be above `low`, got low {low[index].item()!r} and high "
-                f"{high[index].item()!r}. Swap them, or pass `low + width` with a positive width."
-            )
+        check_interval(self.law, self.low, self.high)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
         """One draw."""
@@ -120,7 +111,7 @@ class TruncatedNormal(Distribution):
         return _quantile(_solve(*map(jax.lax.stop_gradient, (u, *params))), u, *params)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `loc` and `scale`, Hahn-Jordan; in each end, the draw itself against the end that moves.
+        """Weak derivatives in `loc` and `scale`, Hahn-Jordan; in each end, the draw itself against the end that moves.
 
         The derivative of the log density is `(z - E z) / scale` in `loc` and `(z^2 - E z^2) / scale` in `scale`.
         """
@@ -152,10 +143,9 @@ class TruncatedNormal(Distribution):
         for name, end, where, is_positive in (("low", params[2], low, False), ("high", params[3], high, True)):
             finite = jnp.isfinite(where)
             density = jnp.where(finite, jnp.exp(jax.lax.stop_gradient(self).log_prob(where)), 0)
-            weight, point = (density * jnp.where(finite, end, 0))[None], jnp.where(finite, where, x)[None]
-            drawn = jnp.full((1, *self.batch_shape), not is_positive)
-            parts = (point, x[None]) if is_positive else (x[None], point)
-            terms.append(WeakDerivative((name,), weight, *parts, drawn))
+            weight, point = density * jnp.where(finite, end, 0), jnp.where(finite, where, x)
+            parts = (point, x) if is_positive else (x, point)
+            terms.append(WeakDerivative.single(name, weight, *parts, not is_positive))
         return tuple(terms)
 
     def _aligned(self, x: Any) -> tuple[Array, ...]:

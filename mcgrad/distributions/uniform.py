@@ -7,13 +7,11 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from mcgrad import _compat
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
-from mcgrad.distributions.checks import REAL
+from mcgrad.distributions.checks import REAL, check_interval
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, quotient
 
@@ -41,15 +39,7 @@ class Uniform(Distribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.low, _compat.Tracer) or isinstance(self.high, _compat.Tracer):
-            return
-        low, high = np.broadcast_arrays(np.asarray(self.low), np.asarray(self.high))
-        if not (low < high).all():
-            index = tuple(int(i) for i in np.argwhere(~(low < high))[0])
-            raise ValueError(
-                f"`mcgrad.Uniform(high=...)` must be above `low`, got low {low[index].item()!r} and high "
-                f"{high[index].item()!r}. Swap them, or pass `low + width` with a positive width."
-            )
+        check_interval(self.law, self.low, self.high)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
         """One draw."""
@@ -72,11 +62,10 @@ class Uniform(Distribution):
         return low + (high - low) * u
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `low` and `high`: the draw itself against the end of the interval that moves."""
+        """Weak derivatives in `low` and `high`: the draw itself against the end of the interval that moves."""
         low, high = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.low, self.high))
         density = jax.lax.stop_gradient(1 / (high - low))
-        is_draw = jnp.ones((1, *self.batch_shape), bool)
         return (
-            WeakDerivative(("low",), (density * low)[None], x[None], low[None], is_draw),
-            WeakDerivative(("high",), (density * high)[None], high[None], x[None], ~is_draw),
+            WeakDerivative.single("low", density * low, x, low, True),
+            WeakDerivative.single("high", density * high, high, x, False),
         )

@@ -107,10 +107,10 @@ class VonMises(Distribution):
         turn = 2 * jnp.arcsin(jnp.sqrt(rest / 2))[None]
         weight, *distances = hahn_jordan_parts(rate, turn, key_concentration, jnp.abs(deviation), how)
         side = jnp.where(deviation < 0, -1, 1).astype(dtype)
-        near, far = (_wrap(center + side * distance)[None] for distance in distances)
+        near, far = (_wrap(center + side * distance) for distance in distances)
         return (
-            WeakDerivative(("loc",), (height * loc)[None], _wrap(center + right)[None], _wrap(center - left)[None]),
-            WeakDerivative(("concentration",), (weight * k)[None], near, far),
+            WeakDerivative.single("loc", height * loc, _wrap(center + right), _wrap(center - left)),
+            WeakDerivative.single("concentration", weight * k, near, far),
         )
 
 
@@ -199,7 +199,7 @@ def _velocity(theta: Array, k: Array) -> tuple[Array]:
 
 
 def _mass_beyond(theta: Array, k: Array, normalizer: Array) -> tuple[Array, Array]:
-    """For `theta >= 0`, the mass beyond over the density there, and twice the mass beyond."""
+    """The mass beyond `theta >= 0` over the density there, and twice the mass beyond."""
     end = _fallen(theta, k)
     drop, weights = _drops(theta, end)
     mass = _sum(weights * jnp.exp(-per_node(k) * drop), end)

@@ -135,10 +135,10 @@ class VonMisesFisher(Distribution):
         turn = jnp.log(mean) - jnp.log1p(-mean)
         mass, *parts = hahn_jordan_parts(rate, turn[None], key_concentration, turn, how)
         around = _across(x, mu)
-        near, far = (_at(jnp.expand_dims(y, -1), mu, around)[None] for y in parts)
+        near, far = (_at(jnp.expand_dims(y, -1), mu, around) for y in parts)
         return (
             WeakDerivative(("mean_direction",), weight, *sides),
-            WeakDerivative(("concentration",), (mass * k)[None], near, far),
+            WeakDerivative.single("concentration", mass * k, near, far),
         )
 
     def log_prob(self, x: Float[ArrayLike, "*batch m"]) -> Float[Array, "*batch"]:

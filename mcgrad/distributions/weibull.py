@@ -76,7 +76,7 @@ class Weibull(Distribution):
         return scale * jnp.exp(jnp.clip(log_e / jnp.where(held, 1, k), least, most))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `scale` and `concentration`, one part of each the draw itself.
+        """Weak derivatives in `scale` and `concentration`, with the draw itself as one part; in `scale` also Hahn-Jordan.
 
         `e = (x / scale)^k` is a standard exponential draw. Its distribution's derivative in a scale of its own is that of
         `Exponential`; the concentration is an inverse scale of `log e`, whose density is unimodal (see `LocationScale`).
@@ -87,30 +87,14 @@ class Weibull(Distribution):
         another, drop = (-jnp.log(open_uniform(key, shape, self.dtype)) for key in (key_scale, key_concentration))
         if how.hahn_jordan:
             inner, outer = exponential_parts(another, how)
-            in_scale = WeakDerivative(
-                parameters=("scale",),
-                weight=(stop(k) * jnp.log(scale))[None] / math.e,
-                positive=(scale * jnp.power(outer, 1 / k))[None],
-                negative=(scale * jnp.power(inner, 1 / k))[None],
-            )
+            weight, parts = stop(k) * jnp.log(scale) / math.e, [scale * jnp.power(e, 1 / k) for e in (outer, inner)]
+            in_scale = WeakDerivative.single("scale", weight, *parts)
         else:
-            in_scale = WeakDerivative(
-                parameters=("scale",),
-                weight=(stop(k) * jnp.log(scale))[None],
-                positive=(scale * jnp.power(jnp.power(x / scale, k) + another, 1 / k))[None],
-                negative=x[None],
-                positive_is_draw=jnp.zeros((1, *shape), bool),
-            )
+            longer = scale * jnp.power(jnp.power(x / scale, k) + another, 1 / k)
+            in_scale = WeakDerivative.single("scale", stop(k) * jnp.log(scale), longer, x, False)
         log_e = k * jnp.log(jnp.maximum(x, jnp.finfo(self.dtype).tiny) / scale)
         further = log_exponential_outward(log_e, jnp.where(log_e < 0, -1, 1), drop)
-        in_concentration = WeakDerivative(
-            parameters=("concentration",),
-            weight=jnp.log(k)[None],
-            positive=x[None],
-            negative=(scale * jnp.exp(further / k))[None],
-            positive_is_draw=jnp.ones((1, *shape), bool),
-        )
-        return in_scale, in_concentration
+        return in_scale, WeakDerivative.single("concentration", jnp.log(k), x, scale * jnp.exp(further / k), True)
 
 
 _HIGHEST = 7.0

@@ -105,7 +105,7 @@ class Wishart(Distribution):
         return below + jnp.expand_dims(chi, -1) * jnp.broadcast_to(jnp.eye(shape[-1], dtype=self.dtype), shape)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """Those of the independent entries and rows of `A`, of a draw beside `x`, each Hahn-Jordan.
+        """Weak derivatives: those of the independent entries and rows of `A`, of a draw beside `x`, each Hahn-Jordan.
 
         In `concentration`, one for each chi-squared draw on the diagonal. `L + dL` makes `(I + B) A` of `A`, for `B = L^-1 dL`.
         `B_ii` scales row `i`, whose square is a chi-squared draw of `concentration` degrees, independent of its direction. `B_ij`

@@ -1,1 +1,1 @@
-"""How draws and distributions move with their parameters."""
+"""Derivatives of draws and distributions in their parameters."""

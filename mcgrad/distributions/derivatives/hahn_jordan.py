@@ -28,7 +28,7 @@ def hahn_jordan_term(
 ) -> WeakDerivative:
     """The Hahn-Jordan term of one parameter, of the shape of the draw `x`; see `hahn_jordan_parts`."""
     weight, positive, negative = hahn_jordan_parts(rate, turns, key, x, how)
-    return WeakDerivative((name,), (weight * parameter)[None], positive[None], negative[None])
+    return WeakDerivative.single(name, weight * parameter, positive, negative)
 
 
 def hahn_jordan_parts(

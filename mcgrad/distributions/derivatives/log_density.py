@@ -20,7 +20,7 @@ _stop = jax.lax.stop_gradient
 
 
 class _Rule(NamedTuple):
-    """How finely one dtype is integrated."""
+    """The accuracy of quadrature in one dtype."""
 
     num_nodes: int  # Gauss-Legendre nodes of a panel
     num_panels: int  # at first, on each side
@@ -147,7 +147,7 @@ class _Panels(NamedTuple):
 
 
 def _scan(center: Array) -> Array:
-    """Where to look first, `[2, point, *batch]`: at every power of e, and farther away at every eighth."""
+    """The first points to look at, `[2, point, *batch]`: every power of e, and farther away every eighth."""
     reach = _rule(center.dtype).reach
     near = np.arange(-40, 41)
     far = np.arange(48, reach + 1, 8)

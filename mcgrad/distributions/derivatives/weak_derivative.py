@@ -13,7 +13,7 @@ from mcgrad.distributions.numerics.arithmetic import log_one_minus_exp
 
 
 class Coupling(NamedTuple):
-    """How the two parts of a weak derivative are chosen and drawn together, where the distribution knows how.
+    """The choice and joint drawing of the two parts of a weak derivative, followed where the distribution knows how.
 
     Attributes:
         hahn_jordan: whether the two parts have no value in common (Hahn-Jordan), the least of them that there can be; else
@@ -48,6 +48,21 @@ class WeakDerivative(NamedTuple):
     positive: Any
     negative: Any
     positive_is_draw: Array | None = None
+
+    @classmethod
+    def single(
+        cls,
+        names: str | tuple[str, ...],
+        weight: Array,
+        positive: Array,
+        negative: Array,
+        positive_is_draw: bool | Array | None = None,
+    ) -> WeakDerivative:
+        """One term, of arrays without the leading axis; `positive_is_draw` may be the same for all entries."""
+        names = (names,) if isinstance(names, str) else names
+        if positive_is_draw is not None:
+            positive_is_draw = jnp.broadcast_to(positive_is_draw, weight.shape)[None]
+        return cls(names, weight[None], positive[None], negative[None], positive_is_draw)
 
 
 def mapped(

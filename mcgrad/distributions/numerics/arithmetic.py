@@ -154,5 +154,5 @@ LARGEST_COUNT = 2**31 - 128
 
 
 def is_count(x: Array) -> Array:
-    """Whether a value is one of 0, 1, ...; elementwise."""
+    """True where a value is one of 0, 1, ...; elementwise."""
     return (x >= 0) & (x == jnp.floor(x))

@@ -129,11 +129,11 @@ def _log_share(t: Array, a: Array, b: Array) -> Array:
 
 
 _WIDTH = 3.0
-"""Of the step of `sigmoid(z)^a`."""
+"""Of the step of `sigmoid(z)^a`, the scale of the nodes around it; enough for `tests/test_beta_velocity.py`."""
 
 
 def _quadrature(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
-    """For the integrals of `log_odds_velocity`: whether the first case holds; `L`; how far `log s(z)` is from `log x`,
+    """The parts of the integrals of `log_odds_velocity`: whether the first case holds; `L`; how far `log s(z)` is from `log x`,
     and weights times `exp(-g)`, `[..., node]`; `w`, and its concentration.
     """
     dtype = y.dtype
@@ -171,7 +171,7 @@ def _quadrature(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
 def _end(
     slope: Array, w: Array, other: Array, logs: tuple[Array, Array], divisor: Array, n: Array, fall: float
 ) -> Array:
-    """Where `g` has reached `fall`: by Newton's method for its logarithm as a function of that of `r`, from beyond."""
+    """The point where `g` has reached `fall`: by Newton's method for its logarithm as a function of that of `r`, from beyond."""
     # g >= (divisor + 1) r + (n + 1) log(1 - w), and g >= slope r + quadratic r^2 up to one
     log_w, log_other = logs
     beyond = fall / (divisor + 1) - (n + 1) / (divisor + 1) * log_other

@@ -48,7 +48,7 @@ def log_density(x: Array, a: Array) -> Array:
 
 
 def probabilities(x: Array, a: Array) -> tuple[Array, Array]:
-    """What is below `x` and what is above, for rate one; for large `a` with the integrals of `log_gamma_velocity`.
+    """The probabilities below and above `x`, for rate one; for large `a` with the integrals of `log_gamma_velocity`.
 
     With the density `p` of `log x` that is `p (1 + x J0) / a` below, and `p K0` above. (JAX's `gammainc` is off by a tenth at
     concentrations of 1e5 in float32, by more at larger ones, and takes long.)
@@ -93,7 +93,7 @@ def log_gamma_velocity(x: Array, log_x: Array, a: Array) -> Array:
 
 
 def _integrals(x: Array, log_x: Array, a: Array) -> tuple[Array, Array, Array, Array]:
-    """For the formulas of `log_gamma_velocity`: `L`, whether it is positive, nodes, and weights times integrands."""
+    """The parts of the formulas of `log_gamma_velocity`: `L`, whether it is positive, nodes, and weights times integrands."""
     surplus = _log_mean(x, log_x, a)
     lower = surplus >= 0
     slope = jnp.where(lower, (a - x) + 1, x - a)  # a + 1 would lose the one in float32
@@ -173,7 +173,7 @@ def _log_mean(x: Array, log_x: Array, a: Array) -> Array:
 
 @custom_jvp
 def probability_above(x: Array, a: Array) -> Array:
-    """What is above `x` for rate one, as a function of `x`; `a` is a constant."""
+    """The probability above `x` for rate one, as a function of `x`; `a` is a constant."""
     return probabilities(x, a)[1]
 
 

@@ -1,4 +1,4 @@
-"""What distributions made of another one share: they know what that one knows."""
+"""The base of distributions made of another one."""
 
 from __future__ import annotations
 

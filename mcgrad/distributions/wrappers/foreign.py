@@ -141,7 +141,7 @@ class ForeignDistribution(Wrapper):
 
     @property
     def relaxation(self) -> Any:
-        """That of mcgrad's own distribution of the same name, or `None`."""
+        """The relaxation of mcgrad's own distribution of the same name, or `None`."""
         name = type(self.dist).__name__
         own = _RELAXED.get(name.removesuffix("Logits").removesuffix("Probs"))
         if own is None:
@@ -331,7 +331,7 @@ def _adapter(dist: Any) -> type[ForeignDistribution] | None:
 
 
 def _attributes(obj: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """What hangs on a distribution, with names: attributes of it, of its parts, and entries of containers in it."""
+    """Names and values of the attributes of a distribution, of its parts, and of entries of containers in it."""
     seen = set() if seen is None else seen
     if id(obj) in seen or isinstance(obj, type):
         return

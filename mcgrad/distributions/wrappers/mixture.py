@@ -177,7 +177,7 @@ class Mixture(Wrapper):
         return self._weak_derivative if callable(getattr(self.components, "weak_derivative", None)) else None
 
     def _weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In the weights: a draw of each component against the draw itself; in the components: theirs, each by its weight."""
+        """Terms in the weights, a draw of each component against the draw itself, and those of the components by their weights."""
         key_draws, key_parts = jax.random.split(key)
         batch, n = self.batch_shape, self.mixing.num_classes
         weights = jnp.moveaxis(jnp.broadcast_to(self._weights(), (*batch, n)), -1, 0)  # [n, *batch]

@@ -76,7 +76,7 @@ class Transformed(Wrapper):
 
     @property
     def support_parameters(self) -> tuple[str, ...]:
-        """Those of the base, and the parameters of a bijection that does not say that it keeps the support."""
+        """The parameters of the base that move the support, and those of a bijection that may move it."""
         of_base = super().support_parameters
         return of_base if self.bijection.keeps_support else (*of_base, *leaf_names(self.bijection, "bijection"))
 
@@ -153,7 +153,7 @@ class Transformed(Wrapper):
 
     @property
     def weak_derivative(self) -> Any:
-        """Those of the base, mapped, as a function of `(key, y, how)`; `None` for a bijection that has parameters."""
+        """The weak derivatives of the base, mapped: a function of `(key, y, how)`, or `None` where the bijection has parameters."""
         fixed = not jax.tree.leaves(self.bijection) and self.bijection.inverse is not None
         return self._weak_derivative if fixed and callable(getattr(self.base, "weak_derivative", None)) else None
 
