@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution, Relaxation
+from mcgrad.distributions.base import Coupling, Distribution, Relaxation, WeakDerivative
 from mcgrad.distributions.checks import LOG_ODDS, PROBABILITY, check_one_of
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, largest_log_odds, open_uniform
 
 

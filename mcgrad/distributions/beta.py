@@ -11,11 +11,10 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts, log_odds_cdf
 from mcgrad.distributions.derivatives.optimal_transport import transport_beta
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.numerics.beta import log_odds_log_prob

@@ -13,9 +13,8 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import LOG_ODDS, PROBABILITY, check_one_of, check_shapes, check_trials
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, is_count, open_uniform
 
 

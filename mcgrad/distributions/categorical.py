@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Relaxation
+from mcgrad.distributions.base import Coupling, Relaxation, WeakDerivative
 from mcgrad.distributions.classes import Classes
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, largest_log_odds, open_uniform
 
 

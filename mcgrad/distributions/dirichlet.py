@@ -12,11 +12,10 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts
 from mcgrad.distributions.derivatives.optimal_transport import transport_dirichlet
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align, expm1_minus_linear, log_ratio_to
 from mcgrad.distributions.numerics.gamma_function import digamma_increment, log_peak

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.beta import beta_factor, log_odds_cdf
 from mcgrad.distributions.derivatives.gamma import sample_log_ratio
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform
 from mcgrad.distributions.numerics.beta import log_odds_log_prob

@@ -12,11 +12,11 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.gamma import gamma_cdf, gamma_minus_survival, move_gamma, move_log_gamma
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative, mapped
+from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform, quotient
 from mcgrad.distributions.numerics.exponential import log_exponential_outward
 from mcgrad.distributions.numerics.gamma import log_density_of_log, log_gamma_velocity

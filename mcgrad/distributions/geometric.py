@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import Domain, check_one_of
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import LARGEST_COUNT, align, is_count
 
 _POSITIVE_PROBABILITY = Domain(

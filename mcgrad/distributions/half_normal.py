@@ -12,9 +12,8 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.normal import LOG_SQRT_2PI, NORMAL_SCALE_WEIGHT, normal_level
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform, quotient
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative, mapped
+from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, quotient
 from mcgrad.distributions.numerics.gamma import log_density_of_log

@@ -13,11 +13,10 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, quotient
 from mcgrad.distributions.numerics.normal_tail import tail_moments
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative, mapped
+from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.exponential import Exponential
 from mcgrad.distributions.numerics.arithmetic import align, log_one_minus_exp, open_uniform, quotient
 from mcgrad.distributions.numerics.roots import bracket_root

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts, move_log_odds
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.numerics.gamma_function import digamma_increment, log_gamma_increment_remainder

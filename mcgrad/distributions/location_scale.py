@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform, quotient
 
 stop = jax.lax.stop_gradient

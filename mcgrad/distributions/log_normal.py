@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.location_scale import LocationScale
 from mcgrad.distributions.normal import Normal
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp

@@ -11,9 +11,9 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey, Shape
+from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.checks import check_shapes, check_trials
 from mcgrad.distributions.classes import Classes
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, is_count, open_uniform
 
 

@@ -13,10 +13,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL, check_factor, check_one_of
 from mcgrad.distributions.derivatives.optimal_transport import rotated_gaussian, transport_gaussian
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.normal import NORMAL_SCALE_WEIGHT, normal_level
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matmul, matvec

@@ -11,11 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL, check_factor
 from mcgrad.distributions.derivatives.beta import beta_factor
 from mcgrad.distributions.derivatives.gamma import sample_log_ratio
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.multivariate_normal import MultivariateNormal
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform

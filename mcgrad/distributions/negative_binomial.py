@@ -11,10 +11,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, Domain, check_one_of
 from mcgrad.distributions.derivatives.beta import log_odds_cdf
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.geometric import Geometric
 from mcgrad.distributions.numerics.arithmetic import LARGEST_COUNT, align, is_count, log_one_minus_exp, open_uniform

@@ -11,9 +11,8 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import NONNEGATIVE
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, is_count
 from mcgrad.distributions.numerics.gamma import log_density, probability_above
 

@@ -12,13 +12,12 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL
 from mcgrad.distributions.derivatives.beta import beta_factor, log_odds_cdf
 from mcgrad.distributions.derivatives.gamma import sample_log_ratio
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, log1p_over, log1p_remainder, open_uniform, quotient
 from mcgrad.distributions.numerics.beta import log_odds_velocity
 from mcgrad.distributions.numerics.gamma_function import digamma_increment, log_gamma_increment_remainder

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import REAL, check_interval
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, quotient
 
 

@@ -12,11 +12,10 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.quadrature import negligible_drop, per_node, unit_rule
 

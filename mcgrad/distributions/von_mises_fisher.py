@@ -14,10 +14,9 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad import _compat
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.beta import log_mean_exp_remainder
 from mcgrad.distributions.numerics.gamma_rejection import standard_gamma

@@ -12,9 +12,8 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.exponential import exponential_parts
 from mcgrad.distributions.numerics.arithmetic import align, log_quotient, open_uniform, room_for_factor
 from mcgrad.distributions.numerics.exponential import log_exponential_density, log_exponential_outward

@@ -14,9 +14,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL, check_factor
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform
 from mcgrad.distributions.numerics.gamma import log_density_of_log

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey
+from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts, inside, turning_points
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.program.dependence import axes_of_entries
 from mcgrad.program.site import Site
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, static_field
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.estimators.inversion import derivative_by_inversion, directions, weak_derivative_obstacle
 from mcgrad.estimators.refusal import instead
 from mcgrad.program.estimator import Estimator, Flow, SignedPoints, zero_with_derivative_of

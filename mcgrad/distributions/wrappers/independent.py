@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import Relaxation
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.base import Coupling, Relaxation, WeakDerivative
 from mcgrad.distributions.wrappers.base import Wrapper
 from mcgrad.distributions.wrappers.foreign import as_distribution
 

@@ -13,10 +13,10 @@ from jax.scipy import special
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape
+from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.categorical import Categorical
 from mcgrad.distributions.derivatives.implicit import implicit_reparameterization
 from mcgrad.distributions.derivatives.pathwise_check import name_of, sampler_obstacle
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.wrappers.base import Wrapper, leaf_names
 from mcgrad.distributions.wrappers.foreign import as_distribution

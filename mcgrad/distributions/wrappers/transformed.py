@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey
+from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.derivatives.pathwise_check import name_of, sampler_obstacle
-from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.wrappers.base import Wrapper, leaf_names
 from mcgrad.distributions.wrappers.bijection import slope
 from mcgrad.distributions.wrappers.foreign import as_distribution
