@@ -51,13 +51,14 @@ def digamma_remainder(a: Array) -> Array:
 
 def digamma_series(a: Array) -> Array:
     """`log a - 1 / (2 a) - psi(a) = sum_k B_2k / (2 k a^2k)`, for large `a`."""
-    square = 1 / a**2
-    return square * polynomial(square, DIGAMMA)
+    inverse = 1 / a  # its square does not overflow
+    return inverse**2 * polynomial(inverse**2, DIGAMMA)
 
 
 def stirling_remainder(a: Array) -> Array:
     """`log Gamma(a) - (a - 1 / 2) log a + a - log(2 pi) / 2 = sum_k B_2k / (2 k (2 k - 1) a^(2k - 1))`, for large `a`."""
-    return polynomial(1 / a**2, [c / (2 * k + 1) for k, c in enumerate(DIGAMMA)]) / a
+    inverse = 1 / a
+    return inverse * polynomial(inverse**2, [c / (2 * k + 1) for k, c in enumerate(DIGAMMA)])
 
 
 def digamma_increment(a: Float[Array, "*batch"], b: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
