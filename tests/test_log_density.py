@@ -158,7 +158,10 @@ def test_a_density_that_jumps_inside_the_support_has_no_derivative() -> None:
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: distribution(log_prob=skewed), r"something to draw with, .* or `log_prob=` and `support=` for single numbers"),
+        (
+            lambda: distribution(log_prob=skewed),
+            r"something to draw with, .* or `log_prob=` and `support=` for single numbers",
+        ),
         (
             lambda: distribution(jax.random.normal, support=LINE),
             r"support=...\)` must come with a `log_prob` .* got none",
