@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from mcgrad._arguments import check_key
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.foreign import as_distribution
+from mcgrad.distributions.wrappers.foreign import as_distribution
 from mcgrad.estimators.importance_sampling import ImportanceSampling
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.site import bind_draw

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mcgrad._arguments import check_at_least, check_key, find_key
-from mcgrad.distributions.functions import distribution
+from mcgrad.distributions.wrappers.functions import distribution
 from mcgrad.estimators.auto import Auto
 from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
 from mcgrad.estimators.pathwise import Pathwise

@@ -196,7 +196,7 @@ def test_log_prob_is_scipys(name: str) -> None:
     np.testing.assert_allclose(dist.log_prob(x), expected, rtol=1e-10, atol=1e-12)
     single = case.dist(np.float32).log_prob(x.astype(np.float32))
     np.testing.assert_allclose(single, expected, rtol=2e-4, atol=2e-5)
-    if dist.prob is not None:
+    if laws.knows(dist, laws.HasProb):
         np.testing.assert_allclose(dist.prob(x), np.exp(expected), rtol=1e-10)
 
 
@@ -207,7 +207,7 @@ def test_cdf_and_icdf_are_scipys(name: str) -> None:
     u = np.broadcast_to(U.reshape(-1, 1, 1), x.shape)
     np.testing.assert_allclose(dist.cdf(x), u, rtol=1e-9)
     np.testing.assert_allclose(dist.icdf(u), x, rtol=1e-8)
-    if dist.survival is not None:
+    if laws.knows(dist, laws.HasSurvival):
         np.testing.assert_allclose(dist.survival(x), case.scipy().sf(x), rtol=1e-9)
         np.testing.assert_allclose(dist.survival(-1e9), 1.0)
     np.testing.assert_allclose(dist.cdf(dist.icdf(u)), u, rtol=1e-9)
@@ -224,7 +224,7 @@ def test_discrete_cdf_and_icdf_are_scipys(name: str) -> None:
     dist, frozen = case.dist(), case.scipy()
     for x in (-1, 0, 1, 3, 50):
         np.testing.assert_allclose(dist.cdf(x), np.broadcast_to(frozen.cdf(x), dist.batch_shape), rtol=1e-10)
-    if dist.icdf is not None:
+    if laws.knows(dist, laws.HasIcdf):
         for u in U:
             np.testing.assert_array_equal(dist.icdf(u), frozen.ppf(u))
 
@@ -378,7 +378,12 @@ def test_python_and_integer_parameters_become_floats_of_the_common_dtype() -> No
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in ALL if every_dist()[name].support and every_dist()[name].support() is not None]
+    "name",
+    [
+        name
+        for name in ALL
+        if laws.knows(every_dist()[name], laws.HasSupport) and every_dist()[name].support() is not None
+    ],
 )
 def test_support_holds_all_probability(name: str) -> None:
     dist = every_dist()[name]
@@ -591,7 +596,7 @@ def test_outside_the_support_there_is_no_probability(dist: Any, x: Any) -> None:
     assert not any(
         np.isnan(leaf) for leaf in map(np.asarray, gradient) if leaf.dtype == np.float64 for leaf in leaf.ravel()
     )
-    if dist.prob is not None:
+    if laws.knows(dist, laws.HasProb):
         assert dist.prob(x) == 0.0
 
 
@@ -811,8 +816,7 @@ def test_the_base_class_says_what_is_missing() -> None:
 
     with pytest.raises(NotImplementedError, match=r"Empty must define `sample\(key\)`"):
         Empty().sample(jax.random.key(0))
-    with pytest.raises(NotImplementedError, match=r"Empty must define `log_prob\(x\)`"):
-        Empty().log_prob(0.0)
+    assert not laws.knows(Empty(), laws.HasLogProb)
 
 
 def test_obstacles_of_own_laws() -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mcgrad.distributions.base import open_uniform
+from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.estimators.local_expectation import LocalExpectation
 from mcgrad.estimators.refusal import instead

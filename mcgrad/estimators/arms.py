@@ -13,7 +13,7 @@ from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float
 
 from mcgrad._types import static_field
-from mcgrad.distributions.base import open_uniform
+from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.antithetic import binary_obstacle
 from mcgrad.estimators.without_replacement import check_number, check_option
 from mcgrad.program.draw import Draw

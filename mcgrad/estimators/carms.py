@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mcgrad._types import static_field
-from mcgrad.distributions.base import open_uniform
+from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.arms import dirichlet_copula
 from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
 from mcgrad.estimators.without_replacement import check_number

@@ -13,8 +13,8 @@ from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, static_field
-from mcgrad.distributions.foreign import as_distribution
-from mcgrad.distributions.independent import Independent
+from mcgrad.distributions.wrappers.foreign import as_distribution
+from mcgrad.distributions.wrappers.independent import Independent
 from mcgrad.estimators.refusal import missing_score
 from mcgrad.program.bring import bring
 from mcgrad.program.draw import Draw

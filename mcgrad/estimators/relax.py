@@ -27,8 +27,8 @@ from jaxtyping import Array
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, PyTree, Shape, static_field
 from mcgrad.distributions.base import Relaxation
-from mcgrad.distributions.independent import Independent
-from mcgrad.distributions.location_scale import Logistic
+from mcgrad.distributions.logistic import Logistic
+from mcgrad.distributions.wrappers.independent import Independent
 from mcgrad.estimators.refusal import instead, missing_score
 from mcgrad.program.bring import bring
 from mcgrad.program.dependence import analyze

@@ -72,7 +72,7 @@ class Score(Estimator):
             raise ValueError(f"`mcgrad.Score(num_samples=...)` must be a positive int, got {self.num_samples!r}.")
 
     @property
-    def local(self) -> bool:  # type: ignore[override]
+    def local(self) -> bool:  # ty: ignore[incompatible-property-override]
         return self.num_samples == 1
 
     def obstacle(self, site: Site) -> str | None:

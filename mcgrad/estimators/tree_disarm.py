@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from mcgrad._types import static_field
-from mcgrad.distributions.base import open_uniform
+from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
 from mcgrad.estimators.without_replacement import check_option
 from mcgrad.program.draw import Draw

@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.obstacle import pathwise_obstacle
+from mcgrad.distributions.derivatives.pathwise_check import pathwise_obstacle
 from mcgrad.program.trace import Equation, Program, Value
 
 

@@ -13,17 +13,19 @@ from jax.scipy import special
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative, align
+from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.categorical import Categorical
-from mcgrad.distributions.foreign import as_distribution
-from mcgrad.distributions.implicit import implicit_reparameterization
-from mcgrad.distributions.independent import Independent
-from mcgrad.distributions.obstacle import sampler_obstacle
+from mcgrad.distributions.derivatives.implicit import implicit_reparameterization
+from mcgrad.distributions.derivatives.pathwise_check import name_of, sampler_obstacle
+from mcgrad.distributions.numerics.arithmetic import align
+from mcgrad.distributions.wrappers.base import Wrapper, leaf_names
+from mcgrad.distributions.wrappers.foreign import as_distribution
+from mcgrad.distributions.wrappers.independent import Independent
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture(Distribution):
-    """The law of a draw from a component that is itself chosen at random: `p(x) = sum_k w_k p_k(x)`.
+class Mixture(Wrapper):
+    """The distribution of a draw from a component that is itself chosen at random: `p(x) = sum_k w_k p_k(x)`.
 
     Draws are differentiable in the parameters of the components **and in the weights**, to every order: for single numbers
     the distribution function `F = sum_k w_k F_k` of the whole mixture is kept fixed, `dx = -dF / p(x)`, so that no component
@@ -56,7 +58,8 @@ class Mixture(Distribution):
         True
 
     References:
-        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", section 4 and equation 6.
+        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", section 4 and equation 6,
+        https://arxiv.org/abs/1805.08498.
     """
 
     mixing: Any
@@ -79,34 +82,13 @@ class Mixture(Distribution):
             )
 
     @property
-    def law(self) -> str:
-        """The name that messages give this law."""
-        return f"Mixture({_name(self.components)})"
+    def _inner(self) -> Any:
+        return self.components
 
     @property
     def batch_shape(self) -> Shape:
         """The batch axes of the components but the last."""
         return tuple(self.components.batch_shape[:-1])
-
-    @property
-    def event_shape(self) -> Shape:
-        """As for the components."""
-        return tuple(self.components.event_shape)
-
-    @property
-    def event_ndim(self) -> int:
-        """Number of event axes."""
-        return len(self.event_shape)
-
-    @property
-    def discrete(self) -> bool:
-        """As for the components."""
-        return bool(getattr(self.components, "discrete", False))
-
-    @property
-    def support_parameters(self) -> tuple[str, ...]:
-        """As for the components."""
-        return tuple(getattr(self.components, "support_parameters", ()))
 
     @functools.cached_property
     def pathwise_obstacle(self) -> str | None:
@@ -116,19 +98,14 @@ class Mixture(Distribution):
         numbers = _numbers(self.components)
         if numbers is None:
             return (
-                f"draws of {_name(self.components)} are vectors that `mcgrad.Independent` did not make of single numbers, "
+                f"draws of {name_of(self.components)} are vectors that `mcgrad.Independent` did not make of single numbers, "
                 "so the conditional distribution functions of the mixture are not known"
             )
         if getattr(numbers, "cdf", None) is None:
-            return f"{_name(numbers)} has no `cdf`, which says how a draw moves with the weights"
+            return f"{name_of(numbers)} has no `cdf`, which says how a draw moves with the weights"
         if math.prod(self.event_shape) > 1 and self.support_parameters:
-            return f"the support of {_name(numbers)} moves, and with it the conditional distribution functions jump"
-        return sampler_obstacle(lambda key, law: law.sample(key), self, self.law, self._leaf_names)
-
-    @property
-    def reparameterized(self) -> bool:
-        """Whether the derivative of `sample` is right."""
-        return self.pathwise_obstacle is None
+            return f"the support of {name_of(numbers)} moves, and with it the conditional distribution functions jump"
+        return sampler_obstacle(lambda key, law: law.sample(key), self, self.law, leaf_names(self))
 
     def sample(self, key: PRNGKey) -> Array:
         """One draw."""
@@ -152,7 +129,7 @@ class Mixture(Distribution):
     @property
     def log_prob(self) -> Any:
         """The log density as a function of a value, or `None`."""
-        return None if self.components.log_prob is None else self._log_prob
+        return None if getattr(self.components, "log_prob", None) is None else self._log_prob
 
     def _log_prob(self, x: Array) -> Array:
         logs = self.components.log_prob(self._beside_components(x))
@@ -164,6 +141,7 @@ class Mixture(Distribution):
             logs, weights = align(logs, self._weights())
             top = jax.lax.stop_gradient(jnp.max(jnp.where(weights > 0, logs, -jnp.inf), axis=-1, keepdims=True))
             top = jnp.where(top > -jnp.inf, top, 0.0)
+            # above the top are components of weight zero only; exp(80) is finite in float32
             mixed = top[..., 0] + jnp.log(jnp.sum(weights * jnp.exp(jnp.minimum(logs - top, 80.0)), axis=-1))
         return jnp.where(possible, mixed, -jnp.inf)
 
@@ -199,7 +177,7 @@ class Mixture(Distribution):
         return self._weak_derivative if callable(getattr(self.components, "weak_derivative", None)) else None
 
     def _weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In the weights: a draw of each component against the draw itself; in the components: theirs, each by its weight."""
+        """Terms in the weights, a draw of each component against the draw itself, and those of the components by their weights."""
         key_draws, key_parts = jax.random.split(key)
         batch, n = self.batch_shape, self.mixing.num_classes
         weights = jnp.moveaxis(jnp.broadcast_to(self._weights(), (*batch, n)), -1, 0)  # [n, *batch]
@@ -232,10 +210,6 @@ class Mixture(Distribution):
     def _log_weights(self) -> Array:
         return jnp.moveaxis(jax.vmap(self.mixing.log_prob)(self.mixing.support()), 0, -1)
 
-    @property
-    def _leaf_names(self) -> list[str]:
-        return [jax.tree_util.keystr(path).lstrip(".") for path, _ in jax.tree_util.tree_flatten_with_path(self)[0]]
-
     def _beside_components(self, x: Array) -> Array:
         return jnp.expand_dims(x, -1 - self.event_ndim)
 
@@ -261,12 +235,8 @@ class Mixture(Distribution):
         return jnp.where(held, x, jnp.log(jnp.where(held, 1, below)) - jnp.log(jnp.where(held, 1, above)))
 
 
-def _name(dist: Any) -> str:
-    return getattr(dist, "law", type(dist).__name__)
-
-
 def _numbers(dist: Any) -> Any:
-    """The law of single numbers that a component is made of, or `None`."""
+    """The distribution of single numbers that a component is made of, or `None`."""
     if isinstance(dist, Independent):
         dist = dist.base
     return dist if tuple(dist.event_shape) == () else None

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mcgrad._types import PRNGKey
+from mcgrad.distributions.numerics.arithmetic import log1p_minus_cubic
 
 
 def standard_gamma(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
-    """A draw of the gamma law of concentration `a` and rate one, and its logarithm, right where the draw underflows.
+    """A draw of the gamma distribution of concentration `a` and rate one, and its logarithm, right where the draw underflows.
 
     With a normal draw `z`, `d = a - 1/3` and `t = z / sqrt(9 d)`, `d (1 + t)^3` is accepted with probability
 
@@ -21,14 +22,14 @@ def standard_gamma(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Float[Array
     one on CPU. NaN where `a` is not positive.
 
     References:
-        Marsaglia and Tsang 2000, "A simple method for generating gamma variables".
+        Marsaglia and Tsang 2000, "A simple method for generating gamma variables", https://doi.org/10.1145/358407.358414.
     """
     d, t, log_boost = _accepted(key, a)
     return d * (1 + t) ** 3 * jnp.exp(log_boost), jnp.log(d) + 3 * jnp.log1p(t) + log_boost
 
 
 def log_ratio_to_mean(key: PRNGKey, a: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """`log(x / a)` for a draw `x` of the gamma law of concentration `a`, whose mean is `a`; with all digits where it is small."""
+    """`log(x / a)` for a gamma draw `x` of concentration `a`, whose mean is `a`; with all digits where it is small."""
     d, t, log_boost = _accepted(key, a)
     log_d = jnp.where(a < 1, jnp.log(d) - jnp.log(a), jnp.log1p(-1 / (3 * jnp.maximum(a, 1))))
     return log_d + 3 * jnp.log1p(t) + log_boost
@@ -47,19 +48,9 @@ def _accepted(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Array, Array, Ar
         proposed = width * jax.random.normal(key_normal, a.shape, a.dtype)
         log_u = -jax.random.exponential(key_uniform, a.shape, a.dtype)
         # No comparison holds for NaN, which is so accepted.
-        beyond = (proposed <= -1) | (log_u > 3 * d * log_beyond_cubic(jnp.where(proposed > -1, proposed, 0.0)))
-        return key, jnp.where(rejected, proposed, t), rejected & beyond
+        rejects = (proposed <= -1) | (log_u > 3 * d * log1p_minus_cubic(jnp.where(proposed > -1, proposed, 0.0)))
+        return key, jnp.where(rejected, proposed, t), rejected & rejects
 
     start = (key, jnp.zeros_like(a), jnp.ones(a.shape, bool))
     _, t, _ = jax.lax.while_loop(lambda state: jnp.any(state[2]), propose, start)
     return d, t, jnp.where(boosted, -jax.random.exponential(key_boost, a.shape, a.dtype) / a, 0.0)
-
-
-def log_beyond_cubic(t: Array) -> Array:
-    """`log(1 + t) - t + t^2 / 2 - t^3 / 3`, by its series where that is shorter than the cancellation."""
-    near = jnp.abs(t) < 0.1
-    inside = jnp.where(near, t, 0.0)
-    series = jnp.zeros_like(t)
-    for k in range(16 if t.dtype == jnp.float64 else 9, 3, -1):
-        series = (-1) ** (k + 1) / k + inside * series
-    return jnp.where(near, inside**4 * series, jnp.log1p(t) - t * (1 - t * (1 / 2 - t / 3)))

@@ -10,17 +10,17 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import Coupling, Distribution, Relaxation, WeakDerivative
-from mcgrad.distributions.foreign import as_distribution
-from mcgrad.distributions.obstacle import pathwise_obstacle
+from mcgrad.distributions.base import Coupling, Relaxation, WeakDerivative
+from mcgrad.distributions.wrappers.base import Wrapper
+from mcgrad.distributions.wrappers.foreign import as_distribution
 
 # Joint values beyond which a finite support counts as unknown: a site with more wants another estimator.
 _MAX_SUPPORT = 4096
 
 
 @dataclasses.dataclass(frozen=True)
-class Independent(Distribution):
-    """A law whose last batch axes are axes of one draw: `log p(x) = sum_i log p_i(x_i)` over those axes.
+class Independent(Wrapper):
+    """A distribution whose last batch axes are axes of one draw: `log p(x) = sum_i log p_i(x_i)` over those axes.
 
     Args:
         base: a distribution of mcgrad, NumPyro, Distrax or TFP-on-JAX.
@@ -47,13 +47,12 @@ class Independent(Distribution):
             raise ValueError(
                 "`mcgrad.Independent(reinterpreted_batch_ndims=...)` must be a number of batch axes, between 0 and "
                 f"{len(self.base.batch_shape)} for batch shape {self.base.batch_shape}, got {ndim!r}."
-                " Give the base law more batch axes, or ask for fewer."
+                " Give the base distribution more batch axes, or ask for fewer."
             )
 
     @property
-    def law(self) -> str:
-        """The name that messages give this law."""
-        return f"Independent({getattr(self.base, 'law', type(self.base).__name__)})"
+    def _inner(self) -> Any:
+        return self.base
 
     @property
     def _num_kept(self) -> int:
@@ -69,31 +68,6 @@ class Independent(Distribution):
         """The batch axes that were taken, then those of the base's events."""
         return self.base.batch_shape[self._num_kept :] + self.base.event_shape
 
-    @property
-    def event_ndim(self) -> int:
-        """Number of event axes."""
-        return len(self.event_shape)
-
-    @property
-    def reparameterized(self) -> bool:
-        """As for the base."""
-        return self.base.reparameterized
-
-    @property
-    def pathwise_obstacle(self) -> str | None:
-        """As for the base."""
-        return pathwise_obstacle(self.base)
-
-    @property
-    def discrete(self) -> bool:
-        """As for the base."""
-        return getattr(self.base, "discrete", False)
-
-    @property
-    def support_parameters(self) -> tuple[str, ...]:
-        """As for the base."""
-        return tuple(getattr(self.base, "support_parameters", ()))
-
     def sample(self, key: PRNGKey) -> Array:
         """One draw."""
         return self.base.sample(key)
@@ -101,7 +75,7 @@ class Independent(Distribution):
     @property
     def log_prob(self) -> Any:
         """The log density as a function of a value, a sum over the reinterpreted axes, or `None`."""
-        base = self.base.log_prob
+        base = getattr(self.base, "log_prob", None)
         return None if base is None else lambda x: jnp.sum(base(x), axis=self._summed)
 
     @property

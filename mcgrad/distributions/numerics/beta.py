@@ -1,4 +1,4 @@
-"""The log odds of a beta draw: their distribution function, and how they move with the concentrations at a fixed quantile."""
+"""The log odds of a beta draw: their density, and how they move with the concentrations at a fixed quantile."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mcgrad._compat import custom_jvp
-from mcgrad.distributions.gamma import exp_beyond_linear, log_peak
-from mcgrad.distributions.gamma_rejection import log_beyond_cubic
-from mcgrad.distributions.velocity import distribution_function, moving_draw
+from mcgrad.distributions.numerics.arithmetic import expm1_minus_linear, log1p_minus_cubic
+from mcgrad.distributions.numerics.gamma_function import DIGAMMA, LARGE, log_peak
+from mcgrad.distributions.numerics.quadrature import negligible_drop, per_node, unit_rule
 
 
 @jax.jit
@@ -44,7 +44,7 @@ def log_odds_velocity(
     rounding error give all digits. For large concentrations `L` and the slope are taken from the distance of `y` to the
     mode `log(a / b)`, since both are small there.
     """
-    lower, surplus, log_ratio, integrand, w, divisor = _tail(y, a, b)
+    lower, surplus, log_ratio, integrand, w, divisor = _quadrature(y, a, b)
     n = a + b
     surplus = jnp.abs(surplus)
     total = jnp.sum((jnp.expand_dims(surplus + jnp.where(lower, 0.0, 1 / a), -1) + log_ratio) * integrand, -1)
@@ -53,16 +53,12 @@ def log_odds_velocity(
     return jnp.minimum(velocity, jnp.finfo(y.dtype).max)
 
 
-move_log_odds = moving_draw(lambda y, a, b: (jnp.zeros_like(y), -log_odds_velocity(-y, b, a)))
-"""The log odds of a beta draw as a function of them and of both concentrations, of which the first is a constant."""
-
-
-def _probability(y: Array, a: Array, b: Array) -> Array:
+def log_odds_probability(y: Array, a: Array, b: Array) -> Array:
     """The probability below `y`: with the integrals of `log_odds_velocity`, where `p` is the density at `y`,
 
     `p / a (1 + n x int_0^inf exp(-g(r)) dr)`, or, above the mean, one minus `p / b (1 + n (1 - x) int_0^inf exp(-g(r)) dr)`.
     """
-    lower, _, _, integrand, w, divisor = _tail(y, a, b)
+    lower, _, _, integrand, w, divisor = _quadrature(y, a, b)
     mass = jnp.exp(log_odds_log_prob(y, a, b)) / divisor * (1 + (a + b) * w * jnp.sum(integrand, -1))
     return jnp.where(lower, mass, 1 - mass)
 
@@ -72,7 +68,7 @@ def log_odds_log_prob(y: Array, a: Array, b: Array) -> Array:
 
     Nothing cancels: neither in what it is at the mode, nor in what is lost from there.
     """
-    return _at_mode(a, b) - _lost(y, a, b)
+    return _at_mode(a, b) - _below_mode(y, a, b)
 
 
 @custom_jvp
@@ -90,24 +86,24 @@ def _at_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 
 @custom_jvp
-def _lost(y: Array, a: Array, b: Array) -> Array:
+def _below_mode(y: Array, a: Array, b: Array) -> Array:
     """`a phi(log(n x / a)) + b phi(log(n (1 - x) / b))` for `phi(t) = exp(t) - 1 - t` and `n = a + b`.
 
     Its derivatives are `n x - a` in `y`, and minus these logarithms in the concentrations.
     """
     t = y - _log_ratio_of(a, b)
     log_share1, log_share0 = _log_share(t, a, b), _log_share(-t, b, a)
-    return a * exp_beyond_linear(log_share1, y.dtype) + b * exp_beyond_linear(log_share0, y.dtype)
+    return a * expm1_minus_linear(log_share1, y.dtype) + b * expm1_minus_linear(log_share0, y.dtype)
 
 
-@_lost.defjvp
-def _lost_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@_below_mode.defjvp
+def _below_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (y, a, b), (y_dot, a_dot, b_dot) = primals, tangents
     t, n = y - _log_ratio_of(a, b), a + b
     near = jnp.abs(t) < 1
     rise = jnp.expm1(jnp.where(near, t, 0.0))
     slope = jnp.where(near, a * (b / n) * rise / (1 + a / n * rise), b * jax.nn.sigmoid(y) - a * jax.nn.sigmoid(-y))
-    return _lost(y, a, b), slope * y_dot - _log_share(t, a, b) * a_dot - _log_share(-t, b, a) * b_dot
+    return _below_mode(y, a, b), slope * y_dot - _log_share(t, a, b) * a_dot - _log_share(-t, b, a) * b_dot
 
 
 def _log_ratio_of(a: Array, b: Array) -> Array:
@@ -132,27 +128,16 @@ def _log_share(t: Array, a: Array, b: Array) -> Array:
     return -jnp.where(far, beyond, inside)
 
 
-def _velocities(y: Array, a: Array, b: Array) -> tuple[Array, Array]:
-    return log_odds_velocity(y, a, b), -log_odds_velocity(-y, b, a)
-
-
-log_odds_cdf = distribution_function(_probability, log_odds_log_prob, _velocities)
-"""The distribution function of the log odds, of them and both concentrations; of minus them, and the concentrations exchanged, what
-is above, with all its digits. Elementwise, arguments of one shape; differentiable in all, to every order."""
-
-
 _WIDTH = 3.0
-"""Of the step of `sigmoid(z)^a`."""
+"""Of the step of `sigmoid(z)^a`, the scale of the nodes around it; enough for `tests/test_beta_velocity.py`."""
 
 
-def _tail(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
-    """For the integrals of `log_odds_velocity`: whether the first case holds; `L`; how far `log s(z)` is from `log x`,
+def _quadrature(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
+    """The parts of the integrals of `log_odds_velocity`: whether the first case holds; `L`; how far `log s(z)` is from `log x`,
     and weights times `exp(-g)`, `[..., node]`; `w`, and its concentration.
     """
     dtype = y.dtype
-    double = dtype == jnp.float64
-    nodes, weights = np.polynomial.legendre.leggauss(48 if double else 20)
-    fall = 42.0 if double else 19.0  # minus the logarithm of the integrand at the last node
+    fall = negligible_drop(dtype)
     n = a + b
     x, rest = jax.nn.sigmoid(y), jax.nn.sigmoid(-y)
     from_mode = y - _log_ratio_of(a, b)
@@ -161,24 +146,23 @@ def _tail(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
     pick = lambda one, two: jnp.where(lower, one, two)  # noqa: E731
     w, other, divisor = pick(x, rest), pick(rest, x), pick(a, b)
     log_x, log_rest = -jax.nn.softplus(-y), -jax.nn.softplus(y)
-    logs = pick(log_x, log_rest), pick(log_rest, log_x)  # also where one of the two underflows
+    logs = (pick(log_x, log_rest), pick(log_rest, log_x))  # also where one of the two underflows
     rise = jnp.expm1(jnp.minimum(pick(from_mode, -from_mode), 10.0))  # where it is larger the other case holds
     slope = other * (1 - divisor * rise)
     end = jax.lax.stop_gradient(_end(slope, w, other, logs, divisor, n, fall))
 
     # [..., node]
-    at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
-    along = lambda row: jnp.asarray(row, dtype).reshape((1,) * end.ndim + (-1,))  # noqa: E731
-    r, weight = at(end) * along((1 + nodes) / 2), at(end) * along(weights / 2)
+    at, (nodes, weights) = per_node, unit_rule(end, 48, 20)
+    r, weight = at(end) * nodes, at(end) * weights
     # for small `b` the density is flat from `y` down to a step: nodes in the inverse hyperbolic sine of the distance to it
     step = jax.lax.stop_gradient(y - jnp.log1p(a))
     flat = lower & (step > 2 * _WIDTH)
     step = jnp.where(flat, step, 0.0)
     low, high = (jax.lax.stop_gradient(jnp.arcsinh(distance / _WIDTH)) for distance in (-step, end - step))
-    v = at(low) + at(high - low) * along((1 + nodes) / 2)
+    v = at(low) + at(high - low) * nodes
     r = jnp.where(at(flat), at(step) + _WIDTH * jnp.sinh(v), r)
-    weight = jnp.where(at(flat), _WIDTH * at(high - low) * along(weights / 2) * jnp.cosh(v), weight)
-    beyond = bend(r, at(w), at(other), tuple(map(at, logs)))
+    weight = jnp.where(at(flat), _WIDTH * at(high - low) * weights * jnp.cosh(v), weight)
+    beyond = log_mean_exp_remainder(r, at(w), at(other), (at(logs[0]), at(logs[1])))
     log_ratio = jnp.where(at(lower), at(other) * r + beyond, at(w) * r - beyond)
     integrand = weight * jnp.exp(-at(slope) * r - at(n + 1) * beyond)
     return lower, surplus, log_ratio, integrand, w, divisor
@@ -187,7 +171,7 @@ def _tail(y: Array, a: Array, b: Array) -> tuple[Array, ...]:
 def _end(
     slope: Array, w: Array, other: Array, logs: tuple[Array, Array], divisor: Array, n: Array, fall: float
 ) -> Array:
-    """Where `g` has reached `fall`: by Newton's method for its logarithm as a function of that of `r`, from beyond."""
+    """The point where `g` has reached `fall`: by Newton's method for its logarithm as a function of that of `r`, from beyond."""
     # g >= (divisor + 1) r + (n + 1) log(1 - w), and g >= slope r + quadratic r^2 up to one
     log_w, log_other = logs
     beyond = fall / (divisor + 1) - (n + 1) / (divisor + 1) * log_other
@@ -195,14 +179,14 @@ def _end(
     near = 2 * fall / (slope + jnp.hypot(slope, math.sqrt(4 * fall) * jnp.sqrt(quadratic)))
     end = jnp.where(near <= 1, jnp.minimum(near, beyond), beyond)
     tiny = jnp.finfo(w.dtype).tiny
-    for _ in range(8):
+    for _ in range(8):  # enough for `tests/test_beta_velocity.py`
         steepness = slope + (n + 1) * w * jax.nn.sigmoid(end + log_other - log_w) * -jnp.expm1(-end)
-        value = jnp.maximum(slope * end + (n + 1) * bend(end, w, other, logs), tiny)
+        value = jnp.maximum(slope * end + (n + 1) * log_mean_exp_remainder(end, w, other, logs), tiny)
         end = end * jnp.exp(-value / jnp.maximum(end * steepness, tiny) * jnp.log(value / fall))
     return end
 
 
-def bend(r: Array, w: Array, other: Array, logs: tuple[Array, Array] | None = None) -> Array:
+def log_mean_exp_remainder(r: Array, w: Array, other: Array, logs: tuple[Array, Array] | None = None) -> Array:
     """`log(1 + w (exp(-r) - 1)) + w r` for `other = 1 - w`: the logarithm of a mean of two exponentials beyond linear.
 
     With the logarithms of both also where one of them underflows.
@@ -211,21 +195,21 @@ def bend(r: Array, w: Array, other: Array, logs: tuple[Array, Array] | None = No
     flip = w > other
     p, t = jnp.where(flip, other, w), jnp.where(flip, r, -r)
     z, linear = p * jnp.expm1(t), p * t
-    beyond_linear = p * exp_beyond_linear(t, r.dtype)
+    remainder = p * expm1_minus_linear(t, r.dtype)
     if logs is not None:  # where `p` nearly underflows and the exponential overflows
-        least = -700.0 if r.dtype == jnp.float64 else -80.0
+        least = -700.0 if r.dtype == jnp.float64 else -80.0  # exponentials below nearly underflow
         log_p = jnp.where(flip, logs[1], logs[0])
         apart = (log_p < least) & (t > 1)
         z = jnp.where(apart, jnp.exp(jnp.where(apart, t + log_p, 0.0)) - p, z)
-        beyond_linear = jnp.where(apart, z - linear, beyond_linear)
-    near = jnp.abs(z) < 0.1
+        remainder = jnp.where(apart, z - linear, remainder)
+    near = jnp.abs(z) < 0.1  # as in `log1p_minus_cubic`
     inside = jnp.where(near, z, 0.0)
-    by_parts = log_beyond_cubic(inside) - inside * inside * (1 / 2 - inside / 3) + beyond_linear
+    by_parts = log1p_minus_cubic(inside) - inside * inside * (1 / 2 - inside / 3) + remainder
     return jnp.where(near, by_parts, jnp.log1p(jnp.where(near, 1.0, z)) - linear)
 
 
 _SHIFT = 10
-_STIRLING = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760)
+"""At `a + 11` the first term that is left out of the series, `B_16 / (16 a^16)`, is 1e-17."""
 
 
 def _surplus(y: Array, from_mode: Array, a: Array, b: Array) -> Array:
@@ -233,11 +217,11 @@ def _surplus(y: Array, from_mode: Array, a: Array, b: Array) -> Array:
 
     From Stirling's series at `a` or, for small `a`, at `a + 11`, in terms of `u^-p - (u + b)^-p`.
     """
-    large = a > 16
+    large = a > LARGE
     u = jnp.where(large, a, a + (1 + _SHIFT))
-    growth = jnp.log1p(b / u)
-    drop = lambda p: -jnp.expm1(-p * growth) * u**-p  # noqa: E731
-    series = sum(c * drop(2 * k + 2) for k, c in enumerate(_STIRLING))
+    log_ratio = jnp.log1p(b / u)
+    drop = lambda p: -jnp.expm1(-p * log_ratio) * u**-p  # noqa: E731
+    series = sum(c * drop(2 * k + 2) for k, c in enumerate(DIGAMMA))
     steps = sum(b / (a + k) / (a + k + b) for k in range(1, 1 + _SHIFT))
-    by_steps = jax.nn.softplus(-y) - (steps + growth + drop(1) / 2 + series)
+    by_steps = jax.nn.softplus(-y) - (steps + log_ratio + drop(1) / 2 + series)
     return jnp.where(large, drop(1) / 2 - series - _log_share(from_mode, a, b), by_steps)

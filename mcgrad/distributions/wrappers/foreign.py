@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.bernoulli import Bernoulli
 from mcgrad.distributions.categorical import Categorical, OneHotCategorical
-from mcgrad.distributions.obstacle import influences, sampler_obstacle
+from mcgrad.distributions.derivatives.pathwise_check import influences, sampler_obstacle
+from mcgrad.distributions.wrappers.base import Wrapper
 
-# Parameters with which the support of a law moves (point masses included), for libraries that do not tell.
+# Parameters with which the support of a distribution moves (point masses included), for libraries that do not tell.
 _SUPPORT_PARAMETERS = {
     "Bates": ("low", "high"),
     "Delta": ("v",),
@@ -34,77 +35,33 @@ _SUPPORT_PARAMETERS = {
     "Uniform": ("low", "high"),
     "VectorDeterministic": ("loc",),
 }
-# A map of these kinds, of a law on the whole line, leaves the support where it is.
-_AFFINE_MAPS = frozenset(
-    {
-        "AffineTransform",
-        "Block",
-        "Chain",
-        "ComposeTransform",
-        "DiagLinear",
-        "DiagPlusLowRankLinear",
-        "Identity",
-        "IdentityTransform",
-        "LowerCholeskyAffine",
-        "LowerUpperTriangularAffine",
-        "Permute",
-        "PermuteTransform",
-        "ScalarAffine",
-        "Scale",
-        "ScaleMatvecDiag",
-        "ScaleMatvecLU",
-        "ScaleMatvecTriL",
-        "Shift",
-        "TriangularLinear",
-        "UnconstrainedAffine",
-    }
-)
-_LAWS_ON_THE_LINE = frozenset(
-    {
-        "AsymmetricLaplace",
-        "Cauchy",
-        "ExpandedDistribution",
-        "Gumbel",
-        "Independent",
-        "Laplace",
-        "LogStddevNormal",
-        "Logistic",
-        "MaskedDistribution",
-        "MultivariateNormal",
-        "MultivariateNormalDiag",
-        "MultivariateNormalDiagPlusLowRank",
-        "MultivariateNormalFullCovariance",
-        "MultivariateNormalTri",
-        "MultivariateNormalTriL",
-        "Normal",
-        "Sample",
-        "SoftLaplace",
-        "StudentT",
-    }
-)
+
+# A map of these kinds, of a distribution on the whole line, leaves the support where it is.
+_AFFINE_MAPS = """
+    AffineTransform Block Chain ComposeTransform DiagLinear DiagPlusLowRankLinear Identity IdentityTransform
+    LowerCholeskyAffine LowerUpperTriangularAffine Permute PermuteTransform ScalarAffine Scale ScaleMatvecDiag
+    ScaleMatvecLU ScaleMatvecTriL Shift TriangularLinear UnconstrainedAffine
+"""
+
+_LAWS_ON_THE_LINE = """
+    AsymmetricLaplace Cauchy ExpandedDistribution Gumbel Independent Laplace LogStddevNormal Logistic
+    MaskedDistribution MultivariateNormal MultivariateNormalDiag MultivariateNormalDiagPlusLowRank
+    MultivariateNormalFullCovariance MultivariateNormalTri MultivariateNormalTriL Normal Sample SoftLaplace
+    StudentT
+"""
+
 # TFP draws these as floats.
-_TFP_COUNTS = frozenset(
-    {
-        "BetaBinomial",
-        "Binomial",
-        "DirichletMultinomial",
-        "Geometric",
-        "Multinomial",
-        "NegativeBinomial",
-        "Poisson",
-        "PoissonLogNormalQuadratureCompound",
-        "QuantizedDistribution",
-        "Skellam",
-        "ZeroInflatedNegativeBinomial",
-        "Zipf",
-    }
-)
+_TFP_COUNTS = """
+    BetaBinomial Binomial DirichletMultinomial Geometric Multinomial NegativeBinomial Poisson
+    PoissonLogNormalQuadratureCompound QuantizedDistribution Skellam ZeroInflatedNegativeBinomial Zipf
+"""
+
 _RELAXED = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
 _TRANSFORMED = ("Transformed", "TransformedDistribution")
 
 
 @dataclasses.dataclass(frozen=True)
-class ForeignDistribution(Distribution):
+class ForeignDistribution(Wrapper):
     """A distribution of another library under mcgrad's protocol.
 
     Args:
@@ -117,23 +74,12 @@ class ForeignDistribution(Distribution):
 
     @property
     def law(self) -> str:
-        """The library's name for the law."""
+        """The library's name for the distribution."""
         return f"{self.library}'s {type(self.dist).__name__}"
 
     @property
-    def batch_shape(self) -> Shape:
-        """Shape of the independent entries."""
-        return tuple(self.dist.batch_shape)
-
-    @property
-    def event_shape(self) -> Shape:
-        """Shape of one entry."""
-        return tuple(self.dist.event_shape)
-
-    @property
-    def event_ndim(self) -> int:
-        """Number of event axes."""
-        return len(self.event_shape)
+    def _inner(self) -> Any:
+        return self.dist
 
     def sample(self, key: PRNGKey) -> Array:
         """One draw."""
@@ -156,7 +102,7 @@ class ForeignDistribution(Distribution):
 
     @functools.cached_property
     def discrete(self) -> bool:
-        """Whether the law has a probability mass function."""
+        """Whether the distribution has a probability mass function."""
         return not jnp.issubdtype(self._draw_dtype, jnp.floating) or self._is_discrete()
 
     @functools.cached_property
@@ -173,11 +119,6 @@ class ForeignDistribution(Distribution):
         if found is None and not self._declares_reparameterized():
             return f"{self.library} does not declare {type(self.dist).__name__} reparameterized"
         return found
-
-    @property
-    def reparameterized(self) -> bool:
-        """Whether the derivative of `sample` is right."""
-        return self.pathwise_obstacle is None
 
     @functools.cached_property
     def support_parameters(self) -> tuple[str, ...]:
@@ -200,7 +141,7 @@ class ForeignDistribution(Distribution):
 
     @property
     def relaxation(self) -> Any:
-        """That of mcgrad's own law of the same name, or `None`."""
+        """The relaxation of mcgrad's own distribution of the same name, or `None`."""
         name = type(self.dist).__name__
         own = _RELAXED.get(name.removesuffix("Logits").removesuffix("Probs"))
         if own is None:
@@ -233,13 +174,13 @@ class ForeignDistribution(Distribution):
         return jnp.arange(n) if name == "Categorical" else jnp.eye(n)
 
     def _bounds(self, law: Any) -> list[Any]:
-        """Arrays that the support of one law is made of."""
+        """Arrays that the support of one distribution is made of."""
         name = type(law).__name__
         if name in _TRANSFORMED:
             maps = [part for part in _parts(law) if _is_map(part)]
             base = [part for part in _parts(law) if part is not law and hasattr(part, "log_prob")]
-            fixed = all(type(part).__name__ in _AFFINE_MAPS for part in maps) and all(
-                type(part).__name__ in _LAWS_ON_THE_LINE for part in base
+            fixed = all(type(part).__name__ in _AFFINE_MAPS.split() for part in maps) and all(
+                type(part).__name__ in _LAWS_ON_THE_LINE.split() for part in base
             )
             return [] if fixed else jax.tree.leaves(maps)
         return [getattr(law, parameter) for parameter in _SUPPORT_PARAMETERS.get(name, ())]
@@ -257,7 +198,7 @@ class ForeignDistribution(Distribution):
         dtype = jnp.result_type(jnp.float32, *(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)))
         try:
             jax.eval_shape(function, jax.ShapeDtypeStruct(self.batch_shape, dtype))
-        # how these libraries say that a law has none, or one that JAX cannot trace
+        # how these libraries say that a distribution has none, or one that JAX cannot trace
         except (NotImplementedError, AttributeError, TypeError):
             return None
         return function
@@ -332,7 +273,7 @@ class TFPDistribution(ForeignDistribution):
         return "FULLY_REPARAMETERIZED" in repr(self.dist.reparameterization_type)
 
     def _is_discrete(self) -> bool:
-        return any(type(part).__name__ in _TFP_COUNTS for part in _parts(self.dist))
+        return any(type(part).__name__ in _TFP_COUNTS.split() for part in _parts(self.dist))
 
 
 _LIBRARIES: dict[str, type[ForeignDistribution]] = {
@@ -390,7 +331,7 @@ def _adapter(dist: Any) -> type[ForeignDistribution] | None:
 
 
 def _attributes(obj: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """What hangs on a distribution, with names: attributes of it, of its parts, and entries of containers in it."""
+    """Names and values of the attributes of a distribution, of its parts, and of entries of containers in it."""
     seen = set() if seen is None else seen
     if id(obj) in seen or isinstance(obj, type):
         return

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
-
-from mcgrad import _compat
-
-
-def check_factor(law: str, scale_tril: Array) -> None:
-    """Refuse a concrete `scale_tril` that is not square, lower triangular and with a positive diagonal."""
-    if scale_tril.shape[-1] != scale_tril.shape[-2]:
-        raise ValueError(
-            f"`mcgrad.{law}(scale_tril=...)` must be square, got shape {scale_tril.shape}. "
-            "Pass `jnp.linalg.cholesky(covariance)`."
-        )
-    if isinstance(scale_tril, _compat.Tracer):
-        return
-    concrete = np.asarray(scale_tril)
-    if (np.triu(concrete, 1) != 0).any() or not (np.diagonal(concrete, axis1=-2, axis2=-1) > 0).all():
-        raise ValueError(
-            f"`mcgrad.{law}(scale_tril=...)` must be lower triangular with a positive diagonal, "
-            f"got {concrete.tolist() if concrete.size <= 16 else 'another matrix'}. "
-            "Pass `jnp.linalg.cholesky(covariance)`."
-        )
 
 
 def inverse_of(factor: Float[Array, "*batch d d"]) -> Float[Array, "*batch d d"]:
     """`L^-1`.
 
     For densities: once for each matrix, where a triangular solve would need the matrix repeated for every entry of the batch.
-    Both are backward stable for a triangular matrix (Higham 2002, section 14.2).
+    Both are backward stable for a triangular matrix.
+
+    References:
+        Higham 2002, "Accuracy and stability of numerical algorithms", section 14.2, https://doi.org/10.1137/1.9780898718027.
     """
     identity = jnp.broadcast_to(jnp.eye(factor.shape[-1], dtype=factor.dtype), factor.shape)
     return jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)

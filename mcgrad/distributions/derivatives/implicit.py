@@ -1,4 +1,4 @@
-"""Implicit reparameterization: the pathwise derivative of a draw, from what is known of its law."""
+"""Implicit reparameterization: the pathwise derivative of a draw, from what is known of its distribution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from mcgrad._compat import custom_jvp
-from mcgrad.distributions.log_density import check_support, log_odds
+from mcgrad.distributions.derivatives.log_density import check_support, log_odds
 
 
 def implicit_reparameterization(
@@ -24,7 +24,7 @@ def implicit_reparameterization(
     support: tuple[float, float] = (-math.inf, math.inf),
     standardization: Callable[[Array, Any], Array] | None = None,
 ) -> Float[Array, "*batch"]:
-    """A draw whose derivative in the parameters of its law is the one that keeps its quantile fixed.
+    """A draw whose derivative in the parameters of its distribution is the one that keeps its quantile fixed.
 
     The value is `x`, however it was drawn. The derivative is, for a distribution function `F = cdf`,
 
@@ -33,7 +33,7 @@ def implicit_reparameterization(
     and for a quantile function `Q = icdf`, `dx/dparams = dQ(u; params)/dparams` at `u = F(x; params)`, where `u` comes
     from `cdf` if that is given too, and otherwise from a bisection of `icdf`. For a log density `l = log_prob` with neither,
     `F` and `dF/dparams` are integrals of `exp(l)` and of `exp(l) dl/dparams`, by adaptive Gauss-Legendre quadrature. And for
-    vectors, with a `standardization` `S`, a function whose values at draws have one law whatever the parameters are (for
+    vectors, with a `standardization` `S`, a function whose values at draws have one distribution whatever the parameters are (for
     instance the conditional distribution functions, `S_i = F(x_i | x_1, ..., x_{i-1})`),
 
         dx/dparams = -(dS/dx)^-1 dS/dparams
@@ -48,17 +48,18 @@ def implicit_reparameterization(
     1e-4 in float32 for densities that are smooth inside the support, below 1e-6 and 1e-2 for kinked ones, and in float32 up
     to 1e-3 far out in heavy tails. A draw takes a few thousand evaluations of `log_prob`.
 
-    (The "fundamental trick" of Walder et al. 2019 is this estimator with `dF(x)` from one more draw `y` in place of the integral,
+    (The "fundamental trick" of Walder et al. 2019, "New tricks for estimating gradients of expectations",
+    https://arxiv.org/abs/1901.11311, is this estimator with `dF(x)` from one more draw `y` in place of the integral,
     `dF(x) = -E[1(y > x) dlog p(y)]`; its variance is infinite unless the slope of the cost falls faster than the root of the
     density in the lower tail.)
 
     **A derivative that `x` itself carries is dropped**, so that a sampler with a pathwise derivative of its own is not
-    counted twice. Everything that moves the law must be in `params`.
+    counted twice. Everything that moves the distribution must be in `params`.
 
     Args:
-        x: draws from the law at `params`; floating, any shape (with `standardization`: `[*batch, d]`).
-        params: parameters of the law; any pytree.
-        cdf: `cdf(x, params)`, elementwise in `x`, strictly increasing where the law has mass.
+        x: draws from the distribution at `params`; floating, any shape (with `standardization`: `[*batch, d]`).
+        params: parameters of the distribution; any pytree.
+        cdf: `cdf(x, params)`, elementwise in `x`, strictly increasing where the distribution has mass.
         icdf: `icdf(u, params)`, elementwise in `u`, monotone (`-log(u)` does as well as `-log(1 - u)`).
         log_prob: `log_prob(x, params)`, elementwise in `x`; in place of the others.
         support: the interval where `exp(log_prob)` is positive; only for `log_prob`.
@@ -80,7 +81,8 @@ def implicit_reparameterization(
         -1.5
 
     References:
-        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6 (the first derivative).
+        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6 (the first derivative),
+        https://arxiv.org/abs/1805.08498.
     """
     given = {"cdf": cdf, "icdf": icdf, "log_prob": log_prob, "standardization": standardization}
     names = [name for name, fn in given.items() if fn is not None]
@@ -97,7 +99,7 @@ def implicit_reparameterization(
     if not jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.floating):
         raise TypeError(
             "`mcgrad.implicit_reparameterization(x=...)` must be a floating array, got "
-            f"{x.dtype if hasattr(x, 'dtype') else type(x).__name__}. A discrete law has no pathwise derivative."
+            f"{x.dtype if hasattr(x, 'dtype') else type(x).__name__}. A discrete distribution has no pathwise derivative."
         )
     x = jax.lax.stop_gradient(jnp.asarray(x))
     if log_prob is not None:
@@ -112,6 +114,7 @@ def implicit_reparameterization(
         _check_shape("standardization", standardization, x, params)
         return _keeping(standardization, x, params, _solve)
     if icdf is None:
+        assert cdf is not None  # one of the names above
         _check_shape("cdf", cdf, x, params)
         return _keeping(cdf, x, params, _divide)
     frozen = jax.lax.stop_gradient(params)

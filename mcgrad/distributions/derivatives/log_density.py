@@ -1,4 +1,4 @@
-"""One-dimensional laws known by their log density alone: quantiles and draws by adaptive quadrature."""
+"""One-dimensional distributions known by their log density alone: quantiles and draws by adaptive quadrature."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import numpy as np
 from jax.scipy import special
 from jaxtyping import Array
 
-from mcgrad.distributions.base import align, open_uniform
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.quadrature import gauss_legendre
 
 Support = tuple[float, float]
 _stop = jax.lax.stop_gradient
 
 
 class _Rule(NamedTuple):
-    """How finely one dtype is integrated."""
+    """The accuracy of quadrature in one dtype."""
 
     num_nodes: int  # Gauss-Legendre nodes of a panel
     num_panels: int  # at first, on each side
@@ -28,6 +29,7 @@ class _Rule(NamedTuple):
     negligible: float  # how far below its maximum the logarithm of an integrand counts as zero
 
 
+# enough for the accuracy stated in `implicit_reparameterization`, by `tests/test_log_density.py`
 _RULES = {"float64": _Rule(16, 10, 44, 600, 42.0), "float32": _Rule(10, 8, 44, 80, 22.0)}
 
 
@@ -50,13 +52,13 @@ def check_support(where: str, support: Any) -> Support:
 
 
 def log_odds(log_prob: Callable[[Array, Any], Array], support: Support) -> Callable[[Array, Any], Array]:
-    """`log F(x; params) - log(1 - F(x; params))` for the law of density proportional to `exp(log_prob)` on `support`.
+    """`log F(x; params) - log(1 - F(x; params))` for the distribution of density proportional to `exp(log_prob)` on `support`.
 
     The nodes do not move: derivatives in `params` are those of the sums over them. Derivatives in `x` come from a panel
     of length zero, `int_x0^x` with `x0 = stop(x)`, so that they are those of the density at `x` itself (to eighth order,
     with four nodes), and a kink of the density elsewhere does no harm.
     """
-    ends, end_weights = np.polynomial.legendre.leggauss(4)
+    ends, end_weights = gauss_legendre(4)
 
     def function(x: Array, params: Any) -> Array:
         center, frozen = _inside(_stop(x), support), _stop(params)
@@ -67,12 +69,12 @@ def log_odds(log_prob: Callable[[Array, Any], Array], support: Support) -> Calla
         below, above = special.logsumexp(flat, axis=1)  # [2, node, *batch]
         step = x - _stop(x)
         column = lambda row: jnp.asarray(row, x.dtype).reshape(-1, *[1] * x.ndim)  # noqa: E731
-        density = along(center[None] + step[None] * column((1 + ends) / 2))
+        density = along(center[None] + step[None] * column(ends))
 
-        def growth(log_mass: Array) -> Array:
-            return step * jnp.sum(column(end_weights / 2) * jnp.exp(density - log_mass[None]), axis=0)
+        def relative_mass(log_mass: Array) -> Array:
+            return step * jnp.sum(column(end_weights) * jnp.exp(density - log_mass[None]), axis=0)
 
-        return below + jnp.log1p(growth(below)) - above - jnp.log1p(-growth(above))
+        return below + jnp.log1p(relative_mass(below)) - above - jnp.log1p(-relative_mass(above))
 
     return function
 
@@ -145,7 +147,7 @@ class _Panels(NamedTuple):
 
 
 def _scan(center: Array) -> Array:
-    """Where to look first, `[2, point, *batch]`: at every power of e, and farther away at every eighth."""
+    """The first points to look at, `[2, point, *batch]`: every power of e, and farther away every eighth."""
     reach = _rule(center.dtype).reach
     near = np.arange(-40, 41)
     far = np.arange(48, reach + 1, 8)
@@ -166,10 +168,10 @@ def _adapt(density: Callable[[Array], Array], center: Array, support: Support) -
     )
     reference = jnp.where(jnp.isfinite(highest), highest, 0.0)
 
-    nodes, weights = np.polynomial.legendre.leggauss(rule.num_nodes)
+    nodes, weights = gauss_legendre(rule.num_nodes)
     # the last two Legendre coefficients tell how well a polynomial fits
     tests = [
-        (2 * k + 1) / 2 * weights * np.polynomial.legendre.Legendre.basis(k)(nodes)
+        (2 * k + 1) * weights * np.polynomial.legendre.Legendre.basis(k)(2 * nodes - 1)
         for k in (rule.num_nodes - 2, rule.num_nodes - 1)
     ]
 
@@ -210,10 +212,10 @@ def _adapt(density: Callable[[Array], Array], center: Array, support: Support) -
 def _nodes(density: Callable[[Array], Array], center: Array, support: Support, panels: _Panels) -> tuple[Array, Array]:
     """Points and log weights `[2, panel * node, *batch]`. **NaN where the density jumps inside the support.**"""
     rule = _rule(center.dtype)
-    nodes, weights = np.polynomial.legendre.leggauss(rule.num_nodes)
+    nodes, weights = gauss_legendre(rule.num_nodes)
     tau = _spread(panels.left, panels.width, nodes)
     flat = (2, -1, *center.shape)
-    log_weights = jnp.log(panels.width)[:, :, None] + _column(np.log(weights / 2), tau, 2)
+    log_weights = jnp.log(panels.width)[:, :, None] + _column(np.log(weights), tau, 2)
     tau, log_weights = tau.reshape(flat), log_weights.reshape(flat)
     points, slopes = _place(tau, center, support)
     values = _integrand(density, center, support, tau)
@@ -240,7 +242,7 @@ def _column(row: np.ndarray, like: Array, axis: int) -> Array:
 def _spread(left: Array, width: Array, nodes: np.ndarray) -> Array:
     """Nodes in intervals `[2, panel, *batch]`, as `[2, panel, node, *batch]`."""
     left, width = left[:, :, None], width[:, :, None]
-    return left + width * _column((1 + nodes) / 2, left, 2)
+    return left + width * _column(nodes, left, 2)
 
 
 def _highest(density: Callable[[Array], Array], center: Array, support: Support) -> Array:
@@ -260,14 +262,14 @@ def _highest(density: Callable[[Array], Array], center: Array, support: Support)
 def _quantile(density: Callable[[Array], Array], u: Array, center: Array, support: Support) -> Array:
     """The point below which a fraction `u` of the mass lies."""
     rule = _rule(center.dtype)
-    nodes, weights = np.polynomial.legendre.leggauss(rule.num_nodes)
+    nodes, weights = gauss_legendre(rule.num_nodes)
     panels = _adapt(density, center, support)
     shift = jnp.max(panels.highest, axis=0)
 
     def mass(left: Array, right: Array) -> Array:
         tau = _spread(left, right - left, nodes)
         logs = _integrand(density, center, support, tau) - align(shift, tau)[0]
-        return (right - left) * jnp.sum(jnp.exp(logs) * _column(weights / 2, tau, 2), axis=2)
+        return (right - left) * jnp.sum(jnp.exp(logs) * _column(weights, tau, 2), axis=2)
 
     # Masses from the far end of each side inwards, so that those of the tails keep their digits.
     order = jnp.argsort(-panels.left, axis=1)

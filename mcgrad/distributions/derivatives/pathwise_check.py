@@ -1,4 +1,4 @@
-"""Whether the derivative of a draw is the pathwise one, read off the sampler's jaxpr.
+"""Checks that the derivative of a draw is the pathwise one, by the sampler's jaxpr.
 
 A sampler may look differentiable and not be: a categorical index that picks a component, a `floor`, a `stop_gradient`
 give a parameter that moves the draw and whose derivative is zero. JAX reports nothing. Here it is refused.
@@ -16,9 +16,9 @@ from mcgrad import _compat
 
 
 def pathwise_obstacle(dist: Any) -> str | None:
-    """Why a pathwise derivative through `dist.sample` would be wrong, or `None` where it is right.
+    """The reason why a pathwise derivative through `dist.sample` would be wrong, or `None` where it is right.
 
-    mcgrad's own laws know. For a user's functions and for other libraries the sampler is traced, and each floating
+    mcgrad's own distributions know. For a user's functions and for other libraries the sampler is traced, and each floating
     parameter must either leave the draw alone or reach it through derivatives. **A parameter that reaches the draw both
     smoothly and through a discrete choice passes this test**, and its derivative lacks the discrete part.
 
@@ -37,8 +37,13 @@ def pathwise_obstacle(dist: Any) -> str | None:
         return dist.pathwise_obstacle
     if dist.reparameterized:
         return None
-    law = getattr(dist, "law", type(dist).__name__)
+    law = name_of(dist)
     return f"{law} is discrete" if getattr(dist, "discrete", False) else f"{law} is not reparameterized"
+
+
+def name_of(dist: Any) -> str:
+    """The name that messages give a distribution."""
+    return getattr(dist, "law", type(dist).__name__)
 
 
 def sampler_obstacle(sample: Callable[[Any, Any], Any], params: Any, law: str, names: Sequence[str]) -> str | None:
@@ -72,14 +77,14 @@ def sampler_obstacle(sample: Callable[[Any, Any], Any], params: Any, law: str, n
 
 
 def influences(fn: Callable[..., Any], leaves: Sequence[Any]) -> list[bool]:
-    """For each leaf, whether any output of `fn(*leaves)` depends on it."""
+    """True for each leaf that an output of `fn(*leaves)` depends on."""
     structs = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
     closed = jax.make_jaxpr(fn)(*structs)
     return [any(reaches(closed, [j == i for j in range(len(leaves))])) for i in range(len(leaves))]
 
 
 def reaches(jaxpr: Any, marked: Sequence[bool]) -> list[bool]:
-    """Which outputs of a jaxpr depend on the marked inputs. Calls, loops and branches are entered."""
+    """True for each output of a jaxpr that depends on a marked input. Calls, loops and branches are entered."""
     jaxpr, _ = _compat.open_jaxpr(jaxpr)
     found = {var for var, mark in zip(jaxpr.invars, marked, strict=True) if mark}
     is_found = lambda value: not isinstance(value, _compat.Literal) and value in found  # noqa: E731

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mcgrad._compat import custom_jvp
-from mcgrad.distributions.base import align
-from mcgrad.distributions.beta_velocity import log_odds_velocity
-from mcgrad.distributions.factors import matmul, matvec, transposed
-from mcgrad.distributions.velocity import moving_draw
+from mcgrad.distributions.derivatives.quantile_rules import moving_draw
+from mcgrad.distributions.numerics.arithmetic import align
+from mcgrad.distributions.numerics.beta import log_odds_velocity
+from mcgrad.distributions.numerics.simplex import simplex_change
+from mcgrad.distributions.numerics.triangular import matmul, matvec, transposed
 
 
 @custom_jvp
@@ -22,8 +23,12 @@ def transport_gaussian(
     """A draw `x` of `N(loc, S)`, `S = L L^T` with `L = factor`, as a function of the parameters.
 
     Its derivative is `d loc + A (x - loc)` with the symmetric `A` that solves `A S + S A = dS`: of all velocity fields that
-    move the law so, the gradient of a potential, whose mean square is least (Jankowiak and Obermeyer 2018, section 5). The
-    equation is solved once for each `L`, not for each draw, also in reverse mode. Right to every order.
+    move the distribution so, the gradient of a potential, whose mean square is least. The equation is solved once for each `L`,
+    not for each draw, also in reverse mode. Right to every order.
+
+    References:
+        Jankowiak and Obermeyer 2018, "Pathwise derivatives beyond the reparameterization trick", section 5,
+        https://arxiv.org/abs/1806.01851.
     """
     return x
 
@@ -55,25 +60,25 @@ def _lyapunov(covariance: Array, change: Array) -> Array:
 
 
 @custom_jvp
-def turned_gaussian(
+def rotated_gaussian(
     z: Float[Array, "*batch d"],
     factor: Float[Array, "*batch d d"],
     rows: Float[Array, "m d"],
     columns: Float[Array, "m d"],
 ) -> Float[Array, "*batch d"]:
-    """Standard normal noise `z`, as a function of the factor `L` of the law that it serves: it turns with `L`.
+    """Standard normal noise `z`, as a function of the factor `L` of the distribution that it serves: it turns with `L`.
 
     Its derivative is `W z` with the antisymmetric `W = A - A^T`, `A_ij = sum_m rows_mi columns_mj dL_ij`. A rotation leaves the
-    standard normal law as it is, `div(p W z) = p (tr W - z^T W z) = 0`, so all coefficients are right; that they depend on
+    standard normal distribution as it is, `div(p W z) = p (tr W - z^T W z) = 0`, so all coefficients are right; that they depend on
     parameters themselves changes no mean either. Right to every order.
     """
     return z
 
 
-@turned_gaussian.defjvp
-def _turned_gaussian_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@rotated_gaussian.defjvp
+def _rotated_gaussian_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (z, factor, rows, columns), (_, factor_dot, *_) = primals, tangents
-    z = turned_gaussian(z, factor, rows, columns)
+    z = rotated_gaussian(z, factor, rows, columns)
     coefficients, factor_dot = align(matmul(transposed(rows), columns), factor_dot)
     rates = coefficients * factor_dot
     return z, matvec(rates - transposed(rates), z)
@@ -83,7 +88,7 @@ def _turned_gaussian_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 def transport_dirichlet(
     x: Float[Array, "*batch n"], concentration: Float[Array, "*batch n"]
 ) -> Float[Array, "*batch n"]:
-    """A draw `x` of a Dirichlet law as a function of its concentrations `a`.
+    """A draw `x` of a Dirichlet distribution as a function of its concentrations `a`.
 
     A change of `a_j` leaves the law of the other entries' proportions as it is, and that of `x_j` is a beta law: with the
     derivative `V_j` of its log odds at a fixed quantile,
@@ -106,16 +111,6 @@ def _transport_dirichlet_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]
     return x, simplex_change(x, log_odds_velocity(log_odds, a, _sum_of_others(a)) * a_dot)
 
 
-def simplex_change(x: Float[Array, "*batch n"], log_change: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """`x_i (u_i - sum_j x_j u_j)` for probabilities `x` and `u = log_change`, with all digits also where one is nearly one."""
-    # for the largest, the only one that may be above a half, the sum over the others
-    largest = jnp.argmax(x, -1, keepdims=True)
-    is_largest = jnp.arange(x.shape[-1]).reshape((1,) * (x.ndim - 1) + (-1,)) == largest
-    others = jnp.where(is_largest, 0, x)
-    of_largest = jnp.sum(others * (jnp.take_along_axis(log_change, largest, -1) - log_change), -1, keepdims=True)
-    return x * jnp.where(is_largest, of_largest, log_change - jnp.sum(x * log_change, -1, keepdims=True))
-
-
 def _sum_of_others(v: Array) -> Array:
     """The sum over the last axis but for each entry, by additions alone."""
     before = jnp.cumsum(v, -1)[..., :-1]
@@ -130,4 +125,4 @@ def _velocity_of_beta(x: Array, a: Array, b: Array) -> tuple[Array, Array]:
 
 
 transport_beta = moving_draw(_velocity_of_beta)
-"""A draw of a beta law as a function of it and of its concentrations at one and at zero, with its quantile fixed."""
+"""A draw of a beta distribution as a function of it and of its concentrations at one and at zero, with its quantile fixed."""

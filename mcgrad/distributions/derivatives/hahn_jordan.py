@@ -1,4 +1,4 @@
-"""Weak derivatives of laws of single numbers, by inverting the derivative of the distribution function.
+"""Weak derivatives of distributions of single numbers, by inverting the derivative of the distribution function.
 
 The `rate` of a parameter is the derivative `dF/dparameter` of the distribution function, a function of `x` that is zero at both
 ends. Where it rises the density grows with the parameter, where it falls the density shrinks: its positive and negative
@@ -12,28 +12,32 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Coupling, WeakDerivative, open_uniform
+from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.numerics.arithmetic import open_uniform
+from mcgrad.distributions.numerics.roots import bracket_root
 
 stop = jax.lax.stop_gradient
 Function = Callable[[Array], Array]
 
 
-def derivative_by_levels(
+def hahn_jordan_term(
     name: str, parameter: Array, rate: Function, turns: Array, key: PRNGKey, x: Array, how: Coupling
 ) -> WeakDerivative:
-    """The Hahn-Jordan term of one parameter, of the shape of the draw `x`; see `parts_by_levels`."""
-    weight, positive, negative = parts_by_levels(rate, turns, key, x, how)
-    return WeakDerivative((name,), (weight * parameter)[None], positive[None], negative[None])
+    """The Hahn-Jordan term of one parameter, of the shape of the draw `x`; see `hahn_jordan_parts`."""
+    weight, positive, negative = hahn_jordan_parts(rate, turns, key, x, how)
+    return WeakDerivative.single(name, weight * parameter, positive, negative)
 
 
-def parts_by_levels(rate: Function, turns: Array, key: PRNGKey, x: Array, how: Coupling) -> tuple[Array, Array, Array]:
-    """The mass by which the rate rises, a point where it does, and one where it falls; each of the shape of `x`.
+def hahn_jordan_parts(
+    rate: Function, turns: Array, key: PRNGKey, x: Array, how: Coupling
+) -> tuple[Array, Array, Array]:
+    """The total increase of `rate`, a point where it increases and a point where it decreases, each of the shape of `x`.
 
-    Between neighbors of `turns`, and beyond them, the rate must be monotone; where it jumps there is an atom. By `"shared"`
-    noise the two points are next to each other at one level of the rate, with nothing of that level between them.
+    `rate` must be monotone between consecutive `turns`; a jump is an atom. With shared noise both points lie at the same
+    level, with no other point of that level in between.
 
     Args:
         rate: elementwise, with frozen parameters; what is not finite counts as zero.
@@ -69,14 +73,14 @@ def parts_by_levels(rate: Function, turns: Array, key: PRNGKey, x: Array, how: C
         levels = jnp.stack([level, level])
     low, high = (jnp.stack([_at(side, up), _at(side, down)]) for side in (edges[:-1], edges[1:]))
     sign = jnp.asarray([1, -1], x.dtype).reshape(2, *[1] * x.ndim)
-    low, high = crossing(lambda points: sign * (jax.vmap(level_of)(points) - levels), low, high)
+    low, high = bracket_root(lambda points: sign * (jax.vmap(level_of)(points) - levels), low, high)
     # The neighbor on the side of the draw: never outside the support.
     points = jnp.where(high > x[None], low, high)
     positive, negative = jnp.where(mass[None] > 0, points, x[None])
     return mass, positive, negative
 
 
-def turns_of(cdf: Function, rate: Function, x: Array) -> Array:
+def turning_points(cdf: Function, rate: Function, x: Array) -> Array:
     """Quantiles, and between neighbors of them a point where the rate turns if there is one.
 
     The density must be continuous, and its derivative in the parameter have at most one change of sign between two of the
@@ -84,7 +88,7 @@ def turns_of(cdf: Function, rate: Function, x: Array) -> Array:
 
     Args:
         cdf: the distribution function, elementwise, with frozen parameters. Beyond where it is between 0 and 1, and where it
-            is not a number, the law has no mass.
+            is not a number, the distribution has no mass.
         rate: its derivative in the parameter.
         x: a draw, which says where the mass is, and the shape of a point.
     """
@@ -95,7 +99,7 @@ def turns_of(cdf: Function, rate: Function, x: Array) -> Array:
     fractions = jnp.asarray(np.concatenate([tails, np.arange(1, 24) / 24, 1 - tails[::-1]]), x.dtype)
 
     def quantile(fraction: Array) -> Array:
-        low, high = crossing(lambda points: inside(cdf(points), points, x) - fraction, -far, far)
+        low, high = bracket_root(lambda points: inside(cdf(points), points, x) - fraction, -far, far)
         return jnp.where(high > x, low, high)
 
     nodes = jax.vmap(quantile)(fractions)
@@ -105,71 +109,13 @@ def turns_of(cdf: Function, rate: Function, x: Array) -> Array:
 
     slopes = jax.vmap(slope)
     falling = slopes(nodes[:-1]) > 0
-    low, _ = crossing(lambda points: jnp.where(falling, -1, 1) * slopes(points), nodes[:-1], nodes[1:])
+    low, _ = bracket_root(lambda points: jnp.where(falling, -1, 1) * slopes(points), nodes[:-1], nodes[1:])
     return jnp.sort(jnp.concatenate([nodes, low]), axis=0)
 
 
 def inside(fraction: Array, points: Array, x: Array) -> Array:
     """A distribution function between 0 and 1; where it is not a number, the end on that side of `x`."""
     return jnp.clip(jnp.where(jnp.isnan(fraction), jnp.where(points < x, 0, 1), fraction), 0, 1)
-
-
-def crossing(fn: Function, low: Array, high: Array) -> tuple[Array, Array]:
-    """Numbers next to each other, up to rounding, between which `fn`, at most zero at `low` and above it at `high`, crosses zero.
-
-    By Chandrupatla's method: inverse quadratic interpolation where the last three points allow it, and bisection elsewhere,
-    here of the floating-point numbers in their order, so that neither the scale nor the ends matter. Ten evaluations or so for
-    smooth functions, and never many more than the dtype has bits. **What is below a rounding error of `fn` at the ends counts as
-    zero**: it must not be huge there.
-    """
-    info = jnp.finfo(low.dtype)
-    f_low, f_high = fn(low), fn(high)
-    negligible = info.eps / 4 * jnp.maximum(jnp.abs(f_low), jnp.abs(f_high))
-
-    def rounded(x: Array) -> Array:
-        f = fn(x)
-        return jnp.where(jnp.abs(f) <= negligible, 0, f)
-
-    def going_on(state: tuple[Array, ...]) -> Array:
-        n, _, x1, x2, _, f1, *_ = state
-        return (n < 3 * info.bits) & jnp.any((jnp.abs(x1 - x2) > 2 * info.eps * jnp.abs(x1)) & (f1 != 0))
-
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        n, guess, x1, x2, x3, f1, f2, f3 = state
-        f = rounded(guess)
-        same = (f > 0) == (f1 > 0)
-        x3, f3 = jnp.where(same, x1, x2), jnp.where(same, f1, f2)
-        x2, f2 = jnp.where(same, x2, x1), jnp.where(same, f2, f1)
-        x1, f1 = guess, f
-        # As in Chandrupatla 1997: x1 is the last point, x2 that on the other side of the crossing, x3 the one dropped last.
-        xi, phi = (x1 - x2) / (x3 - x2), (f1 - f2) / (f3 - f2)
-        fits = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
-        part = f1 / (f2 - f1) * (f3 / (f2 - f3)) + (x3 - x1) / (x2 - x1) * (f1 / (f3 - f1)) * (f2 / (f3 - f2))
-        least = jnp.minimum(info.eps * jnp.abs(x1) / jnp.abs(x2 - x1), 0.5)
-        interpolated = x1 + jnp.clip(part, least, 1 - least) * (x2 - x1)
-        guess = jnp.where(fits & jnp.isfinite(interpolated), interpolated, _between(x1, x2))
-        guess = jnp.where(f1 == 0, x1, guess)
-        return n + 1, guess, x1, x2, x3, f1, f2, f3
-
-    state = (jnp.zeros((), int), _between(low, high), low, high, low, f_low, f_high, f_low)
-    _, _, x1, x2, _, f1, *_ = jax.lax.while_loop(going_on, step, state)
-    x2 = jnp.where(f1 == 0, x1, x2)
-    return stop(jnp.minimum(x1, x2)), stop(jnp.maximum(x1, x2))
-
-
-def _between(low: Array, high: Array) -> Array:
-    """The number in the middle of two in the order of floating-point numbers."""
-    low, high, dtype = _ordinal(low), _ordinal(high), low.dtype
-    middle = (low & high) + ((low ^ high) >> 1)  # the mean, without overflow
-    bits = jnp.where(middle < 0, jnp.iinfo(middle.dtype).min - middle, middle)
-    return jax.lax.bitcast_convert_type(bits, dtype)
-
-
-def _ordinal(x: Array) -> Int[Array, "*shape"]:
-    """The place of a number among the floating-point numbers."""
-    kind = jnp.dtype(f"int{jnp.finfo(x.dtype).bits}")
-    bits = jax.lax.bitcast_convert_type(x, kind)
-    return jnp.where(bits < 0, jnp.iinfo(kind).min - bits, bits)
 
 
 def _cell(reached: Array, target: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Laws from a user's plain functions."""
+"""Distributions from a user's plain functions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Distribution, open_uniform
-from mcgrad.distributions.implicit import implicit_reparameterization
-from mcgrad.distributions.log_density import Support, check_support, draw_by_inversion
-from mcgrad.distributions.obstacle import pathwise_obstacle as pathwise_obstacle
-from mcgrad.distributions.obstacle import sampler_obstacle
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.derivatives.implicit import implicit_reparameterization
+from mcgrad.distributions.derivatives.log_density import Support, check_support, draw_by_inversion
+from mcgrad.distributions.derivatives.pathwise_check import sampler_obstacle
+from mcgrad.distributions.numerics.arithmetic import open_uniform
+from mcgrad.distributions.wrappers.base import leaf_names
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -64,7 +65,7 @@ class FunctionDistribution(Distribution):
         else:
             x = jax.lax.stop_gradient(sampler(key, *jax.lax.stop_gradient(params)))
         if not jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.floating):
-            return x  # a discrete law, or several arrays: no quantile to keep fixed
+            return x  # a discrete distribution, or several arrays: no quantile to keep fixed
         return implicit_reparameterization(x, params, support=support, **of_params)
 
     @functools.cached_property
@@ -127,8 +128,7 @@ class FunctionDistribution(Distribution):
     @functools.cached_property
     def pathwise_obstacle(self) -> str | None:
         """Why the derivative of `sample` would be wrong, or `None`."""
-        names = _leaf_names(self.params)
-        return sampler_obstacle(self._sample, self.params, self.law, names)
+        return sampler_obstacle(self._sample, self.params, self.law, leaf_names(self.params, "params"))
 
     @property
     def reparameterized(self) -> bool:
@@ -145,14 +145,14 @@ def distribution(
     support: tuple[float, float] | None = None,
     standardization: Callable[..., Array] | None = None,
 ) -> type[FunctionDistribution]:
-    """A class of distributions from plain functions; its instances take the parameters, `law(*params)`.
+    """A class of distributions from plain functions; its instances take the parameters, `Made(*params)`.
 
     One of `sampler` and `icdf` is enough to draw; what is missing limits the estimators: score and enumeration need
     `log_prob`. A draw is differentiable
 
     - by `icdf` alone: explicitly, `x = icdf(u, *params)` with one uniform number for each entry of the draw;
     - by `sampler` with `cdf` or `icdf`, for floating draws: implicitly (`implicit_reparameterization`);
-    - by `log_prob` with `support`, for laws of single numbers: implicitly too, by quadrature, without any derivative of the
+    - by `log_prob` with `support`, for single numbers: implicitly too, by quadrature, without any derivative of the
       `sampler`; and where there is no `sampler` either, draws are quantiles found by quadrature, to the same precision. Then
       the density must have one maximum, or several that are wide beside their distance;
     - by `sampler` with `standardization`, for vectors: implicitly;
@@ -204,8 +204,8 @@ def distribution(
     if sampler is None and icdf is None and (log_prob is None or support is None):
         raise ValueError(
             "`mcgrad.distribution(...)` must get something to draw with, got neither `sampler=` nor `icdf=`. "
-            "Pass `sampler(key, *params)` or the quantile function `icdf(u, *params)`, or `log_prob=` and `support=` for a "
-            "law of single numbers."
+            "Pass `sampler(key, *params)` or the quantile function `icdf(u, *params)`, or `log_prob=` and `support=` for single "
+            "numbers."
         )
     ways = {"cdf= or icdf": cdf or icdf, "support": support, "standardization": standardization}
     chosen = [name for name, value in ways.items() if value is not None]
@@ -224,7 +224,7 @@ def distribution(
     if event_ndim is not None and (isinstance(event_ndim, bool) or not isinstance(event_ndim, int) or event_ndim < 0):
         raise ValueError(
             f"`mcgrad.distribution(event_ndim=...)` must be a number of axes or None, got {event_ndim!r}. "
-            "Pass 0 for laws of single numbers, 1 for laws of vectors."
+            "Pass 0 for single numbers, 1 for vectors."
         )
     methods = {name: _method(functions[name]) for name in ("log_prob", "icdf", "cdf")}
     namespace = {
@@ -254,11 +254,6 @@ def _draw_from_icdf(icdf: Callable[..., Any], key: PRNGKey, params: tuple[Any, .
             f"shape {shape}. Give the parameters the shape of a draw."
         )
     return x
-
-
-def _leaf_names(params: tuple[Any, ...]) -> list[str]:
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-    return [f"params{jax.tree_util.keystr(path)}" for path in paths]
 
 
 def _list(shapes: list[Shape]) -> str:
