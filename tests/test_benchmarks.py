@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from distributions import DISTRIBUTIONS
 
 from benchmarks import __main__ as command
 from benchmarks import accuracy, contract, inputs, loops, memory, overhead, pathwise, report, scaling
@@ -18,6 +19,14 @@ def test_every_part_can_be_run_and_all_fit_into_forty_minutes():
     for part in command.PARTS.values():
         assert part.TITLE and callable(part.measure) and callable(part.report)
     assert sum(part.BUDGET for part in command.PARTS.values()) <= 40 * 60 - 180  # installing takes the rest
+
+
+def test_exact_derivatives_of_draws_are_known_of_every_continuous_distribution():
+    """But of such as are made of others and hold their draws."""
+    references = pytest.importorskip("benchmarks.references", reason="needs mpmath")
+    continuous = {name for name, row in DISTRIBUTIONS.items() if not row.discrete} - {"Independent", "Transformed"}
+    assert {name.split(", ")[0] for name in references.GRIDS} == continuous
+    assert set(references.GRIDS) == set(references.VELOCITIES)
 
 
 def test_gradients_by_the_complex_step_are_those_of_differences():

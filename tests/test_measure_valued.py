@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from distributions import WEAK, Weak
 from helpers import assert_unbiased, tanhs
 
 import mcgrad
@@ -17,30 +18,8 @@ import mcgrad
 COUPLINGS = ("shared", "comonotone", "independent")
 CONFIGURATIONS = [(d, c) for d in ("hahn_jordan", "size_bias") for c in COUPLINGS]
 
-# law: a function of its parameters, and their values
-LAWS = {
-    "Bernoulli logits": (lambda p: mcgrad.Bernoulli(logits=p[0]), [0.4]),
-    "Bernoulli probs": (lambda p: mcgrad.Bernoulli(probs=p[0]), [0.3]),
-    "Binomial logits": (lambda p: mcgrad.Binomial(5, logits=p[0]), [0.4]),
-    "Binomial probs": (lambda p: mcgrad.Binomial(5, probs=p[0]), [0.3]),
-    "Categorical logits": (lambda p: mcgrad.Categorical(logits=p), [0.4, -0.5, 0.1]),
-    "Categorical probs": (lambda p: mcgrad.Categorical(probs=p), [0.4, 0.5, 0.1]),
-    "Geometric logits": (lambda p: mcgrad.Geometric(logits=p[0]), [-0.2]),
-    "Geometric probs": (lambda p: mcgrad.Geometric(probs=p[0]), [0.35]),
-    "NegativeBinomial logits": (lambda p: mcgrad.NegativeBinomial(p[0], logits=p[1]), [1.3, -0.2]),
-    "NegativeBinomial probs": (lambda p: mcgrad.NegativeBinomial(p[0], probs=p[1]), [0.6, 0.6]),
-    "Poisson": (lambda p: mcgrad.Poisson(p[0]), [0.7]),
-    "Normal": (lambda p: mcgrad.Normal(p[0], p[1]), [0.3, 0.8]),
-    "HalfNormal": (lambda p: mcgrad.HalfNormal(p[0]), [0.8]),
-    "LogNormal": (lambda p: mcgrad.LogNormal(p[0], p[1]), [0.2, 0.6]),
-    "Laplace": (lambda p: mcgrad.Laplace(p[0], p[1]), [0.3, 0.8]),
-    "Logistic": (lambda p: mcgrad.Logistic(p[0], p[1]), [0.3, 0.8]),
-    "Cauchy": (lambda p: mcgrad.Cauchy(p[0], p[1]), [0.3, 0.8]),
-    "Gumbel": (lambda p: mcgrad.Gumbel(p[0], p[1]), [0.3, 0.8]),
-    "Exponential": (lambda p: mcgrad.Exponential(p[0]), [1.3]),
-    "Weibull": (lambda p: mcgrad.Weibull(p[0], p[1]), [1.2, 1.6]),
-    "Uniform": (lambda p: mcgrad.Uniform(p[0], p[1]), [-0.4, 1.1]),
-}
+# of integers, or with a distribution function in closed form; the others are in test_weak_derivatives.py
+CASES = {name: case for name, case in WEAK.items() if isinstance(case, Weak) and case.interval is None}
 
 
 def cost(x):
@@ -51,7 +30,7 @@ def cost(x):
 
 def expectation(make, p):
     """The exact expectation of the cost: a sum over integers, or `int f dF` by parts on a fine grid."""
-    law = make(p)
+    law = make(*p)
     if law.discrete:
         values = law.support() if callable(getattr(law, "support", None)) else None
         points = jnp.arange(200) if values is None else values
@@ -66,13 +45,13 @@ def expectation(make, p):
 
 @functools.cache
 def exact(name):
-    make, p = LAWS[name]
-    return np.asarray(jax.jit(jax.jacfwd(functools.partial(expectation, make)))(jnp.array(p)))
+    case = CASES[name]
+    return np.asarray(jax.jit(jax.jacfwd(functools.partial(expectation, case.make)))(jnp.array(case.params)))
 
 
 def gradient_draws(make, p, estimator):
     def program(p, key):
-        return cost(mcgrad.sample(key, make(p), estimator))
+        return cost(mcgrad.sample(key, make(*p), estimator))
 
     keys = jax.random.split(jax.random.key(0), 100_000)
     return np.asarray(jax.jit(jax.vmap(mcgrad.grad(program), (None, 0)))(jnp.array(p), keys))
@@ -80,7 +59,7 @@ def gradient_draws(make, p, estimator):
 
 def _cases():
     """The default on every law, other configurations on one law of a kind; all of them with `-m slow`."""
-    for name in LAWS:
+    for name in CASES:
         for configuration in CONFIGURATIONS:
             default = configuration == ("hahn_jordan", "shared") or name == "Normal"
             yield pytest.param(name, *configuration, marks=() if default else pytest.mark.slow)
@@ -88,8 +67,8 @@ def _cases():
 
 @pytest.mark.parametrize(("name", "decomposition", "coupling"), list(_cases()))
 def test_weak_derivatives_of_every_law(name, decomposition, coupling):
-    make, p = LAWS[name]
-    draws = gradient_draws(make, p, mcgrad.MeasureValued(decomposition, coupling))
+    case = CASES[name]
+    draws = gradient_draws(case.make, case.params, mcgrad.MeasureValued(decomposition, coupling))
     if draws.std(axis=0).max() < 1e-9:
         np.testing.assert_allclose(draws[0], exact(name), rtol=1e-9)
     else:
@@ -102,7 +81,7 @@ def test_a_wrong_weak_derivative_fails():
             (term,) = super().weak_derivative(key, x, how)
             return (term._replace(positive=term.positive + 1),)
 
-    draws = gradient_draws(lambda p: Wrong(p[0]), [0.7], mcgrad.MeasureValued())
+    draws = gradient_draws(Wrong, [0.7], mcgrad.MeasureValued())
     with pytest.raises(AssertionError, match="biased"):
         assert_unbiased(draws, exact("Poisson"))
 

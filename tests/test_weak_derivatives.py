@@ -8,44 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from distributions import WEAK, Weak, WeakOfVector, costs
 from helpers import assert_unbiased
 
 import mcgrad
 
-# law: a function of its parameters, their values, and the interval that holds its mass; `exp` means that its logarithm is
-# spread evenly.
-LAWS = {
-    "Gamma": (mcgrad.Gamma, [2.3, 1.4], (1e-9, 60.0)),
-    "Gamma, small": (mcgrad.Gamma, [0.4, 0.8], (1e-30, 60.0)),
-    "ExpGamma": (mcgrad.ExpGamma, [0.3, 1.4], (-110.0, 5.0)),
-    "InverseGamma": (mcgrad.InverseGamma, [2.3, 1.4], (1e-3, 1e9)),
-    "Chi2": (mcgrad.Chi2, [1.7], (1e-30, 90.0)),
-    "Beta": (mcgrad.Beta, [2.4, 1.7], (1e-12, 1.0)),
-    "F": (mcgrad.F, [1.6, 1.2], (1e-12, 1e12)),
-    "StudentT": (mcgrad.StudentT, [1.5, 0.3, 0.8], (-np.inf, np.inf)),
-    "VonMises": (mcgrad.VonMises, [0.4, 1.7], (-np.pi, np.pi)),
-    "TruncatedNormal": (mcgrad.TruncatedNormal, [0.4, 0.9, -0.5, 1.8], (-0.6, 1.9)),
-    "InverseGaussian": (mcgrad.InverseGaussian, [1.1, 1.9], (1e-3, 90.0)),
-    "Kumaraswamy": (mcgrad.Kumaraswamy, [1.8, 2.2], (1e-12, 1.0)),
-    "Pareto": (mcgrad.Pareto, [0.6, 2.3], (0.5, 1e9)),
-}
+# with a density to integrate; the others are in test_measure_valued.py
+CASES = {name: case for name, case in WEAK.items() if isinstance(case, Weak) and case.interval is not None}
+VECTORS = {name: case for name, case in WEAK.items() if isinstance(case, WeakOfVector)}
 HOW = {
     "hahn_jordan, shared": mcgrad.Coupling(True, False),
     "hahn_jordan, comonotone": mcgrad.Coupling(True, True),
     "size_bias, shared": mcgrad.Coupling(False, False),
 }
-DRAWS = {"F": 200_000, "StudentT": 100_000, "Beta": 20_000}  # 4,000 of the others
-
-
-def costs(x):
-    """Three costs, none even or odd around a law's center."""
-    return jnp.stack([jnp.cos(0.7 * x + 0.3), jnp.tanh(x - 0.5), jnp.exp(-0.5 * x**2) + 0.3 * (x > 0.6)])
 
 
 @functools.cache
 def exact(name):
     """The derivatives `[parameter, cost]` of expectations, by Gauss-Legendre quadrature of the density in cells."""
-    make, params, (low, high) = LAWS[name]
+    make, params, (low, high) = CASES[name].make, CASES[name].params, CASES[name].interval
     law = make(*params)
     number = 20_001 if law.support_parameters else 401
     if high == np.inf:
@@ -95,7 +76,7 @@ def applied(law, params, how, key, number=4_000):
 
 def _cases():
     """One configuration of one law of a kind; all of them with `-m slow`."""
-    for name in LAWS:
+    for name in CASES:
         for how in HOW:
             default = how == "hahn_jordan, shared" and name in ("Gamma", "StudentT", "InverseGaussian")
             yield pytest.param(name, how, marks=() if default else pytest.mark.slow)
@@ -103,9 +84,9 @@ def _cases():
 
 @pytest.mark.parametrize(("name", "how"), list(_cases()))
 def test_against_quadrature(name, how):
-    make, params, _ = LAWS[name]
-    draws = applied(make, params, HOW[how], jax.random.key(0), DRAWS.get(name, 4_000))
-    for k in range(len(params)):
+    case = CASES[name]
+    draws = applied(case.make, case.params, HOW[how], jax.random.key(0), case.num_draws)
+    for k in range(len(case.params)):
         assert_unbiased(draws[:, k], exact(name)[k])
 
 
@@ -114,80 +95,10 @@ def test_a_wrong_coefficient_fails():
         def weak_derivative(self, key, x, how):
             return tuple(t._replace(weight=1.1 * t.weight) for t in super().weak_derivative(key, x, how))
 
-    draws = applied(Wrong, LAWS["Gamma"][1], HOW["hahn_jordan, comonotone"], jax.random.key(0))
+    draws = applied(Wrong, CASES["Gamma"].params, HOW["hahn_jordan, comonotone"], jax.random.key(0))
     for k in range(2):
         with pytest.raises(AssertionError, match="biased"):
             assert_unbiased(draws[:, k], exact("Gamma")[k])
-
-
-def _dirichlet(a):
-    """Of a product of powers."""
-
-    def log_normalizer(a):
-        return jnp.sum(jax.scipy.special.gammaln(a)) - jax.scipy.special.gammaln(jnp.sum(a))
-
-    return jnp.exp(log_normalizer(a + POWERS) - log_normalizer(a))
-
-
-def _lkj(c):
-    """Rows are independent, in uniform directions, and their squared entries on the diagonal have beta laws."""
-
-    def power(b, a, of_diagonal, of_rest):
-        def log_normalizer(b, a):
-            return sum(jax.scipy.special.gammaln(v) for v in (b, a)) - jax.scipy.special.gammaln(b + a)
-
-        return jnp.exp(log_normalizer(b + of_diagonal, a + of_rest) - log_normalizer(b, a))
-
-    second = lambda power_of_diagonal: power(c + 0.5, 0.5, power_of_diagonal, 0.0)  # noqa: E731
-    return second(0.7) * power(c, 1.0, 1.3, 0.0) + second(0.5) * power(c, 1.0, 0.0, 1.0) / 2
-
-
-def _von_mises_fisher(params):
-    """The generating function; the normalizer of three entries is `k / sinh(k)`."""
-    mean_direction, k = params
-    moved = jnp.linalg.norm(k * mean_direction / jnp.linalg.norm(mean_direction) + VECTOR)
-    return k / jnp.sinh(k) * jnp.sinh(moved) / moved
-
-
-def _multivariate_student_t(params):
-    """A sum of entries has a Student law."""
-    df, loc, factor = params
-    x = jnp.tan(jnp.linspace(-np.pi / 2, np.pi / 2, 20_001)[1:-1])
-    law = mcgrad.StudentT(df, VECTOR @ loc, jnp.linalg.norm(VECTOR @ jnp.tril(factor)))
-    return jnp.sum(costs(x)[1] * jnp.exp(law.log_prob(x)) * (1 + x**2)) * np.pi / 20_000
-
-
-FACTOR = jnp.array([[0.8, 0.0, 0.0], [0.3, 0.6, 0.0], [-0.4, 0.5, 0.7]])
-POWERS, VECTOR = jnp.array([1.3, 0.4, 2.1]), jnp.array([0.7, -0.4, 0.5])
-FORM = jnp.array([[0.6, 0.2, 0.1], [0.2, 0.5, -0.1], [0.1, -0.1, 0.3]])
-# law: a function of its parameters, their values, a cost, and its expectation
-VECTORS = {
-    "Dirichlet": (mcgrad.Dirichlet, jnp.array([0.8, 2.2, 1.3]), lambda x: jnp.prod(x**POWERS), _dirichlet),
-    "LKJCholesky": (
-        lambda c: mcgrad.LKJCholesky(3, c),
-        jnp.asarray(1.4),
-        lambda x: x[1, 1] ** 1.4 * x[2, 2] ** 2.6 + x[1, 1] * x[2, 0] ** 2,
-        _lkj,
-    ),
-    "Wishart": (
-        lambda p: mcgrad.Wishart(*p),
-        (jnp.asarray(3.7), FACTOR),
-        lambda x: jnp.exp(-jnp.sum(FORM * x) / 2),
-        lambda p: jnp.linalg.det(jnp.eye(3) + jnp.tril(p[1]) @ jnp.tril(p[1]).T @ FORM) ** (-p[0] / 2),
-    ),
-    "VonMisesFisher": (
-        lambda p: mcgrad.VonMisesFisher(*p),
-        (jnp.array([0.48, -0.64, 0.6]), jnp.asarray(1.7)),
-        lambda x: jnp.exp(VECTOR @ x),
-        _von_mises_fisher,
-    ),
-    "MultivariateStudentT": (
-        lambda p: mcgrad.MultivariateStudentT(*p),
-        (jnp.asarray(1.5), jnp.array([0.2, -0.1, 0.4]), FACTOR),
-        lambda x: costs(VECTOR @ x)[1],
-        _multivariate_student_t,
-    ),
-}
 
 
 BY_DEFAULT = ("hahn_jordan, shared", "hahn_jordan, independent")  # of a law whose weights depend on the draw
@@ -203,11 +114,11 @@ BY_DEFAULT = ("hahn_jordan, shared", "hahn_jordan, independent")  # of a law who
 )
 def test_vectors_and_matrices(name, how):
     """Against closed forms."""
-    law, params, cost, expectation = VECTORS[name]
+    case = VECTORS[name]
     estimator = mcgrad.MeasureValued(*how.split(", "))
 
     def program(params, key):
-        return cost(mcgrad.sample(key, law(params), estimator))
+        return case.cost(1.0 * mcgrad.sample(key, case.make(params), estimator))
 
     number = 5_000 if how == "hahn_jordan, shared" else 20_000
 
@@ -215,8 +126,8 @@ def test_vectors_and_matrices(name, how):
     def draws(params, keys):
         return jax.lax.map(lambda keys: jax.vmap(mcgrad.grad(program), (None, 0))(params, keys), keys.reshape(10, -1))
 
-    found = draws(params, jax.random.split(jax.random.key(0), number))
-    found, wanted = jax.tree.leaves(found), jax.tree.leaves(jax.grad(expectation)(params))
+    found = draws(case.params, jax.random.split(jax.random.key(0), number))
+    found, wanted = jax.tree.leaves(found), jax.tree.leaves(jax.grad(case.expectation)(case.params))
     assert_unbiased(
         [array.reshape(number, -1)[:, jnp.ravel(exact) != 0] for array, exact in zip(found, wanted, strict=True)],
         [jnp.ravel(exact)[jnp.ravel(exact) != 0] for exact in wanted],

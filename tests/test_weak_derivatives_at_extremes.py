@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from distributions import EXTREMES, Extremes
 from helpers import RESOLUTION, STANDARD_ERRORS, assert_unbiased, imprecision
 
 import mcgrad
@@ -19,40 +20,7 @@ OWN = mcgrad.distribution(
 )
 
 
-def _mixture(balance, loc, scale):
-    mixing = mcgrad.Categorical(logits=jnp.stack([balance, jnp.zeros_like(balance)]))
-    normals = mcgrad.Normal(jnp.stack([loc, jnp.full_like(loc, 1.5)]), jnp.stack([scale, jnp.full_like(scale, 0.3)]))
-    return mcgrad.Mixture(mixing, normals)
-
-
-# law: a function of its parameters, their values set by set, and what a cost is a function of
-LAWS = {
-    "Gamma": (mcgrad.Gamma, [(0.1, 1.0), (1.0, 3.0), (30.0, 0.1), (1e4, 1.0)], jnp.log),
-    "InverseGamma": (mcgrad.InverseGamma, [(0.2, 1.0), (1.0, 3.0), (1e3, 1.0)], jnp.log),
-    "Beta": (mcgrad.Beta, [(0.1, 0.6), (0.3, 20.0), (50.0, 0.5), (300.0, 200.0)], None),
-    "F": (mcgrad.F, [(0.5, 0.7), (3.0, 0.4), (3.0, 2.0)], jnp.log),
-    "StudentT": (mcgrad.StudentT, [(0.5, 0.0, 1.0), (2.0, 1.0, 0.1), (8.0, -1.0, 5.0)], jnp.arcsinh),
-    "Logistic": (mcgrad.Logistic, [(0.0, 1.0), (3.0, 0.05)], None),
-    "Gumbel": (mcgrad.Gumbel, [(0.0, 1.0), (3.0, 0.05)], None),
-    "VonMises": (mcgrad.VonMises, [(0.4, 0.3), (0.4, 3.0), (0.4, 300.0)], None),
-    "TruncatedNormal": (
-        lambda loc, scale, low, high: mcgrad.TruncatedNormal(loc, scale, *map(jax.lax.stop_gradient, (low, high))),
-        [(0.0, 1.0, 2.0, 3.0), (0.5, 1.0, -3.0, 8.0), (0.3, 0.5, -9.0, 0.0)],
-        None,
-    ),
-    "InverseGaussian": (mcgrad.InverseGaussian, [(1.0, 0.1), (1.0, 1.0), (2.0, 300.0)], jnp.log),
-    "Kumaraswamy": (mcgrad.Kumaraswamy, [(0.2, 0.6), (5.0, 0.5), (3.0, 40.0)], None),
-    "Mixture": (_mixture, [(-4.0, -1.0, 0.5), (0.0, 1.0, 0.05), (4.0, -1.0, 3.0)], None),
-    "a law of a user": (OWN, [(0.5,), (1.0,), (6.0,)], None),
-    "Binomial": (lambda p: mcgrad.Binomial(12, probs=p), [(1e-3,), (0.4,), (0.995,)], None),
-    "Geometric": (lambda p: mcgrad.Geometric(probs=p), [(0.01,), (0.3,), (0.97,)], None),
-    "NegativeBinomial": (
-        lambda r, p: mcgrad.NegativeBinomial(r, probs=p),
-        [(0.05, 0.9), (1.5, 1e-3), (40.0, 0.3), (0.5, 0.99)],
-        None,
-    ),
-    "Poisson": (mcgrad.Poisson, [(0.01,), (3.0,), (900.0,)], None),
-}
+CASES = {**EXTREMES, "a distribution of a user": Extremes([(0.5,), (1.0,), (6.0,)], ends=(0, np.inf), make=OWN)}
 
 
 def _cost(t, center, width):
@@ -64,7 +32,7 @@ def _cost(t, center, width):
 @functools.cache
 def _center(name):
     """For each set of parameters the quartiles of what a cost is a function of, and draws of it, sorted."""
-    make, sets, of = LAWS[name]
+    make, sets, of = CASES[name].make, CASES[name].sets, CASES[name].of
     columns = jnp.asarray(sets).T
     keys = jax.random.split(jax.random.key(1), 4000)
 
@@ -80,7 +48,7 @@ def _center(name):
 @functools.cache
 def exact(name):
     """`[set, parameter]`, in float64."""
-    make, sets, of = LAWS[name]
+    make, sets, of = CASES[name].make, CASES[name].sets, CASES[name].of
     center, width, draws = _center(name)
     if make(*sets[0]).discrete:
         points = jnp.arange(4000)
@@ -115,8 +83,7 @@ def exact(name):
 
 def _edges(name, params, drawn, jump):
     """Cells between quantiles, and beyond them to where nothing is left, up to the ends of the support."""
-    ends = {"Beta": (0, 1), "Kumaraswamy": (0, 1), "VonMises": (-np.pi, np.pi), "a law of a user": (0, np.inf)}
-    low, high = params[2:] if name == "TruncatedNormal" else ends.get(name, (-np.inf, np.inf))
+    low, high = CASES[name].ends or params[-2:]
     spread = (drawn[-1] - drawn[0]) / 20
     beyond = spread * (1.25 ** np.arange(40) - 0.8)
     edges = np.clip(np.concatenate([drawn[::20], drawn[0] - beyond, drawn[-1] + beyond, [jump]]), -600, 600)
@@ -129,7 +96,7 @@ def _edges(name, params, drawn, jump):
 
 def _cases():
     """Each coupling of each decomposition in single precision, where `"shared"` and `"comonotone"` differ; the default in both."""
-    for name in LAWS:
+    for name in CASES:
         for how in (("hahn_jordan", "shared"), ("hahn_jordan", "comonotone"), ("size_bias", "comonotone")):
             yield name, how, jnp.float32
         yield name, ("hahn_jordan", "shared"), jnp.float64
@@ -141,7 +108,7 @@ def _cases():
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "how", "dtype"), list(_cases()))
 def test_every_configuration_is_unbiased(name, how, dtype):
-    make, sets, of = LAWS[name]
+    make, sets, of = CASES[name].make, CASES[name].sets, CASES[name].of
     center, width, _ = _center(name)
     estimator = mcgrad.MeasureValued(*how)
 

@@ -1,0 +1,131 @@
+"""The alternative path of smoothed perturbation through loops: against exact values, with others, and what is refused."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_unbiased
+
+import mcgrad
+
+
+def bernoulli_chain(logits, key, num_steps, estimator):
+    def step(x, key):
+        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), estimator)
+        x = 0.9 * x + 0.1 * (2 * b - 1)
+        return x, x**2
+
+    return jnp.sum(jax.lax.scan(step, jnp.zeros(()), jax.random.split(key, num_steps))[1])
+
+
+def exact_bernoulli_chain(logits, num_steps):
+    p = jax.nn.sigmoid(logits)
+    mean = variance = total = 0.0
+    for _ in range(num_steps):
+        mean, variance = 0.9 * mean + 0.1 * (2 * p - 1), 0.81 * variance + 0.04 * p * (1 - p)
+        total = total + mean**2 + variance
+    return total
+
+
+def squared_chain(logits, key, num_steps, estimator):
+    """A cost that mixes all steps, so that nothing can be banked when the paths merge."""
+    return bernoulli_chain(logits, key, num_steps, estimator) ** 2
+
+
+def walk(p, key, num_steps, estimator):
+    """Arya et al. 2022, section 5.1: `X` goes up with probability `exp(-X / p)`, else down."""
+
+    def step(x, key):
+        return x + 2 * mcgrad.sample(key, mcgrad.Bernoulli(probs=jnp.exp(-x / p)), estimator) - 1, None
+
+    return jax.lax.scan(step, 0, jax.random.split(key, num_steps))[0].astype(float) ** 2
+
+
+def exact_walk(p, num_steps):
+    """`E[X^2]` from the law of `X`, step by step."""
+    places = jnp.arange(num_steps + 1)
+    up = jnp.exp(-places / p)
+
+    def step(law, _):
+        return jnp.roll(law * up, 1) + jnp.roll(law * (1 - up), -1), None
+
+    law, _ = jax.lax.scan(step, jnp.zeros(num_steps + 1).at[0].set(1.0), length=num_steps)
+    return law @ places**2
+
+
+def draws_of(program, parameter, num_draws, seed=11):
+    keys = jax.random.split(jax.random.key(seed), num_draws)
+    gradient = mcgrad.grad(program)
+    with jax.debug_key_reuse(False):
+        return jax.jit(lambda keys: jax.lax.map(lambda key: gradient(parameter, key), keys, batch_size=1000))(keys)
+
+
+SMOOTHED = mcgrad.SmoothedPerturbation()
+
+
+A_THOUSAND_STEPS = pytest.param(1000, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("num_steps", [10, 100, A_THOUSAND_STEPS])
+def test_alternative_path_on_the_bernoulli_chain(num_steps):
+    program = functools.partial(bernoulli_chain, num_steps=num_steps, estimator=SMOOTHED)
+    draws = draws_of(program, 0.4, 20_000)
+    assert_unbiased(draws, jax.jvp(lambda logits: exact_bernoulli_chain(logits, num_steps), (0.4,), (1.0,))[1])
+    score = draws_of(functools.partial(bernoulli_chain, num_steps=num_steps, estimator=mcgrad.Score()), 0.4, 4000)
+    assert np.var(draws) < np.var(score) / {10: 3, 100: 5, 1000: 50}[num_steps]
+
+
+@pytest.mark.parametrize("sides", ["both", "right", "left"])
+@pytest.mark.parametrize("num_steps", [10, 100, A_THOUSAND_STEPS])
+def test_alternative_path_on_a_walk(num_steps, sides):
+    estimator = mcgrad.SmoothedPerturbation(sides)
+    draws = draws_of(functools.partial(walk, num_steps=num_steps, estimator=estimator), 2.0 * num_steps, 8000)
+    assert_unbiased(draws, jax.grad(exact_walk)(2.0 * num_steps, num_steps))
+    if sides == "right" and num_steps < 1000:  # the published standard deviations
+        assert np.std(draws) < 1.05 * {10: 1.0, 100: 6.5}[num_steps]
+
+
+def test_alternative_path_where_a_cost_mixes_all_steps():
+    exact = mcgrad.grad(functools.partial(squared_chain, num_steps=4, estimator=mcgrad.Enumerate()))
+    draws = draws_of(functools.partial(squared_chain, num_steps=4, estimator=SMOOTHED), 0.4, 40_000)
+    assert_unbiased(draws, exact(0.4, jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(SMOOTHED, SMOOTHED, marks=pytest.mark.slow),
+        pytest.param(SMOOTHED, mcgrad.Score(), marks=pytest.mark.slow),
+        (mcgrad.Score(), SMOOTHED),
+        pytest.param(SMOOTHED, mcgrad.Enumerate(), marks=pytest.mark.slow),
+        pytest.param(mcgrad.Score(baseline=0.5), mcgrad.Enumerate(), marks=pytest.mark.slow),
+        (mcgrad.Enumerate(), mcgrad.Score()),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_estimators_meet_in_one_step(first, second):
+    def program(params, key, first, second):
+        def step(x, key):
+            key_b, key_c = jax.random.split(key)
+            b = mcgrad.sample(key_b, mcgrad.Bernoulli(logits=params[0] + params[1] * x), first)
+            c = mcgrad.sample(key_c, mcgrad.Bernoulli(logits=params[1] * b - x), second)
+            x = 0.5 * x + b - 0.7 * c
+            return x, x**2
+
+        x, costs = jax.lax.scan(step, jnp.asarray(0.3), jax.random.split(key, 3))
+        return jnp.sum(costs) + x**3
+
+    params = jnp.array([0.4, 0.6])
+    everything = functools.partial(program, first=mcgrad.Enumerate(), second=mcgrad.Enumerate())
+    exact = mcgrad.grad(everything)(params, jax.random.key(0))
+    assert_unbiased(draws_of(functools.partial(program, first=first, second=second), params, 40_000), exact)
+
+
+def test_alternative_path_is_first_order():
+    program = functools.partial(bernoulli_chain, num_steps=3, estimator=SMOOTHED)
+    with pytest.raises(NotImplementedError, match="second derivative"):
+        jax.hessian(mcgrad.expectation(program))(0.4, jax.random.key(0))
