@@ -169,7 +169,7 @@ def _train(
 
 def _table(results: dict[str, Trained]) -> Table:
     table = Table(title="Autoencoders of 8x8 digits: the same model, three gradients")
-    table.add_column("latents and estimator")
+    table.add_column("latents and estimator", no_wrap=True)
     for heading in ("held-out ELBO (nats)", "gradient variance", "ms a step"):
         table.add_column(heading, justify="right")
     for name, trained in results.items():
@@ -210,7 +210,6 @@ def _picture(variants: Any, results: dict[str, Trained], test: Array, key: Array
     curves.set(xlabel="step", ylabel=f"ELBO, mean of {width} steps (nats)", title="training")
     curves.legend(fontsize=8, frameon=False)
     curves.spines[["top", "right"]].set_visible(False)
-    output.mkdir(parents=True, exist_ok=True)
     path = output / "autoencoders.png"
     figure.savefig(path, dpi=130)
     plt.close(figure)

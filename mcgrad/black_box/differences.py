@@ -57,6 +57,8 @@ def difference_grad(
         has_aux: see `mcgrad.spsa_grad`.
     """
     check_at_least(num_samples, 1, f"{where}(num_samples=...)")
+    if not isinstance(has_aux, bool):
+        raise TypeError(f"`mcgrad.{where}(has_aux=...)` must be True or False, got {has_aux!r}. Pass one of these.")
     if chunk_size is not None:
         check_at_least(chunk_size, 1, f"{where}(chunk_size=...)")
         if num_samples % chunk_size:

@@ -87,7 +87,7 @@ def compare(
     check_at_least(num_samples, 2, "compare(num_samples=...)")
     check_at_least(chunk_size, 1, "compare(chunk_size=...)")
     if progress:
-        need("rich", "`mcgrad.compare(progress=True)`")
+        need("`mcgrad.compare(progress=True)`", "rich")
     num_chunks = -(-num_samples // chunk_size)
     size = -(-num_samples // num_chunks)
 
@@ -154,6 +154,11 @@ def _plan(fn: Callable[..., Any], estimator: Estimator, args: Any, kwargs: Any) 
 
     def run(args: Any, kwargs: Any) -> None:
         plan, _ = plan_of(fn, args, kwargs, estimator, False)
+        if not plan.analysis.sites:
+            raise ValueError(
+                "`mcgrad.compare` must get a program that draws through `mcgrad.sample`, got one without such a draw: it has "
+                "the same gradient by every estimator. Write `mcgrad.sample(key, dist)` in place of `dist.sample(key)`."
+            )
         interpreter = Interpreter(plan)
         interpreter.run()
         enumerated = all(isinstance(chosen, Enumerate) for chosen in plan.estimators.values())

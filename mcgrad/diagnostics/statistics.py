@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,10 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import PyTree as Tree
 
-from mcgrad._types import PyTree, static_field
+from mcgrad._types import PRNGKey, PyTree, static_field
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.site import check_key
-from mcgrad.transforms import Argument, check_at_least, find_key, grad
+from mcgrad.transforms import Argument, check_at_least, explain, find_key, grad
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +72,9 @@ def gradient_statistics(
         signal_to_noise = sqrt(max(|mean|**2 - V / N, 0) / V),    V = the sum of `variance` over entries
 
     the last for each leaf and for all together. `V / N` is what noise alone adds to `|mean|**2`; a signal-to-noise of 0
-    says that the gradient cannot be told from zero with `N` samples. Samples run in chunks whose moments are merged, so
-    memory does not grow with `num_samples`. Compiled by `jax.jit`, once for each shape of the arguments.
+    says that the gradient cannot be told from zero with `N` samples, and NaN that a sample was not finite. Samples run in
+    chunks whose moments are merged, so memory does not grow with `num_samples`. Compiled by `jax.jit`, once for each shape
+    of the arguments.
 
     Args:
         fn: a program that returns a scalar, with its randomness in an argument named `key`; see `mcgrad.grad`.
@@ -190,7 +192,10 @@ def samples_for(
 
     Raises:
         ValueError: for a `relative_error` that is not positive; and, when called, if the pilot samples cannot tell the
-            gradient from zero (`|g|` is below twice its standard error).
+            gradient from zero (`|g|` is below twice its standard error), or are not finite.
+
+    Warns:
+        UserWarning: for a program that uses its key, but has no draw through `mcgrad.sample`.
 
     Example:
         >>> import jax, mcgrad
@@ -209,6 +214,12 @@ def samples_for(
     @functools.wraps(fn)
     def number(*args: Any, **kwargs: Any) -> int:
         found = pilot(*args, **kwargs)
+        _warn_without_draws(fn, args, kwargs)
+        if not math.isfinite(found.total_variance):
+            raise ValueError(
+                "`mcgrad.samples_for` must find a finite gradient and variance, got a total variance of "
+                f"{float(found.total_variance)}. Look for infinities and NaN in the program at these arguments."
+            )
         if float(found.total_variance) == 0:
             return 1
         ratio = float(found.total_signal_to_noise)
@@ -221,6 +232,25 @@ def samples_for(
         return max(1, math.ceil((relative_error * ratio) ** -2))
 
     return number
+
+
+def _warn_without_draws(fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    """Warn of a program that uses its key, but in no draw that mcgrad sees."""
+    key_at = find_sample_key(fn, args, kwargs, "samples_for")
+
+    def program(key: PRNGKey) -> Any:
+        at, named = key_at.put(args, kwargs, key)
+        return fn(*at, **named)
+
+    traced = jax.make_jaxpr(program)(key_at.get(args, kwargs)).jaxpr
+    uses_key = any(traced.invars[0] is value for equation in traced.eqns for value in equation.invars)
+    if uses_key and not explain(fn)(*args, **kwargs).sites:
+        warnings.warn(
+            f"`{getattr(fn, '__name__', type(fn).__name__)}` uses its key, but never in `mcgrad.sample`: `mcgrad.samples_for` "
+            "counts samples for what `jax.grad` sees of its randomness, which is nothing of a discrete draw. Write "
+            "`mcgrad.sample(key, dist)` in place of `dist.sample(key)`.",
+            stacklevel=3,
+        )
 
 
 def find_sample_key(fn: Callable[..., Any], args: Any, kwargs: Any, where: str) -> Argument:
@@ -313,8 +343,8 @@ def total(tree: Any) -> Array:
 
 
 def signal_to_noise(mean: Any, variance: Any, share: Any) -> Array:
-    """`sqrt(max(|mean|**2 - share V, 0) / V)`, where `share V` is the variance of the mean; infinite without noise."""
+    """`sqrt(max(|mean|**2 - share V, 0) / V)`, with `share V` the variance of the mean; infinite without noise, NaN for NaN."""
     square, noise = total(jax.tree.map(jnp.square, mean)), total(variance)
-    known = jnp.where(noise > 0, noise, 1)
+    known = jnp.where(noise == 0, 1, noise)
     ratio = jnp.sqrt(jnp.maximum(square - share * known, 0) / known)
-    return jnp.where(noise > 0, ratio, jnp.where(square > 0, jnp.inf, 0))
+    return jnp.where(noise == 0, jnp.where(square > 0, jnp.inf, 0), ratio)
