@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _UsageError(Exception):
-    """Something that the user can put right."""
+    """A mistake in how the command was called, shown without a traceback."""
 
 
 def _positive(text: str) -> int:

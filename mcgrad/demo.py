@@ -1,4 +1,4 @@
-"""The demo: variational autoencoders on real handwritten digits, one for each way to get the gradient."""
+"""The demo: variational autoencoders of real handwritten digits, trained with three gradient estimators."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Variant(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What training gives."""
+    """The result of training one variant."""
 
     params: Any
     elbos: list[float]
@@ -49,7 +49,7 @@ class Trained(NamedTuple):
 
 
 def init(key: Array, latent_outputs: int) -> dict[str, Array]:
-    """Weights of a one-hidden-layer encoder and decoder."""
+    """Initial weights of an encoder and a decoder with one hidden layer each."""
     k_in, k_latent, k_hidden, k_out = jax.random.split(key, 4)
 
     def dense(key: Array, fan_in: int, fan_out: int) -> Array:

@@ -23,12 +23,12 @@ class EstimatorReport:
     Attributes:
         statistics: of single-sample gradients.
         distance: of the mean gradient from the reference, in the Euclidean norm.
-        distance_error: its standard error: what `distance` is in root mean square if there is no bias.
+        distance_error: the root mean square of `distance` if there is no bias.
         max_z: the largest deviation from the reference among the coordinates, in standard errors.
-        verdict: `"agrees"`, `"biased"`, `"undecided"` (off, but so may be what it is compared with) or
+        verdict: `"agrees"`, `"biased"`, `"undecided"` (they differ, but the reference may be the wrong one) or
             `"not finite"`; see `mcgrad.compare`.
-        seconds: for one gradient, when a chunk of them runs at once; the median over chunks.
-        evaluations: of the rest of the program for one gradient, all branches counted.
+        seconds: of one gradient when a chunk of them runs at once; the median over chunks.
+        evaluations: how often one gradient runs the rest of the program, summed over all branches.
     """
 
     statistics: GradientStatistics
@@ -46,7 +46,7 @@ class EstimatorReport:
 
     @property
     def variance_time(self) -> float:
-        """Variance times seconds: the lower, the less time for the same precision."""
+        """Variance times seconds: proportional to the time needed for a given precision."""
         return self.variance * self.seconds
 
     @property
@@ -108,7 +108,8 @@ class Comparison:
         )
         table = [f"{self.num_samples:,} gradients of each estimator", "", line("estimator", head)]
         table += [line(name, cells) for name, cells in rows.items()]
-        return "\n".join([*table, "", *(textwrap.fill(note, _WIDTH, break_long_words=False) for note in notes)])
+        wrap = textwrap.TextWrapper(_WIDTH, break_long_words=False, break_on_hyphens=False)
+        return "\n".join([*table, "", *map(wrap.fill, notes)])
 
     def plot(self, path: str | Path) -> Path:
         """Write a picture: variance, time, their product and the evidence of bias, one line for each estimator.

@@ -98,7 +98,8 @@ def gradient_statistics(
         Array(True, dtype=bool)
 
     References:
-        Chan, Golub and LeVeque 1983, eq. 1.5 (merging of moments).
+        Chan, Golub and LeVeque 1983, eq. 1.5 (merging of moments), "Algorithms for Computing the Sample Variance",
+        https://doi.org/10.1080/00031305.1983.10483115.
     """
     check_at_least(num_samples, 2, "gradient_statistics(num_samples=...)")
     check_at_least(chunk_size, 1, "gradient_statistics(chunk_size=...)")
@@ -174,9 +175,9 @@ def samples_for(
 
         N = ceil(V / (relative_error**2 |g|**2)),    |g|**2 ~ |mean|**2 - V / n
 
-    since the mean of `N` samples is off by `sqrt(V / N)` in root mean square, with the mean and the total variance `V` of
-    one sample from `n` pilot samples. The answer is itself an estimate, good to a few percent where the pilot samples
-    resolve the gradient well.
+    since the mean of `N` samples has the root mean square error `sqrt(V / N)`. The mean and the total variance `V` of one
+    sample are measured with `n` pilot samples, so the answer is itself an estimate: good to a few percent if the pilot
+    resolves the gradient well.
 
     Args:
         fn: a program that returns a scalar, with its randomness in an argument named `key`; see `mcgrad.grad`.
@@ -254,7 +255,7 @@ def _warn_without_draws(fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
 
 
 def find_sample_key(fn: Callable[..., Any], args: Any, kwargs: Any, where: str) -> Argument:
-    """Where the key stands that samples get theirs from."""
+    """The position of the key from which the keys of all samples are derived."""
     key_at = find_key(fn, args, kwargs)
     if key_at is None:
         raise ValueError(
