@@ -62,6 +62,10 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = [f"{len(self.sites)} draw{'s' * (len(self.sites) != 1)}"]
+        if not self.sites:
+            lines[0] += (
+                " through `mcgrad.sample`: derivatives are those of `jax.grad`, which sees no other discrete draw"
+            )
         for site in self.sites:
             lines.append(f"  {site.name}: {site.law}, plates {site.plates}, {site.estimator}, at {site.line}")
         lines.append(f"{len(self.costs)} cost{'s' * (len(self.costs) != 1)}")
