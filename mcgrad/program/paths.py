@@ -182,7 +182,7 @@ class _Paths(Forward[Reach]):
                     roots = roots | {equation}
                     self.roots[equation] = self.roots.get(equation, frozenset()) | of_numbers
                 moving = through.moving - of_numbers  # of raw bits, which are integers
-                outputs.append(Reach(moving, roots, through.blind))
+                outputs.append(Reach(moving, roots | self.roots_of(through.blind)))
             else:
                 outputs.append(
                     Reach(through.moving, frozenset(), through.blind | ({equation} if gate else frozenset()))
@@ -240,6 +240,10 @@ class _Paths(Forward[Reach]):
             gate = self.gates[equation] = _Gate(set(), Probe(self.around(), equation, tells, cut=cut), cut)
         gate.roots |= set(roots)
 
+    def roots_of(self, gates: Iterable[Equation]) -> frozenset[Equation]:
+        """The roots of gates: what integers made of values behind them are held by."""
+        return frozenset(root for gate in gates for root in self.gates[gate].roots)
+
     def around(self) -> Surroundings:
         program = self._stack[-1]
         if program not in self._around:
@@ -279,9 +283,8 @@ class _Paths(Forward[Reach]):
                 self.note_gate(equation, roots, tells if tells and any(self.of(v) for v in tells) else ())
                 self.gates[equation].inner |= inner
                 found = Reach(found.moving, found.held, (found.blind - inner) | {equation})
-            if not _is_inexact(value) and (of_numbers or found.blind) and not found.held:
-                held = frozenset(root for gate in found.blind for root in self.gates[gate].roots)
-                found = Reach(found.moving, held, found.blind)
+            if not _is_inexact(value):
+                found = Reach(found.moving, found.held | self.roots_of(found.blind))
             results.append(found)
         return results
 

@@ -283,7 +283,7 @@ def _compare(
         differ = [_differs(a, b) for a, b in zip(*sides, strict=True)]
         if all(d is None for d in differ):
             continue
-        crossings += 1
+        crossings += bool(tells) or any(differ)  # what merely moves much was perhaps no jump
         found = [d if f is None else f if d is None else f or d for f, d in zip(found, differ, strict=True)]
         if crossings == _CROSSINGS:
             break
