@@ -247,14 +247,14 @@ class _Line:
             a if _is_key(v) or not _is_inexact(v) else _opposite(v, a, rng, scale, positive)
             for v, a in zip(inputs, self.start, strict=True)
         ]
-        self.keys = [rng.integers(2**31) if _is_key(v) else None for v in inputs]
+        self.keys = [int(rng.integers(2**31)) for _ in inputs]
         self.shapes = [v.shape for v in inputs]
 
     def at(self, t: Any) -> list[Any]:
         points = []
         for a, b, seed, shape in zip(self.start, self.end, self.keys, self.shapes, strict=True):
             if a is None:
-                keys = jax.random.split(jax.random.key(seed), math.prod(shape))
+                keys = jax.random.split(jax.random.key(int(seed)), math.prod(shape))
                 points.append(keys.reshape(shape))
             else:
                 points.append(a if a is b else (a + jnp.asarray(t, a.dtype) * (b - a)).astype(a.dtype))
@@ -318,7 +318,7 @@ def _bracket(along: Callable[[Any], list[Any]], *, exact: bool) -> tuple[Any, An
             if not np.any(moved > 0):
                 return None
             where = int(np.argmax(moved))
-        low, high = float(ts[where]), float(ts[where + 1])
+        low, high = float(ts[int(where)]), float(ts[int(where) + 1])
         if high - low <= 4 * np.finfo(dtype).eps:
             break
     return dtype(low), dtype(high)
