@@ -276,7 +276,8 @@ class _Paths(Forward[Reach]):
         for value, found in zip(equation.outputs, outputs, strict=True):
             if rule and _is_inexact(value):
                 found = dataclasses.replace(found, blind=found.blind | {equation})
-            inner = {gate for gate in found.blind if gate not in self.around().place}
+            # What was cut inside stays cut: only whether it jumps can be seen from outside.
+            inner = {gate for gate in found.blind if gate not in self.around().place and not self.gates[gate].cut}
             roots = {root for gate in inner for root in self.gates[gate].roots}
             if _is_inexact(value) and roots and equation.bodies and equation.eqn.primitive is not sample_p:
                 tells = [v for v in equation.outputs if not _is_inexact(v)]
