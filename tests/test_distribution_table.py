@@ -38,7 +38,7 @@ def test_every_optional_method_is_in_the_table() -> None:
     assert optional == set(METHODS) | {
         "log_prob",
         "noise",
-    }  # what a sampler's noise is belongs to its implicit derivative
+    }  # the noise goes with `adaptive_velocity`
 
 
 @pytest.mark.parametrize("name", ORDINARY)
