@@ -175,7 +175,8 @@ def _cut_out(
         frontier.difference_update(v for equation in chosen for v in equation.outputs)
 
     while True:
-        open_ = [v for v in frontier if v in around.producer and not _is_key(v)]
+        # A draw from a constant distribution would stand still on every line: it is an input itself.
+        open_ = [v for v in frontier if v in around.producer and not _is_key(v) and not _is_constant_draw(around, v)]
         must = [v for v in open_ if v in reached or not _is_inexact(v) or around.producer[v].eqn.primitive is sample_p]
         if must:
             expand(must)
@@ -192,6 +193,10 @@ def _cut_out(
     return equations, sorted(
         frontier, key=lambda v: (str(v.dtype), v.shape, around.place.get(around.producer.get(v), -1))
     )
+
+
+def _is_constant_draw(around: Surroundings, value: Value) -> bool:
+    return around.producer[value].eqn.primitive is sample_p and _is_inexact(value) and not around.leaves(value)
 
 
 def _everything(equation: Equation) -> Iterable[Equation]:
