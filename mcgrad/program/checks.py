@@ -42,10 +42,9 @@ def check_paths(ways: Sequence[BlindWay], estimators: dict[Site, Estimator], fol
             what = estimator.on_jump(certain=way.certain)
             message = (
                 f"{way.describe()} in {site.describe()}, which `mcgrad.{type(estimator).__name__}` differentiates along "
-                f"its path: the gradient leaves out what {'comes after it' if way.cut else 'happens at a jump'}. "
-                + ("" if way.cut else "Use `mcgrad.PathwiseWithBoundary()` or ")
-                + ("Use " if way.cut else "")
-                + "`mcgrad.Score()` at the draw, or make the cost continuous; "
+                f"its path: the gradient leaves out what {'comes after it' if way.cut else 'happens at a jump'}. Use "
+                f"{'' if way.cut else '`mcgrad.PathwiseWithBoundary()` or '}`mcgrad.Score()` at the draw, "
+                "or make the cost continuous; "
                 '`mcgrad.Pathwise(jumps="ignore", possible_jumps="ignore")` says that this is meant.'
             )
             if what == "refuse":

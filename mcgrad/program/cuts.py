@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mcgrad import _compat
-from mcgrad.program.trace import Equation, Value
+from mcgrad.program.trace import Equation
 
 
 def cuts(equation: Equation) -> bool:
@@ -18,7 +18,7 @@ def cuts(equation: Equation) -> bool:
         return False
     if equation.name == "stop_gradient":
         return True
-    numbers = [i for i, value in enumerate(equation.inputs) if _is_inexact(value)]
+    numbers = [i for i, value in enumerate(equation.inputs) if value.is_inexact]
     structs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in equation.inputs]
     key = (equation.eqn.primitive, str(equation.eqn.params), tuple((v.shape, str(v.dtype)) for v in equation.inputs))
     if key not in _CUT:
@@ -106,7 +106,3 @@ _SMOOTH = frozenset(
     ]
 )
 """Whose rules keep the derivative: so that these most frequent ones need not be tried."""
-
-
-def _is_inexact(value: Value) -> bool:
-    return jnp.issubdtype(value.dtype, jnp.inexact)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from mcgrad.program.held import Held
+from mcgrad.program.held import Held, followed
 from mcgrad.program.plan import Plan
 from mcgrad.program.relation import Window
 from mcgrad.program.site import Site
@@ -108,11 +108,11 @@ def describe(plan: Plan) -> Explanation:
         operation, line = (equation.name, equation.line) if equation is not None else ("input", "the call")
         return CostReport(tuple(value.shape), operation, line, tuple(credits))
 
-    followed = {site for site, e in plan.estimators.items() if (e.flow or e.moves_draw) and not isinstance(e, Held)}
+    following = followed(plan.estimators)
     jumps = tuple(
-        f"{way.describe()} in {', '.join(names[s] for s in sites if s in way.sources & followed)}"
+        f"{way.describe()} in {', '.join(names[s] for s in sites if s in way.sources & following)}"
         for way in plan.ways
-        if way.sources & followed
+        if way.sources & following
     )
     return Explanation(reports, tuple(map(cost_report, plan.split.costs)), plan.accumulators, jumps)
 
@@ -139,15 +139,9 @@ def describe_window(window: Window, plate: int, value: Value) -> str:
         return "same"  # in another order, or an axis that was split or merged
     if not isinstance(axis, int):
         if window.axes:
-            first, last = (
-                window.without(window.axes, value.shape, None).low,
-                window.without(window.axes, value.shape, None).high,
-            )
-            return (
-                "mixed"
-                if max(first, 0) == 0 and last >= plate - 1
-                else f"within draws {max(first, 0):g}..{min(last, plate - 1):g}"
-            )
+            whole = window.without(window.axes, value.shape, None)
+            first, last = max(whole.low, 0), min(whole.high, plate - 1)
+            return "mixed" if first == 0 and last == plate - 1 else f"within draws {first:g}..{last:g}"
         first, last = max(low, 0), min(high, plate - 1)
         if first == 0 and last == plate - 1:
             return "mixed" if plate > 1 else "same"

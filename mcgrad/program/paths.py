@@ -15,13 +15,11 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal, TypeAlias
 
-import jax.numpy as jnp
-
 from mcgrad import _compat
 from mcgrad.program.cuts import cuts
 from mcgrad.program.forward import Forward
 from mcgrad.program.probe import Probe, Surroundings
-from mcgrad.program.site import Site, sample_p
+from mcgrad.program.site import Site
 from mcgrad.program.structure import form_of
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
@@ -88,14 +86,13 @@ def blind_ways(
     found = search.run(program, [Reach()] * len(program.inputs))
     by_value = dict(zip(program.outputs, found, strict=True))
     blind = frozenset().union(*(by_value[value].blind for value in outputs))
-    ways = [search.way(gate) for gate in search.gates if gate in blind]
-    return ways
+    return [search.way(gate) for gate in search.gates if gate in blind]
 
 
 @dataclasses.dataclass
 class _Gate:
     roots: set[Equation]
-    probe: Probe | None
+    probe: Probe
     cut: bool = False
     undecided: bool = False
     inner: set[Equation] = dataclasses.field(default_factory=set)  # those of its bodies that it stands for
@@ -142,7 +139,7 @@ class _Paths(Forward[Reach]):
 
     def of_constant(self, value: Value) -> Reach:
         traced = isinstance(value, Constant) and isinstance(value.value, _compat.Tracer)
-        return Reach(frozenset({PARAMETER})) if traced and _is_inexact(value) else Reach()
+        return Reach(frozenset({PARAMETER})) if traced and value.is_inexact else Reach()
 
     def equation(self, equation: Equation, inputs: list[Reach]) -> list[Reach]:
         if equation not in self.live:
@@ -171,12 +168,12 @@ class _Paths(Forward[Reach]):
         if not through or name in _NEVER:
             return [Reach(blind=through.blind)] * len(equation.outputs)
         of_numbers = frozenset().union(
-            *(found.moving for value, found in zip(equation.inputs, inputs, strict=True) if _is_inexact(value))
+            *(found.moving for value, found in zip(equation.inputs, inputs, strict=True) if value.is_inexact)
         )
         outputs = []
         gate = self.is_gate(equation, inputs, of_numbers)
         for value in equation.outputs:
-            if not _is_inexact(value):
+            if not value.is_inexact:
                 roots = through.held
                 if of_numbers and self.is_root(equation, of_numbers, inputs):
                     roots = roots | {equation}
@@ -209,7 +206,7 @@ class _Paths(Forward[Reach]):
     def is_gate(self, equation: Equation, inputs: Sequence[Reach], of_numbers: frozenset[Any]) -> bool:
         """Whether numbers are made of held values here, or numbers jump or lose their derivative; notes it if so."""
         held = frozenset().union(*(found.held for found in inputs))
-        numbers = [value for value in equation.outputs if _is_inexact(value)]
+        numbers = [value for value in equation.outputs if value.is_inexact]
         if not numbers:
             return False
         if held:
@@ -221,7 +218,7 @@ class _Paths(Forward[Reach]):
         if equation.name in _JUMPS:
             self.note_gate(equation, {equation}, equation.outputs if equation.name in _STEPS else ())
         elif len(numbers) < len(equation.outputs) and equation.name not in ("sort", "top_k"):
-            self.note_gate(equation, {equation}, [v for v in equation.outputs if not _is_inexact(v)])
+            self.note_gate(equation, {equation}, [v for v in equation.outputs if not v.is_inexact])
         elif equation.name == "sort" and equation.eqn.params["num_keys"] < len(numbers):
             self.note_gate(equation, {equation}, ())
         elif cuts(equation):
@@ -252,13 +249,13 @@ class _Paths(Forward[Reach]):
 
     def settled(self, value: Value, found: Reach) -> Reach:
         """Without the gates that the value is continuous at, or does not depend on."""
-        if not found.blind or not _is_inexact(value):
+        if not found.blind or not value.is_inexact:
             return found
         left = set()
         for equation in found.blind:
             gate = self.gates[equation]
             jumps = True
-            if gate.probe is not None and gate.probe.gate in self.around().place:
+            if equation in self.around().place:
                 jumps = gate.probe.jumps(value)
                 gate.undecided = jumps is None
             if jumps is not False:
@@ -274,17 +271,17 @@ class _Paths(Forward[Reach]):
             self.note_gate(equation, {equation}, (), cut=True)
             self.roots[equation] = self.roots.get(equation, frozenset()) | of_numbers
         for value, found in zip(equation.outputs, outputs, strict=True):
-            if rule and _is_inexact(value):
+            if rule and value.is_inexact:
                 found = dataclasses.replace(found, blind=found.blind | {equation})
             # What was cut inside stays cut: only whether it jumps can be seen from outside.
             inner = {gate for gate in found.blind if gate not in self.around().place and not self.gates[gate].cut}
             roots = {root for gate in inner for root in self.gates[gate].roots}
-            if _is_inexact(value) and roots and equation.bodies and equation.eqn.primitive is not sample_p:
-                tells = [v for v in equation.outputs if not _is_inexact(v)]
+            if value.is_inexact and roots:
+                tells = [v for v in equation.outputs if not v.is_inexact]
                 self.note_gate(equation, roots, tells if tells and any(self.of(v) for v in tells) else ())
                 self.gates[equation].inner |= inner
                 found = Reach(found.moving, found.held, (found.blind - inner) | {equation})
-            if not _is_inexact(value):
+            if not value.is_inexact:
                 found = Reach(found.moving, found.held | self.roots_of(found.blind))
             results.append(found)
         return results
@@ -296,7 +293,7 @@ class _Paths(Forward[Reach]):
 
     def chosen(self, equation: Equation, index: Reach, outputs: Sequence[Reach], value: Value) -> Reach:
         found = self.join(outputs, value, equation)
-        if not _is_inexact(value):
+        if not value.is_inexact:
             return self.join([found, Reach(held=index.held, blind=index.blind)], value, equation)
         if index.held:
             self.note_gate(equation, index.held, [equation.inputs[0]])
@@ -319,10 +316,6 @@ _STEPS = frozenset({"sign", "floor", "ceil", "round"})
 """Constant between jumps."""
 
 _JUMPS = _STEPS | {"rem", "nextafter"}
-
-
-def _is_inexact(value: Value) -> bool:
-    return jnp.issubdtype(value.dtype, jnp.inexact)
 
 
 def _live(program: Program, wanted: Set[Value]) -> set[Equation]:

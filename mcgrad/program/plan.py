@@ -13,7 +13,7 @@ from mcgrad.program.checks import check_evaluations, check_keys, check_paths, ch
 from mcgrad.program.costs import Split, split_costs
 from mcgrad.program.dependence import Analysis, analyze
 from mcgrad.program.estimator import Estimator
-from mcgrad.program.held import Held
+from mcgrad.program.held import Held, followed
 from mcgrad.program.hoist import hoist_costs
 from mcgrad.program.jumps import watched
 from mcgrad.program.paths import BlindWay, blind_ways
@@ -93,8 +93,8 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
     outputs, aux = program.outputs[:num_outputs], program.outputs[num_outputs:]
     split = split_costs(program, outputs, seen.analysis, seen.credited, sums)
     estimators = _resolved(seen, split)
-    following = _followed(estimators)
-    ways = seen.ways if following == _followed(seen.estimators) else _ways(program, outputs, seen, following)
+    following = followed(estimators)
+    ways = seen.ways if following == followed(seen.estimators) else _ways(program, outputs, seen, following)
     for site, estimator in estimators.items():
         check_site(site, estimator)
     check_paths(ways, estimators, following)
@@ -129,10 +129,10 @@ def _study(program: Program, outputs: Sequence[Value], default: Estimator) -> _S
     analysis, constants = analyze(program), frozenset(_constants(program))
     estimators: dict[Site, Estimator] = {}
     for site in analysis.sites.values():
-        held = site.has_constant_law(set(constants)) and site.estimator is None
+        held = site.has_constant_law(constants) and site.estimator is None
         estimators[site] = Held() if held else (site.estimator or default).resolve(site, None)
     seen = _Study(analysis, constants, estimators)
-    ways = _ways(program, outputs, seen, following := _followed(estimators))
+    ways = _ways(program, outputs, seen, following := followed(estimators))
     for site in {s for way in ways if way.certain for s in way.sources if isinstance(s, Site)} & following:
         estimators[site] = (site.estimator or default).where_costs_jump(site)
     return dataclasses.replace(seen, ways=ways)
@@ -142,11 +142,6 @@ def _ways(program: Program, outputs: Sequence[Value], seen: _Study, following: S
     """The blind ways from draws of numbers, and from raw random bits, to the costs."""
     draws = {e: site for e, site in seen.analysis.sites.items() if site in following or not site.facts.discrete}
     return tuple(blind_ways(program, outputs, draws, following))
-
-
-def _followed(estimators: dict[Site, Estimator]) -> set[Site]:
-    """The draws in which costs are differentiated."""
-    return {s for s, e in estimators.items() if (e.flow or e.moves_draw) and not isinstance(e, Held)}
 
 
 def _simplified(

@@ -177,7 +177,7 @@ def _cut_out(
     while True:
         # A draw from a constant distribution would stand still on every line: it is an input itself.
         open_ = [v for v in frontier if v in around.producer and not _is_key(v) and not _is_constant_draw(around, v)]
-        must = [v for v in open_ if v in reached or not _is_inexact(v) or around.producer[v].eqn.primitive is sample_p]
+        must = [v for v in open_ if v in reached or not v.is_inexact or around.producer[v].eqn.primitive is sample_p]
         if must:
             expand(must)
         elif open_ and len(chosen) < _MOST_EQUATIONS and numbers <= _MOST_NUMBERS:
@@ -196,7 +196,7 @@ def _cut_out(
 
 
 def _is_constant_draw(around: Surroundings, value: Value) -> bool:
-    return around.producer[value].eqn.primitive is sample_p and _is_inexact(value) and not around.leaves(value)
+    return around.producer[value].eqn.primitive is sample_p and value.is_inexact and not around.leaves(value)
 
 
 def _everything(equation: Equation) -> Iterable[Equation]:
@@ -227,7 +227,7 @@ def _values(
 
 def _random(value: Value, rng: np.random.Generator, scale: float, positive: bool) -> np.ndarray:
     """A value for an input, or for an operation's results."""
-    if _is_inexact(value):
+    if value.is_inexact:
         x = rng.normal(size=value.shape) * scale
         return np.asarray(np.abs(x) if positive else x).astype(value.dtype)
     if value.dtype == np.bool_:
@@ -249,7 +249,7 @@ class _Line:
         rng = np.random.default_rng(seed)
         self.start = [None if _is_key(v) else _random(v, rng, scale, positive) for v in inputs]
         self.end = [
-            a if _is_key(v) or not _is_inexact(v) else _opposite(v, a, rng, scale, positive)
+            a if _is_key(v) or not v.is_inexact else _opposite(v, a, rng, scale, positive)
             for v, a in zip(inputs, self.start, strict=True)
         ]
         self.keys = [int(rng.integers(2**31)) for _ in inputs]
@@ -259,7 +259,7 @@ class _Line:
         points = []
         for a, b, seed, shape in zip(self.start, self.end, self.keys, self.shapes, strict=True):
             if a is None:
-                keys = jax.random.split(jax.random.key(int(seed)), math.prod(shape))
+                keys = jax.random.split(jax.random.key(seed), math.prod(shape))
                 points.append(keys.reshape(shape))
             else:
                 points.append(a if a is b else (a + jnp.asarray(t, a.dtype) * (b - a)).astype(a.dtype))
@@ -289,7 +289,7 @@ def _compare(
         if all(d is None for d in differ):
             continue
         crossings += bool(tells) or any(differ)  # what merely moves much was perhaps no jump
-        found = [d if f is None else f if d is None else f or d for f, d in zip(found, differ, strict=True)]
+        found = _either(found, differ)
         if crossings == _CROSSINGS:
             break
     return found
@@ -301,11 +301,7 @@ def _bracket(along: Callable[[Any], list[Any]], *, exact: bool) -> tuple[Any, An
     dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
     for _ in range(_NARROWINGS):
         ts = np.linspace(low, high, _POINTS).astype(dtype)
-        rows = [
-            np.asarray(x, np.float64 if np.asarray(x).dtype.kind in "fc" else None).reshape(len(ts), -1)
-            for x in along(ts)
-        ]
-        table = np.concatenate([row.astype(np.float64) for row in rows], axis=1)
+        table = np.concatenate([np.asarray(x).astype(np.float64).reshape(len(ts), -1) for x in along(ts)], axis=1)
         steps = np.diff(table, axis=0)
         if entry is None:
             finite = np.isfinite(steps)
@@ -349,26 +345,31 @@ def _differs(a: Any, b: Any) -> bool | None:
     return bool(np.any(np.abs(a - b) > 1e-3 * np.maximum(np.abs(a), np.abs(b)) + 1e-4 * np.mean(np.abs(a)) + 1e-30))
 
 
+def _either(found: Sequence[bool | None], more: Sequence[bool | None]) -> list[bool | None]:
+    """What two trials say together: a jump seen in one is a jump."""
+    return [b if a is None else a if b is None else a or b for a, b in zip(found, more, strict=True)]
+
+
 def _compare_cut(
     equations: Sequence[Equation], inputs: Sequence[Value], gate: Equation, reached: Sequence[Value]
 ) -> list[bool | None]:
     """Which of the values change with the results of the gate, all else held."""
+    if any(map(_is_key, gate.outputs)):
+        return [True] * len(reached)
     fn = jax.jit(_values(equations, inputs, reached, gate))
     own = jax.jit(_values(equations, inputs, gate.outputs))
     found: list[bool | None] = [None] * len(reached)
     for seed, (scale, positive) in enumerate(_LINES[:4]):
         line, rng = _Line(inputs, scale, positive, seed), np.random.default_rng(seed)
         here = own(line.at(0.0))
-        if any(_is_key(v) for v in gate.outputs):
-            return [True] * len(reached)
         moved = [
             (np.asarray(x, np.float64) + 0.3 * rng.normal(size=v.shape)).astype(v.dtype)
-            if _is_inexact(v)
+            if v.is_inexact
             else _random(v, rng, scale, positive)
             for v, x in zip(gate.outputs, here, strict=True)
         ]
         differ = [_differs(a, b) for a, b in zip(fn(line.at(0.0), here), fn(line.at(0.0), moved), strict=True)]
-        found = [d if f is None else f if d is None else f or d for f, d in zip(found, differ, strict=True)]
+        found = _either(found, differ)
     return found
 
 
@@ -379,7 +380,3 @@ def _dtype_is_key(dtype: Any) -> bool:
 
 def _is_key(value: Value) -> bool:
     return _dtype_is_key(value.dtype)
-
-
-def _is_inexact(value: Value) -> bool:
-    return jnp.issubdtype(value.dtype, jnp.inexact)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import jax
@@ -240,7 +240,7 @@ class Site:
         place = f"at {self.line}" if self.line else "made by `sampler=` or `icdf=`"
         return f"the draw from {self.facts.law}{name} {place}"
 
-    def has_constant_law(self, constants: set[Value]) -> bool:
+    def has_constant_law(self, constants: Container[Value]) -> bool:
         """Whether no derivative can reach the law's parameters."""
         return all(value in constants for value in self.parameters)
 

@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+
 from mcgrad import _compat
 
 
@@ -27,6 +29,11 @@ class Value:
     @property
     def dtype(self) -> Any:
         return getattr(self.aval, "dtype", None)
+
+    @property
+    def is_inexact(self) -> bool:
+        """Whether it is of floating-point or complex numbers, so that a derivative may go through it."""
+        return jnp.issubdtype(self.dtype, jnp.inexact)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
