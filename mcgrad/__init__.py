@@ -1,5 +1,7 @@
 """mcgrad: gradients of expectations, as composable JAX transforms."""
 
+__version__ = "0.1.0"  # read by the build too
+
 from mcgrad.black_box import evolution_grad as evolution_grad
 from mcgrad.black_box import finite_difference_grad as finite_difference_grad
 from mcgrad.black_box import spsa_grad as spsa_grad
@@ -95,7 +97,7 @@ from mcgrad.program.estimator import SignedPoints as SignedPoints
 from mcgrad.program.estimator import WeightedPoint as WeightedPoint
 from mcgrad.program.estimator import WeightedPoints as WeightedPoints
 from mcgrad.program.jumps import JumpWarning as JumpWarning
-from mcgrad.program.site import sample as sample
+from mcgrad.sample import sample as sample
 from mcgrad.transforms import expectation as expectation
 from mcgrad.transforms import explain as explain
 from mcgrad.transforms import grad as grad

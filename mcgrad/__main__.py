@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import inspect
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import jax
 import mcgrad
 import mcgrad.estimators
 import mcgrad.transforms
+from mcgrad.diagnostics.comparison import need
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="mcgrad", description="Unbiased gradients of expectations, as composable JAX transforms."
     )
-    parser.add_argument("--version", action="version", version=f"mcgrad {importlib.metadata.version('mcgrad')}")
+    parser.add_argument("--version", action="version", version=f"mcgrad {mcgrad.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="train autoencoders with discrete and Gaussian latents on real digits")
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _UsageError(Exception):
-    """Something that the user can put right."""
+    """A mistake in how the command was called, shown without a traceback."""
 
 
 def _positive(text: str) -> int:
@@ -125,14 +126,25 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _check_extra(extra: str, *packages: str) -> None:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise _UsageError(f'needs {", ".join(missing)}. Install with: pip install "mcgrad[{extra}]"')
+def _need(what: str, *packages: str, extra: str) -> None:
+    try:
+        need(what, *packages, extra=extra)
+    except ImportError as error:
+        raise _UsageError(str(error)) from error
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of a picture, and see before the work that it can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _UsageError(f"`--output {folder}` must be a folder that can be written to: {error.strerror}") from error
 
 
 def _demo(options: argparse.Namespace) -> int:
-    _check_extra("demo", "sklearn", "matplotlib", "rich")
+    _need("the demo", "sklearn", "matplotlib", "rich", extra="demo")
+    _make(options.output)
     from mcgrad.demo import run
 
     run(steps=options.steps, seed=options.seed, num_samples=options.num_samples, output=options.output)
@@ -140,10 +152,9 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    _check_extra("diagnostics", "matplotlib", "rich")
-    from rich.console import Console
-
+    _need("the comparison", "matplotlib", "rich", extra="diagnostics")
     program, arguments = _load(options.program)
+    _make(options.output)
     key_at = mcgrad.transforms.find_key(program, arguments, {})
     if options.seed is not None and key_at is not None:
         arguments, _ = key_at.put(arguments, {}, jax.random.key(options.seed))
@@ -152,10 +163,8 @@ def _compare(options: argparse.Namespace) -> int:
         compared = mcgrad.compare(program, estimators, num_samples=options.samples, progress=True)(*arguments)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise _UsageError(f"`{options.program}`: {error}") from error
-    console = Console()
-    console.print(compared)
-    options.output.mkdir(parents=True, exist_ok=True)
-    console.print(f"Picture: {compared.plot(options.output / 'estimators.png')}", soft_wrap=True)
+    print(compared)
+    print(f"Picture: {compared.plot(options.output / 'estimators.png')}")
     return 0
 
 

@@ -235,6 +235,12 @@ def evaluator(eqn: JaxprEqn, jaxpr: Jaxpr) -> Callable[..., list[Any]]:
     return lambda *values: eval_jaxpr(single, [], *values)
 
 
+def bind(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+    """The results of the operation of an equation without bodies, on other operands."""
+    results = eqn.primitive.bind(*operands, **eqn.params)
+    return list(results) if eqn.primitive.multiple_results else [results]
+
+
 def scan_split(eqn: JaxprEqn) -> tuple[int, int]:
     """How many inputs of a `scan` are constants, and how many are carried."""
     if "ft_in" in eqn.params:

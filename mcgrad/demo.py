@@ -1,4 +1,4 @@
-"""The demo: variational autoencoders on real handwritten digits, one for each way to get the gradient."""
+"""The demo: variational autoencoders of real handwritten digits, trained with three gradient estimators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from mcgrad.distributions import Bernoulli, Normal
 from mcgrad.estimators import Pathwise, Score
 from mcgrad.program.estimator import Estimator
-from mcgrad.program.site import sample
+from mcgrad.sample import sample
 from mcgrad.transforms import expectation, value_and_grad
 
 NUM_LATENTS, NUM_HIDDEN, BATCH, CHUNK = 24, 128, 64, 50
@@ -39,7 +39,7 @@ class Variant(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What training gives."""
+    """The result of training one variant."""
 
     params: Any
     elbos: list[float]
@@ -49,7 +49,7 @@ class Trained(NamedTuple):
 
 
 def init(key: Array, latent_outputs: int) -> dict[str, Array]:
-    """Weights of a one-hidden-layer encoder and decoder."""
+    """Initial weights of an encoder and a decoder with one hidden layer each."""
     k_in, k_latent, k_hidden, k_out = jax.random.split(key, 4)
 
     def dense(key: Array, fan_in: int, fan_out: int) -> Array:
@@ -169,7 +169,7 @@ def _train(
 
 def _table(results: dict[str, Trained]) -> Table:
     table = Table(title="Autoencoders of 8x8 digits: the same model, three gradients")
-    table.add_column("latents and estimator")
+    table.add_column("latents and estimator", no_wrap=True)
     for heading in ("held-out ELBO (nats)", "gradient variance", "ms a step"):
         table.add_column(heading, justify="right")
     for name, trained in results.items():
@@ -210,7 +210,6 @@ def _picture(variants: Any, results: dict[str, Trained], test: Array, key: Array
     curves.set(xlabel="step", ylabel=f"ELBO, mean of {width} steps (nats)", title="training")
     curves.legend(fontsize=8, frameon=False)
     curves.spines[["top", "right"]].set_visible(False)
-    output.mkdir(parents=True, exist_ok=True)
     path = output / "autoencoders.png"
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""Bounds of many samples: importance-weighted bounds of a program's log weight, and estimators of their gradients.
+"""Multi-sample objectives: importance-weighted bounds of a program's log weight, and estimators of their gradients.
 
 A program for the log weight draws latents `z ~ q` through `mcgrad.sample` and returns `log w = log p(x, z) - log q(z)`. All
 bounds here use `K` independent runs of it, and are to be maximized.
@@ -16,14 +16,15 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient as stop
 from jaxtyping import Array, Float
 
+from mcgrad._arguments import check_at_least, check_key, find_key
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, Flow, OnJump
 from mcgrad.program.interpret import Interpreter
-from mcgrad.program.site import SiteHandle, check_key
-from mcgrad.transforms import check_at_least, find_key, plan_of
+from mcgrad.transforms import plan_of
 
 
 def iwae(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
@@ -31,10 +32,10 @@ def iwae(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
 
         L_K = log (1/K sum_k w_k)
 
-    `E[L_K]` is at most `log p(x)`, grows with `K`, and is the evidence lower bound for `K = 1`. What is returned is a program
-    like any other: `mcgrad.grad` differentiates it with whatever estimator is right at its draws, `Pathwise` for continuous
-    ones. For discrete draws `mcgrad.vimco` has less variance than `Score`; **with `Pathwise` the signal-to-noise ratio of the
-    gradient in the parameters of `q` falls as `1 / sqrt(K)`**, which `mcgrad.dreg` mends.
+    `E[L_K]` is at most `log p(x)`, grows with `K`, and is the evidence lower bound for `K = 1`. The result is a program like
+    any other: `mcgrad.grad` differentiates it with the estimators of its draws, `Pathwise` for continuous ones. For discrete
+    draws `mcgrad.vimco` has less variance than `Score`. **With `Pathwise` the signal-to-noise ratio of the gradient in the
+    parameters of `q` falls as `1 / sqrt(K)`**; with `mcgrad.dreg` it grows.
 
     Args:
         fn: a program that returns the log weight: an array of floats of any shape, each entry with a bound of its own.
@@ -44,8 +45,8 @@ def iwae(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         A program of the arguments of `fn` that returns `L_K`, in the shape of the log weight.
 
     Raises:
-        TypeError: for a log weight that is no floating-point array.
-        ValueError: for a number of samples that cannot be; for a program without key.
+        TypeError: for a log weight that is not a floating-point array.
+        ValueError: for an invalid number of samples; for a program without a `key` argument.
 
     Example:
         >>> import jax, mcgrad
@@ -57,20 +58,16 @@ def iwae(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         ()
 
     References:
-        Burda et al. 2016, section 3; Rainforth et al. 2018, theorem 1 (signal-to-noise ratio).
+        Burda et al. 2016, section 3, "Importance Weighted Autoencoders", https://arxiv.org/abs/1509.00519; Rainforth et al.
+        2018, theorem 1 (signal-to-noise ratio), "Tighter Variational Bounds are Not Necessarily Better",
+        https://arxiv.org/abs/1802.04537.
     """
     check_at_least(num_samples, 1, "iwae(num_samples=...)")
 
     @functools.wraps(fn)
     def bound(*args: Any, **kwargs: Any) -> Any:
         run, keys = _each(fn, args, kwargs, num_samples, "iwae")
-
-        def log_weight(key: PRNGKey) -> Array:
-            value = run(fn, key)
-            _check_log_weight(value, "iwae")
-            return value
-
-        return _log_mean_exp(jax.vmap(log_weight)(keys))
+        return _log_mean_exp(jax.vmap(lambda key: run(fn, key))(keys))
 
     return bound
 
@@ -83,20 +80,20 @@ def vimco(
         d L = sum_k (L_K - L_{-k}) d log q(z_k) + sum_k (w_k / sum_j w_j) d log w_k
 
     where `L_{-k}` is `L_K` with `w_k` replaced by the mean of the other weights, so that it does not depend on `z_k`.
-    Unbiased, for derivatives of every order; discrete and continuous draws. `K` evaluations of the log weight. Its entries are
-    each credited with the draws that they depend on, as everywhere in mcgrad.
+    Unbiased, for derivatives of every order; discrete and continuous draws. `K` evaluations of the log weight. Each of its
+    entries is credited with the draws that it depends on.
 
     Args:
         fn: see `mcgrad.iwae`. Its draws name no estimator; all are differentiated by the score.
         num_samples: `K`, at least 2.
-        others: which mean of the other weights stands for `w_k`.
+        others: which mean of the other weights replaces `w_k`.
 
     Returns:
         A function of the arguments of `fn` whose value is `L_K`, to be differentiated by JAX.
 
     Raises:
-        TypeError: see `mcgrad.iwae`.
-        ValueError: see `mcgrad.iwae`; for other `others`; for a draw that names an estimator or has no score.
+        TypeError, ValueError: see `mcgrad.iwae`. ValueError also for any other `others`; for a draw that names an
+            estimator or has no score.
 
     Example:
         >>> import jax, mcgrad
@@ -108,7 +105,8 @@ def vimco(
         ()
 
     References:
-        Mnih and Rezende 2016, section 2 (gradient and both means).
+        Mnih and Rezende 2016, section 2 (gradient and both means), "Variational Inference for Monte Carlo Objectives",
+        https://arxiv.org/abs/1602.06725.
     """
     check_at_least(num_samples, 2, "vimco(num_samples=...)")
     if others not in ("geometric", "arithmetic"):
@@ -142,8 +140,7 @@ def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         A function of the arguments of `fn` whose value is `L`, to be differentiated by JAX.
 
     Raises:
-        TypeError: see `mcgrad.iwae`.
-        ValueError: see `mcgrad.iwae`; for a draw that names an estimator or has no score.
+        TypeError, ValueError: see `mcgrad.iwae`. ValueError also for a draw that names an estimator or has no score.
 
     Example:
         >>> import jax, mcgrad
@@ -154,7 +151,8 @@ def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         ()
 
     References:
-        Richter et al. 2020, section 3 (of the divergence, so with the other sign).
+        Richter et al. 2020, section 3 (of the divergence, so with the opposite sign), "VarGrad: A Low-Variance Gradient
+        Estimator for Variational Inference", https://arxiv.org/abs/2010.10436.
     """
     check_at_least(num_samples, 2, "vargrad(num_samples=...)")
 
@@ -185,8 +183,7 @@ def dreg(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         A function of the arguments of `fn` whose value is `L_K`, to be differentiated by JAX.
 
     Raises:
-        TypeError: see `mcgrad.iwae`.
-        ValueError: see `mcgrad.iwae`; for a draw that names an estimator, or has no path or no score.
+        TypeError, ValueError: see `mcgrad.iwae`. ValueError also for a draw that names an estimator, or has no path or no score.
         NotImplementedError: for a second derivative.
 
     Example:
@@ -199,8 +196,9 @@ def dreg(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         True
 
     References:
-        Tucker et al. 2019, section 4. Here `d log q` is added rather than left out of the log weight, so that whatever the
-        program returns, what changes its gradient has mean zero.
+        Tucker et al. 2019, section 4, "Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives",
+        https://arxiv.org/abs/1810.04152. They leave `d log q` out of the log weight; here it is added, so that the result
+        differs from the plain gradient by a term of mean zero for any program.
     """
     check_at_least(num_samples, 1, "dreg(num_samples=...)")
     return _by_path(fn, num_samples, "dreg", lambda v: v**2)
@@ -223,7 +221,7 @@ def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callab
         A function of the arguments of `fn` whose value is `L_K`, to be differentiated by JAX.
 
     Raises:
-        As `mcgrad.dreg`.
+        TypeError, ValueError, NotImplementedError: see `mcgrad.dreg`.
 
     Example:
         >>> import jax, mcgrad
@@ -235,7 +233,8 @@ def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callab
         True
 
     References:
-        Roeder et al. 2017, section 3; Tucker et al. 2019, section 4 (bias for several samples).
+        Roeder et al. 2017, section 3, "Sticking the Landing", https://arxiv.org/abs/1703.09194; Tucker et al. 2019, section 4
+        (bias for several samples), https://arxiv.org/abs/1810.04152.
     """
     check_at_least(num_samples, 1, "sticking_the_landing(num_samples=...)")
     return _by_path(fn, num_samples, "sticking_the_landing", lambda v: v)
@@ -244,7 +243,7 @@ def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callab
 def _by_score(
     fn: Callable[..., Any], num_samples: int, where: str, surrogate: Callable[[Array, Array], Array]
 ) -> Callable[..., Any]:
-    """A bound from log weights `[K, ...]` with the draws held fixed, and their scores."""
+    """A bound whose surrogate is a function of the log weights `[K, ...]` with the draws held fixed, and of their score weights."""
 
     @functools.wraps(fn)
     def bound(*args: Any, **kwargs: Any) -> Any:
@@ -288,7 +287,7 @@ def _by_path(
 def _each(
     fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], num_samples: int, where: str
 ) -> tuple[Callable[..., Any], Array]:
-    """How to run a program with the arguments of `fn` on one key, and the keys."""
+    """A function that runs a program on one key, with the other arguments of `fn`; and the `K` keys."""
     key_at = find_key(fn, args, kwargs)
     if key_at is None:
         raise ValueError(
@@ -301,7 +300,9 @@ def _each(
     def run(program: Callable[..., Any], key: PRNGKey, estimator: Estimator | None = None) -> Any:
         at, named = key_at.put(args, kwargs, key)
         if estimator is None:
-            return program(*at, **named)
+            log_weight = program(*at, **named)
+            _check_log_weight(log_weight, where)
+            return log_weight
         plan, tree = plan_of(program, at, named, estimator, False)
         for site in plan.analysis.sites.values():
             if site.estimator is not None:
@@ -326,7 +327,7 @@ def _check_log_weight(value: Any, where: str) -> None:
 
 
 def _reached(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """A program of value one that depends on the draws that the log weight depends on: its surrogate is their score weight."""
+    """A program whose value is 1 and which depends on the same draws as the log weight: its surrogate is their score weight."""
 
     @functools.wraps(fn)
     def program(*args: Any, **kwargs: Any) -> Any:
@@ -339,7 +340,7 @@ def _reached(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _Held(Estimator):
-    """Holds draws fixed: only what depends on the parameters otherwise is differentiated."""
+    """Holds draws fixed, so that derivatives are those of the explicit dependence on the parameters only."""
 
     local = True
     flow = True
@@ -347,7 +348,7 @@ class _Held(Estimator):
     def on_jump(self, *, certain: bool) -> OnJump:
         return "ignore"
 
-    def represent(self, site: SiteHandle) -> Flow:
+    def represent(self, site: Draw) -> Flow:
         return Flow(stop(site.draw()))
 
 
@@ -369,7 +370,7 @@ def _without_each(log_weights: Float[Array, "K ..."], others: str) -> Float[Arra
 
 
 def _finite(baseline: Array) -> Array:
-    """A baseline of zero where all other weights are zero."""
+    """The baseline, or zero where all other weights are zero."""
     return jnp.where(jnp.isfinite(baseline), baseline, 0)
 
 

@@ -11,17 +11,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mcgrad.distributions.functions import distribution
+from mcgrad._arguments import check_at_least, check_key, find_key
+from mcgrad.distributions.wrappers.functions import distribution
 from mcgrad.estimators.auto import Auto
 from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
+from mcgrad.program.checks import check_floating
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.explain import Explanation, describe
 from mcgrad.program.interpret import Interpreter
-from mcgrad.program.plan import Plan, check_floating, make_plan
-from mcgrad.program.site import check_key, sample
+from mcgrad.program.plan import Plan, make_plan
 from mcgrad.program.trace import trace
+from mcgrad.sample import sample
 
 _SAMPLES = "mcgrad_samples"  # the axis that `num_samples` maps over
 
@@ -465,39 +467,3 @@ def _check_options(estimator: Any, num_samples: Any, chunk_size: Any) -> None:
                 f"`mcgrad.expectation(chunk_size=...)` must divide `num_samples`, got {chunk_size} for {num_samples}. Take "
                 f"{-(-num_samples // chunk_size) * chunk_size} samples."
             )
-
-
-def check_at_least(value: Any, least: int, where: str) -> None:
-    """Refuse what is no int, or one that is too small."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        kind = "a positive int" if least == 1 else f"an int of at least {least}"
-        raise ValueError(f"`mcgrad.{where}` must be {kind}, got {value!r}. Pass {least} or more.")
-
-
-class Argument:
-    """Where the key stands among the arguments of one call."""
-
-    def __init__(self, position: int | None):
-        self.position = position
-
-    def get(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        return kwargs["key"] if self.position is None else args[self.position]
-
-    def put(self, args: Sequence[Any], kwargs: dict[str, Any], key: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if self.position is None:
-            return tuple(args), {**kwargs, "key": key}
-        return (*args[: self.position], key, *args[self.position + 1 :]), kwargs
-
-
-def find_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Argument | None:
-    """The argument named `key`; for a function that hides its names, the only positional argument that is a typed key."""
-    if "key" in kwargs:
-        return Argument(None)
-    try:
-        names = list(inspect.signature(fn).parameters)
-    except (TypeError, ValueError):
-        names = []
-    if "key" in names and names.index("key") < len(args):
-        return Argument(names.index("key"))
-    typed = [i for i, a in enumerate(args) if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key)]
-    return Argument(typed[0]) if len(typed) == 1 else None

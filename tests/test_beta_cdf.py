@@ -14,7 +14,7 @@ from helpers import assert_unbiased, central_difference
 
 import mcgrad
 from mcgrad import distributions as laws
-from mcgrad.distributions.beta_velocity import log_odds_cdf
+from mcgrad.distributions.derivatives.beta import log_odds_cdf
 
 SHAPES = np.array([0.01, 0.5, 1.0, 5.0, 100.0, 1e4])
 

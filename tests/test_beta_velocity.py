@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import scipy.special
 
-from mcgrad.distributions.beta_velocity import log_odds_velocity
-from mcgrad.distributions.velocity import moving_draw
+from mcgrad.distributions.derivatives.quantile_rules import moving_draw
+from mcgrad.distributions.numerics.beta import log_odds_velocity
 
 # Concentrations a and b, log odds, and their derivatives in a and b at a fixed quantile: by mpmath with 30 digits, from
 # quad(lambda r: abs(psi(a) - psi(a + b) - log_s(y -+ r)) * exp(h(y -+ r) - h(y)), [0, breakpoints, inf]) on the side where nothing

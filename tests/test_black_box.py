@@ -316,5 +316,7 @@ def test_functions_and_parameters_that_cannot_be_are_refused(name):
         call(lambda params: jnp.sum(params["a"] > 0), PARAMS)
     with pytest.raises(TypeError, match=r"has_aux=True\)` must get a function that returns a pair"):
         call(cubic, PARAMS, has_aux=True)
+    with pytest.raises(TypeError, match=r"has_aux=...\)` must be True or False, got 'yes'"):
+        call(cubic, PARAMS, has_aux="yes")
     with pytest.raises(TypeError, match=r"must name arguments of real floating-point numbers, got int64"):
         call(cubic, jnp.arange(3))

@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import mcgrad
 from mcgrad.__main__ import main
 
 PROGRAM = """
@@ -55,7 +57,9 @@ def test_bad_values_are_errors_with_status_2(options, message, capsys):
 def test_missing_extras_are_named(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["demo", "--steps", "1"]) == 2
-    assert 'pip install "mcgrad[demo]"' in capsys.readouterr().err
+    assert 'pip install ".[demo]"` in a clone' in capsys.readouterr().err
+    assert main(["compare", "model.py:loss"]) == 2
+    assert 'pip install ".[diagnostics]"` in a clone' in capsys.readouterr().err
 
 
 def test_explain_prints_draws_and_credit(tmp_path, capsys):
@@ -119,8 +123,35 @@ def test_compare_says_what_is_wrong(target, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["demo", "compare"])
+def test_a_folder_that_cannot_be_written_is_seen_before_the_work(command, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "model.py"
+    path.write_text(PROGRAM)
+    monkeypatch.setattr("mcgrad.demo.run", None)
+    monkeypatch.setattr("mcgrad.compare", None)
+    arguments = [command, f"{path}:loss"] if command == "compare" else [command]
+    assert main([*arguments, "--output", str(path / "below a file")]) == 2
+    assert "must be a folder that can be written to" in capsys.readouterr().err
+
+
 def test_version_is_printed(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])
     assert stopped.value.code == 0
-    assert capsys.readouterr().out.startswith("mcgrad 0.")
+    assert capsys.readouterr().out == f"mcgrad {mcgrad.__version__}\n"
+
+
+def test_no_file_tells_to_install_by_name():
+    """`mcgrad` on the package index is another project; this one installs from a clone."""
+    by_name = re.compile(r"(?:install|add)(?:\s+-\S+)*\s+[\"'`]?mcgrad")
+    assert by_name.search("pip install -U " + "mcgrad") and by_name.search("pip install " + '"mcgrad[demo]"')
+    assert not by_name.search('Install with `pip install ".[demo]"` in a clone of mcgrad.')
+    root = Path(__file__).parent.parent
+    files = [root / ".ci/run", *root.glob("*.*")]
+    files += [
+        path for folder in ("mcgrad", "tests", "benchmarks", "notebooks") for path in (root / folder).rglob("*.*")
+    ]
+    texts = [path for path in files if path.suffix in ("", ".py", ".md", ".ipynb", ".toml", ".cff", ".yaml")]
+    texts = [path for path in texts if path.is_file() and ".environments" not in path.parts]
+    assert len(texts) > 100
+    assert [path for path in texts if by_name.search(path.read_text(encoding="utf-8"))] == []

@@ -45,7 +45,8 @@ def test_chunks_change_memory_and_nothing_else():
     one_chunk = memory(compiled(num_samples=128))
     assert memory(whole) > 10 * one_chunk
     assert memory(chunked) < 1.2 * one_chunk
-    assert memory(compiled(num_samples=100_096, chunk_size=128)) < 1.2 * one_chunk
+    # A chunk leaves its value and its number, 16 bytes; its gradient is added up. XLA before 0.10.2 holds less for the first chunk.
+    assert memory(compiled(num_samples=100_096, chunk_size=128)) < memory(chunked) + 20 * 782 < 1.25 * one_chunk
 
 
 def test_leave_one_out_is_among_the_samples_of_a_chunk():
@@ -149,6 +150,33 @@ def test_samples_for_is_the_number_that_gives_the_error():
         mcgrad.samples_for(square, 0.1, pilot_samples=50)(0.0, jax.random.key(0))
 
 
+def test_gradients_that_are_not_finite_have_no_signal_to_noise():
+    def infinite(params, key):
+        z = mcgrad.sample(key, mcgrad.Normal(params["loc"], 1.0))
+        return jnp.sum(jnp.where(z > 0, z, jnp.sqrt(z))) + 0.5 * jnp.sum(params["other"] ** 2)
+
+    params = {"loc": jnp.zeros(2), "other": jnp.ones(2)}
+    found = mcgrad.gradient_statistics(infinite, 32)(params, jax.random.key(0))
+    assert np.isnan(found.signal_to_noise["loc"]) and np.isnan(found.total_signal_to_noise)
+    assert np.isinf(found.signal_to_noise["other"])
+    with pytest.raises(ValueError, match="must find a finite gradient and variance, got a total variance of nan"):
+        mcgrad.samples_for(lambda loc, key: jnp.inf * smooth(loc, key), 0.1, 10)(jnp.zeros(2), jax.random.key(0))
+
+
+def test_programs_without_a_draw_of_mcgrad_are_spoken_of():
+    def unseen(logits, key):
+        return jnp.sum(mcgrad.Bernoulli(logits=logits).sample(key) * logits)
+
+    arguments = LOGITS, jax.random.key(0)
+    with pytest.warns(UserWarning, match="`unseen` uses its key, but never in `mcgrad.sample`"):
+        mcgrad.samples_for(unseen, 0.1)(*arguments)
+    with pytest.raises(ValueError, match="must get a program that draws through `mcgrad.sample`"):
+        mcgrad.compare(unseen, [mcgrad.Score(), mcgrad.Pathwise()])(*arguments)
+    assert str(mcgrad.explain(unseen)(*arguments)).startswith(
+        "0 draws through `mcgrad.sample`: derivatives are those of"
+    )
+
+
 def test_bad_options_of_the_statistics_are_refused():
     with pytest.raises(ValueError, match=r"num_samples=...\)` must be an int of at least 2, got 1"):
         mcgrad.gradient_statistics(smooth, 1)
@@ -195,6 +223,14 @@ def test_gradient_noise_stands_in_a_chain():
     np.testing.assert_array_equal(updates, expected)
     with pytest.raises(ValueError, match=r"must be in \(0, 1\), got 1.0"):
         mcgrad.gradient_noise(1.0)
+
+
+def test_noise_of_gradients_that_are_not_finite_is_no_number():
+    transformation = mcgrad.gradient_noise(0.9)
+    state = transformation.init(jnp.zeros(2))
+    for entry in (1.0, jnp.nan, 2.0):
+        _, state = transformation.update(jnp.array([entry, 1.0]), state)
+    assert np.isnan(state.signal_to_noise) and np.isnan(state.total_signal_to_noise)
 
 
 # ---------------------------------------------------------------- comparison
@@ -256,10 +292,19 @@ def test_a_comparison_measures_each_estimator():
 def test_a_comparison_prints_and_draws_itself(tmp_path):
     found = compared()
     text = str(found)
-    for word in ("score, 4 points", "wrong", "biased", "agrees", "pathwise was refused", "variance x time"):
+    for word in ("score, 4 points", "wrong", "biased", "agrees", "pathwise was refused", "var x time"):
         assert word in text
+    assert max(map(len, text.split("\n\n")[1].splitlines())) <= 80
     path = found.plot(tmp_path / "picture.png")
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+
+
+def test_no_name_is_broken_in_eighty_columns():
+    name = "score with leave-one-out baselines of four samples"
+    report = compared().reports["score"]
+    lines = str(dataclasses.replace(compared(), reports={name: report, "short": report}, refused={})).splitlines()
+    assert lines[3] == name and lines[4].endswith("agrees") and lines[5].startswith("short ")
+    assert lines[4].strip() == lines[5].removeprefix("short").strip() and len(lines[4]) == len(lines[5]) <= 80
 
 
 def jump(loc, key):
@@ -322,12 +367,12 @@ def test_bad_comparisons_are_refused(monkeypatch, tmp_path):
     found = compared()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for use in (
-        lambda: str(found),
         lambda: found.plot(tmp_path / "picture.png"),
         lambda: mcgrad.compare(jump, [mcgrad.Score()], progress=True),
     ):
-        with pytest.raises(ImportError, match=r'pip install "mcgrad\[diagnostics\]"'):
+        with pytest.raises(ImportError, match=r'pip install "\.\[diagnostics\]"` in a clone'):
             use()
+    assert "score, 4 points" in str(found)  # as text it needs nothing
 
 
 def test_a_pilot_finds_the_estimator_of_least_variance():
@@ -359,7 +404,9 @@ def test_a_pilot_over_all_couplings_follows_the_cost():
 def test_a_pilot_refuses_what_it_cannot_judge():
     with pytest.raises(ValueError, match=r'least_variance\(measure=...\)` must be "variance" or "variance_time"'):
         mcgrad.least_variance(smooth, measure="time")
-    with pytest.raises(ValueError, match=r"least_variance\(estimators=...\)` must have one with a finite gradient"):
+    with pytest.raises(
+        ValueError, match=r"least_variance\(estimators=...\)` must contain one with a finite, unbiased gradient"
+    ):
         mcgrad.least_variance(lambda loc, key: smooth(loc, key) * jnp.inf, [mcgrad.Score()], num_samples=4)(
             jnp.zeros(3), jax.random.key(0)
         )

@@ -37,7 +37,7 @@ def test_log_prob_is_scipys(name: str) -> None:
     np.testing.assert_allclose(call(dist, "log_prob", x), expected, rtol=1e-10, atol=1e-12)
     single = call(case.dist(np.float32), "log_prob", x.astype(np.float32))
     np.testing.assert_allclose(single, expected, rtol=2e-4, atol=2e-5)
-    if dist.prob is not None:
+    if getattr(dist, "prob", None) is not None:
         np.testing.assert_allclose(call(dist, "prob", x), np.exp(expected), rtol=1e-10)
 
 
@@ -49,7 +49,7 @@ def test_cdf_and_icdf_are_scipys(name: str) -> None:
     np.testing.assert_allclose(call(dist, "cdf", x), u, rtol=1e-9)
     quantiles = call(dist, "icdf", u)
     np.testing.assert_allclose(quantiles, x, rtol=1e-8)
-    if dist.survival is not None:
+    if getattr(dist, "survival", None) is not None:
         np.testing.assert_allclose(call(dist, "survival", x), case.scipy().sf(x), rtol=1e-9)
         np.testing.assert_allclose(call(dist, "survival", -1e9), 1.0)
     np.testing.assert_allclose(call(dist, "cdf", quantiles), u, rtol=1e-9)
@@ -66,7 +66,7 @@ def test_discrete_cdf_and_icdf_are_scipys(name: str) -> None:
     dist, frozen = case.dist(), case.scipy()
     for x in (-1, 0, 1, 3, 50):
         np.testing.assert_allclose(call(dist, "cdf", x), np.broadcast_to(frozen.cdf(x), dist.batch_shape), rtol=1e-10)
-    if dist.icdf is not None:
+    if getattr(dist, "icdf", None) is not None:
         for u in U:
             np.testing.assert_array_equal(call(dist, "icdf", u), frozen.ppf(u))
 

@@ -50,14 +50,14 @@ def check(dist: Any, own: Any) -> None:
         bool(own.support_parameters),
     )
     np.testing.assert_allclose(wrapped.log_prob(x), own.log_prob(x), rtol=1e-4, atol=1e-6)
-    if wrapped.discrete and own.support is not None and own.support() is not None:
+    if wrapped.discrete and laws.knows(own, laws.HasSupport) and own.support() is not None:
         np.testing.assert_array_equal(wrapped.support(), own.support())
         assert wrapped.support().dtype == x.dtype
     else:
         assert wrapped.support() is None
-    if wrapped.cdf is not None and own.cdf is not None:
+    if laws.knows(wrapped, laws.HasCdf) and laws.knows(own, laws.HasCdf):
         np.testing.assert_allclose(wrapped.cdf(x), own.cdf(x), rtol=1e-4)
-    if wrapped.icdf is not None and own.icdf is not None:
+    if laws.knows(wrapped, laws.HasIcdf) and laws.knows(own, laws.HasIcdf):
         u = jnp.full(wrapped.batch_shape, 0.3)
         np.testing.assert_allclose(wrapped.icdf(u), own.icdf(u), rtol=1e-4)
 

@@ -13,9 +13,9 @@ from helpers import assert_unbiased
 from jax.scipy import special
 
 from mcgrad import distributions as laws
-from mcgrad.distributions import gamma_ratios
-from mcgrad.distributions.gamma import log_gamma_velocity, log_ratio_velocity
-from mcgrad.distributions.gamma_rejection import log_ratio_to_mean, standard_gamma
+from mcgrad.distributions.numerics.gamma import log_gamma_velocity, log_ratio_velocity
+from mcgrad.distributions.numerics.gamma_rejection import log_ratio_to_mean, standard_gamma
+from mcgrad.distributions.numerics.simplex import softmax
 
 # Concentration, draw, d log(draw) / d concentration at a fixed quantile: by mpmath with 40 digits, from
 # quad(lambda s: exp(-a * s - x * expm1(-s)) * (digamma(a) - log(x) + s), [0, breakpoints at powers of 2, inf]).
@@ -150,7 +150,7 @@ def test_derivatives_of_shares_near_one_keep_their_digits() -> None:
     logits = jnp.asarray([[9.0, -2.0, -7.5], [-1.0, 13.0, 13.5], [0.3, 0.3, 0.3]], jnp.float32)
     exact = jax.jacrev(lambda y: jax.nn.softmax(y, -1))
     for take in (jax.jacfwd, jax.jacrev):
-        found = jax.jit(jax.vmap(take(gamma_ratios._softmax)))(logits)
+        found = jax.jit(jax.vmap(take(softmax)))(logits)
         np.testing.assert_allclose(found, jax.vmap(exact)(logits.astype(float)), rtol=2e-6)
     a, b = jnp.asarray([5.0, 0.5], jnp.float32), jnp.asarray([0.3, 0.5], jnp.float32)
 

@@ -31,11 +31,11 @@ JUMPS = {
     "where between two numbers": lambda x: jnp.where(x > 0.3, 1.0, -1.0),
     "count": lambda x: jnp.count_nonzero(x > 0.3).astype(float),
     "both sides of a threshold": lambda x: jnp.sum(((x > 0.3) & (x < 1.0)).astype(float)),
-    "equal to the maximum": lambda x: (x == x.max()).astype(float),
+    "equal to the maximum": lambda x: (x == x.max()).astype(float)[0],
     "argmax": lambda x: jnp.argmax(x).astype(float),
     "one-hot of argmax": lambda x: jax.nn.one_hot(jnp.argmax(x), SIZE) @ jnp.arange(1.0, SIZE + 1),
-    "argsort": lambda x: jnp.argsort(x).astype(float),
-    "top_k indices": lambda x: jax.lax.top_k(x, 2)[1].astype(float),
+    "argsort": lambda x: jnp.argsort(x).astype(float)[0],
+    "top_k indices": lambda x: jax.lax.top_k(x, 2)[1].astype(float)[0],
     "integer": lambda x: x.astype(int).astype(float),
     "hidden Bernoulli draw": lambda x: jax.random.bernoulli(jax.random.key(1), jax.nn.sigmoid(x)).astype(float),
     "straight-through": straight_through,
@@ -47,6 +47,13 @@ JUMPS = {
     "cond between two numbers": lambda x: jax.lax.cond(x[0] > 0.3, lambda: 1.0, lambda: 0.0),
     "cond between other values": lambda x: x[0] * jax.lax.cond(x[0] > 0, lambda a: 2 * a, lambda a: a, jnp.ones(2)),
     "in while": lambda x: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.floor(c[1])), (0, x))[1],
+    "number of steps": lambda x: jax.lax.while_loop(lambda c: jnp.sum(c) < 5, lambda c: c + 1.0, x),
+    "event counted in a carry": lambda x: jax.lax.scan(
+        lambda c, xi: ((jnp.where(c[1] + xi < 1.0, c[0] + 1.0, c[0]), c[1] + xi), None), (0.0, 0.0), x
+    )[0][0],
+    "sign bit": lambda x: 1.0 - jnp.signbit(x),
+    "copysign": lambda x: jnp.copysign(2.0, x),
+    "searchsorted": lambda x: jnp.array([0.0, 3.0, 1.0])[jnp.searchsorted(jnp.array([-1.0, 0.5]), x)],
     "index of a switch": lambda x: jax.lax.switch(jnp.int32(x[0]), [lambda x: x, lambda x: 2 * x], x),
 }
 
@@ -72,17 +79,22 @@ CONTINUOUS = {
     "fori_loop": lambda x: jax.lax.fori_loop(0, 3, lambda i, c: c * x, x),
 }
 
-POSSIBLE = {
+CONTINUOUS_BY_TRIAL = {
     "elu": jax.nn.elu,
     "leaky relu": jax.nn.leaky_relu,
+    "selu": jax.nn.selu,
     "where": lambda x: jnp.where(x > 0, x, -x),
-    "cond": lambda x: jax.lax.cond(x[0] > 0, lambda x: x, lambda x: -x, x),
-    "cond with a part that is the same": lambda x: jnp.sum(
-        jnp.stack(jax.lax.cond(x[0] > 0, lambda a: (a, jnp.zeros(SIZE)), lambda a: (-a, jnp.zeros(SIZE)), x))
-    ),
-    "while": lambda x: jax.lax.while_loop(lambda c: jnp.sum(c) < 5, lambda c: c + 1.0, x),
+    "cond": lambda x: jax.lax.cond(x[0] > 0, lambda x: x, lambda x: x * jnp.where(jnp.arange(SIZE) == 0, -1.0, 1.0), x),
+    "smooth l1": lambda x: jnp.where(jnp.abs(x) < 0.7, 0.5 * x**2 / 0.7, jnp.abs(x) - 0.35),
     "remainder": lambda x: jnp.cos(2 * jnp.pi * (x % 1.0)),
+    "all positions of a sort": lambda x: jnp.argsort(x).astype(float),  # whose sum is always the same
+    "value at the maximum": lambda x: x[jnp.argmax(x)],
+    "determinant": lambda x: jnp.linalg.det(jnp.outer(x[:4], x[1:5]) + jnp.diag(x[:4])),
+    "quantile": lambda x: jnp.quantile(x, 0.3),
+    "piecewise in a scan": lambda x: jax.lax.scan(lambda c, xi: (c + jnp.where(xi > 0.1, xi - 0.1, 0.0), c), 0.0, x)[0],
 }
+
+OUT_OF_REACH = {"a threshold far away": lambda x: jnp.where(x > 1e30, 0.0, x)}
 
 
 def loss_of(cost, estimator):
@@ -109,8 +121,18 @@ def test_continuous_costs_are_not_warned_of(cost):
     assert not explained(cost, mcgrad.Pathwise(jumps="refuse", possible_jumps="refuse")).jumps
 
 
-@pytest.mark.parametrize("cost", POSSIBLE.values(), ids=POSSIBLE)
-def test_possible_jumps_are_listed_and_warned_of_on_request(cost):
+@pytest.mark.parametrize("cost", CONTINUOUS_BY_TRIAL.values(), ids=CONTINUOUS_BY_TRIAL)
+def test_selections_that_join_continuously_are_not_warned_of(cost):
+    assert not explained(cost, mcgrad.Pathwise(jumps="refuse", possible_jumps="refuse")).jumps
+
+
+def test_interpolation_is_not_warned_of():
+    # Guards of equal neighbors in the table are listed: no draw can come near them.
+    explained(lambda x: jnp.interp(x, jnp.array([-1.0, 0.2, 1.0]), jnp.array([0.0, 2.0, 1.0])))
+
+
+@pytest.mark.parametrize("cost", OUT_OF_REACH.values(), ids=OUT_OF_REACH)
+def test_jumps_that_were_not_found_are_listed_and_warned_of_on_request(cost):
     assert any("may jump in Normal" in line for line in explained(cost).jumps)
     assert "may jump in Normal" in str(explained(cost))
     with pytest.warns(mcgrad.JumpWarning, match="may jump"):
@@ -121,7 +143,7 @@ def test_a_jump_is_refused_or_ignored_on_request():
     with pytest.raises(ValueError, match=r"`floor` at .*test_jumps.py.*jumps in the draw.*mcgrad.Score\(\)"):
         explained(jnp.floor, mcgrad.Pathwise(jumps="refuse"))
     with pytest.raises(ValueError, match="`where` at .*may jump"):
-        explained(POSSIBLE["where"], mcgrad.Pathwise(possible_jumps="refuse"))
+        explained(OUT_OF_REACH["a threshold far away"], mcgrad.Pathwise(possible_jumps="refuse"))
     explained(jnp.floor, mcgrad.Pathwise(jumps="ignore"))
     for name in ("jumps", "possible_jumps"):
         with pytest.raises(ValueError, match=rf'Pathwise\({name}=...\)` must be "ignore", "warn" or "refuse"'):

@@ -14,7 +14,7 @@ import scipy.stats
 
 import mcgrad
 from mcgrad.distributions import distribution, implicit_reparameterization
-from mcgrad.distributions.gamma import log_gamma_velocity
+from mcgrad.distributions.numerics.gamma import log_gamma_velocity
 
 LINE = (-math.inf, math.inf)
 # Standardized draws in the bulk and in both tails, one row a law: normal, logistic, Cauchy (heavy tails), Laplace (a kink).
@@ -158,7 +158,10 @@ def test_a_density_that_jumps_inside_the_support_has_no_derivative() -> None:
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: distribution(log_prob=skewed), r"something to draw with, .* or `log_prob=` and `support=` for a law"),
+        (
+            lambda: distribution(log_prob=skewed),
+            r"something to draw with, .* or `log_prob=` and `support=` for single numbers",
+        ),
         (
             lambda: distribution(jax.random.normal, support=LINE),
             r"support=...\)` must come with a `log_prob` .* got none",

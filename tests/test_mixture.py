@@ -146,7 +146,7 @@ def test_corners() -> None:
 @dataclasses.dataclass(frozen=True)
 class _Opaque(mcgrad.Distribution):
     loc: Any
-    domains: ClassVar = {"loc": mcgrad.distributions.base.REAL}
+    domains: ClassVar = {"loc": mcgrad.distributions.checks.REAL}
 
     def sample(self, key: Any) -> Any:
         return self.loc + jax.random.normal(key, self.batch_shape)

@@ -13,8 +13,8 @@ from helpers import assert_unbiased
 from jax.scipy import special
 
 from mcgrad import distributions as laws
-from mcgrad.distributions.gamma import log_ratio_velocity
-from mcgrad.distributions.gamma_rejection import log_ratio_to_mean
+from mcgrad.distributions.numerics.gamma import log_ratio_velocity
+from mcgrad.distributions.numerics.gamma_rejection import log_ratio_to_mean
 
 TRIL = np.array([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [-0.5, 0.3, 1.2]])
 CHANGE = np.array([[0.5, 0.0, 0.0], [-0.4, 0.3, 0.0], [0.2, 0.6, -0.3]])

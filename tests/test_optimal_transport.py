@@ -9,7 +9,7 @@ import scipy.stats
 from helpers import assert_unbiased, central_difference
 
 import mcgrad
-from mcgrad.distributions.optimal_transport import transport_beta, transport_dirichlet, transport_gaussian
+from mcgrad.distributions.derivatives.optimal_transport import transport_beta, transport_dirichlet, transport_gaussian
 
 OPTIMAL = mcgrad.Pathwise(path="optimal_transport")
 TRIL = jnp.asarray([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [-0.5, 0.3, 1.2]])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mcgrad import distributions as laws
-from mcgrad.distributions.beta_velocity import log_odds_log_prob
+from mcgrad.distributions.numerics.beta import log_odds_log_prob
 
 LARGE = 1e6
 # The law, its parameters, and how far its value and the derivatives in the parameters may be off: by what the rounding of a draw

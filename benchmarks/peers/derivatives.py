@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import mcgrad
 from benchmarks.peers.derivatives_case import Sampler, derivatives_case
 from benchmarks.worker import Case, serve
-from mcgrad.distributions.gamma_rejection import log_ratio_to_mean
+from mcgrad.distributions.numerics.gamma_rejection import log_ratio_to_mean
 
 
 def _law(name: str) -> Sampler:

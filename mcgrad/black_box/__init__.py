@@ -1,4 +1,4 @@
-"""Gradients of functions of which only values are asked: differences along directions."""
+"""Gradients of black boxes, by differences of function values along directions."""
 
 from mcgrad.black_box.evolution import evolution_grad as evolution_grad
 from mcgrad.black_box.finite_difference import finite_difference_grad as finite_difference_grad

@@ -1,6 +1,6 @@
-"""What all black-box gradients share: differences of values along directions.
+"""Differences of function values along directions: what all black-box gradients share.
 
-With directions `d` of mean square one, each of them is, for some law of `d`,
+With random directions `d` of mean square one in each coordinate, each of them is, for some distribution of `d`,
 
     g = mean over samples, sum over d of (f(theta + s d, key) - f(theta - s d, key)) d / (2 s)
 
@@ -20,10 +20,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from mcgrad._arguments import check_at_least, check_key, find_key
 from mcgrad._compat import Tracer, custom_jvp
 from mcgrad._types import PRNGKey
-from mcgrad.program.site import check_key
-from mcgrad.transforms import check_at_least, find_key
 
 Directions: TypeAlias = Callable[[PRNGKey | None, int, Any], Float[Array, "samples directions n"]]
 """Draws directions from a key, for a number of samples and a pytree of parameters, with its entries in one row."""
@@ -57,6 +56,8 @@ def difference_grad(
         has_aux: see `mcgrad.spsa_grad`.
     """
     check_at_least(num_samples, 1, f"{where}(num_samples=...)")
+    if not isinstance(has_aux, bool):
+        raise TypeError(f"`mcgrad.{where}(has_aux=...)` must be True or False, got {has_aux!r}. Pass one of these.")
     if chunk_size is not None:
         check_at_least(chunk_size, 1, f"{where}(chunk_size=...)")
         if num_samples % chunk_size:
@@ -71,7 +72,7 @@ def difference_grad(
         call, key = _bind(fn, argnums, args, kwargs, where, has_aux)
         if key is None and (random or num_samples > 1):
             raise ValueError(
-                f"`mcgrad.{where}` must get a key to draw with, and finds none among the arguments. Name the key argument of "
+                f"`mcgrad.{where}` must get a key to draw with, got none. Name the key argument of "
                 "the function `key`, or, where the function takes none, call the gradient with `key=jax.random.key(0)`."
             )
         params = jax.tree.map(jnp.asarray, _select(args, argnums))
@@ -116,7 +117,7 @@ def difference_grad(
             total, aux = jax.lax.scan(add, jnp.zeros_like(flat), jnp.arange(num_chunks))
             aux = jax.tree.map(lambda a: a.reshape(num_samples, *a.shape[2:]), aux)
         found = total / ((2 if central else 1) * distance)
-        # Where a step is lost in rounding the difference says nothing, and a zero would look like a flat function.
+        # NaN where the step is lost in rounding: the difference is then meaningless, and a zero would look like a flat function.
         found = jax.tree.map(lambda g, p: jnp.where(_lost(p, distance), jnp.nan, g), unravel(found), params)
         return (found, aux) if has_aux else found
 
@@ -148,7 +149,7 @@ def _select(args: Sequence[Any], argnums: int | Sequence[int]) -> Any:
 def _bind(
     fn: Callable[..., Any], argnums: Any, args: Sequence[Any], kwargs: dict[str, Any], where: str, has_aux: bool
 ) -> tuple[Callable[[Any, Any], tuple[Array, Any]], Any]:
-    """The black box as a function of `(params, key)`, and the key; a key that it does not take only draws directions."""
+    """The black box as a function of `(params, key)`, and the key: of the directions alone, if the function takes none."""
     key_at = find_key(fn, args, kwargs)
     key = None if key_at is None else key_at.get(args, kwargs)
     if key is not None:
@@ -200,7 +201,8 @@ def _value_only(value: Array) -> Array:
 @_value_only.defjvp
 def _value_only_jvp(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
     raise NotImplementedError(
-        "A derivative of a black-box gradient (`mcgrad.finite_difference_grad`, `mcgrad.spsa_grad`, "
-        "`mcgrad.evolution_grad`) would be that of the black box, which may be zero or wrong. Draw the parameters in a "
-        "program, `mcgrad.sample(key, mcgrad.Normal(params, scale), mcgrad.Score())`, which is right to every order."
+        "The derivative of a black-box gradient (`mcgrad.finite_difference_grad`, `mcgrad.spsa_grad`, "
+        "`mcgrad.evolution_grad`) must not be taken: it would be that of the black box itself, which may be zero or wrong. "
+        "Draw the parameters in a program, `mcgrad.sample(key, mcgrad.Normal(params, scale), mcgrad.Score())`, which is right "
+        "to every order."
     )

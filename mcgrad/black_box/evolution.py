@@ -64,9 +64,10 @@ def evolution_grad(
         A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.
 
     Raises:
-        TypeError: for a function that returns no floating-point scalar; for parameters that are no floats.
-        ValueError: for an option that cannot be; for a `guide` of other shapes; for no key.
-        NotImplementedError: where the result is differentiated.
+        TypeError: for a function that does not return a floating-point scalar; for parameters that are not floats; for a
+            `has_aux` that is not a bool.
+        ValueError: for an invalid option; for a `guide` of other shapes; for no key.
+        NotImplementedError: if the result is differentiated.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -77,8 +78,11 @@ def evolution_grad(
         (3,)
 
     References:
-        Salimans et al. 2017, section 2; Choromanski et al. 2018, section 3 (orthogonal); Maheswaranathan et al. 2019,
-        section 3 (guided; their `alpha` is `1 - guide_share` and their `beta` is 1).
+        Salimans et al. 2017, section 2, "Evolution Strategies as a Scalable Alternative to Reinforcement Learning",
+        https://arxiv.org/abs/1703.03864; Choromanski et al. 2018, section 3 (orthogonal), "Structured Evolution with Compact
+        Architectures for Scalable Policy Optimization", https://arxiv.org/abs/1804.02395; Maheswaranathan et al. 2019,
+        section 3 (guided; their `alpha` is `1 - guide_share` and their `beta` is 1), "Guided evolutionary strategies",
+        https://arxiv.org/abs/1806.10230.
     """
     check_positive(scale, "evolution_grad(scale=...)")
     if orthogonal and guide is not None:

@@ -53,9 +53,10 @@ def finite_difference_grad(
         A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.
 
     Raises:
-        TypeError: for a function that returns no floating-point scalar; for parameters that are no floats.
-        ValueError: for an option that cannot be; for several samples without a key.
-        NotImplementedError: where the result is differentiated.
+        TypeError: for a function that does not return a floating-point scalar; for parameters that are not floats; for a
+            `has_aux` that is not a bool.
+        ValueError: for an invalid option; for several samples without a key.
+        NotImplementedError: if the result is differentiated.
 
     Example:
         >>> import jax, mcgrad
@@ -66,7 +67,9 @@ def finite_difference_grad(
         ()
 
     References:
-        Glasserman 2003, section 7.1 (bias and variance, with common random numbers); L'Ecuyer and Perron 1994.
+        Glasserman 2003, "Monte Carlo Methods in Financial Engineering", section 7.1 (bias and variance, with common random
+        numbers); L'Ecuyer and Perron 1994, "On the Convergence Rates of IPA and FDC Derivative Estimators",
+        https://doi.org/10.1287/opre.42.4.643.
     """
     check_positive(step, "finite_difference_grad(step=...)")
     if difference not in ("central", "forward"):

@@ -49,9 +49,10 @@ def spsa_grad(
         A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.
 
     Raises:
-        TypeError: for a function that returns no floating-point scalar; for parameters that are no floats.
-        ValueError: for an option that cannot be; for no key.
-        NotImplementedError: where the result is differentiated.
+        TypeError: for a function that does not return a floating-point scalar; for parameters that are not floats; for a
+            `has_aux` that is not a bool.
+        ValueError: for an invalid option; for no key.
+        NotImplementedError: if the result is differentiated.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -61,7 +62,8 @@ def spsa_grad(
         (3,)
 
     References:
-        Spall 1992, section II.
+        Spall 1992, section II, "Multivariate Stochastic Approximation Using a Simultaneous Perturbation Gradient
+        Approximation", https://doi.org/10.1109/9.119632.
     """
     check_positive(step, "spsa_grad(step=...)")
 

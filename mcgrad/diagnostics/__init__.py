@@ -1,4 +1,4 @@
-"""Diagnostics: how good a gradient is, and which estimator gives the best one."""
+"""Diagnostics: how accurate a gradient estimate is, and which estimator gives the most accurate one."""
 
 from mcgrad.diagnostics.compare import compare as compare
 from mcgrad.diagnostics.comparison import Comparison as Comparison

@@ -12,20 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mcgrad._arguments import check_at_least
 from mcgrad.diagnostics.comparison import Comparison, need
 from mcgrad.diagnostics.judgement import ROUNDING, judge
-from mcgrad.diagnostics.statistics import (
-    Moments,
-    find_sample_key,
-    merge,
-    moments_of_chunk,
-    sample_gradient,
-    summarize,
-)
+from mcgrad.diagnostics.statistics import Moments, find_sample_key, merge, moments_of_chunk, sample_gradient, summarize
 from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.interpret import Interpreter
-from mcgrad.transforms import check_at_least, plan_of
+from mcgrad.transforms import plan_of
 
 
 def compare(
@@ -44,13 +38,14 @@ def compare(
     mean is compared with a reference: the exact gradient by `mcgrad.Enumerate()` where the program is finite and small
     enough; otherwise the mean of the estimators, pooled with weights in inverse proportion to their variances.
 
-    An estimator is **biased** where in some coordinate `|mean - reference|` is above `threshold` standard errors, the two-sided
-    normal quantile at which all coordinates of all estimators together give a false alarm once in 1,000. Without an exact
-    reference only those that agree pairwise by the same test, if they are the majority, are pooled, and only others can be
-    biased; without such a majority those that are off are undecided. Two things to know: to agree is no proof of having no
-    bias, look at `distance_error`; and an event so rare that no sample saw it looks like bias.
+    An estimator is called **biased** if some coordinate of its mean is more than `threshold` standard errors away from the
+    reference. `threshold` is the two-sided normal quantile at which all coordinates of all estimators together raise one
+    false alarm in 1,000 comparisons. Without an exact reference, the estimators that agree with each other by the same test
+    are pooled if they are the majority, and only the others can be called biased; without a majority they are undecided.
+    Agreement is no proof that there is no bias: `distance_error` says how large a bias would go unnoticed. And an event so
+    rare that no sample met it looks like a bias.
 
-    Estimators run in turn, chunk by chunk, so what else the machine does slows all of them alike.
+    Estimators take turns, chunk by chunk, so that other load on the machine slows all of them alike.
 
     Args:
         fn: a program that returns a scalar, with its randomness in an argument named `key`; see `mcgrad.grad`.
@@ -68,7 +63,7 @@ def compare(
     Raises:
         TypeError: for something that is no estimator.
         ValueError: without estimators; for numbers of samples that are too small; for a reference of another structure.
-            If the program refuses every estimator, what the first one was refused with.
+            For a program without a draw through `mcgrad.sample`. If every estimator is refused, the first refusal.
         ImportError: for `progress` if rich is not installed.
 
     Example:
@@ -81,13 +76,14 @@ def compare(
         (True, 'agrees')
 
     References:
-        Glynn and Whitt 1992, eq. 1.2 (variance x time as the measure of an estimator).
+        Glynn and Whitt 1992, eq. 1.2 (variance x time as the measure of an estimator), "The Asymptotic Efficiency of
+        Simulation Estimators", https://doi.org/10.1287/opre.40.3.505.
     """
     named = _named(estimators)
     check_at_least(num_samples, 2, "compare(num_samples=...)")
     check_at_least(chunk_size, 1, "compare(chunk_size=...)")
     if progress:
-        need("rich", "`mcgrad.compare(progress=True)`")
+        need("`mcgrad.compare(progress=True)`", "rich")
     num_chunks = -(-num_samples // chunk_size)
     size = -(-num_samples // num_chunks)
 
@@ -139,7 +135,7 @@ _merge = jax.jit(merge)
 
 @dataclasses.dataclass
 class _Run:
-    """An estimator that runs, and what it has given so far."""
+    """An estimator that was not refused, and the moments of its gradients so far."""
 
     name: str
     evaluations: int
@@ -154,6 +150,11 @@ def _plan(fn: Callable[..., Any], estimator: Estimator, args: Any, kwargs: Any) 
 
     def run(args: Any, kwargs: Any) -> None:
         plan, _ = plan_of(fn, args, kwargs, estimator, False)
+        if not plan.analysis.sites:
+            raise ValueError(
+                "`mcgrad.compare` must get a program that draws through `mcgrad.sample`, got one without such a draw: it has "
+                "the same gradient by every estimator. Write `mcgrad.sample(key, dist)` in place of `dist.sample(key)`."
+            )
         interpreter = Interpreter(plan)
         interpreter.run()
         enumerated = all(isinstance(chosen, Enumerate) for chosen in plan.estimators.values())
@@ -166,7 +167,7 @@ def _plan(fn: Callable[..., Any], estimator: Estimator, args: Any, kwargs: Any) 
 def _chunk(
     fn: Callable[..., Any], argnums: Any, estimator: Estimator, index: int, size: int, num_samples: int
 ) -> Callable[..., Moments]:
-    """The moments of the samples from `start` on, of an estimator that has keys of its own."""
+    """A function for the moments of the samples from `start` on; each estimator (`index`) has keys of its own."""
 
     def chunk(start: Any, args: Any, kwargs: Any) -> Moments:
         key_at = find_sample_key(fn, args, kwargs, "compare")

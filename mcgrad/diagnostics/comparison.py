@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import io
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from mcgrad.diagnostics.statistics import GradientStatistics
+
+_WIDTH = 80  # of a terminal that nobody has widened
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,12 +23,12 @@ class EstimatorReport:
     Attributes:
         statistics: of single-sample gradients.
         distance: of the mean gradient from the reference, in the Euclidean norm.
-        distance_error: its standard error: what `distance` is in root mean square if there is no bias.
+        distance_error: the root mean square of `distance` if there is no bias.
         max_z: the largest deviation from the reference among the coordinates, in standard errors.
-        verdict: `"agrees"`, `"biased"`, `"undecided"` (off, but so may be what it is compared with) or
+        verdict: `"agrees"`, `"biased"`, `"undecided"` (they differ, but the reference may be the wrong one) or
             `"not finite"`; see `mcgrad.compare`.
-        seconds: for one gradient, when a chunk of them runs at once; the median over chunks.
-        evaluations: of the rest of the program for one gradient, all branches counted.
+        seconds: of one gradient when a chunk of them runs at once; the median over chunks.
+        evaluations: how often one gradient runs the rest of the program, summed over all branches.
     """
 
     statistics: GradientStatistics
@@ -43,7 +46,7 @@ class EstimatorReport:
 
     @property
     def variance_time(self) -> float:
-        """Variance times seconds: the lower, the less time for the same precision."""
+        """Variance times seconds: proportional to the time needed for a given precision."""
         return self.variance * self.seconds
 
     @property
@@ -54,7 +57,7 @@ class EstimatorReport:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `mcgrad.compare` returns; `str()` of it, or `rich.print`, is a table.
+    """What `mcgrad.compare` returns; printed, it is a table of 80 columns.
 
     Attributes:
         reports: of each estimator that runs, by name.
@@ -75,34 +78,9 @@ class Comparison:
     chunk_size: int
 
     def __str__(self) -> str:
-        need("rich", "a comparison as text")
-        from rich.console import Console
-
-        text = io.StringIO()
-        Console(file=text, width=100).print(self)
-        return text.getvalue().rstrip()
-
-    def __rich__(self) -> Any:
-        from rich import box
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(
-            title=f"{self.num_samples:,} gradients of each estimator",
-            caption=f"Distances from {self.source}. Biased: more than {self.threshold:.1f} standard errors off somewhere. "
-            "Time in microseconds and runs of the program, a gradient.",
-            box=box.SIMPLE_HEAD,
-            padding=0,
-            pad_edge=False,
-        )
-        table.add_column("estimator", overflow="fold")
-        for heading in ("distance", "max |z|", "variance", "time", "variance x time", "runs"):
-            table.add_column(heading, justify="right", no_wrap=heading == "distance")
-        table.add_column("verdict")
-        for name, report in self.reports.items():
-            table.add_row(
-                Text(name),
+        head = ("distance", "max |z|", "variance", "time", "var x time", "runs", "verdict")
+        rows = {
+            name: (
                 f"{report.distance:.2g} ± {report.distance_error:.2g}",
                 f"{report.max_z:.1f}",
                 f"{report.variance:.3g}",
@@ -110,9 +88,28 @@ class Comparison:
                 f"{1e6 * report.variance_time:.3g}",
                 f"{report.evaluations:,}",
                 report.verdict,
-                style="" if report.verdict == "agrees" else "red",
             )
-        return Group(table, *(Text(f"{name} was refused: {reason}") for name, reason in self.refused.items()))
+            for name, report in self.reports.items()
+        }
+        widths = [max(map(len, column)) for column in zip(head, *rows.values(), strict=True)]
+        # A name that leaves no room for the figures in 80 columns stands on a line of its own.
+        room = max(0, _WIDTH - sum(widths) - 2 * len(widths))
+        first = min(room, max(len(name) for name in ("estimator", *rows)))
+
+        def line(name: str, cells: Sequence[str]) -> str:
+            above, name = (f"{name}\n", "") if len(name) > first else ("", name)
+            padded = [cell.rjust(width) for cell, width in zip(cells[:-1], widths[:-1], strict=True)]
+            return above + "  ".join([name.ljust(first), *padded, cells[-1]])
+
+        notes = (
+            f"Distances from {self.source}. Biased: more than {self.threshold:.1f} standard errors off somewhere. Time in "
+            "microseconds and runs of the program, a gradient.",
+            *(f"{name} was refused: {reason}" for name, reason in self.refused.items()),
+        )
+        table = [f"{self.num_samples:,} gradients of each estimator", "", line("estimator", head)]
+        table += [line(name, cells) for name, cells in rows.items()]
+        wrap = textwrap.TextWrapper(_WIDTH, break_long_words=False, break_on_hyphens=False)
+        return "\n".join([*table, "", *map(wrap.fill, notes)])
 
     def plot(self, path: str | Path) -> Path:
         """Write a picture: variance, time, their product and the evidence of bias, one line for each estimator.
@@ -126,7 +123,7 @@ class Comparison:
         Raises:
             ImportError: if matplotlib is not installed.
         """
-        need("matplotlib", "`Comparison.plot`")
+        need("`Comparison.plot`", "matplotlib")
         from matplotlib.figure import Figure
         from matplotlib.ticker import NullFormatter
 
@@ -186,7 +183,19 @@ class Comparison:
         return Path(path)
 
 
-def need(package: str, what: str) -> None:
-    """Refuse without an optional package."""
-    if importlib.util.find_spec(package) is None:
-        raise ImportError(f'{what} needs {package}. Install with: pip install "mcgrad[diagnostics]"')
+def need(what: str, *packages: str, extra: str = "diagnostics") -> None:
+    """Refuse without optional packages.
+
+    Args:
+        what: what needs them.
+        packages: their import names.
+        extra: the extra of mcgrad that installs them.
+
+    Raises:
+        ImportError: if one is missing.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f'{what} needs {", ".join(missing)}. Install with `pip install ".[{extra}]"` in a clone of mcgrad.'
+        )

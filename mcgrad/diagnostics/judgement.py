@@ -1,4 +1,4 @@
-"""Which of several mean gradients are biased, by their standard errors."""
+"""Decides which of several mean gradients are biased, by their standard errors."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FALSE_ALARMS = 1e-3
 """Probability that any estimator without bias is called biased."""
 
 ROUNDING = 1e3
-"""Machine epsilons, relative to the norm, that sums in another order may differ by; as in the tests."""
+"""How far sums in another order may differ, in machine epsilons of the norm; the tests allow the same."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """Means, squared standard errors and deviations as rows, and the reference they are held against."""
+    """The reference, and one row for each estimator: its deviations from the reference and their squared standard errors."""
 
     reference: Any
     source: str
@@ -55,7 +55,7 @@ class Judgement:
 
 
 def judge(found: Sequence[GradientStatistics], exact: Any, source: str) -> Judgement:
-    """Hold all means against the exact gradient, or against the pooled mean of a majority that agrees."""
+    """Compare all means with the exact gradient, or with the pooled mean of a majority that agrees."""
     leaves, tree = jax.tree.flatten(found[0].mean)
     means = np.stack([_flat(f.mean) for f in found])
     squares = np.stack([_flat(f.standard_error) for f in found]) ** 2

@@ -56,12 +56,13 @@ def gradient_noise(decay: float = 0.99) -> optax.GradientTransformation:
 
         mean = sum_i w_i g_i,    variance = sum_i w_i (g_i - mean)**2 / (1 - sum_i w_i**2)
 
-    Both are unbiased at every step for independent gradients of one law. While training moves the parameters, the variance
-    also contains how far the gradient moved within the last `1 / (1 - decay)` steps. Put it first in an `optax.chain`,
-    where it sees the gradients as they come.
+    Both are unbiased at every step for independent, identically distributed gradients. While training moves the parameters,
+    the variance also includes how far the mean gradient moved within the last `1 / (1 - decay)` steps. Put this first in an
+    `optax.chain`, where it sees the gradients before anything changes them. After a gradient that is not finite all of these
+    are NaN.
 
     Args:
-        decay: how much less each older gradient weighs than the next, in `(0, 1)`.
+        decay: the ratio of the weight of each gradient to that of the next newer one, in `(0, 1)`.
 
     Returns:
         An `optax.GradientTransformation` whose state is a `GradientNoise`.
@@ -79,7 +80,8 @@ def gradient_noise(decay: float = 0.99) -> optax.GradientTransformation:
         ()
 
     References:
-        West 1979 (weighted mean and variance, updated); Kingma and Ba 2015, section 3 (correction of the first steps).
+        West 1979, "Updating mean and variance estimates: an improved method", https://doi.org/10.1145/359146.359153;
+        Kingma and Ba 2015, section 3 (correction of the first steps), "Adam", https://arxiv.org/abs/1412.6980.
     """
     if not 0 < decay < 1:
         raise ValueError(

@@ -20,18 +20,17 @@ def least_variance(
     num_samples: int = 1_000,
     chunk_size: int = 256,
 ) -> Callable[..., Estimator]:
-    """The estimator that a pilot run finds to have the least variance on a program.
+    """The estimator with the least variance on a program, as measured by a pilot run.
 
     Runs `mcgrad.compare` and returns the estimator whose gradients have the least total variance, or the least product of
-    variance and time; those that the program refuses, and those that are biased, do not count. No estimator becomes biased by
-    being chosen so, as long as the gradients that it then gives have other keys than the pilot. The choice holds for arguments
-    near those of the pilot: run it again where training has led elsewhere.
+    variance and time; those that the program refuses, and those that are biased, do not count. Choosing in this way adds no
+    bias as long as later gradients use other keys than the pilot. The choice holds for arguments near those of the pilot: run
+    it again after training has moved away from them.
 
     Args:
         fn: a program that returns a scalar; see `mcgrad.grad`.
         estimators: as in `mcgrad.compare`; by default every decomposition and coupling of `mcgrad.MeasureValued`.
-        measure: `"variance"` of one gradient, or `"variance_time"`, which is what matters where as many are drawn as there is
-            time for.
+        measure: `"variance"` of one gradient, or `"variance_time"`, which decides the error for a given computing time.
         argnums: see `mcgrad.compare`.
         num_samples: gradients of each estimator, at least 2.
         chunk_size: see `mcgrad.compare`.
@@ -47,7 +46,7 @@ def least_variance(
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
         >>> def loss(loc, key):
-        ...     return jnp.abs(mcgrad.sample(key, mcgrad.Laplace(loc, 1.0)))  # even around the center of the law
+        ...     return jnp.abs(mcgrad.sample(key, mcgrad.Laplace(loc, 1.0)))  # symmetric around the center
         >>> both = [mcgrad.MeasureValued(), mcgrad.MeasureValued(coupling="comonotone")]
         >>> found = mcgrad.least_variance(loss, both, num_samples=100)(0.0, jax.random.key(0))
         >>> found.coupling
@@ -72,7 +71,7 @@ def least_variance(
         if not right:
             verdicts = ", ".join(f"{name}: {report.verdict}" for name, report in reports.items())
             raise ValueError(
-                f"`mcgrad.least_variance(estimators=...)` must have one with a finite gradient without bias, got {verdicts}. "
+                f"`mcgrad.least_variance(estimators=...)` must contain one with a finite, unbiased gradient, got {verdicts}. "
                 "Look at `mcgrad.compare` of these on this program."
             )
         return estimators[min(right, key=lambda name: getattr(right[name], measure))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,10 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import PyTree as Tree
 
-from mcgrad._types import PyTree, static_field
+from mcgrad._arguments import Argument, check_at_least, check_key, find_key
+from mcgrad._types import PRNGKey, PyTree, static_field
 from mcgrad.program.estimator import Estimator
-from mcgrad.program.site import check_key
-from mcgrad.transforms import Argument, check_at_least, find_key, grad
+from mcgrad.transforms import explain, grad
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +72,9 @@ def gradient_statistics(
         signal_to_noise = sqrt(max(|mean|**2 - V / N, 0) / V),    V = the sum of `variance` over entries
 
     the last for each leaf and for all together. `V / N` is what noise alone adds to `|mean|**2`; a signal-to-noise of 0
-    says that the gradient cannot be told from zero with `N` samples. Samples run in chunks whose moments are merged, so
-    memory does not grow with `num_samples`. Compiled by `jax.jit`, once for each shape of the arguments.
+    says that the gradient cannot be told from zero with `N` samples, and NaN that a sample was not finite. Samples run in
+    chunks whose moments are merged, so memory does not grow with `num_samples`. Compiled by `jax.jit`, once for each shape
+    of the arguments.
 
     Args:
         fn: a program that returns a scalar, with its randomness in an argument named `key`; see `mcgrad.grad`.
@@ -96,7 +98,8 @@ def gradient_statistics(
         Array(True, dtype=bool)
 
     References:
-        Chan, Golub and LeVeque 1983, eq. 1.5 (merging of moments).
+        Chan, Golub and LeVeque 1983, eq. 1.5 (merging of moments), "Algorithms for Computing the Sample Variance",
+        https://doi.org/10.1080/00031305.1983.10483115.
     """
     check_at_least(num_samples, 2, "gradient_statistics(num_samples=...)")
     check_at_least(chunk_size, 1, "gradient_statistics(chunk_size=...)")
@@ -172,9 +175,9 @@ def samples_for(
 
         N = ceil(V / (relative_error**2 |g|**2)),    |g|**2 ~ |mean|**2 - V / n
 
-    since the mean of `N` samples is off by `sqrt(V / N)` in root mean square, with the mean and the total variance `V` of
-    one sample from `n` pilot samples. The answer is itself an estimate, good to a few percent where the pilot samples
-    resolve the gradient well.
+    since the mean of `N` samples has the root mean square error `sqrt(V / N)`. The mean and the total variance `V` of one
+    sample are measured with `n` pilot samples, so the answer is itself an estimate: good to a few percent if the pilot
+    resolves the gradient well.
 
     Args:
         fn: a program that returns a scalar, with its randomness in an argument named `key`; see `mcgrad.grad`.
@@ -190,7 +193,10 @@ def samples_for(
 
     Raises:
         ValueError: for a `relative_error` that is not positive; and, when called, if the pilot samples cannot tell the
-            gradient from zero (`|g|` is below twice its standard error).
+            gradient from zero (`|g|` is below twice its standard error), or are not finite.
+
+    Warns:
+        UserWarning: for a program that uses its key, but has no draw through `mcgrad.sample`.
 
     Example:
         >>> import jax, mcgrad
@@ -209,6 +215,12 @@ def samples_for(
     @functools.wraps(fn)
     def number(*args: Any, **kwargs: Any) -> int:
         found = pilot(*args, **kwargs)
+        _warn_without_draws(fn, args, kwargs)
+        if not math.isfinite(found.total_variance):
+            raise ValueError(
+                "`mcgrad.samples_for` must find a finite gradient and variance, got a total variance of "
+                f"{float(found.total_variance)}. Look for infinities and NaN in the program at these arguments."
+            )
         if float(found.total_variance) == 0:
             return 1
         ratio = float(found.total_signal_to_noise)
@@ -223,8 +235,27 @@ def samples_for(
     return number
 
 
+def _warn_without_draws(fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    """Warn of a program that uses its key, but in no draw that mcgrad sees."""
+    key_at = find_sample_key(fn, args, kwargs, "samples_for")
+
+    def program(key: PRNGKey) -> Any:
+        at, named = key_at.put(args, kwargs, key)
+        return fn(*at, **named)
+
+    traced = jax.make_jaxpr(program)(key_at.get(args, kwargs)).jaxpr
+    uses_key = any(traced.invars[0] is value for equation in traced.eqns for value in equation.invars)
+    if uses_key and not explain(fn)(*args, **kwargs).sites:
+        warnings.warn(
+            f"`{getattr(fn, '__name__', type(fn).__name__)}` uses its key, but never in `mcgrad.sample`: `mcgrad.samples_for` "
+            "counts samples for what `jax.grad` sees of its randomness, which is nothing of a discrete draw. Write "
+            "`mcgrad.sample(key, dist)` in place of `dist.sample(key)`.",
+            stacklevel=3,
+        )
+
+
 def find_sample_key(fn: Callable[..., Any], args: Any, kwargs: Any, where: str) -> Argument:
-    """Where the key stands that samples get theirs from."""
+    """The position of the key from which the keys of all samples are derived."""
     key_at = find_key(fn, args, kwargs)
     if key_at is None:
         raise ValueError(
@@ -313,8 +344,8 @@ def total(tree: Any) -> Array:
 
 
 def signal_to_noise(mean: Any, variance: Any, share: Any) -> Array:
-    """`sqrt(max(|mean|**2 - share V, 0) / V)`, where `share V` is the variance of the mean; infinite without noise."""
+    """`sqrt(max(|mean|**2 - share V, 0) / V)`, with `share V` the variance of the mean; infinite without noise, NaN for NaN."""
     square, noise = total(jax.tree.map(jnp.square, mean)), total(variance)
-    known = jnp.where(noise > 0, noise, 1)
+    known = jnp.where(noise == 0, 1, noise)
     ratio = jnp.sqrt(jnp.maximum(square - share * known, 0) / known)
-    return jnp.where(noise > 0, ratio, jnp.where(square > 0, jnp.inf, 0))
+    return jnp.where(noise == 0, jnp.where(square > 0, jnp.inf, 0), ratio)

@@ -1,4 +1,4 @@
-"""The Bernoulli law."""
+"""The Bernoulli distribution."""
 
 from __future__ import annotations
 
@@ -10,23 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import (
-    LOG_ODDS,
-    PROBABILITY,
-    Coupling,
-    Distribution,
-    Relaxation,
-    WeakDerivative,
-    align,
-    check_one_of,
-    largest_log_odds,
-    open_uniform,
-)
+from mcgrad.distributions.base import Coupling, Distribution, Relaxation, WeakDerivative
+from mcgrad.distributions.checks import LOG_ODDS, PROBABILITY, check_one_of
+from mcgrad.distributions.numerics.arithmetic import align, largest_log_odds, open_uniform
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bernoulli(Distribution):
-    """Bernoulli law: `P(1) = probs = sigmoid(logits)`, `P(0) = 1 - P(1)`.
+    """Bernoulli distribution: `P(1) = probs = sigmoid(logits)`, `P(0) = 1 - P(1)`.
 
     Args:
         logits: log odds of 1; any shape; infinite ones allowed.
@@ -52,8 +43,12 @@ class Bernoulli(Distribution):
         super().__post_init__()
 
     @property
+    def _given(self) -> Array:
+        return jnp.asarray(self.logits if self.probs is None else self.probs)
+
+    @property
     def _success(self) -> Array:
-        return jax.nn.sigmoid(self.logits) if self.probs is None else self.probs
+        return jax.nn.sigmoid(self._given) if self.probs is None else self._given
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
         """One draw of zeros and ones."""
@@ -61,10 +56,10 @@ class Bernoulli(Distribution):
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of a value; `-inf` for what is neither 0 nor 1."""
-        if self.probs is None:  # selected last, so that many draws of one law share the logarithms
-            x, one, zero = align(x, jax.nn.log_sigmoid(self.logits), jax.nn.log_sigmoid(-self.logits))
+        if self.probs is None:  # selected last, so that many draws of one distribution share the logarithms
+            x, one, zero = align(x, jax.nn.log_sigmoid(self._given), jax.nn.log_sigmoid(-self._given))
             return jnp.where(x == 1, one, jnp.where(x == 0, zero, -jnp.inf))
-        x, p = align(x, self.probs)
+        x, p = align(x, self._given)
         # Each logarithm sees the parameter only where it is taken, so that no `0 * inf` is differentiated.
         one = jnp.log(jnp.where(x == 1, p, 1.0))
         zero = jnp.log1p(-jnp.where(x == 0, p, 0.0))
@@ -73,9 +68,9 @@ class Bernoulli(Distribution):
     def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Probability of a value, with a finite derivative everywhere."""
         if self.probs is None:  # selected last, so that a loop computes what it selects from once
-            x, one, zero = align(x, jax.nn.sigmoid(self.logits), jax.nn.sigmoid(-self.logits))
+            x, one, zero = align(x, jax.nn.sigmoid(self._given), jax.nn.sigmoid(-self._given))
         else:
-            x, one, zero = align(x, self.probs, 1 - self.probs)
+            x, one, zero = align(x, self._given, 1 - self._given)
         return jnp.where(x == 1, one, jnp.where(x == 0, zero, 0.0))
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
@@ -93,9 +88,9 @@ class Bernoulli(Distribution):
         return jnp.arange(2, dtype=jnp.int32)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In the probability: 1 against 0, one of which is the draw itself."""
-        one = jnp.ones_like(x)[None]
-        return (WeakDerivative(("logits", "probs"), self._success[None], one, 0 * one, (x == 1)[None]),)
+        """Weak derivative in the probability: 1 against 0, one of which is the draw itself."""
+        one = jnp.ones_like(x)
+        return (WeakDerivative.single(("logits", "probs"), self._success, one, 0 * one, x == 1),)
 
     def relaxation(self, key: PRNGKey, x: Int[Array, "*batch"], coupled: bool) -> Relaxation:
         """Perturbed log odds: a logistic draw at `logits`, whose sign tells the draw; held still where it is as good as sure."""
@@ -121,8 +116,9 @@ class Bernoulli(Distribution):
 
     @property
     def _log_odds(self) -> Array:
+        given = self._given
         if self.probs is None:
-            return jnp.asarray(self.logits)
-        inside = (self.probs > 0) & (self.probs < 1)
-        p = jnp.where(inside, self.probs, 0.5)  # where the logarithms have a derivative
-        return jnp.where(inside, jnp.log(p) - jnp.log1p(-p), jnp.where(self.probs > 0, jnp.inf, -jnp.inf))
+            return given
+        inside = (given > 0) & (given < 1)
+        p = jnp.where(inside, given, 0.5)  # where the logarithms have a derivative
+        return jnp.where(inside, jnp.log(p) - jnp.log1p(-p), jnp.where(given > 0, jnp.inf, -jnp.inf))

@@ -1,96 +1,31 @@
-"""Laws on finitely many classes: the class as an integer, or as a one-hot vector."""
+"""Distributions of one of finitely many classes: as an integer, or as a one-hot vector."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import (
-    Coupling,
-    Distribution,
-    Domain,
-    Relaxation,
-    WeakDerivative,
-    align,
-    check_one_of,
-    largest_log_odds,
-    open_uniform,
-)
-
-_LOGITS = Domain(
-    "be finite or -inf",
-    lambda v: v < np.inf,
-    "Pass unnormalized log probabilities; `-inf` excludes a class.",
-    event_ndim=1,
-)
-_PROBS = Domain(
-    "be at least zero and finite",
-    lambda v: (v >= 0) & np.isfinite(v),
-    "Pass probabilities, or unconstrained values as `logits=`.",
-    event_ndim=1,
-)
-# How far a sum of probabilities may be from one: more than rounding to bfloat16 or float16 on the way here can do to
-# it, less than any mistake that is worth a message.
-_SUM_TOLERANCE = 1e-2
+from mcgrad.distributions.base import Coupling, Relaxation, WeakDerivative
+from mcgrad.distributions.classes import Classes
+from mcgrad.distributions.numerics.arithmetic import align, largest_log_odds, open_uniform
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Classes(Distribution):
-    """What laws on classes share: the probabilities of `n` classes along the last axis."""
-
-    logits: Float[ArrayLike, "... n"] | None = None
-    probs: Float[ArrayLike, "... n"] | None = None
-
-    domains: ClassVar = {"logits": _LOGITS, "probs": _PROBS}
-    discrete: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_one_of(self.law, logits=self.logits, probs=self.probs)
-        super().__post_init__()
-        if self.num_classes == 0:
-            raise ValueError(
-                f"`mcgrad.{self.law}(...)` must have at least one class, got shape {jnp.shape(self._given)}. "
-                "The last axis is that of the classes."
-            )
-        if isinstance(self._given, _compat.Tracer):
-            return
-        if self.probs is None:
-            if not (np.asarray(self.logits) > -np.inf).any(-1).all():
-                raise ValueError(
-                    f"`mcgrad.{self.law}(logits=...)` must leave at least one class possible, got a row of -inf only. "
-                    "Keep one logit of each row finite."
-                )
-        else:
-            total = np.asarray(self.probs).astype(np.float64).sum(-1)
-            if (np.abs(total - 1) > _SUM_TOLERANCE).any():
-                worst = total.flat[np.argmax(np.abs(total - 1))]
-                raise ValueError(
-                    f"`mcgrad.{self.law}(probs=...)` must sum to 1 along the last axis, got a sum of {worst.item()!r}. "
-                    "Divide by the sum, or pass `logits=jnp.log(weights)`."
-                )
-
-    @property
-    def _given(self) -> Any:
-        return self.logits if self.probs is None else self.probs
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        return jnp.shape(self._given)[-1]
+class OneClass(Classes, abc.ABC):
+    """Base of `Categorical` and `OneHotCategorical`."""
 
     def _draw(self, key: PRNGKey) -> Array:
-        logits = self.logits if self.probs is None else jnp.log(self.probs)
+        logits = self._given if self.probs is None else jnp.log(self._given)
         return jax.random.categorical(key, logits, axis=-1).astype(jnp.int32)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In the probabilities: each class, by the derivative of its probability, against the draw itself."""
+        """Weak derivatives in the probabilities: each class, by the derivative of its probability, against the draw itself."""
         weight = jnp.moveaxis(self._normalized(), -1, 0)  # [n, *batch]
         every = self.support().reshape(self.num_classes, *[1] * len(self.batch_shape), *self.event_shape)
         x = jnp.broadcast_to(x, (self.num_classes, *x.shape))
@@ -106,10 +41,10 @@ class Classes(Distribution):
         shape, least = (*self.batch_shape, self.num_classes), -largest_log_odds(self.dtype)
         noise = [jnp.log(-jnp.log(open_uniform(k, shape, self.dtype))) for k in keys]  # minus Gumbel draws
         if self.probs is None:
-            log_p, possible = jnp.asarray(self.logits), self.logits > -jnp.inf
+            log_p, possible = self._given, self._given > -jnp.inf
         else:
-            possible = self.probs > 0
-            log_p = jnp.log(jnp.where(possible, self.probs, 1.0))  # where the logarithm has a derivative
+            possible = self._given > 0
+            log_p = jnp.log(jnp.where(possible, self._given, 1.0))  # where the logarithm has a derivative
         masked = jnp.where(possible, log_p, -jnp.inf)
         comes_up = jax.lax.stop_gradient(jax.nn.log_softmax(masked, axis=-1)) > least
         log_p = jax.nn.log_softmax(jnp.where(comes_up, log_p, -jnp.inf), axis=-1)
@@ -126,19 +61,18 @@ class Classes(Distribution):
         free = given_draw(noise[1 if coupled else 0], held) + (log_p - held)
         return Relaxation(free, given_draw(noise[1], log_p), jnp.sum(jnp.where(is_draw, log_p, 0.0), axis=-1))
 
-    def _is_class(self, x: Array) -> Array:
-        """Which class a draw is: `[*batch, n]`."""
-        raise NotImplementedError(f"{self.law} must define `_is_class`.")
+    @abc.abstractmethod
+    def support(self) -> Array:
+        """The values `[n, *event]`, one for each class."""
 
-    def _normalized(self) -> Array:
-        if self.probs is None:
-            return jax.nn.softmax(self.logits, axis=-1)
-        return self.probs / jnp.sum(self.probs, axis=-1, keepdims=True)
+    @abc.abstractmethod
+    def _is_class(self, x: Array) -> Array:
+        """One-hot booleans for the class of a draw: `[*batch, n]`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Categorical(Classes):
-    """Law of a class `k` in `{0, ..., n - 1}`: `P(k) = softmax(logits)[k] = probs[k] / sum(probs)`.
+class Categorical(OneClass):
+    """Distribution of a class `k` in `{0, ..., n - 1}`: `P(k) = softmax(logits)[k] = probs[k] / sum(probs)`.
 
     Probabilities are normalized in `log_prob` too, so that a derivative in `probs` is the one along the simplex, and
     the score has mean zero in every direction.
@@ -163,8 +97,8 @@ class Categorical(Classes):
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of a class index; `-inf` for what is none."""
         if self.probs is None:
-            return self._select(jax.nn.log_softmax(self.logits, axis=-1), x, -jnp.inf)
-        chosen, total = align(self._select(self.probs, x, 0.0), jnp.sum(self.probs, axis=-1))
+            return self._select(jax.nn.log_softmax(self._given, axis=-1), x, -jnp.inf)
+        chosen, total = align(self._select(self._given, x, 0.0), jnp.sum(self._given, axis=-1))
         return jnp.log(chosen) - jnp.log(total)  # selected first: no `log` of the classes that are not asked for
 
     def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -200,8 +134,8 @@ class Categorical(Classes):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OneHotCategorical(Classes):
-    """Law of a one-hot vector of `n` entries: the one stands at `k` with `P(k) = softmax(logits)[k]`.
+class OneHotCategorical(OneClass):
+    """Distribution of a one-hot vector of `n` entries: the one stands at `k` with `P(k) = softmax(logits)[k]`.
 
     Args:
         logits: unnormalized log probabilities `[..., n]`; `-inf` excludes a class.
@@ -225,8 +159,8 @@ class OneHotCategorical(Classes):
     def log_prob(self, x: Int[ArrayLike, "*batch n"]) -> Float[Array, "*batch"]:
         """Log probability of a one-hot vector; `-inf` for what is none."""
         if self.probs is None:
-            return self._select(jax.nn.log_softmax(self.logits, axis=-1), x, -jnp.inf)
-        chosen, total = align(self._select(self.probs, x, 0.0), jnp.sum(self.probs, axis=-1))
+            return self._select(jax.nn.log_softmax(self._given, axis=-1), x, -jnp.inf)
+        chosen, total = align(self._select(self._given, x, 0.0), jnp.sum(self._given, axis=-1))
         return jnp.log(chosen) - jnp.log(total)
 
     def prob(self, x: Int[ArrayLike, "*batch n"]) -> Float[Array, "*batch"]:

@@ -1,4 +1,4 @@
-"""The inverse Gaussian law."""
+"""The inverse Gaussian distribution."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, quotient
-from mcgrad.distributions.levels import derivative_by_levels
-from mcgrad.distributions.normal_tail import tail_moments
-from mcgrad.distributions.velocity import distribution_function, moving_draw
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
+from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
+from mcgrad.distributions.numerics.arithmetic import align, quotient
+from mcgrad.distributions.numerics.normal_tail import tail_moments
 
 _LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclasses.dataclass(frozen=True)
 class InverseGaussian(Distribution):
-    """Inverse Gaussian law: `p(x) = sqrt(c / (2 pi x^3)) exp(-c (x - mean)^2 / (2 mean^2 x))`, `c = concentration`, `x > 0`.
+    """Inverse Gaussian distribution, with `c = concentration`: `p(x) = sqrt(c / (2 pi x^3)) exp(-c (x - mean)^2 / (2 mean^2 x))`.
 
-    Also Wald's law: the time at which a Brownian motion with drift first reaches a level. The variance is
+    Also Wald's distribution: the time at which a Brownian motion with drift first reaches a level. The variance is
     `mean^3 / concentration`. Draws choose between the two roots of a quadratic equation by a coin whose bias depends on the
     parameters, so their derivative is no derivative of the root (`jax.random.wald` gives that, and it is wrong), but the one
     that keeps the quantile, to the precision of the dtype and to every order. **A draw that overflows or underflows is the
@@ -39,8 +41,10 @@ class InverseGaussian(Distribution):
         ValueError: if a concrete parameter is not positive, or the shapes do not broadcast.
 
     References:
-        Michael, Schucany and Haas 1976, "Generating random variates using transformations with multiple roots" (the draw);
-        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6 (its derivative).
+        Michael, Schucany and Haas 1976, "Generating random variates using transformations with multiple roots" (the draw),
+        https://doi.org/10.1080/00031305.1976.10479147.
+        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6 (its derivative),
+        https://arxiv.org/abs/1805.08498.
     """
 
     mean: Float[ArrayLike, "*batch"]
@@ -94,8 +98,8 @@ class InverseGaussian(Distribution):
             return along
 
         return (
-            derivative_by_levels("mean", params[0], rate(0), mean[None], keys[0], x, how),
-            derivative_by_levels(
+            hahn_jordan_term("mean", params[0], rate(0), mean[None], keys[0], x, how),
+            hahn_jordan_term(
                 "concentration", params[1], rate(1), jnp.stack([mean / root, mean * root]), keys[1], x, how
             ),
         )

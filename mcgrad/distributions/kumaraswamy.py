@@ -1,4 +1,4 @@
-"""Kumaraswamy's law on the unit interval."""
+"""Kumaraswamy's distribution on the unit interval."""
 
 from __future__ import annotations
 
@@ -10,25 +10,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import (
-    POSITIVE,
-    Coupling,
-    Distribution,
-    WeakDerivative,
-    align,
-    mapped,
-    open_uniform,
-    quotient,
-)
-from mcgrad.distributions.levels import crossing, derivative_by_levels
-from mcgrad.distributions.positive import Exponential
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
+from mcgrad.distributions.derivatives.weak_derivative import mapped
+from mcgrad.distributions.exponential import Exponential
+from mcgrad.distributions.numerics.arithmetic import align, log_one_minus_exp, open_uniform, quotient
+from mcgrad.distributions.numerics.roots import bracket_root
 
 
 @dataclasses.dataclass(frozen=True)
 class Kumaraswamy(Distribution):
-    """Kumaraswamy's law: `F(x) = 1 - (1 - x^concentration1)^concentration0` for `0 < x < 1`.
+    """Kumaraswamy's distribution: `F(x) = 1 - (1 - x^concentration1)^concentration0` for `0 < x < 1`.
 
-    Close to a beta law, with a quantile function in closed form: draws are differentiable to every order, and cost two
+    Close to a beta distribution, with a quantile function in closed form: draws are differentiable to every order, and cost two
     powers. **Draws that round to 0 or 1 are the numbers next to these**, with derivative zero.
 
     Args:
@@ -54,7 +49,7 @@ class Kumaraswamy(Distribution):
         x, a, b = align(x, self.concentration1, self.concentration0)
         inside = (x > 0) & (x < 1)
         log_x = jnp.log(jnp.where(inside, x, 0.5))
-        log_prob = jnp.log(a) + jnp.log(b) + (a - 1) * log_x + (b - 1) * _log_one_minus_exp(a * log_x)
+        log_prob = jnp.log(a) + jnp.log(b) + (a - 1) * log_x + (b - 1) * log_one_minus_exp(a * log_x)
         return jnp.where(inside, log_prob, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -62,7 +57,7 @@ class Kumaraswamy(Distribution):
         x, a, b = align(x, self.concentration1, self.concentration0)
         inside = (x > 0) & (x < 1)
         log_x = jnp.log(jnp.where(inside, x, 0.5))
-        cdf = -jnp.expm1(b * _log_one_minus_exp(a * log_x))
+        cdf = -jnp.expm1(b * log_one_minus_exp(a * log_x))
         return jnp.where(x <= 0, 0.0, jnp.where(x >= 1, 1.0, cdf))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -70,15 +65,15 @@ class Kumaraswamy(Distribution):
         u, a, b = align(u, self.concentration1, self.concentration0)
         info = jnp.finfo(self.dtype)
         log_rest = jnp.log1p(-u)
-        full = log_rest < -200 * b  # 1 - x^a is below the smallest number: the division may overflow
-        log_power = jnp.where(full, -info.tiny, _log_one_minus_exp(quotient(log_rest, jnp.where(full, 1, b))))
+        full = log_rest < -200 * b  # x^a is one to rounding, and the division may overflow
+        log_power = jnp.where(full, -info.tiny, log_one_minus_exp(quotient(log_rest, jnp.where(full, 1, b))))
         least = jnp.log(info.tiny).astype(log_power.dtype)
         low, high = log_power < a * least, log_power > -a * (info.epsneg / 2)
         log_x = jnp.where(low, least, quotient(log_power, jnp.where(low | high, 1, a)))
         return jnp.clip(jnp.exp(log_x), info.tiny, 1 - info.epsneg)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `concentration1`, Hahn-Jordan; in `concentration0` that of `Exponential`, of `-log(1 - x^concentration1)`.
+        """Weak derivatives: in `concentration1` Hahn-Jordan; in `concentration0` that of an exponential draw, `-log(1 - x^a)`.
 
         With `t = x^a` the derivative of the log density in `a` is `(1 + log(t) (1 - b t) / (1 - t)) / a`, of one sign beyond the
         point where it is zero and of the other before.
@@ -87,9 +82,9 @@ class Kumaraswamy(Distribution):
         a, b = (jnp.broadcast_to(value, self.batch_shape) for value in (self.concentration1, self.concentration0))
         frozen, info = jax.lax.stop_gradient((a, b)), jnp.finfo(self.dtype)
 
-        def growth(y: Array) -> Array:  # of y = -log(x), for which a draw near 1 keeps its digits
+        def rate(y: Array) -> Array:  # of y = -log(x), for which a draw near 1 keeps its digits
             log_t = -frozen[0] * jnp.maximum(y, 0)
-            return y * frozen[1] * jnp.exp(log_t + (frozen[1] - 1) * _log_one_minus_exp(log_t))
+            return y * frozen[1] * jnp.exp(log_t + (frozen[1] - 1) * log_one_minus_exp(log_t))
 
         def slope(log_t: Array) -> Array:
             t = jnp.exp(log_t)
@@ -97,21 +92,11 @@ class Kumaraswamy(Distribution):
 
         # For the largest b the turn is where t is about 1 / b.
         ends = jnp.full_like(a, -2 - jnp.log(info.max)), jnp.full_like(a, -info.tiny)
-        turn = -crossing(slope, *ends)[0] / frozen[0]
+        turn = -bracket_root(slope, *ends)[0] / frozen[0]
         log_x = jnp.log(x)
-        in_first = derivative_by_levels("concentration1", a, growth, turn[None], key1, -log_x, how)
+        in_first = hahn_jordan_term("concentration1", a, rate, turn[None], key1, -log_x, how)
         back = lambda y: jnp.clip(jnp.exp(-y), info.tiny, 1 - info.epsneg)  # noqa: E731
-        drop = -_log_one_minus_exp(frozen[0] * log_x)
+        drop = -log_one_minus_exp(frozen[0] * log_x)
         other = Exponential(b).weak_derivative(key0, drop, how)
-        of_drop = lambda e: back(-_log_one_minus_exp(-e) / frozen[0])  # noqa: E731
+        of_drop = lambda e: back(-log_one_minus_exp(-e) / frozen[0])  # noqa: E731
         return *mapped((in_first,), back, x), *mapped(other, of_drop, x, rate="concentration0")
-
-
-def _log_one_minus_exp(y: Array) -> Array:
-    """`log(1 - exp(y))` for negative `y`, without loss of digits at either end; where it underflows, at the next number."""
-    # exp(y) below the smallest normal number makes no difference to 1; -0.0 stands for a y too small for the dtype
-    tiny = jnp.finfo(y.dtype).tiny
-    y = jnp.minimum(y, -tiny)
-    near = y > -0.6931471805599453  # -log 2
-    by_expm1 = jnp.log(-jnp.expm1(jnp.where(near, y, -1.0)))
-    return jnp.where(near, by_expm1, jnp.log1p(-jnp.exp(jnp.where(near, -1.0, y))))

@@ -1,4 +1,4 @@
-"""The law of Lewandowski, Kurowicka and Joe for correlation matrices, by their Cholesky factors."""
+"""The distribution of Lewandowski, Kurowicka and Joe for correlation matrices, by their Cholesky factors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align
-from mcgrad.distributions.beta_factor import beta_factor, beta_parts, mean_log_factor
-from mcgrad.distributions.beta_velocity import move_log_odds
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE
+from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts, move_log_odds
 from mcgrad.distributions.gamma import ExpGamma
-from mcgrad.distributions.gamma_growth import log_gamma_growth
+from mcgrad.distributions.numerics.arithmetic import align
+from mcgrad.distributions.numerics.gamma_function import digamma_increment, log_gamma_increment_remainder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class LKJCholesky(Distribution):
 
     Args:
         dim: the number of rows, at least two.
-        concentration: 1 for a uniform law of correlation matrices, more for weaker correlations; any shape; positive.
+        concentration: 1 for a uniform distribution of correlation matrices, more for weaker correlations; any shape; positive.
 
     Raises:
         ValueError: if `dim` is no whole number above one, or a concrete `concentration` is not positive.
@@ -47,7 +48,7 @@ class LKJCholesky(Distribution):
 
     References:
         Lewandowski, Kurowicka and Joe 2009, "Generating random correlation matrices based on vines and extended onion method",
-        section 3.
+        section 3, https://doi.org/10.1016/j.jmva.2009.04.008.
     """
 
     dim: int = static_field()
@@ -87,7 +88,7 @@ class LKJCholesky(Distribution):
         return jnp.concatenate([identity[..., :1, :], row], -2)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """Those of `L_ii^2 ~ Beta(concentration + (dim - i) / 2, (i - 1) / 2)`; each row keeps its direction (see `Beta`)."""
+        """Weak derivatives of the beta draws `L_ii^2`; each row keeps its direction (see `Beta`)."""
         tiny, rows = jnp.finfo(self.dtype).tiny, jnp.eye(self.dim, dtype=bool)[1:]
         batch = (*self.batch_shape, self.dim - 1)
         # [dim - 1, *batch]
@@ -112,20 +113,20 @@ class LKJCholesky(Distribution):
         log_part = jnp.log(beta_factor(key, fixed, a)) - jax.nn.softplus(-log_odds)
         less = moved(log_part - jnp.log(-jnp.expm1(log_part)))
         drawn, is_draw = jnp.broadcast_to(x[None], less.shape), jnp.ones(b.shape, bool)
-        return (WeakDerivative(("concentration",), mean_log_factor(fixed, a) * b, drawn, less, is_draw),)
+        return (WeakDerivative(("concentration",), digamma_increment(fixed, a) * b, drawn, less, is_draw),)
 
     def log_prob(self, x: Float[ArrayLike, "*batch dim dim"]) -> Float[Array, "*batch"]:
         """Log density in the entries below the diagonal; `-inf` where one on it is not positive. Rows must be unit vectors."""
         diagonal = jnp.diagonal(jnp.asarray(x), axis1=-2, axis2=-1)[..., 1:]
         diagonal, a, b = jnp.broadcast_arrays(*align(diagonal, *self._concentrations))
         inside = diagonal > 0
-        volumes = a * (math.log(math.pi) - jnp.log(b)) - log_gamma_growth(b, a)
+        volumes = a * (math.log(math.pi) - jnp.log(b)) - log_gamma_increment_remainder(b, a)
         log_prob = 2 * (b - 1) * jnp.log(jnp.where(inside, diagonal, 1.0)) - volumes
         return jnp.sum(jnp.where(inside, log_prob, -jnp.inf), -1)
 
     @property
     def _concentrations(self) -> tuple[Array, Array]:
-        """Those of the squared radius in each row from the second, `[dim - 1]` and `[*batch, dim - 1]`."""
+        """Concentrations of the squared radius in each row from the second, `[dim - 1]` and `[*batch, dim - 1]`."""
         free = jnp.arange(1, self.dim, dtype=self.dtype)  # entries below the diagonal
         concentration, after = align(jnp.expand_dims(self.concentration, -1), (self.dim - 1 - free) / 2)
         return free / 2, concentration + after

@@ -1,4 +1,4 @@
-"""The multinomial law: how often each class is drawn in independent trials."""
+"""The multinomial distribution: how often each class is drawn in independent trials."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import Coupling, WeakDerivative, align, check_shapes, open_uniform
-from mcgrad.distributions.categorical import Classes
-from mcgrad.distributions.counts import check_trials, is_count
+from mcgrad.distributions.base import Coupling, WeakDerivative
+from mcgrad.distributions.checks import check_shapes, check_trials
+from mcgrad.distributions.classes import Classes
+from mcgrad.distributions.numerics.arithmetic import align, is_count, open_uniform
 
 
 @dataclasses.dataclass(frozen=True)
 class Multinomial(Classes):
-    """Multinomial law of vectors of counts: `P(x) = n! prod_k p_k^x_k / x_k!` for counts that add up to `n = total_count`.
+    """Multinomial distribution of vectors of counts: `P(x) = n! prod_k p_k^x_k / x_k!` for counts that add up to `n = total_count`.
 
     Probabilities are normalized, `p = softmax(logits)` or `p = probs / sum(probs)`, as those of `Categorical`.
 
@@ -93,10 +94,10 @@ class Multinomial(Classes):
         return jnp.where(inside, log_choices + jnp.sum(x * log_p, -1), -jnp.inf)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In the probabilities: each class in place of that of one trial, by `n` times the derivative of its probability, against
-        the draw itself.
+        """Weak derivatives in the probabilities: each class in place of that of one trial, against the draw itself.
 
-        Given the draw, the trial is one of class `j` with probability `x_j / n`, and the others have the law of `n - 1`.
+        The weight is `n` times the probability.
+        Given the draw, the trial is one of class `j` with probability `x_j / n`, and the others have the distribution of `n - 1`.
         """
         n = jnp.broadcast_to(self.total_count, self.batch_shape)
         u = open_uniform(key, self.batch_shape, self.dtype)

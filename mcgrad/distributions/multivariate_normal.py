@@ -1,4 +1,4 @@
-"""The multivariate normal law."""
+"""The multivariate normal distribution."""
 
 from __future__ import annotations
 
@@ -13,26 +13,19 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import (
-    POSITIVE,
-    REAL,
-    Coupling,
-    Distribution,
-    WeakDerivative,
-    align,
-    check_one_of,
-    open_uniform,
-)
-from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matmul, matvec
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE, REAL, check_factor, check_one_of
+from mcgrad.distributions.derivatives.optimal_transport import rotated_gaussian, transport_gaussian
 from mcgrad.distributions.normal import NORMAL_SCALE_WEIGHT, normal_level
-from mcgrad.distributions.optimal_transport import transport_gaussian, turned_gaussian
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matmul, matvec
 
 stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
 class MultivariateNormal(Distribution):
-    """Multivariate normal law `N(loc, L L^T)`: `x = loc + L z` with standard normal `z`.
+    """Multivariate normal distribution `N(loc, L L^T)`: `x = loc + L z` with standard normal `z`.
 
     `log p(x) = -|L^-1 (x - loc)|^2 / 2 - sum(log diag(L)) - d log(2 pi) / 2`.
 
@@ -74,7 +67,7 @@ class MultivariateNormal(Distribution):
         if scale.shape[-len(wanted) :] != wanted:
             raise ValueError(
                 f"`mcgrad.MultivariateNormal({name}=...)` must end with shape {wanted} for a `loc` of shape "
-                f"{self.loc.shape}, got {scale.shape}. The last axis of `loc` is the dimension."
+                f"{jnp.shape(self.loc)}, got {scale.shape}. The last axis of `loc` is the dimension."
             )
         if name == "scale_tril":
             check_factor(self.law, scale)
@@ -96,7 +89,7 @@ class MultivariateNormal(Distribution):
         if self.scale_tril is None:
             loc, scale, z = align(self.loc, self.scale_diag, z)
             return loc + scale * z
-        loc, moved = align(self.loc, matvec(jnp.tril(self.scale_tril), z))
+        loc, moved = align(self.loc, matvec(self._factor, z))
         return loc + moved
 
     def optimal_transport(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
@@ -104,26 +97,26 @@ class MultivariateNormal(Distribution):
         if self.scale_tril is None:
             x, loc, scale = align(x, self.loc, self.scale_diag)
             return loc + scale * stop((x - loc) / scale)
-        return transport_gaussian(x, *align(x, self.loc)[1:], jnp.tril(self.scale_tril))
+        return transport_gaussian(x, *align(x, self.loc)[1:], self._factor)
 
     @property
     def adaptive_velocity(self) -> Callable[[Array, Array, Array], Array] | None:
         """The draw that is made of noise, turned with `L`, and coefficients; `None` for a diagonal `L`."""
-        return None if self.scale_tril is None else self._turned
+        return None if self.scale_tril is None else self._rotated
 
-    def _turned(
+    def _rotated(
         self, z: Float[Array, "*batch d"], rows: Float[Array, "m d"], columns: Float[Array, "m d"]
     ) -> Float[Array, "*batch d"]:
         rows, columns = (c.astype(self.dtype) for c in (rows, columns))
-        return self._of_noise(turned_gaussian(z, jnp.tril(self.scale_tril), rows, columns))
+        return self._of_noise(rotated_gaussian(z, self._factor, rows, columns))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in `loc` and in `L`, of standard normal `z = L^-1 (x - loc)`, one entry or pair of `z` each.
 
         `z + L^-1 d loc` moves the mean of `z_i` by `(L^-1 d loc)_i`, as in `Normal`. With `A = L^-1 d L`, `(I + A) z` moves
         the scale of `z_i` by `A_ii`, as in `Normal`, and `z_i` by `A_ij z_j`: there the density changes by `A_ij z_i z_j`,
-        whose positive part has `z_i` and `z_j` of one sign, whose negative part of two, both with the density `|z_i z_j|` of
-        two Rayleigh draws and the weight `A_ij / pi`.
+        with the weight `A_ij / pi`. In its positive part `z_i` and `z_j` have equal signs, in its negative part opposite ones;
+        their sizes are Rayleigh draws in both.
         """
         (d,), batch = self.event_shape, self.batch_shape
         loc = jnp.broadcast_to(self.loc, (*batch, d))
@@ -150,19 +143,18 @@ class MultivariateNormal(Distribution):
             return jnp.moveaxis(product[..., i] if j is None else product[..., i, j], -1, 0)
 
         radius = rayleigh(keys[0], d)
-        mirrored = jnp.sqrt(-2 * jnp.log(-jnp.expm1(-0.5 * radius**2)))  # by the quantiles of the other side
-        opposite = mirrored if how.comonotone else radius
+        opposite = jnp.sqrt(2 * how.other(radius**2 / 2))
         relative = matmul(inverse, scale)
         own = jnp.moveaxis(z, -1, 0)
         away = jnp.where(own < 0, -1, 1)
         drop = 0.5 * rayleigh(keys[1], d) ** 2
         if how.hahn_jordan:
-            one, inner_drop = jnp.ones_like(drop), -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
+            one = jnp.ones_like(drop)
             in_diagonal = WeakDerivative(
                 names,
                 NORMAL_SCALE_WEIGHT * weights(relative, entries, entries),
                 moved(d, (entries, away * normal_level(one, drop))),
-                moved(d, (entries, away * normal_level(-one, inner_drop))),
+                moved(d, (entries, away * normal_level(-one, how.other(drop)))),
             )
         else:
             in_diagonal = WeakDerivative(
@@ -194,17 +186,18 @@ class MultivariateNormal(Distribution):
     def _factor(self) -> Array:
         """`L`, as a matrix."""
         if self.scale_tril is not None:
-            return jnp.tril(self.scale_tril)
-        return jnp.eye(*self.event_shape * 2, dtype=self.dtype) * jnp.expand_dims(self.scale_diag, -2)
+            return jnp.tril(jnp.asarray(self.scale_tril))
+        return jnp.eye(*self.event_shape * 2, dtype=self.dtype) * jnp.expand_dims(jnp.asarray(self.scale_diag), -2)
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
         """Log density."""
         x, loc = align(x, self.loc)
         if self.scale_tril is None:
-            difference, scale = align(x - loc, self.scale_diag)
-            z, log_det = difference / scale, jnp.sum(jnp.log(self.scale_diag), axis=-1)
+            scale_diag = jnp.asarray(self.scale_diag)
+            difference, scale = align(x - loc, scale_diag)
+            z, log_det = difference / scale, jnp.sum(jnp.log(scale_diag), axis=-1)
         else:
-            z = matvec(inverse_of(self.scale_tril), x - loc)
-            log_det = log_det_of(self.scale_tril)
+            scale_tril = jnp.asarray(self.scale_tril)
+            z, log_det = matvec(inverse_of(scale_tril), x - loc), log_det_of(scale_tril)
         squares, log_det = align(jnp.sum(z * z, axis=-1), log_det)
         return -0.5 * squares - log_det - 0.5 * z.shape[-1] * math.log(2 * math.pi)

@@ -1,4 +1,4 @@
-"""The multivariate Student law."""
+"""The multivariate Student distribution."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
-from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
-from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matvec
-from mcgrad.distributions.gamma import ExpGamma, sample_log_ratio
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE, REAL, check_factor
+from mcgrad.distributions.derivatives.beta import beta_factor
+from mcgrad.distributions.derivatives.gamma import sample_log_ratio
+from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.multivariate_normal import MultivariateNormal
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.gamma_function import digamma_increment
+from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matvec
 from mcgrad.distributions.student_t import standard_log_prob
 
 
 @dataclasses.dataclass(frozen=True)
 class MultivariateStudentT(Distribution):
-    """Multivariate Student law: `loc + L z / sqrt(y / df)` for `d` standard normal `z` and a chi-squared draw `y` of `df` degrees.
+    """Multivariate Student distribution: `loc + L z / sqrt(y / df)` for standard normal `z` and a chi-squared draw `y`.
 
         log p(x) = -(df + d) / 2 log(1 + |L^-1 (x - loc)|^2 / df) + constant
 
@@ -58,11 +62,12 @@ class MultivariateStudentT(Distribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_factor(self.law, self.scale_tril)
-        if self.scale_tril.shape[-1:] != self.event_shape:
+        scale_tril = jnp.asarray(self.scale_tril)
+        check_factor(self.law, scale_tril)
+        if scale_tril.shape[-1:] != self.event_shape:
             raise ValueError(
                 f"`mcgrad.MultivariateStudentT(scale_tril=...)` must end with shape {self.event_shape * 2} for a `loc` of "
-                f"shape {self.loc.shape}, got {self.scale_tril.shape}. The last axis of `loc` is the dimension."
+                f"shape {jnp.shape(self.loc)}, got {scale_tril.shape}. The last axis of `loc` is the dimension."
             )
 
     @property
@@ -90,10 +95,10 @@ class MultivariateStudentT(Distribution):
         return (math.log(jnp.finfo(self.dtype).max) + jnp.minimum(jnp.log(df), 0)) / 2 - 2
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `loc` and `L` those of the normal law at a given `y`; in `df` two terms with the draw itself, on the ray from `loc`.
+        """Weak derivatives: in `loc` and `L` those of the normal at a given `y`; in `df` two terms on the ray from `loc`.
 
         At a given draw `y` has a gamma law of concentration `(df + d) / 2`. With `z = L^-1 (x - loc)`, `w = 1 / (1 + |z|^2 / df)`
-        has the law `Beta(df / 2, d / 2)`, whose derivative is half of that in its `concentration1`; and at a given `w` the
+        has the distribution `Beta(df / 2, d / 2)`, whose derivative is half of that in its `concentration1`; and at a given `w` the
         distance `|z|` has the scale `sqrt(df)`, where `|z|^2 y / (2 df)` is a gamma draw of concentration `d / 2`, to which an
         exponential draw is added.
         """
@@ -111,25 +116,25 @@ class MultivariateStudentT(Distribution):
 
         def at(log_radius: Array) -> Array:
             ratio = jnp.exp(jnp.minimum(log_radius, self._most_log_radius) - jnp.log(squares) / 2)
-            return (center + jnp.expand_dims(ratio, -1) * (x - center))[None]
+            return center + jnp.expand_dims(ratio, -1) * (x - center)
 
         more = -2 * jnp.log(open_uniform(key_more, batch, self.dtype)) * stretch * stretch
         half = jnp.full_like(fixed, d / 2)
         log_w = jnp.log(beta_factor(key_factor, fixed / 2, half)) - jnp.log1p(squares / fixed)
         farther, spread = at(jnp.log(squares + more) / 2), at((jnp.log(fixed) - log_w + jnp.log(-jnp.expm1(log_w))) / 2)
-        is_draw = jnp.ones((1, *batch), bool)
         return (
             *normal.weak_derivative(key_normal, x, how),
-            WeakDerivative(("df",), d / 2 * jnp.log(df)[None], farther, x[None], ~is_draw),
-            WeakDerivative(("df",), (mean_log_factor(fixed / 2, half) * df / 2)[None], x[None], spread, is_draw),
+            WeakDerivative.single("df", d / 2 * jnp.log(df), farther, x, False),
+            WeakDerivative.single("df", digamma_increment(fixed / 2, half) * df / 2, x, spread, True),
         )
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
         """Log density."""
         x, loc = align(x, self.loc)
-        inverse, apart = align(inverse_of(self.scale_tril), jnp.expand_dims(x - loc, -1))
+        scale_tril = jnp.asarray(self.scale_tril)
+        inverse, apart = align(inverse_of(scale_tril), jnp.expand_dims(x - loc, -1))
         z = matvec(inverse, apart[..., 0])
-        log_det, df = align(log_det_of(self.scale_tril), self.df)
+        log_det, df = align(log_det_of(scale_tril), self.df)
         shape = jnp.broadcast_shapes(z.shape[:-1], df.shape)
         z, df = jnp.broadcast_to(z, (*shape, z.shape[-1])), jnp.broadcast_to(df, shape)
         return standard_log_prob(z, df) - log_det

@@ -1,9 +1,9 @@
-"""The negative binomial law, a Poisson law whose rate has a gamma law."""
+"""The negative binomial distribution, a Poisson distribution whose rate has a gamma distribution."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,32 +11,29 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import (
-    POSITIVE,
-    Coupling,
-    Distribution,
-    Domain,
-    WeakDerivative,
-    align,
-    check_one_of,
-    open_uniform,
-)
-from mcgrad.distributions.beta_velocity import log_odds_cdf, log_odds_log_prob
-from mcgrad.distributions.counts import LARGEST_COUNT, Geometric, is_count
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE, Domain, check_one_of
+from mcgrad.distributions.derivatives.beta import log_odds_cdf
 from mcgrad.distributions.gamma import ExpGamma
+from mcgrad.distributions.geometric import Geometric
+from mcgrad.distributions.numerics.arithmetic import LARGEST_COUNT, align, is_count, log_one_minus_exp, open_uniform
+from mcgrad.distributions.numerics.beta import log_odds_log_prob
 
 _FAILING_PROBABILITY = Domain(
     "be at least 0 and below 1",
     lambda v: (v >= 0) & (v < 1),
     "Pass the probability of a success, of which there are finitely many before the last failure, or log odds as `logits=`.",
 )
-_FAILING_LOG_ODDS = Domain("be below inf", lambda v: v < np.inf, "With a failure that never comes there is no law.")
+
+_FAILING_LOG_ODDS = Domain(
+    "be below inf", lambda v: v < np.inf, "With a failure that never comes there is no distribution."
+)
 _LARGEST_RATE = 2**31 - 2**18  # less than the largest integer by five standard deviations of a draw
 
 
 @dataclasses.dataclass(frozen=True)
 class NegativeBinomial(Distribution):
-    """Negative binomial law, the number of successes before `total_count` failures, in independent trials.
+    """Negative binomial distribution, the number of successes before `total_count` failures, in independent trials.
 
         P(x) = Gamma(x + r) / (x! Gamma(r)) (1 - p)^r p^x for x in {0, 1, ...}, r = total_count,
 
@@ -55,7 +52,8 @@ class NegativeBinomial(Distribution):
             the shapes do not broadcast.
 
     References:
-        Kemp 1981, algorithm LK (the logarithmic law, in `weak_derivative`).
+        Kemp 1981, "Efficient generation of logarithmically distributed pseudo-random variables", algorithm LK (in
+        `weak_derivative`).
     """
 
     total_count: Float[ArrayLike, "*batch"]
@@ -70,8 +68,8 @@ class NegativeBinomial(Distribution):
         super().__post_init__()
 
     @property
-    def _given(self) -> Any:
-        return self.logits if self.probs is None else self.probs
+    def _given(self) -> Array:
+        return jnp.asarray(self.logits if self.probs is None else self.probs)
 
     @property
     def _never(self) -> float:
@@ -101,7 +99,7 @@ class NegativeBinomial(Distribution):
         return jnp.where(inside & (x == 0), none, jnp.where(possible, some, -jnp.inf))
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
-        """Distribution function, by that of the beta law, with exact derivatives in both parameters."""
+        """Distribution function, by that of the beta distribution, with exact derivatives in both parameters."""
         x, r, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))
         possible = given != self._never
         within = (x >= 0) & (x < jnp.inf) & possible
@@ -111,11 +109,13 @@ class NegativeBinomial(Distribution):
         return jnp.where(within, below, jnp.where(x < 0, 0.0, jnp.where(x >= 0, 1.0, jnp.nan)))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In the probability: one more success than the draw, and those before one more failure, against the draw itself. In
-        `total_count`: the draw and a number from the logarithmic law against the draw itself.
+        """Weak derivatives in the probability and in `total_count`, with the draw itself as one part.
+
+        In the probability the other part is one more success than the draw, and those before one more failure; in `total_count`
+        the draw and a number from the logarithmic distribution.
 
         The generating function is `((1 - p) / (1 - p s))^r`. Its derivative in `r` is its product with
-        `log(1 - p) - log(1 - p s)`: `c = -log(1 - p)` times the generating function of the logarithmic law, less one. That
+        `log(1 - p) - log(1 - p s)`: `c = -log(1 - p)` times the generating function of the logarithmic distribution, less one. That
         in `p` is its product with `r (s / (1 - p s) - 1 / (1 - p))`.
         """
         r, given = (jnp.broadcast_to(array, self.batch_shape) for array in (self.total_count, self._given))
@@ -125,17 +125,15 @@ class NegativeBinomial(Distribution):
 
         another = Geometric(logits=-given) if self.probs is None else Geometric(probs=1 - given)
         more = jnp.minimum(another.sample(key_more), room) + 1
-        # Given a uniform u, it has the geometric law that goes on with probability 1 - (1 - p)^u.
+        # Given a uniform u, it has the geometric distribution that goes on with probability 1 - (1 - p)^u.
         t = rate * open_uniform(key_rate, self.batch_shape, self.dtype)
-        goes_on = jnp.where(t < np.log(2), jnp.log(-jnp.expm1(-t)), jnp.log1p(-jnp.exp(-t)))
-        failures = jax.random.exponential(key_logarithmic, self.batch_shape, self.dtype) / -goes_on
+        failures = jax.random.exponential(key_logarithmic, self.batch_shape, self.dtype) / -log_one_minus_exp(-t)
         logarithmic = jnp.minimum(jnp.floor(failures), room.astype(self.dtype)).astype(jnp.int32) + 1
 
-        of_draw = lambda value: jnp.full((1, *self.batch_shape), value)  # noqa: E731
         weight = jax.lax.stop_gradient(r) * self._log_failure(given)
         return (
-            WeakDerivative(("logits", "probs"), weight[None], x[None], (x + more)[None], of_draw(True)),
-            WeakDerivative(("total_count",), (rate * r)[None], (x + logarithmic)[None], x[None], of_draw(False)),
+            WeakDerivative.single(("logits", "probs"), weight, x, x + more, True),
+            WeakDerivative.single("total_count", rate * r, x + logarithmic, x, False),
         )
 
     def _log_odds(self, given: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The noncentral chi-squared law."""
+"""The noncentral chi-squared distribution."""
 
 from __future__ import annotations
 
@@ -12,29 +12,35 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Distribution, Domain, align
-from mcgrad.distributions.gamma import log_gamma_velocity, probabilities
-from mcgrad.distributions.gamma_rejection import standard_gamma
-from mcgrad.distributions.velocity import distribution_function, moving_draw
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import Domain
+from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
+from mcgrad.distributions.numerics.arithmetic import align
+from mcgrad.distributions.numerics.gamma import log_gamma_velocity, probabilities
+from mcgrad.distributions.numerics.gamma_function import LARGE, stirling_remainder
+from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
+from mcgrad.distributions.numerics.quadrature import per_node
 
 stop = jax.lax.stop_gradient
 _MOST = 4e9  # half of it is drawn as a 32-bit count
 _MOST_DF = 1e28  # its product with the noncentrality does not overflow
+
 _BOUNDED = Domain(
     "be positive and at most 1e28",
     lambda v: (v > 0) & (v <= _MOST_DF),
     "Pass a value above zero, for instance `jnp.exp(x)`, and for larger ones take `mcgrad.Normal`.",
 )
+
 _COUNTED = Domain(
     "lie between 0 and 4e9",
     lambda v: (v >= 0) & (v <= _MOST),
-    "For larger ones take `mcgrad.Normal` with the mean and the variance of the law.",
+    "For larger ones take `mcgrad.Normal` with the mean and the variance of the distribution.",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class NoncentralChi2(Distribution):
-    """Noncentral chi-squared law: that of `sum_i (z_i + c_i)^2` for `df` standard normal draws, `sum_i c_i^2 = noncentrality`.
+    """Noncentral chi-squared distribution, of `sum_i (z_i + c_i)^2` for `df` normal draws `z_i` and `sum_i c_i^2 = noncentrality`.
 
     The mixture of chi-squared laws of `df + 2 j` degrees of freedom with Poisson weights of mean `noncentrality / 2`; `df` need
     not be whole. Draws are differentiable in both parameters, to every order, by the derivative that keeps the quantile, to
@@ -57,7 +63,8 @@ class NoncentralChi2(Distribution):
         True
 
     References:
-        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6.
+        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6,
+        https://arxiv.org/abs/1805.08498.
     """
 
     df: Float[ArrayLike, "*batch"]
@@ -89,7 +96,7 @@ class NoncentralChi2(Distribution):
 
 
 def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Array]:
-    """Numbers `j` of further pairs of degrees of freedom, `[..., term]`, log weights given `x`, and what these lack to the density.
+    """Indices `j`, `[..., term]`, their unnormalized log weights given `x`, and the log of what normalizes them to the density.
 
     The weights are `q^j / (j! Gamma(df / 2 + j))` with `q = noncentrality x / 4`, nearly normal around the solution `c` of
     `c (c + n) = q`, `n = df / 2 - 1`. Where they spread over more numbers than there are terms, equidistant ones do: the sum over
@@ -99,16 +106,19 @@ def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Arr
     q = noncentrality * x / 4 + (1e-300 if x.dtype == jnp.float64 else 1e-36)
     n = df / 2 - 1
     near = stop(_center(q, n))
-    large = near > 16
+    large = near > LARGE
     q_large, n_large = jnp.where(large, q, 1e3), jnp.where(large, n, 0.0)
     far, root = _center(q_large, n_large), jnp.hypot(n_large, 2 * jnp.sqrt(q_large))
     center = jnp.where(large, far, near)
     j, stride = _around(near, stop(jnp.sqrt(near * (near + jnp.maximum(n, 0)) / (2 * near + jnp.maximum(n, 0) + 1))))
-    at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
     # relative to the weight of the center: the logarithms themselves are too large for the digits of float32
-    step, one, two = j - at(center), center + 1, df / 2 + center
-    log_weights = step * at(jnp.log(q) - _log_base(one) - _log_base(two))
-    log_weights = log_weights - _beyond_power(at(one), j + 1) - _beyond_power(at(two), at(df) / 2 + j)
+    step, one, two = j - per_node(center), center + 1, df / 2 + center
+    log_weights = step * per_node(jnp.log(q) - _log_base(one) - _log_base(two))
+    log_weights = (
+        log_weights
+        - _log_gamma_increment(per_node(one), j + 1)
+        - _log_gamma_increment(per_node(two), per_node(df) / 2 + j)
+    )
     log_half = jnp.log(x) - math.log(2)
     direct = near * jnp.log(q) - special.gammaln(near + 1) - special.gammaln(df / 2 + near)
     direct = direct + n * log_half - (x + noncentrality) / 2
@@ -119,7 +129,13 @@ def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Arr
         - apart**2 / 2
         - n_large * (jnp.log(far + n_large) - log_half)
     )
-    series = series - jnp.log(q_large) / 2 - _stirling(far) - _stirling(far + n_large) - math.log(2 * math.pi)
+    series = (
+        series
+        - jnp.log(q_large) / 2
+        - stirling_remainder(far)
+        - stirling_remainder(far + n_large)
+        - math.log(2 * math.pi)
+    )
     return j, log_weights, jnp.log(stride) - math.log(2) + jnp.where(large, series, direct)
 
 
@@ -130,30 +146,28 @@ def _center(q: Array, n: Array) -> Array:
 
 def _around(center: Array, width: Array) -> tuple[Array, Array]:
     """Numbers over all that has weight, `[..., term]`, from zero on and whole if they suffice so, and their distance."""
+    # enough for `tests/test_noncentral_chi2.py`: weights are negligible beyond `reach` widths, and `tail` more for small centers
     terms, reach, tail = (112, 8.5, 20) if center.dtype == jnp.float64 else (56, 6.0, 12)
     first = jnp.maximum(jnp.floor(center - reach * width - 2), 0)
     stride = jnp.maximum((center + reach * width + tail - first) / (terms - 1), 1)
     row = jnp.arange(terms, dtype=center.dtype).reshape((1,) * center.ndim + (-1,))
-    return jnp.expand_dims(first, -1) + jnp.expand_dims(stride, -1) * row, stride
+    return per_node(first) + per_node(stride) * row, stride
 
 
 def _log_base(z: Array) -> Array:
     """`log(z)` for large `z`, and zero for small, which may underflow."""
-    return jnp.log(jnp.where(z > 16, z, 1.0))
+    return jnp.log(jnp.where(z > LARGE, z, 1.0))
 
 
-def _beyond_power(z: Array, end: Array) -> Array:
+def _log_gamma_increment(z: Array, end: Array) -> Array:
     """`log Gamma(end) - log Gamma(z) - (end - z) _log_base(z)`, for large `z` by Stirling's series."""
-    large = (z > 16) & (end > 16)
-    safe, far = jnp.where(large, z, 16.0), jnp.where(large, end, 16.0)
-    series = (far - 0.5) * jnp.log1p((far - safe) / safe) - (far - safe) + _stirling(far) - _stirling(safe)
+    large = (z > LARGE) & (end > LARGE)
+    safe, far = jnp.where(large, z, LARGE), jnp.where(large, end, LARGE)
+    series = (
+        (far - 0.5) * jnp.log1p((far - safe) / safe) - (far - safe) + stirling_remainder(far) - stirling_remainder(safe)
+    )
     direct = special.gammaln(end) - special.gammaln(z) - (end - z) * _log_base(z)
     return jnp.where(large, series, direct)
-
-
-def _stirling(z: Array) -> Array:
-    """What Stirling's formula lacks to `log Gamma(z)`."""
-    return (1 / 12 - (1 / 360 - 1 / 1260 / z**2) / z**2) / z
 
 
 @jax.jit
@@ -165,11 +179,9 @@ def _velocity(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array]:
     """
     j, log_weights, _ = _pairs(x, df, noncentrality)
     weights = jax.nn.softmax(log_weights, -1)
-    a = jnp.expand_dims(df, -1) / 2 + j
+    a = per_node(df) / 2 + j
     # the logarithm also where the half underflows
-    half, log_half = (
-        jnp.broadcast_to(jnp.expand_dims(value, -1), j.shape) for value in (x / 2, jnp.log(x) - math.log(2))
-    )
+    half, log_half = (jnp.broadcast_to(per_node(value), j.shape) for value in (x / 2, jnp.log(x) - math.log(2)))
     in_df = jnp.sum(weights * log_gamma_velocity(half, log_half, a), -1) / 2
     return x * in_df, x * jnp.sum(weights / (2 * a), -1)
 
@@ -182,12 +194,11 @@ def _log_density(x: Array, df: Array, noncentrality: Array) -> Array:
 def _cdf(x: Array, df: Array, noncentrality: Array) -> Array:
     mean = noncentrality / 2
     j, _ = _around(mean, jnp.sqrt(mean))
-    at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
-    step = j - at(mean)
+    step = j - per_node(mean)
     log_mean = jnp.log(jnp.maximum(mean, jnp.finfo(x.dtype).tiny))  # at zero all weight is at zero
-    log_weights = step * at(log_mean - _log_base(mean + 1)) - _beyond_power(at(mean + 1), j + 1)
+    log_weights = step * per_node(log_mean - _log_base(mean + 1)) - _log_gamma_increment(per_node(mean + 1), j + 1)
     half = jnp.clip(x / 2, jnp.finfo(x.dtype).tiny, jnp.finfo(x.dtype).max)
-    below, _ = probabilities(jnp.broadcast_to(at(half), j.shape), at(df) / 2 + j)
+    below, _ = probabilities(jnp.broadcast_to(per_node(half), j.shape), per_node(df) / 2 + j)
     return jnp.sum(jax.nn.softmax(log_weights, -1) * below, -1)
 
 

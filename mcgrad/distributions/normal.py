@@ -1,4 +1,4 @@
-"""The normal law, and the laws of `|x|` and `exp(x)` for normal `x`."""
+"""The normal distribution."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax.scipy import special
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array
 
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, Coupling, Distribution, WeakDerivative, align, open_uniform, quotient
-from mcgrad.distributions.gamma import bounded_exp
-from mcgrad.distributions.location_scale import LocationScale, exponential_level
+from mcgrad.distributions.location_scale import LocationScale
+from mcgrad.distributions.numerics.exponential import exponential_level
 
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 NORMAL_SCALE_WEIGHT = 2 * math.exp(-0.5) / math.sqrt(2 * math.pi)
-"""The maximum of `2 z p(z)`, for the density `p` of the standard normal law."""
+"""The maximum of `2 z p(z)`, for the density `p` of the standard normal distribution."""
 
 
 def normal_level(side: Array, drop: Array) -> Array:
@@ -42,7 +41,7 @@ def _minus_half_square_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 @dataclasses.dataclass(frozen=True)
 class Normal(LocationScale):
-    """Normal law: `p(x) = exp(-z^2 / 2) / (scale sqrt(2 pi))`, `z = (x - loc) / scale`.
+    """Normal distribution: `p(x) = exp(-z^2 / 2) / (scale sqrt(2 pi))`, `z = (x - loc) / scale`.
 
     Args:
         loc: the mean; any shape; finite.
@@ -63,7 +62,7 @@ class Normal(LocationScale):
 
     def _standard_log_prob(self, z: Array) -> Array:
         # not `jax.scipy.stats.norm.logpdf`: it squares the scale, which underflows in float32 below 1e-19
-        return _minus_half_square(z) - _LOG_SQRT_2PI
+        return _minus_half_square(z) - LOG_SQRT_2PI
 
     def _standard_cdf(self, z: Array) -> Array:
         return special.ndtr(z)
@@ -78,123 +77,3 @@ class Normal(LocationScale):
 
     def _standard_level(self, side: Array, drop: Array) -> Array:
         return normal_level(side, drop)
-
-
-@dataclasses.dataclass(frozen=True)
-class HalfNormal(Distribution):
-    """Law of `scale * |z|` with standard normal `z`: `p(x) = 2 N(x; 0, scale)` for `x >= 0`.
-
-    Args:
-        scale: any shape; positive. (The standard deviation of the normal law, not of this one.)
-
-    Raises:
-        ValueError: if a concrete `scale` is not positive.
-    """
-
-    scale: Float[ArrayLike, "*batch"]
-
-    domains: ClassVar = {"scale": POSITIVE}
-    reparameterized: ClassVar[bool] = True
-
-    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
-        return self.scale * jnp.abs(jax.random.normal(key, self.batch_shape, self.dtype))
-
-    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below zero."""
-        x, scale = align(x, self.scale)
-        z = quotient(x, scale)
-        return jnp.where(x >= 0, -0.5 * z * z - jnp.log(scale) + math.log(2) - _LOG_SQRT_2PI, -jnp.inf)
-
-    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
-        x, scale = align(x, self.scale)
-        return jnp.where(x >= 0, special.erf(quotient(x, scale) / math.sqrt(2)), 0.0)
-
-    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
-        x, scale = align(x, self.scale)
-        return jnp.where(x >= 0, special.erfc(quotient(x, scale) / math.sqrt(2)), 1.0)
-
-    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
-        u, scale = align(u, self.scale)
-        return scale * math.sqrt(2) * special.erfinv(u)
-
-    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `scale`: `(chi_3 - chi_1) / scale`, in units of the scale, with the draw itself as `chi_1`; or Hahn-Jordan."""
-        scale = jnp.broadcast_to(self.scale, self.batch_shape)
-        drop = -jnp.log(open_uniform(key, self.batch_shape, self.dtype))
-        if how.hahn_jordan:
-            inner_drop = -jnp.log(-jnp.expm1(-drop)) if how.comonotone else drop
-            one = jnp.ones_like(drop)
-            parts = scale * normal_level(one, drop), scale * normal_level(-one, inner_drop)
-            return (
-                WeakDerivative(("scale",), NORMAL_SCALE_WEIGHT * jnp.log(scale)[None], parts[0][None], parts[1][None]),
-            )
-        positive = scale * jnp.sqrt((x / scale) ** 2 + 2 * drop)  # chi^2 of 2 degrees of freedom more
-        is_draw = jnp.zeros((1, *self.batch_shape), bool)
-        return (WeakDerivative(("scale",), jnp.log(scale)[None], positive[None], x[None], is_draw),)
-
-
-@dataclasses.dataclass(frozen=True)
-class LogNormal(Distribution):
-    """Law of `exp(y)` with `y` from `Normal(loc, scale)`.
-
-    **A draw that overflows or underflows is close to the largest or smallest number**, with derivative zero.
-
-    Args:
-        loc: mean of the logarithm; any shape; finite.
-        scale: standard deviation of the logarithm; any shape that broadcasts with `loc`; positive.
-
-    Raises:
-        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
-    """
-
-    loc: Float[ArrayLike, "*batch"]
-    scale: Float[ArrayLike, "*batch"]
-
-    domains: ClassVar = LocationScale.domains
-    reparameterized: ClassVar[bool] = True
-
-    @property
-    def _logarithm(self) -> Normal:
-        return jax.tree.unflatten(jax.tree.structure(Normal(0.0, 1.0)), (self.loc, self.scale))  # no second check
-
-    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
-        return bounded_exp(self._logarithm.sample(key))
-
-    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` at zero and below."""
-        positive = jnp.asarray(x) > 0
-        y = jnp.log(jnp.where(positive, x, 1.0))
-        (log_prob, y, positive) = align(self._logarithm.log_prob(y), y, positive)
-        return jnp.where(positive, log_prob - y, -jnp.inf)
-
-    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
-        positive = jnp.asarray(x) > 0
-        cdf, positive = align(self._logarithm.cdf(jnp.log(jnp.where(positive, x, 1.0))), positive)
-        return jnp.where(positive, cdf, 0.0)
-
-    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
-        positive = jnp.asarray(x) > 0
-        survival, positive = align(self._logarithm.survival(jnp.log(jnp.where(positive, x, 1.0))), positive)
-        return jnp.where(positive, survival, 1.0)
-
-    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
-        return bounded_exp(self._logarithm.icdf(u))
-
-    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """Those of the logarithm, mapped."""
-        logarithm = jnp.log(jnp.maximum(x, jnp.finfo(self.dtype).tiny))
-        return tuple(
-            term._replace(
-                positive=jnp.exp(term.positive),
-                negative=jnp.exp(term.negative) if term.positive_is_draw is None else x[None],
-            )
-            for term in self._logarithm.weak_derivative(key, logarithm, how)
-        )

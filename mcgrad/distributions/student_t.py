@@ -1,4 +1,4 @@
-"""Student's t law."""
+"""Student's t distribution."""
 
 from __future__ import annotations
 
@@ -12,27 +12,20 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import (
-    POSITIVE,
-    REAL,
-    Coupling,
-    Distribution,
-    WeakDerivative,
-    align,
-    open_uniform,
-    quotient,
-)
-from mcgrad.distributions.beta_factor import beta_factor, mean_log_factor
-from mcgrad.distributions.beta_velocity import log_odds_cdf, log_odds_velocity
-from mcgrad.distributions.gamma import sample_log_ratio
-from mcgrad.distributions.gamma_growth import log1p_beyond, log1p_over, log_gamma_growth
-from mcgrad.distributions.levels import parts_by_levels
-from mcgrad.distributions.velocity import distribution_function
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE, REAL
+from mcgrad.distributions.derivatives.beta import beta_factor, log_odds_cdf
+from mcgrad.distributions.derivatives.gamma import sample_log_ratio
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
+from mcgrad.distributions.derivatives.quantile_rules import distribution_function
+from mcgrad.distributions.numerics.arithmetic import align, log1p_over, log1p_remainder, open_uniform, quotient
+from mcgrad.distributions.numerics.beta import log_odds_velocity
+from mcgrad.distributions.numerics.gamma_function import digamma_increment, log_gamma_increment_remainder
 
 
 @dataclasses.dataclass(frozen=True)
 class StudentT(Distribution):
-    """Student's t law: `loc + scale z / sqrt(y / df)` for a standard normal draw `z` and a chi-squared draw `y`.
+    """Student's t distribution: `loc + scale z / sqrt(y / df)` for a standard normal draw `z` and a chi-squared draw `y`.
 
     Draws are differentiable in all parameters, to every order, as those of `Gamma`. **The factor `1 / sqrt(y / df)` is at
     most the square root of the largest number, and less for scales beyond that**, and has derivative zero there: small `df` in
@@ -83,9 +76,9 @@ class StudentT(Distribution):
         return _distribution_function(_within(quotient(loc - _within(x), scale)), df)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `loc` (Hahn-Jordan); in `scale` Hahn-Jordan, on the two sides of `|z| = 1`, or the draw itself and one farther out; in
-        `df` by two terms with the draw itself.
+        """Weak derivatives in all parameters: Hahn-Jordan, or with the draw itself as one part; in `df` by two such terms.
 
+        In `loc` the parts are on the two sides of it, in `scale` on the two sides of `|z| = 1`, or the draw and one farther out.
         With `z = (x - loc) / scale`, `w = 1 / (1 + z^2 / df)` has the law `Beta(df / 2, 1 / 2)`, whose derivative is half of that
         in its `concentration1`; and at a given `w` the distance `|z|` has the scale `sqrt(df)`.
         """
@@ -95,7 +88,7 @@ class StudentT(Distribution):
         fixed = jax.lax.stop_gradient(df)
         z = (x - loc) / scale
         away = jnp.where(z < 0, -1, 1).astype(dtype)
-        info, is_draw = jnp.finfo(dtype), jnp.ones((1, *shape), bool)
+        info = jnp.finfo(dtype)
 
         def outward(z: Array, side: Array, drop: Array) -> Array:
             # the log density is lower by `drop` where 1 + z^2 / df is larger by the factor exp(rise)
@@ -104,71 +97,70 @@ class StudentT(Distribution):
 
         u, v = (open_uniform(key, shape, dtype) for key in (key_loc, key_farther))
         above, drop = -jnp.log(u), -jnp.log(v)
-        below = -jnp.log1p(-u) if how.comonotone else above
         zero, right = jnp.zeros(shape, dtype), jnp.ones(shape, dtype)
         center = StudentT(fixed, zero, right)
         density = jnp.exp(center.log_prob(zero)) / jax.lax.stop_gradient(scale)
-        farther = (loc + scale * outward(z, away, drop))[None]
+        farther = loc + scale * outward(z, away, drop)
         half = jnp.full_like(fixed, 0.5)
         log_w = -jnp.log1p(z / fixed * z) + jnp.log(beta_factor(key_df, fixed / 2, half))
         spread = loc + scale * away * jnp.sqrt(fixed) * jnp.sqrt(jnp.minimum(jnp.expm1(-log_w), jnp.sqrt(info.max)))
         if how.hahn_jordan:
             turns = jnp.stack([-right, right])
-            found, *parts = parts_by_levels(lambda z: -z * jnp.exp(center.log_prob(z)), turns, key_scale, z, how)
+            found, *parts = hahn_jordan_parts(lambda z: -z * jnp.exp(center.log_prob(z)), turns, key_scale, z, how)
             most = jnp.sqrt(info.max)
-            positive, negative = ((loc + scale * jnp.clip(part, -most, most))[None] for part in parts)
-            in_scale = WeakDerivative(("scale",), (found * jnp.log(scale))[None], positive, negative)
+            positive, negative = (loc + scale * jnp.clip(part, -most, most) for part in parts)
+            in_scale = WeakDerivative.single("scale", found * jnp.log(scale), positive, negative)
         else:
-            in_scale = WeakDerivative(("scale",), jnp.log(scale)[None], farther, x[None], ~is_draw)
+            in_scale = WeakDerivative.single("scale", jnp.log(scale), farther, x, False)
         return (
-            WeakDerivative(
-                ("loc",),
-                (density * loc)[None],
-                (loc + scale * outward(zero, right, above))[None],
-                (loc + scale * outward(zero, -right, below))[None],
+            WeakDerivative.single(
+                "loc",
+                weight=density * loc,
+                positive=loc + scale * outward(zero, right, above),
+                negative=loc + scale * outward(zero, -right, how.other(above)),
             ),
             in_scale,
-            WeakDerivative(("df",), jnp.log(df)[None] / 2, farther, x[None], ~is_draw),
-            WeakDerivative(("df",), (mean_log_factor(fixed / 2, half) * df / 2)[None], x[None], spread[None], is_draw),
+            WeakDerivative.single("df", jnp.log(df) / 2, farther, x, False),
+            WeakDerivative.single("df", digamma_increment(fixed / 2, half) * df / 2, x, spread, True),
         )
 
 
 def standard_log_prob(z: Float[Array, "*batch d"], df: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Log density of the `d`-dimensional law without `loc` and `scale`: `-(df + d) / 2 log(1 + |z|^2 / df)` and its constant.
+    """Log density of a standard `d`-dimensional draw: `-(df + d) / 2 log(1 + |z|^2 / df)` and its constant.
 
     With `a = df / 2` and `h = d / 2` the constant is `log Gamma(a + h) - log Gamma(a) - h log(2 pi a)`. Nothing overflows, and
-    nothing cancels, also for many degrees of freedom, for which the law is nearly normal.
+    nothing cancels, also for many degrees of freedom, for which the distribution is nearly normal.
     """
     h = jnp.full_like(df, z.shape[-1] / 2)
-    return log_gamma_growth(df / 2, h) - h * math.log(2 * math.pi) - _lost(z, df)
+    return log_gamma_increment_remainder(df / 2, h) - h * math.log(2 * math.pi) - _below_mode(z, df)
 
 
 @custom_jvp
-def _lost(z: Array, df: Array) -> Array:
+def _below_mode(z: Array, df: Array) -> Array:
     """`(df + d) / 2 log(1 + u)` for `u = |z|^2 / df`.
 
     Its derivatives are `(df + d) / (df + |z|^2) z` and `(log(1 + u) - u / (1 + u) - d u / (1 + u) / df) / 2`.
     """
-    growth, h = _growth(z, df), z.shape[-1] / 2
-    near = (growth.square / 2 + h * growth.square / df) * log1p_over(growth.square / df)
-    return jnp.where(growth.far, (df / 2 + h) * growth.log, near)
+    u, h = _squared_ratio(z, df), z.shape[-1] / 2
+    near = (u.square / 2 + h * u.square / df) * log1p_over(u.square / df)
+    return jnp.where(u.far, (df / 2 + h) * u.log, near)
 
 
-@_lost.defjvp
-def _lost_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@_below_mode.defjvp
+def _below_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (z, df), (z_dot, df_dot) = primals, tangents
-    growth, d = _growth(z, df), z.shape[-1]
+    u, d = _squared_ratio(z, df), z.shape[-1]
     # of `z / size` where `u` is large, and else of `z`
-    far_slope = (df + d) * growth.part / growth.size / growth.share
-    slope = jnp.where(growth.far, far_slope, (1 + d / df) * (1 - growth.part))
-    along = growth.z / jnp.expand_dims(jnp.where(growth.far, growth.size, 1.0), -1)
-    log_growth = jnp.minimum(growth.log, 1e4)  # not infinite, for a weight of zero may multiply it
-    in_df = (log1p_beyond(log_growth, growth.part) - d / df * growth.part) / 2
-    return _lost(z, df), in_df * df_dot + jnp.sum(jnp.expand_dims(slope, -1) * along * z_dot, -1)
+    far_slope = (df + d) * u.part / u.size / u.share
+    slope = jnp.where(u.far, far_slope, (1 + d / df) * (1 - u.part))
+    along = u.z / jnp.expand_dims(jnp.where(u.far, u.size, 1.0), -1)
+    log1p_u = jnp.minimum(u.log, 1e4)  # above all finite ones, and not infinite, for a weight of zero may multiply it
+    in_df = (log1p_remainder(log1p_u, u.part) - d / df * u.part) / 2
+    return _below_mode(z, df), in_df * df_dot + jnp.sum(jnp.expand_dims(slope, -1) * along * z_dot, -1)
 
 
-class _Growth(NamedTuple):
-    """Of `u = |z|^2 / df`, which may overflow.
+class _SquaredRatio(NamedTuple):
+    """`u = |z|^2 / df`, which may overflow, by numbers that do not.
 
     Attributes:
         z: held to finite numbers.
@@ -189,7 +181,7 @@ class _Growth(NamedTuple):
     part: Array
 
 
-def _growth(z: Array, df: Array) -> _Growth:
+def _squared_ratio(z: Array, df: Array) -> _SquaredRatio:
     info = jnp.finfo(z.dtype)
     largest = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(z), -1), info.tiny))
     z, size = jnp.clip(z, info.min, info.max), jnp.minimum(largest, info.max)
@@ -199,8 +191,8 @@ def _growth(z: Array, df: Array) -> _Growth:
     far = log_u > 0
     square = jnp.sum(jnp.where(jnp.expand_dims(far, -1), 0.0, z) ** 2, -1)
     u = square / df
-    log_growth = jnp.where(far, jax.nn.softplus(log_u), jnp.log1p(u))
-    return _Growth(z, size, share, far, square, log_growth, jnp.where(far, jax.nn.sigmoid(log_u), u / (1 + u)))
+    log1p_u = jnp.where(far, jax.nn.softplus(log_u), jnp.log1p(u))
+    return _SquaredRatio(z, size, share, far, square, log1p_u, jnp.where(far, jax.nn.sigmoid(log_u), u / (1 + u)))
 
 
 # For a standard draw `z`, `z^2 / df` is the odds of a draw of `Beta(1 / 2, df / 2)`.

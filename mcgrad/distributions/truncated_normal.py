@@ -1,4 +1,4 @@
-"""The normal law restricted to an interval."""
+"""The normal distribution restricted to an interval."""
 
 from __future__ import annotations
 
@@ -12,34 +12,25 @@ import numpy as np
 from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
-from mcgrad import _compat
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import (
-    POSITIVE,
-    REAL,
-    Coupling,
-    Distribution,
-    Domain,
-    WeakDerivative,
-    align,
-    open_uniform,
-    quotient,
-)
-from mcgrad.distributions.levels import derivative_by_levels
-from mcgrad.distributions.normal_tail import tail_moments
-from mcgrad.distributions.velocity import moving_draw
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE, REAL, Domain, check_interval
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
+from mcgrad.distributions.derivatives.quantile_rules import moving_draw
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform, quotient
+from mcgrad.distributions.numerics.normal_tail import tail_moments
 
 _END = Domain("not be NaN", lambda v: ~np.isnan(v), "Pass a number, or an infinity for an end that is open.")
+
 _BULK = 5.0
-"""Where the normal tail, about 3e-7, still has its digits in float32; farther out it is exponential to a few percent."""
+"""Up to here the normal tail, at least 3e-7, has its digits in float32; farther out it is exponential to a few percent."""
 
 _SHORT = {"float32": 0.1, "float64": 0.01}
 """An interval over which the density is nearly linear; differences of the normal distribution function lose digits.
 
-A starting point that has lost them is not the same number wherever a compiler finds it anew: a step of Newton's method, and the
-derivative of the draw, would be for another point than the one that they are used at.
+The compiler may recompute such a starting point differently where it is used again; the Newton step and the derivative would then
+belong to different points.
 """
-
 
 _SHORTEST = {"float32": 1e-5, "float64": 1e-9}
 """Over which `exp(-d^2 / 2)` is one to rounding, with room for less."""
@@ -50,7 +41,7 @@ _MOST = {"float32": 88.0, "float64": 709.0}
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedNormal(Distribution):
-    """Normal law restricted to an interval: `p(x)` proportional to `exp(-z^2 / 2)`, `z = (x - loc) / scale`, in `[low, high]`.
+    """Normal distribution restricted to `[low, high]`: `p(x)` proportional to `exp(-z^2 / 2)`, `z = (x - loc) / scale`.
 
     A draw is a quantile, differentiable in all four parameters, to every order; either end may be infinite. Draws, densities
     and derivatives come from integrals relative to the density at the draw, so they keep their digits however far out, or
@@ -62,7 +53,7 @@ class TruncatedNormal(Distribution):
     **Its support moves with `low` and `high`**, so a score function would be biased for these; pathwise is right.
 
     Args:
-        loc: mean of the law before it is restricted; any shape; finite.
+        loc: mean of the distribution before it is restricted; any shape; finite.
         scale: its standard deviation; any shape that broadcasts with `loc`; positive.
         low: any shape that broadcasts with both; may be `-inf`.
         high: any shape that broadcasts with all; above `low`; may be `inf`.
@@ -89,15 +80,7 @@ class TruncatedNormal(Distribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.low, _compat.Tracer) or isinstance(self.high, _compat.Tracer):
-            return
-        low, high = np.broadcast_arrays(np.asarray(self.low), np.asarray(self.high))
-        if not (low < high).all():
-            index = tuple(int(i) for i in np.argwhere(~(low < high))[0])
-            raise ValueError(
-                f"`mcgrad.TruncatedNormal(high=...)` must be above `low`, got low {low[index].item()!r} and high "
-                f"{high[index].item()!r}. Swap them, or pass `low + width` with a positive width."
-            )
+        check_interval(self.law, self.low, self.high)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
         """One draw."""
@@ -127,7 +110,7 @@ class TruncatedNormal(Distribution):
         return _quantile(_solve(*map(jax.lax.stop_gradient, (u, *params))), u, *params)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `loc` and `scale`, Hahn-Jordan; in each end, the draw itself against the end that moves.
+        """Weak derivatives in `loc` and `scale`, Hahn-Jordan; in each end, the draw itself against the end that moves.
 
         The derivative of the log density is `(z - E z) / scale` in `loc` and `(z^2 - E z^2) / scale` in `scale`.
         """
@@ -153,16 +136,15 @@ class TruncatedNormal(Distribution):
             return along
 
         terms = [
-            derivative_by_levels("loc", params[0], rate(0), inside(mode + scale * shift), key_loc, x, how),
-            derivative_by_levels("scale", params[1], rate(1), inside(loc - spread, loc + spread), key_scale, x, how),
+            hahn_jordan_term("loc", params[0], rate(0), inside(mode + scale * shift), key_loc, x, how),
+            hahn_jordan_term("scale", params[1], rate(1), inside(loc - spread, loc + spread), key_scale, x, how),
         ]
         for name, end, where, is_positive in (("low", params[2], low, False), ("high", params[3], high, True)):
             finite = jnp.isfinite(where)
             density = jnp.where(finite, jnp.exp(jax.lax.stop_gradient(self).log_prob(where)), 0)
-            weight, point = (density * jnp.where(finite, end, 0))[None], jnp.where(finite, where, x)[None]
-            drawn = jnp.full((1, *self.batch_shape), not is_positive)
-            parts = (point, x[None]) if is_positive else (x[None], point)
-            terms.append(WeakDerivative((name,), weight, *parts, drawn))
+            weight, point = density * jnp.where(finite, end, 0), jnp.where(finite, where, x)
+            parts = (point, x) if is_positive else (x, point)
+            terms.append(WeakDerivative.single(name, weight, *parts, not is_positive))
         return tuple(terms)
 
     def _aligned(self, x: Any) -> tuple[Array, ...]:
@@ -171,7 +153,7 @@ class TruncatedNormal(Distribution):
 
 
 def _within_reach(loc: Array, scale: Array, low: Array, high: Array) -> tuple[Array, ...]:
-    """Parameters of the same law whose `(high - low) / scale` does not underflow.
+    """Parameters of the same distribution whose `(high - low) / scale` does not underflow.
 
     Over a very short interval only the slope `(loc - x) / scale^2` of the log density is left, which another law has too, of a
     scale that is long beside the interval but not as long.
@@ -233,9 +215,9 @@ def _velocity(x: Array, u: Array, loc: Array, scale: Array, low: Array, high: Ar
     in_scale = 2 * z * in_loc + before * above[2] - after * below[2]
     bounded = lambda distance: jnp.where(jnp.isfinite(distance), distance, 0)  # noqa: E731
     # an exponential that overflows multiplies a mass of zero
-    growth = lambda exponent: jnp.exp(jnp.minimum(exponent, _MOST[x.dtype.name]))  # noqa: E731
-    in_low = jnp.where(jnp.isfinite(under), after * growth(bounded(under) * (z - bounded(under) / 2)), 0)
-    in_high = jnp.where(jnp.isfinite(over), before * growth(-bounded(over) * (z + bounded(over) / 2)), 0)
+    bounded_exp = lambda exponent: jnp.exp(jnp.minimum(exponent, _MOST[x.dtype.name]))  # noqa: E731
+    in_low = jnp.where(jnp.isfinite(under), after * bounded_exp(bounded(under) * (z - bounded(under) / 2)), 0)
+    in_high = jnp.where(jnp.isfinite(over), before * bounded_exp(-bounded(over) * (z + bounded(over) / 2)), 0)
     return scale * total, in_loc, in_scale, in_low, in_high
 
 

@@ -1,4 +1,4 @@
-"""The uniform law on an interval."""
+"""The uniform distribution on an interval."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from mcgrad import _compat
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import REAL, Coupling, Distribution, WeakDerivative, align, quotient
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import REAL, check_interval
+from mcgrad.distributions.numerics.arithmetic import align, quotient
 
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(Distribution):
-    """Uniform law: `p(x) = 1 / (high - low)` for `low <= x <= high`.
+    """Uniform distribution: `p(x) = 1 / (high - low)` for `low <= x <= high`.
 
     **Its support moves with its parameters**, so a score function would be biased; pathwise is right.
 
@@ -38,15 +38,7 @@ class Uniform(Distribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.low, _compat.Tracer) or isinstance(self.high, _compat.Tracer):
-            return
-        low, high = np.broadcast_arrays(np.asarray(self.low), np.asarray(self.high))
-        if not (low < high).all():
-            index = tuple(int(i) for i in np.argwhere(~(low < high))[0])
-            raise ValueError(
-                f"`mcgrad.Uniform(high=...)` must be above `low`, got low {low[index].item()!r} and high "
-                f"{high[index].item()!r}. Swap them, or pass `low + width` with a positive width."
-            )
+        check_interval(self.law, self.low, self.high)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
         """One draw."""
@@ -69,11 +61,10 @@ class Uniform(Distribution):
         return low + (high - low) * u
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """In `low` and `high`: the draw itself against the end of the interval that moves."""
+        """Weak derivatives in `low` and `high`: the draw itself against the end of the interval that moves."""
         low, high = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.low, self.high))
         density = jax.lax.stop_gradient(1 / (high - low))
-        is_draw = jnp.ones((1, *self.batch_shape), bool)
         return (
-            WeakDerivative(("low",), (density * low)[None], x[None], low[None], is_draw),
-            WeakDerivative(("high",), (density * high)[None], high[None], x[None], ~is_draw),
+            WeakDerivative.single("low", density * low, x, low, True),
+            WeakDerivative.single("high", density * high, high, x, False),
         )

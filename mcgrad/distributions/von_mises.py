@@ -1,9 +1,9 @@
-"""The von Mises law on the circle."""
+"""The von Mises distribution on the circle."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,17 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
-from mcgrad.distributions.levels import parts_by_levels
-from mcgrad.distributions.velocity import distribution_function, moving_draw
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE, REAL
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
+from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.quadrature import negligible_drop, per_node, unit_rule
 
 
 @dataclasses.dataclass(frozen=True)
 class VonMises(Distribution):
-    """Von Mises law: `p(x) = exp(concentration cos(x - loc)) / (2 pi I_0(concentration))` for angles `x`.
+    """Von Mises distribution: `p(x) = exp(concentration cos(x - loc)) / (2 pi I_0(concentration))` for angles `x`.
 
     A draw is a quantile of the deviation from `loc`, found by Newton's method, and wrapped to `[-pi, pi)`. Its derivative
     is 1 in `loc`, and in the concentration the one that keeps the quantile of the deviation, by quadrature to the precision
@@ -46,7 +49,8 @@ class VonMises(Distribution):
         True
 
     References:
-        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6.
+        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6,
+        https://arxiv.org/abs/1805.08498.
     """
 
     loc: Float[ArrayLike, "*batch"]
@@ -100,12 +104,12 @@ class VonMises(Distribution):
             return jnp.where(near == distance, found, 0)
 
         turn = 2 * jnp.arcsin(jnp.sqrt(rest / 2))[None]
-        weight, *distances = parts_by_levels(rate, turn, key_concentration, jnp.abs(deviation), how)
+        weight, *distances = hahn_jordan_parts(rate, turn, key_concentration, jnp.abs(deviation), how)
         side = jnp.where(deviation < 0, -1, 1).astype(dtype)
-        near, far = (_wrap(center + side * distance)[None] for distance in distances)
+        near, far = (_wrap(center + side * distance) for distance in distances)
         return (
-            WeakDerivative(("loc",), (height * loc)[None], _wrap(center + right)[None], _wrap(center - left)[None]),
-            WeakDerivative(("concentration",), (weight * k)[None], near, far),
+            WeakDerivative.single("loc", height * loc, _wrap(center + right), _wrap(center - left)),
+            WeakDerivative.single("concentration", weight * k, near, far),
         )
 
 
@@ -126,31 +130,27 @@ def _turns(deviation: Array, k: Array) -> Array:
 # of `h = tan(s / 4)`, with `ds = 4 dh / (1 + h^2)`; Gauss-Legendre nodes in `h` cost an exponential each, and no sine.
 
 
+_NODES = 36, 16  # of float64 and float32; enough for `tests/test_von_mises.py`, at all concentrations
+
+
 def _drops(theta: Array, end: Array) -> tuple[Array, Array]:
     """Drops at nodes from `h = 0` to `end`, and the weights of an integral over `s`, for `_sum`: `[..., node]`."""
-    nodes, _ = _rule(theta.dtype)
-    at = lambda array: jnp.expand_dims(array, -1)  # noqa: E731
-    h = at(end) * nodes.reshape((1,) * theta.ndim + (-1,))
+    h = per_node(end) * unit_rule(theta, *_NODES)[0]
     scale = 1 / (1 + h * h)
     sine, cosine = 2 * h * scale, (1 - h * h) * scale  # of s / 2
-    drop = 2 * sine * (at(jnp.sin(theta)) * cosine + at(jnp.cos(theta)) * sine)
+    drop = 2 * sine * (per_node(jnp.sin(theta)) * cosine + per_node(jnp.cos(theta)) * sine)
     return drop, scale
 
 
 def _sum(values: Array, end: Array) -> Array:
-    """The integral, from values at the nodes."""
-    return end * jnp.matmul(values, _rule(values.dtype)[1], precision=jax.lax.Precision.HIGHEST)
-
-
-def _rule(dtype: Any) -> tuple[Array, Array]:
-    """Nodes of the unit interval, and weights of an integral over `4 h`."""
-    nodes, weights = np.polynomial.legendre.leggauss(36 if dtype == jnp.float64 else 16)
-    return jnp.asarray((1 + nodes) / 2, dtype), jnp.asarray(2 * weights, dtype)
+    """The integral over `4 h`, from values at the nodes."""
+    _, weights = unit_rule(jnp.zeros((), values.dtype), *_NODES)
+    return 4 * end * jnp.matmul(values, weights, precision=jax.lax.Precision.HIGHEST)
 
 
 def _fallen(theta: Array, k: Array) -> Array:
     """`h` of the distance from `theta >= 0` to pi, or to where the density has fallen to nothing."""
-    fall = 40.0 if theta.dtype == jnp.float64 else 19.0  # minus the log of what is left out
+    fall = negligible_drop(theta.dtype)
     sine, cosine = jnp.sin(theta / 2), jnp.cos(theta / 2)
     square = fall / 2 / k
     inside = (square < cosine * cosine) & (cosine > 0)  # below zero where theta is pi, rounded up
@@ -164,7 +164,7 @@ def _below_pi(theta: Array) -> Array:
     """`pi - theta`, with the digits of pi that the dtype does not hold."""
     pi = float(np.asarray(np.pi, theta.dtype))
     rest = np.pi - pi + _REST_OF_PI
-    # Below one they are lost; and a constant alone XLA would add to pi first.
+    # For theta <= 1 these digits are below rounding. The `where` keeps XLA from folding the constant into pi.
     return (pi - theta) + jnp.where(theta > 1, jnp.asarray(rest, theta.dtype), 0)
 
 
@@ -177,7 +177,7 @@ def _normalizer(k: Array) -> tuple[Array, Array]:
     zero = jnp.zeros_like(k)
     end = jax.lax.stop_gradient(_fallen(zero, k))
     rise, weights = _drops(zero, end)
-    density = weights * jnp.exp(-jnp.expand_dims(k, -1) * rise)
+    density = weights * jnp.exp(-per_node(k) * rise)
     total = _sum(density, end)
     return total, _sum(rise * density, end) / total
 
@@ -193,20 +193,20 @@ def _velocity(theta: Array, k: Array) -> tuple[Array]:
     inside = _normalizer(k)[1] - 2 * jnp.sin(theta / 2) ** 2  # cos(theta) - A
     end = jnp.where(inside < 0, _fallen(theta, k), -jnp.tan(theta / 4))
     drop, weights = _drops(theta, end)
-    integrand = weights * (jnp.expand_dims(inside, -1) - drop) * jnp.exp(-jnp.expand_dims(k, -1) * drop)
+    integrand = weights * (per_node(inside) - drop) * jnp.exp(-per_node(k) * drop)
     return (side * _sum(integrand, end),)
 
 
-def _tail(theta: Array, k: Array, normalizer: Array) -> tuple[Array, Array]:
-    """For `theta >= 0`, the mass beyond over the density there, and twice the mass beyond."""
+def _mass_beyond(theta: Array, k: Array, normalizer: Array) -> tuple[Array, Array]:
+    """The mass beyond `theta >= 0` over the density there, and twice the mass beyond."""
     end = _fallen(theta, k)
     drop, weights = _drops(theta, end)
-    mass = _sum(weights * jnp.exp(-jnp.expand_dims(k, -1) * drop), end)
+    mass = _sum(weights * jnp.exp(-per_node(k) * drop), end)
     return mass, mass * jnp.exp(-2 * k * jnp.sin(theta / 2) ** 2) / normalizer
 
 
 def _cdf(theta: Array, k: Array) -> Array:
-    _, tails = _tail(jnp.abs(theta), k, _normalizer(k)[0])
+    _, tails = _mass_beyond(jnp.abs(theta), k, _normalizer(k)[0])
     return jnp.where(theta < 0, tails / 2, 1 - tails / 2)
 
 
@@ -223,15 +223,15 @@ def _solve(u: Array, k: Array) -> Array:
     """The quantile of `u`, by Halley's method on the log of the mass beyond, as a function of the log distance to pi.
 
     That function is nearly linear at pi, where no step overshoots then. The starting point is a normal quantile of the same
-    variance of `sin(theta / 2)`, at most that of the uniform law.
+    variance of `sin(theta / 2)`, at most that of the uniform distribution.
     """
     tails = 2 * jnp.minimum(u, 1 - u)
     normalizer, rest = _normalizer(k)
     normal = 2 * jnp.arcsin(jnp.minimum(-special.ndtri(tails / 2) * jnp.sqrt(rest / 2), 1))
     largest = np.pi * (1 - 2 * jnp.finfo(u.dtype).eps)
     theta = jnp.minimum(jnp.minimum(normal, np.pi * (1 - tails)), largest)
-    for _ in range(3 if u.dtype == jnp.float64 else 2):
-        mass, found = _tail(theta, k, normalizer)
+    for _ in range(3 if u.dtype == jnp.float64 else 2):  # to rounding, by `tests/test_von_mises.py`
+        mass, found = _mass_beyond(theta, k, normalizer)
         left = _below_pi(theta)
         # With `m` the mass beyond over the density, the slope is `left / m`, and the curvature that times `bend`.
         newton = mass / left * jnp.log(found / tails)

@@ -1,4 +1,4 @@
-"""The von Mises-Fisher law on spheres."""
+"""The von Mises-Fisher distribution on spheres."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad import _compat
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
-from mcgrad.distributions.beta_velocity import bend
-from mcgrad.distributions.gamma_rejection import standard_gamma
-from mcgrad.distributions.levels import parts_by_levels
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE, REAL
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
+from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.beta import log_mean_exp_remainder
+from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
+from mcgrad.distributions.numerics.quadrature import negligible_drop, per_node, unit_rule
 
 stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
 class VonMisesFisher(Distribution):
-    """Von Mises-Fisher law: `p(x)` proportional to `exp(concentration mean_direction . x)` for unit vectors `x` of `m` entries.
+    """Von Mises-Fisher distribution of unit vectors: `p(x)` proportional to `exp(concentration mean_direction . x)`.
 
     Its derivative in the direction turns the draw with it, in the plane of the direction and its change. In the concentration
     the draw moves along the great circle through the direction, so that the quantile of its distance is kept, by quadrature to the
@@ -46,8 +49,9 @@ class VonMisesFisher(Distribution):
         True
 
     References:
-        Wood 1994, "Simulation of the von Mises Fisher distribution" (the draw); Figurnov, Mohamed, Mnih 2018, "Implicit
-        reparameterization gradients", equation 6 (its derivative in the concentration).
+        Wood 1994, "Simulation of the von Mises Fisher distribution" (the draw), https://doi.org/10.1080/03610919408813161.
+        Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6 (its derivative in the concentration),
+        https://arxiv.org/abs/1805.08498.
     """
 
     mean_direction: Float[ArrayLike, "*batch m"]
@@ -62,7 +66,7 @@ class VonMisesFisher(Distribution):
         if self.event_shape[0] < 2:
             raise ValueError(
                 "`mcgrad.VonMisesFisher(mean_direction=...)` must have at least two entries on its last axis, got shape "
-                f"{self.mean_direction.shape}. On a circle pass `[cos(angle), sin(angle)]`."
+                f"{jnp.shape(self.mean_direction)}. On a circle pass `[cos(angle), sin(angle)]`."
             )
         if isinstance(self.mean_direction, _compat.Tracer):
             return
@@ -128,12 +132,12 @@ class VonMisesFisher(Distribution):
             return -_velocity(y, fixed, a) * jnp.exp(a * (log_h + log_rest) - 2 * fixed * h - log_integral)
 
         turn = jnp.log(mean) - jnp.log1p(-mean)
-        mass, *parts = parts_by_levels(rate, turn[None], key_concentration, turn, how)
+        mass, *parts = hahn_jordan_parts(rate, turn[None], key_concentration, turn, how)
         around = _across(x, mu)
-        near, far = (_at(jnp.expand_dims(y, -1), mu, around)[None] for y in parts)
+        near, far = (_at(jnp.expand_dims(y, -1), mu, around) for y in parts)
         return (
             WeakDerivative(("mean_direction",), weight, *sides),
-            WeakDerivative(("concentration",), (mass * k)[None], near, far),
+            WeakDerivative.single("concentration", mass * k, near, far),
         )
 
     def log_prob(self, x: Float[ArrayLike, "*batch m"]) -> Float[Array, "*batch"]:
@@ -203,31 +207,32 @@ def _rejection(key: PRNGKey, k: Array, a: float) -> Array:
 
 
 def _integrand(lower: Array, h: Array, rest: Array, k: Array, a: Array | float) -> tuple[Array, Array]:
-    """At log odds at distances below or above those of `h`: weights times the density over that at `h`, and `|change of h|`."""
-    double, a = h.dtype == jnp.float64, jnp.broadcast_to(jnp.asarray(a, h.dtype), h.shape)
-    nodes, weights = np.polynomial.legendre.leggauss(80 if double else 28)
-    fall = 42.0 if double else 19.0  # minus the logarithm of what is left out
+    """At log odds at distances below or above those of `h`: weights times the density over that at `h`, and `|change of h|`.
+
+    The numbers of nodes are enough for `tests/test_von_mises_fisher.py`, from two entries to thousands.
+    """
+    a = jnp.broadcast_to(jnp.asarray(a, h.dtype), h.shape)
+    fall = negligible_drop(h.dtype)
     w, other, sign = jnp.where(lower, h, rest), jnp.where(lower, rest, h), jnp.where(lower, 1, -1).astype(h.dtype)
 
     def drop(r: Array, w: Array, other: Array, k: Array, a: Array, sign: Array) -> tuple[Array, Array]:
-        beyond = bend(r, w, other)
+        beyond = log_mean_exp_remainder(r, w, other)
         change = -w * other * jnp.expm1(-r) * jnp.exp(w * r - beyond)
         return a * ((other - w) * r + 2 * beyond) - sign * 2 * k * change, change
 
-    # the end, to 6 %
+    # the end, to 6 %: the logarithm of 1e6, halved eight times
     high = (fall + 5 * a) / a - 2 * jnp.log(jnp.maximum(other, jnp.finfo(h.dtype).tiny))
     low = 1e-6 * high
     for _ in range(8):
         middle = jnp.sqrt(low * high)
         enough = drop(middle, w, other, k, a, sign)[0] > fall
         low, high = jnp.where(enough, low, middle), jnp.where(enough, middle, high)
-    end = jnp.expand_dims(stop(high), -1)
+    end = per_node(stop(high))
 
     # [..., node]
-    row = lambda values: jnp.asarray(values, h.dtype).reshape((1,) * h.ndim + (-1,))  # noqa: E731
-    at = (jnp.expand_dims(array, -1) for array in (w, other, k, a, sign))
-    fallen, change = drop(end * row((1 + nodes) / 2), *at)
-    return end * row(weights / 2) * jnp.exp(-fallen), change
+    nodes, weights = unit_rule(h, 80, 28)
+    fallen, change = drop(end * nodes, *map(per_node, (w, other, k, a, sign)))
+    return end * weights * jnp.exp(-fallen), change
 
 
 def _normalizer(k: Array, a: Array | float) -> tuple[Array, Array]:
@@ -249,4 +254,4 @@ def _velocity(y: Array, k: Array, a: Array | float) -> Array:
     h, rest = jax.nn.sigmoid(y), jax.nn.sigmoid(-y)
     apart = h - _normalizer(k, a)[1]
     weights, change = _integrand(apart < 0, h, rest, k, a)
-    return -2 * jnp.sum(weights * (jnp.expand_dims(jnp.abs(apart), -1) + change), -1)
+    return -2 * jnp.sum(weights * (per_node(jnp.abs(apart)) + change), -1)

@@ -1,4 +1,4 @@
-"""The Wishart law of positive definite matrices."""
+"""The Wishart distribution of positive definite matrices."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.base import POSITIVE, REAL, Coupling, Distribution, WeakDerivative, align, open_uniform
-from mcgrad.distributions.factors import check_factor, inverse_of, log_det_of, matmul, transposed
-from mcgrad.distributions.gamma import ExpGamma, bounded_exp, log_density_of_log
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE, REAL, check_factor
+from mcgrad.distributions.gamma import ExpGamma
+from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform
+from mcgrad.distributions.numerics.gamma import log_density_of_log
+from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matmul, transposed
 
 
 @dataclasses.dataclass(frozen=True)
 class Wishart(Distribution):
-    """Wishart law: that of `sum_i y_i y_i^T` for `concentration` normal draws `y_i` of mean zero and covariance `S = L L^T`.
+    """Wishart distribution, of `sum_i y_i y_i^T` for `concentration` normal draws `y_i` of mean zero and covariance `S = L L^T`.
 
         p(x) proportional to det(x)^((concentration - d - 1) / 2) exp(-tr(S^-1 x) / 2)
 
@@ -61,7 +64,7 @@ class Wishart(Distribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_factor(self.law, self.scale_tril)
+        check_factor(self.law, jnp.asarray(self.scale_tril))
         least = self.event_shape[0] - 1
         if not isinstance(self.concentration, _compat.Tracer) and not (np.asarray(self.concentration) > least).all():
             raise ValueError(
@@ -101,7 +104,7 @@ class Wishart(Distribution):
         return below + jnp.expand_dims(chi, -1) * jnp.broadcast_to(jnp.eye(shape[-1], dtype=self.dtype), shape)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """Those of the independent entries and rows of `A`, of a draw beside `x`, each Hahn-Jordan.
+        """Weak derivatives: those of the independent entries and rows of `A`, of a draw beside `x`, each Hahn-Jordan.
 
         In `concentration`, one for each chi-squared draw on the diagonal. `L + dL` makes `(I + B) A` of `A`, for `B = L^-1 dL`.
         `B_ii` scales row `i`, whose square is a chi-squared draw of `concentration` degrees, independent of its direction. `B_ij`
@@ -184,7 +187,7 @@ class Wishart(Distribution):
             jnp.sum(on_diagonal + (rows - (d + 1)).reshape((1,) * (logs.ndim - 1) + (d,)) * logs, -1),
             jnp.sum(below * below, (-2, -1)),
             definite[..., 0, 0],
-            log_det_of(self.scale_tril),
+            log_det_of(jnp.asarray(self.scale_tril)),
         )
         log_prob = in_rows - squares / 2 - (d + 1) * determinant - d * (d - 1) / 4 * math.log(2 * math.pi)
         return jnp.where(definite, log_prob, -jnp.inf)

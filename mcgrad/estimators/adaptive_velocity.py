@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mcgrad._types import PRNGKey, PyTree
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.draw import Draw
+from mcgrad.program.site import Site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ class AdaptiveVelocity(PyTree):
             )
         return None
 
-    def draw(self, site: SiteHandle) -> Any:
+    def draw(self, site: Draw) -> Any:
         """The draw, with the derivative of this path."""
         levels = site.plates[: len(site.site.params["levels"])]
         # A leaf of the site has the axes of its `vmap`s in front, of size 1 where they do not map it; the transform's has none.

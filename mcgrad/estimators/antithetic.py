@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mcgrad.distributions.base import open_uniform
+from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.estimators.local_expectation import LocalExpectation
 from mcgrad.estimators.refusal import instead
 from mcgrad.estimators.tree_disarm import TreeDisARM
 from mcgrad.estimators.without_replacement import UnorderedSet
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.site import Site
 
 stop = jax.lax.stop_gradient
 
@@ -37,7 +38,7 @@ class _AntitheticPair(Estimator):
     def obstacle(self, site: Site) -> str | None:
         return binary_obstacle(site)
 
-    def represent(self, site: SiteHandle) -> SignedPoints:
+    def represent(self, site: Draw) -> SignedPoints:
         u = site.random(lambda dist, key: open_uniform(key, dist.batch_shape, jnp.result_type(float)))
         ones = jnp.ones(site.plates, jnp.int32)
         p, q = site.prob(ones), site.prob(0 * ones)

@@ -13,11 +13,12 @@ from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float
 
 from mcgrad._types import static_field
-from mcgrad.distributions.base import open_uniform
+from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.antithetic import binary_obstacle
 from mcgrad.estimators.without_replacement import check_number, check_option
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.site import Site
 
 stop = jax.lax.stop_gradient
 
@@ -63,7 +64,7 @@ class ARMS(Estimator):
     def obstacle(self, site: Site) -> str | None:
         return binary_obstacle(site)
 
-    def represent(self, site: SiteHandle) -> SignedPoints:
+    def represent(self, site: Draw) -> SignedPoints:
         n = self.num_samples
         ones = jnp.ones(site.plates, jnp.int32)
         p, q = site.prob(ones), site.prob(0 * ones)

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad.distributions.base import open_uniform
+from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.site import Site
 
 stop = jax.lax.stop_gradient
 
@@ -45,7 +46,7 @@ class ARSM(Estimator):
     def obstacle(self, site: Site) -> str | None:
         return without_finite_support(site)
 
-    def represent(self, site: SiteHandle) -> SignedPoints:
+    def represent(self, site: Draw) -> SignedPoints:
         p = each_value(site, site.prob)  # [*plates, n]
         n, inside = p.shape[-1], stop(p) > 0
         u = site.random(lambda dist, key: open_uniform(key, (*dist.batch_shape, n), p.dtype))

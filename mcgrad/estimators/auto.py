@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
-from mcgrad.program.dependence import Relation
 from mcgrad.program.estimator import Estimator
+from mcgrad.program.relation import Relation
 from mcgrad.program.site import Site
 
 

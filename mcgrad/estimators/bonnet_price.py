@@ -11,11 +11,11 @@ from jaxtyping import Array
 
 from mcgrad.distributions.normal import Normal
 from mcgrad.estimators.refusal import instead
-from mcgrad.program.costs import bring
-from mcgrad.program.dependence import Relation
-from mcgrad.program.estimator import Estimator, signed_term, zero_with_derivative_of
-from mcgrad.program.interpret import Rest, Result
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.bring import bring
+from mcgrad.program.draw import Draw
+from mcgrad.program.estimator import Estimator, Rest, Result, signed_term, zero_with_derivative_of
+from mcgrad.program.relation import Relation
+from mcgrad.program.site import Site
 
 stop = jax.lax.stop_gradient
 
@@ -59,7 +59,7 @@ class BonnetPrice(Estimator):
     def evaluations(self, site: Site, relation: Relation) -> int:
         return 2
 
-    def estimate(self, site: SiteHandle, rest: Rest) -> Result:
+    def estimate(self, site: Draw, rest: Rest) -> Result:
         x = site.draw()
         result = rest(site.map(lambda dist, x: dist.loc + stop(x - dist.loc), x))
         variance = site.map(lambda dist, x: jnp.broadcast_to(dist.scale**2, x.shape), x)

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad.estimators.refusal import instead
-from mcgrad.program.estimator import Estimator, OnJump, SignedPoints, zero_with_derivative_of
-from mcgrad.program.interpret import Rest, Result
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.draw import Draw
+from mcgrad.program.estimator import Estimator, OnJump, Rest, Result, SignedPoints, zero_with_derivative_of
+from mcgrad.program.site import Site
 from mcgrad.program.thresholds import Decision
 
 stop = jax.lax.stop_gradient
@@ -63,7 +63,7 @@ class PathwiseWithBoundary(Estimator):
             return f"the law must be one of scalars with a `cdf`. {instead(site)}"
         return None
 
-    def estimate(self, site: SiteHandle, rest: Rest) -> Result:
+    def estimate(self, site: Draw, rest: Rest) -> Result:
         x = site.draw_path()
         thresholds = rest.thresholds(site)
         if not thresholds:

@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mcgrad._types import static_field
-from mcgrad.distributions.base import open_uniform
+from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.arms import dirichlet_copula
 from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
 from mcgrad.estimators.without_replacement import check_number
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.site import Site
 
 stop = jax.lax.stop_gradient
 
@@ -64,7 +65,7 @@ class CARMS(Estimator):
     def obstacle(self, site: Site) -> str | None:
         return without_finite_support(site)
 
-    def represent(self, site: SiteHandle) -> SignedPoints:
+    def represent(self, site: Draw) -> SignedPoints:
         n = self.num_samples
         p = each_value(site, site.prob)  # [*plates, values]
         frozen = stop(p)

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcgrad.estimators.finite_support import without_finite_support
-from mcgrad.program.dependence import Relation
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, WeightedPoints
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.relation import Relation
+from mcgrad.program.site import Site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Enumerate(Estimator):
         assert site.facts.support is not None  # see `obstacle`
         return len(site.facts.support) ** together
 
-    def represent(self, site: SiteHandle) -> WeightedPoints:
+    def represent(self, site: Draw) -> WeightedPoints:
         support = site.facts.support  # [n, *event], NumPy's, as all points are: constants of the compiled program
         assert support is not None  # see `obstacle`
         mixed = [site.plates[k] for k in site.mixed_axes]

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from mcgrad.estimators.refusal import instead
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.draw import Draw
+from mcgrad.program.site import Site
 
 
-def each_value(site: SiteHandle, fn: Callable[[Array], Array]) -> Array:
+def each_value(site: Draw, fn: Callable[[Array], Array]) -> Array:
     """`fn` of a value of the site's shape, at every value of the support; `[*plates, n]` for one of shape `plates`."""
     support = jnp.asarray(site.facts.support)  # [n, *event]
     rows = jnp.expand_dims(support, tuple(range(1, 1 + site.num_plates)))
@@ -20,7 +21,7 @@ def each_value(site: SiteHandle, fn: Callable[[Array], Array]) -> Array:
     return jnp.moveaxis(jax.vmap(fn)(points), 0, -1)
 
 
-def values_at(site: SiteHandle, positions: Int[Array, "*shape"]) -> Array:
+def values_at(site: Draw, positions: Int[Array, "*shape"]) -> Array:
     """The values at positions in the support, `[*shape, *event]`."""
     return jnp.asarray(site.facts.support)[positions]
 

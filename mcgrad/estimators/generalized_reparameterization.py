@@ -12,8 +12,9 @@ from jaxtyping import Array
 
 from mcgrad._types import static_field
 from mcgrad.estimators.refusal import instead
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, WeightedPoint, zero_with_derivative_of
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.site import Site
 
 stop = jax.lax.stop_gradient
 
@@ -91,7 +92,7 @@ class GeneralizedReparameterization(Estimator):
             )
         return None
 
-    def represent(self, site: SiteHandle) -> WeightedPoint:
+    def represent(self, site: Draw) -> WeightedPoint:
         x = stop(site.draw())
 
         def move(dist: Any, x: Array) -> tuple[Array, Array]:

@@ -13,14 +13,14 @@ from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, static_field
-from mcgrad.distributions.foreign import as_distribution
-from mcgrad.distributions.independent import Independent
+from mcgrad.distributions.wrappers.foreign import as_distribution
+from mcgrad.distributions.wrappers.independent import Independent
 from mcgrad.estimators.refusal import missing_score
-from mcgrad.program.costs import bring
-from mcgrad.program.dependence import Relation
-from mcgrad.program.estimator import Estimator, WeightedPoints
-from mcgrad.program.interpret import Rest, Result
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.bring import bring
+from mcgrad.program.draw import Draw
+from mcgrad.program.estimator import Estimator, Rest, Result, WeightedPoints
+from mcgrad.program.relation import Relation
+from mcgrad.program.site import Site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class ImportanceSampling(Estimator):
         in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
         return self.num_samples ** math.prod(window.most_draws(n) for window, n in in_loops)
 
-    def represent(self, site: SiteHandle) -> WeightedPoints:
+    def represent(self, site: Draw) -> WeightedPoints:
         x, leaves = self._draw(site)
 
         def weight(dist: Any, x: Any, leaves: Any) -> Array:
@@ -106,7 +106,7 @@ class ImportanceSampling(Estimator):
         weights = site.map(weight, x, leaves)[None]
         return WeightedPoints(jax.tree.map(lambda leaf: leaf[None], x), weights=weights)
 
-    def estimate(self, site: SiteHandle, rest: Rest) -> Result:
+    def estimate(self, site: Draw, rest: Rest) -> Result:
         if self.num_samples == 1:
             return rest.evaluate(site, self.represent(site))
 
@@ -130,7 +130,7 @@ class ImportanceSampling(Estimator):
         aux = rest.simulate(site.draw()).aux if results.aux else ()
         return Result(tuple(costs), aux, jax.tree.map(lambda leaf: leaf[0], results.undrawn))
 
-    def _draw(self, site: SiteHandle, index: Any = None) -> tuple[Any, list[Array]]:
+    def _draw(self, site: Draw, index: Any = None) -> tuple[Any, list[Array]]:
         """A draw from the proposal, and the leaves of a proposal that is given, with the axes of the site's `vmap`s."""
         num_levels = len(site.site.params["levels"])
         leaves = [] if _is_function(self.proposal) else jax.tree.leaves(self.proposal)
@@ -145,7 +145,7 @@ class ImportanceSampling(Estimator):
 
         return stop(site.random(draw, leaves)), leaves
 
-    def _proposal(self, site: SiteHandle, dist: Any, leaves: list[Array]) -> Any:
+    def _proposal(self, site: Draw, dist: Any, leaves: list[Array]) -> Any:
         if _is_function(self.proposal):
             proposal = as_distribution(self.proposal(stop(dist)))
         else:
@@ -154,7 +154,7 @@ class ImportanceSampling(Estimator):
             raise ValueError(f"`mcgrad.ImportanceSampling` would be wrong at {site.site.describe()}: {problem}")
         return proposal
 
-    def _log_proposal(self, site: SiteHandle, dist: Any, x: Any, leaves: list[Array]) -> Array:
+    def _log_proposal(self, site: Draw, dist: Any, x: Any, leaves: list[Array]) -> Array:
         proposal = self._proposal(site, dist, leaves)
         return stop(jnp.where(_covers(proposal, dist), proposal.log_prob(x), jnp.nan))
 

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, WeakDerivative
-from mcgrad.distributions.levels import inside, parts_by_levels, turns_of
+from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts, inside, turning_points
 from mcgrad.program.dependence import axes_of_entries
 from mcgrad.program.site import Site
 
@@ -46,7 +46,7 @@ def directions(site: Site) -> list[Direction]:
     def cdf(*operands: Any) -> Array:
         return jax.tree.unflatten(tree, operands[:-1]).cdf(operands[-1])
 
-    found = axes_of_entries(cdf, [*structs, x], site)[:-1]
+    found = axes_of_entries(cdf, [*structs, x])[:-1]
     floating = [jnp.issubdtype(struct.dtype, jnp.floating) for struct in structs]
     return [
         Direction(i, axes)
@@ -123,10 +123,10 @@ def derivative_by_inversion(
                 fraction = inside(value, points, somewhere)
                 return jnp.where((fraction > 0) & (fraction < 1), found, 0)
 
-            turns = turns_of(lambda points: cdf(frozen[i], points), rate, somewhere)
+            turns = turning_points(lambda points: cdf(frozen[i], points), rate, somewhere)
             far = jnp.full_like(somewhere, jnp.finfo(somewhere.dtype).max)
             first, last = (inside(cdf(frozen[i], end), end, somewhere) for end in (-far, far))
-            weight, positive, negative = parts_by_levels(rate, turns, key, x, how)
+            weight, positive, negative = hahn_jordan_parts(rate, turns, key, x, how)
             # No zero where it is 1 from the start, as a formula may be outside of the support that it is for.
             return jnp.where((first < 0.5) & (last > 0.5), weight, jnp.nan), positive, negative
 

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mcgrad.distributions.base import open_uniform
+from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.finite_support import each_value, values_at
-from mcgrad.program.site import SiteHandle
+from mcgrad.program.draw import Draw
 
 
 class Drawn(NamedTuple):
@@ -131,7 +131,7 @@ class Groups:
     Entries of one group have joint states; groups are independent, and no cost mixes them.
     """
 
-    site: SiteHandle
+    site: Draw
 
     @property
     def _order(self) -> tuple[int, ...]:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from mcgrad.estimators.finite_support import without_finite_support
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.site import Site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class LocalExpectation(Estimator):
     def obstacle(self, site: Site) -> str | None:
         return without_finite_support(site)
 
-    def represent(self, site: SiteHandle) -> SignedPoints:
+    def represent(self, site: Draw) -> SignedPoints:
         support = jnp.asarray(site.facts.support)  # [n, *event]
         n, x = len(support), site.draw()
         same = support.reshape(n, *[1] * site.num_plates, *support.shape[1:]) == x[None]

@@ -13,8 +13,9 @@ from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.estimators.inversion import derivative_by_inversion, directions, weak_derivative_obstacle
 from mcgrad.estimators.refusal import instead
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, Flow, SignedPoints, zero_with_derivative_of
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.site import Site
 
 Decomposition: TypeAlias = Literal["hahn_jordan", "size_bias"]
 CouplingName: TypeAlias = Literal["shared", "comonotone", "independent"]
@@ -100,7 +101,7 @@ class MeasureValued(Estimator):
         reason = weak_derivative_obstacle(site)
         return reason and f"{reason}. {instead(site)}"
 
-    def represent(self, site: SiteHandle) -> SignedPoints | Flow:
+    def represent(self, site: Draw) -> SignedPoints | Flow:
         x = site.draw()
         terms = self._terms(site, _BESIDE, x)
         if not terms:
@@ -133,7 +134,7 @@ class MeasureValued(Estimator):
             chunk_size=self.chunk_size,
         )
 
-    def _terms(self, site: SiteHandle, index: int, x: Array) -> list[WeakDerivative]:
+    def _terms(self, site: Draw, index: int, x: Array) -> list[WeakDerivative]:
         """The terms that a derivative may reach, their arrays with the axes `[n, *plates]` in front."""
         how = Coupling(self.decomposition == "hahn_jordan", self.coupling == "comonotone")
         names: list[tuple[str, ...]] = []

@@ -8,8 +8,9 @@ from typing import Literal, get_args
 from mcgrad._types import static_field
 from mcgrad.estimators.adaptive_velocity import AdaptiveVelocity
 from mcgrad.estimators.refusal import instead
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, Flow, OnJump
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.site import Site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Pathwise(Estimator):
             return self.path.obstacle(site) if isinstance(self.path, AdaptiveVelocity) else None
         return f"{reason}. {instead(site)} `mcgrad.Auto()` lets mcgrad choose."
 
-    def represent(self, site: SiteHandle) -> Flow:
+    def represent(self, site: Draw) -> Flow:
         if isinstance(self.path, AdaptiveVelocity):
             return Flow(self.path.draw(site))
         if self.path == "sampler":

@@ -27,14 +27,16 @@ from jaxtyping import Array
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, PyTree, Shape, static_field
 from mcgrad.distributions.base import Relaxation
-from mcgrad.distributions.independent import Independent
-from mcgrad.distributions.location_scale import Logistic
+from mcgrad.distributions.logistic import Logistic
+from mcgrad.distributions.wrappers.independent import Independent
 from mcgrad.estimators.refusal import instead, missing_score
-from mcgrad.program.costs import bring
-from mcgrad.program.dependence import Relation, analyze
+from mcgrad.program.bring import bring
+from mcgrad.program.dependence import analyze
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, WeightedPoint, unit_weight, zero_with_derivative_of
-from mcgrad.program.jumps import Jump, find_jumps
-from mcgrad.program.site import Site, SiteHandle, sample
+from mcgrad.program.paths import BlindWay, blind_ways
+from mcgrad.program.relation import Relation
+from mcgrad.program.site import Site, bind_draw
 from mcgrad.program.trace import from_jaxpr
 
 stop = jax.lax.stop_gradient
@@ -104,7 +106,7 @@ class _Surrogate(Estimator):
             )
         return None
 
-    def represent(self, site: SiteHandle) -> WeightedPoint:
+    def represent(self, site: Draw) -> WeightedPoint:
         x = site.draw()
 
         def variate(own: _Surrogate, key: PRNGKey, dist: Any, x: Any) -> Array:
@@ -121,7 +123,7 @@ class _Surrogate(Estimator):
         """The two draws that the function gets."""
         raise NotImplementedError
 
-    def _moving(self, site: SiteHandle, x: Any) -> Any:
+    def _moving(self, site: Draw, x: Any) -> Any:
         """The draw `x`, as `_points` gets it."""
         return x
 
@@ -151,20 +153,20 @@ class _Surrogate(Estimator):
         entries = math.prod(batch) // max(value.size, 1)  # of the batch that one number is for
         return jnp.broadcast_to(zero_with_derivative_of(value) / max(entries, 1), batch)
 
-    def _seen(self, point: Any, batch_ndim: int) -> tuple[Relation | None, list[Jump]]:
+    def _seen(self, point: Any, batch_ndim: int) -> tuple[Relation | None, list[BlindWay]]:
         """Which entries of the draw an entry of the function's value depends on, and where it jumps in the draw."""
         control = self.control
         assert isinstance(control, _Closed)
 
         def on_a_draw(key: PRNGKey, arrays: Any) -> Any:
             anywhere = Logistic(jnp.zeros(point.shape, point.dtype), jnp.ones((), point.dtype))
-            z = sample(key, Independent(anywhere, len(point.shape) - batch_ndim))
+            z = bind_draw(key, Independent(anywhere, len(point.shape) - batch_ndim))
             return dataclasses.replace(control, arrays=arrays)(z)
 
         program = from_jaxpr(jax.make_jaxpr(on_a_draw)(_key_struct(), control.structs))
         analysis = analyze(program)
         site = next(iter(analysis.sites.values()))
-        jumps = find_jumps(program, program.outputs, analysis.sites, {site})
+        jumps = blind_ways(program, program.outputs, {site.equation: site}, {site})
         return analysis.of(program.outputs[0]).get(site), jumps
 
 
@@ -302,5 +304,5 @@ class LAX(_Surrogate):
     def _points(self, key: PRNGKey, dist: Any, x: Any) -> Relaxation:
         return Relaxation(x, stop(x), dist.log_prob(stop(x)))
 
-    def _moving(self, site: SiteHandle, x: Any) -> Any:
+    def _moving(self, site: Draw, x: Any) -> Any:
         return site.draw_path()

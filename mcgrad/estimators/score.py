@@ -12,9 +12,10 @@ from jaxtyping import Array
 
 from mcgrad._types import static_field
 from mcgrad.estimators.refusal import missing_score
-from mcgrad.program.dependence import Relation
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, WeightedPoint, WeightedPoints
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.relation import Relation
+from mcgrad.program.site import Site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Score(Estimator):
             raise ValueError(f"`mcgrad.Score(num_samples=...)` must be a positive int, got {self.num_samples!r}.")
 
     @property
-    def local(self) -> bool:  # type: ignore[override]
+    def local(self) -> bool:  # ty: ignore[incompatible-property-override]
         return self.num_samples == 1
 
     def obstacle(self, site: Site) -> str | None:
@@ -81,7 +82,7 @@ class Score(Estimator):
         in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
         return self.num_samples ** math.prod(window.most_draws(n) for window, n in in_loops)
 
-    def represent(self, site: SiteHandle) -> WeightedPoint | WeightedPoints:
+    def represent(self, site: Draw) -> WeightedPoint | WeightedPoints:
         several = self.num_samples > 1 or site.replicates is not None
         baseline = self.baseline
         if isinstance(baseline, str):

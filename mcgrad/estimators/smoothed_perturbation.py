@@ -12,8 +12,9 @@ from jaxtyping import Array
 
 from mcgrad._types import static_field
 from mcgrad.estimators.refusal import has_consecutive_values, instead, is_law_of_integers
+from mcgrad.program.draw import Draw, probability
 from mcgrad.program.estimator import Alternatives, Estimator, SignedPoints, zero_with_derivative_of
-from mcgrad.program.site import Site, SiteHandle, probability
+from mcgrad.program.site import Site
 
 stop = jax.lax.stop_gradient
 
@@ -85,7 +86,7 @@ class SmoothedPerturbation(Estimator):
             )
         return None
 
-    def alternatives(self, site: SiteHandle, x: Any) -> Alternatives:
+    def alternatives(self, site: Draw, x: Any) -> Alternatives:
         steps = {"both": (1, -1), "right": (1,), "left": (-1,)}[self.sides]
 
         def neighbours(dist: Any, x: Array) -> list[tuple[Array, Array, Array]]:
@@ -94,7 +95,7 @@ class SmoothedPerturbation(Estimator):
 
         return Alternatives(*(jnp.stack(parts) for parts in zip(*site.map(neighbours, x), strict=True)))
 
-    def represent(self, site: SiteHandle) -> SignedPoints:
+    def represent(self, site: Draw) -> SignedPoints:
         x = site.draw()
         found = self.alternatives(site, x)
         return SignedPoints(x, found.values, found.coefficients, relative=True)

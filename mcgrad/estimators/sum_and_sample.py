@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 from mcgrad._types import static_field
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, draw_outside, log_prob, most_probable
 from mcgrad.estimators.without_replacement import Chosen, WithoutReplacement, check_number, check_option, shares
-from mcgrad.program.site import SiteHandle
+from mcgrad.program.draw import Draw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ class SumAndSample(WithoutReplacement):
             together = (shape[-1] if shape else 1) + 1  # a placeholder for a buffer has no shape
         return together * (2 if self.baseline == "independent" else 1)
 
-    def choose(self, site: SiteHandle, groups: Groups) -> Chosen:
+    def choose(self, site: Draw, groups: Groups) -> Chosen:
         if isinstance(self.enumerated, str):
             buffer, drawn = None, self.enumerated == "drawn"
             m = groups.num_states((2 if self.num_samples is None else self.num_samples) - 1)
@@ -130,7 +130,7 @@ class SumAndSample(WithoutReplacement):
 
         return jax.vmap(one, (0, 0, None if buffer is None else 0))(log_probs, noise, buffer)
 
-    def _buffer(self, site: SiteHandle, groups: Groups) -> Array:
+    def _buffer(self, site: Draw, groups: Groups) -> Array:
         """The buffer by groups, `[g, m, d]`."""
         states = jnp.asarray(self.enumerated)
         plates, shape = site.plates, states.shape

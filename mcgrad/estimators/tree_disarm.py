@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from mcgrad._types import static_field
-from mcgrad.distributions.base import open_uniform
+from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
 from mcgrad.estimators.without_replacement import check_option
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.site import Site
 
 stop = jax.lax.stop_gradient
 
@@ -61,7 +62,7 @@ class TreeDisARM(Estimator):
     def obstacle(self, site: Site) -> str | None:
         return without_finite_support(site)
 
-    def represent(self, site: SiteHandle) -> SignedPoints:
+    def represent(self, site: Draw) -> SignedPoints:
         p = each_value(site, site.prob)  # [*plates, values]
         sides = _sides(p.shape[-1], self.tree)
         left, right = (jnp.einsum("...v,iv->...i", p, jnp.asarray(side, p.dtype)) for side in sides)

@@ -15,9 +15,10 @@ from jaxtyping import Array, Bool, Float, Int
 from mcgrad._types import static_field
 from mcgrad.estimators.finite_support import without_finite_support
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, log_prob
-from mcgrad.program.dependence import Relation
+from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, WeightedPoints
-from mcgrad.program.site import Site, SiteHandle
+from mcgrad.program.relation import Relation
+from mcgrad.program.site import Site
 
 
 class Chosen(NamedTuple):
@@ -52,11 +53,11 @@ class WithoutReplacement(Estimator):
         """Evaluations of the rest of the program."""
         raise NotImplementedError
 
-    def choose(self, site: SiteHandle, groups: Groups) -> Chosen:
+    def choose(self, site: Draw, groups: Groups) -> Chosen:
         """The states of all groups, each field with a leading axis of groups."""
         raise NotImplementedError
 
-    def represent(self, site: SiteHandle) -> WeightedPoints:
+    def represent(self, site: Draw) -> WeightedPoints:
         groups = Groups(site)
         states, possible, weights, baseline = self.choose(site, groups)
         # One that is possible in place of what is not keeps every log probability finite; its weight is zero.
@@ -124,7 +125,7 @@ class UnorderedSet(WithoutReplacement):
     def num_points(self) -> int:
         return self.num_samples
 
-    def choose(self, site: SiteHandle, groups: Groups) -> Chosen:
+    def choose(self, site: Draw, groups: Groups) -> Chosen:
         k = groups.num_states(self.num_samples)
 
         def one(log_probs: Array, u: Array) -> Chosen:
@@ -232,7 +233,7 @@ class ImportanceWithoutReplacement(WithoutReplacement):
     def num_points(self) -> int:
         return self.num_samples
 
-    def choose(self, site: SiteHandle, groups: Groups) -> Chosen:
+    def choose(self, site: Draw, groups: Groups) -> Chosen:
         k = groups.num_states(self.num_samples)
 
         def one(log_probs: Array, u: Array) -> Chosen:

@@ -9,15 +9,13 @@ in the program, as credit allows, and the suffix is replayed on the weighted cos
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
-from mcgrad.program.dependence import Analysis, Relation, Window, axis_length
+from mcgrad.program.dependence import Analysis
+from mcgrad.program.primitives import linear_group
+from mcgrad.program.relation import Relation, number_of_draws
 from mcgrad.program.site import Site
 from mcgrad.program.trace import Equation, Program, Value
 
@@ -59,7 +57,8 @@ def split_costs(
                 gains = any(_gains_credit(reached(part), reached(value), part, value) for part in front)
                 gains |= equation.name == "cumsum" and _adds_draws_up(equation, reached(equation.inputs[0]))
                 gains |= equation in sums or bool(behind - {equation})  # a part has gained already
-                splits[value] = (front, behind) if gains else whole
+                real = all(jnp.issubdtype(part.dtype, jnp.floating) for part in front)
+                splits[value] = (front, behind) if gains and real else whole
         return splits[value]
 
     for value in linear_cone(program, outputs, analysis):
@@ -86,60 +85,15 @@ def _gains_credit(part: dict[Site, Relation], whole: dict[Site, Relation], value
 def _adds_draws_up(equation: Equation, part: dict[Site, Relation]) -> bool:
     """Whether a cumulative sum adds entries up that different draws reach."""
     axis = equation.eqn.params["axis"]
-    return any(window.axis == axis for relation in part.values() for window in relation)
-
-
-def number_of_draws(relation: Relation, site: Site, value: Value) -> float:
-    """How many draws of a site an entry of a value depends on, on average."""
-    axes = zip(relation, site.plates, strict=True)
-    return math.prod(w.draws(axis_length(w.axis, value.shape), n) for w, n in axes)
-
-
-_LINEAR = frozenset(
-    [
-        "add",
-        "add_any",
-        "sub",
-        "neg",
-        "reduce_sum",
-        "reshape",
-        "broadcast_in_dim",
-        "squeeze",
-        "expand_dims",
-        "transpose",
-        "copy",
-        "copy_p",
-        "concatenate",
-        "stack",
-        "slice",
-        "split",
-        "rev",
-        "pad",
-        "cumsum",
-    ]
-)
-"""Linear in all operands together."""
-
-_LINEAR_IN_FIRST = frozenset(["div", "dynamic_slice", "gather", "reduce_window_sum"])
-"""Linear in the first operand, if no draw reaches the others."""
-
-_BILINEAR = frozenset(["mul", "dot_general"])
+    return any(axis in window.axes for relation in part.values() for window in relation)
 
 
 def linear_parts(equation: Equation, analysis: Analysis) -> list[Value] | None:
     """The operands that draws reach, if the operation is linear in them."""
-    parts = [v for v in equation.inputs if analysis.of(v)]
-    if not all(jnp.issubdtype(v.dtype, jnp.floating) for v in parts):
+    reached = [i for i, value in enumerate(equation.inputs) if analysis.of(value)]
+    if linear_group(equation, reached) is None:
         return None
-    name, inputs = equation.name, equation.inputs
-    linear = (
-        name in _LINEAR
-        or (name == "convert_element_type" and jnp.issubdtype(equation.outputs[0].dtype, jnp.floating))
-        or (name in _LINEAR_IN_FIRST and parts == [inputs[0]])
-        or (name in _BILINEAR and len(parts) == 1)
-        or (name == "select_n" and not analysis.of(inputs[0]))
-    )
-    return list(dict.fromkeys(parts)) if linear else None
+    return list(dict.fromkeys(equation.inputs[i] for i in reached))
 
 
 def linear_cone(program: Program, outputs: Sequence[Value], analysis: Analysis) -> list[Value]:
@@ -149,72 +103,3 @@ def linear_cone(program: Program, outputs: Sequence[Value], analysis: Analysis) 
         if not cone.isdisjoint(equation.outputs):
             cone.update(linear_parts(equation, analysis) or ())
     return [value for equation in program.equations for value in equation.outputs if value in cone]
-
-
-def expand_right(x: jax.Array, ndim: int) -> jax.Array:
-    """An array with axes of size one added behind, to `ndim` axes."""
-    return jnp.expand_dims(x, tuple(range(x.ndim, ndim)))
-
-
-def bring(weights: jax.Array, relation: Relation, shape: Any, *, once: bool = False) -> jax.Array:
-    """Sum a site's weights, of shape `plates`, over the window of each entry of a cost; broadcasts against `shape`.
-
-    Args:
-        weights: of the site's shape `plates`.
-        relation: how the cost depends on the site.
-        shape: the cost's.
-        once: count each plate entry at one cost entry only, the first that depends on it.
-    """
-    placed: list[Any] = []
-    # From the last plate axis to the first, so that axes still to come keep their place.
-    for k in reversed(range(len(relation))):
-        window = relation[k]
-        if not isinstance(window.axis, int) or window.axis in placed:
-            low = 0 if window.axis is not None else max(int(max(window.low, 0)), 0)
-            high = weights.shape[k] if window.axis is not None else int(min(window.high, weights.shape[k] - 1)) + 1
-            whole = low == 0 and high == weights.shape[k]
-            chosen = weights if whole else jax.lax.slice_in_dim(weights, low, max(high, low), axis=k)
-            weights = jnp.sum(chosen, axis=k)
-        else:
-            if once:
-                late = window.high if math.isfinite(window.high) else window.low
-                window = Window(window.axis, late, late)
-            weights = _sum_window(weights, k, window, shape[window.axis])
-            placed.insert(0, window.axis)
-    weights = jnp.transpose(weights, tuple(np.argsort(placed).tolist()))
-    return jnp.expand_dims(weights, [a for a in range(len(shape)) if a not in placed])
-
-
-def _sum_window(x: jax.Array, axis: int, window: Window, length: int) -> jax.Array:
-    """`y[i] = sum_{j = i + low}^{i + high} x[j]` along an axis, for `i < length`; entries outside are zero."""
-    n = x.shape[axis]
-    low, high = max(window.low, 1 - length), min(window.high, n - 1)
-    if high < low:
-        return jnp.zeros((*x.shape[:axis], length, *x.shape[axis + 1 :]), x.dtype)
-    if low <= 1 - length and high - low > _FEW:  # everything up to i + high
-        return _shifted(jnp.cumsum(x, axis=axis), axis, int(high), length, edge=True)
-    if high >= n - 1 and high - low > _FEW:  # everything from i + low
-        backward = jax.lax.cumsum(x, axis=axis, reverse=True)
-        return jnp.flip(_shifted(jnp.flip(backward, axis), axis, int(n - length - low), length, edge=True), axis)
-    if high - low > _FEW:  # a wide band: a wider window is sound
-        return _sum_window(x, axis, Window(window.axis, -math.inf, window.high), length)
-    parts = [_shifted(x, axis, shift, length, edge=False) for shift in range(int(low), int(high) + 1)]
-    return sum(parts[1:], parts[0])
-
-
-_FEW = 4  # a band this wide is summed term by term
-
-
-def _shifted(x: jax.Array, axis: int, shift: int, length: int, *, edge: bool) -> jax.Array:
-    """`y[i] = x[i + shift]` for `i < length`; zero outside, or past the end the last entry where `edge`."""
-    n = x.shape[axis]
-    if shift == 0 and length == n:
-        return x
-    if edge and length + shift > n:
-        last = jax.lax.slice_in_dim(x, n - 1, n, axis=axis)
-        more = jnp.broadcast_to(last, (*x.shape[:axis], length + shift - n, *x.shape[axis + 1 :]))
-        x = jnp.concatenate([x, more], axis=axis)
-        n = length + shift
-    config = [(0, 0, 0)] * x.ndim
-    config[axis] = (-shift, length + shift - n, 0)  # negative padding cuts
-    return jax.lax.pad(x, jnp.zeros((), x.dtype), config)

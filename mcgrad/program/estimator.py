@@ -12,20 +12,20 @@ Each is a reading of the signed measure `d_theta p` (design page, section 4):
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PyTree
-
-if TYPE_CHECKING:
-    from mcgrad.program.dependence import Relation
-    from mcgrad.program.interpret import Rest, Result
-    from mcgrad.program.site import Site, SiteHandle
-    from mcgrad.program.thresholds import Decision
+from mcgrad.program.draw import Draw
+from mcgrad.program.relation import Relation
+from mcgrad.program.site import Site
+from mcgrad.program.thresholds import Decision
+from mcgrad.program.trace import Equation
 
 Baseline: TypeAlias = "jax.Array | Literal['leave_one_out'] | None"
 OnJump: TypeAlias = Literal["ignore", "warn", "refuse"]
@@ -130,6 +130,37 @@ class Alternatives:
 Representation: TypeAlias = Flow | WeightedPoint | WeightedPoints | SignedPoints
 
 
+class Result(NamedTuple):
+    """The weighted costs of a program, the auxiliary outputs of one plain run of it, and what no draw reaches."""
+
+    costs: tuple[Array, ...]
+    aux: tuple[Any, ...]
+    undrawn: tuple[Any, ...]
+
+
+class Rest(Protocol):
+    """The rest of the program, as a function of the value of one draw.
+
+    Calling it runs the remainder with later estimators applied; it may be called at several points and vmapped over.
+    """
+
+    def __call__(self, x: Any, *, replicate: Any = None) -> Result:
+        """The remaining costs at `x`; with a `replicate` index, later sites draw anew for that replicate."""
+        ...
+
+    def simulate(self, x: Any) -> Result:
+        """The remaining costs at `x` of one plain run: later sites draw once, whatever their estimators."""
+        ...
+
+    def evaluate(self, site: Draw, representation: Representation) -> Result:
+        """The costs that a representation stands for."""
+        ...
+
+    def thresholds(self, site: Draw) -> list[tuple[Equation, Callable[[Array], Array]]]:
+        """Where costs may jump in a draw: comparisons, each with the compared difference, affine in the draw."""
+        ...
+
+
 class Estimator(PyTree):
     """Base of estimators: subclass as a frozen dataclass and write `represent` (or, for the general form, `estimate`).
 
@@ -173,15 +204,15 @@ class Estimator(PyTree):
         """How many evaluations of the rest of the program a cost with this relation takes, draws of a loop together."""
         return 1
 
-    def represent(self, site: SiteHandle) -> Representation:
+    def represent(self, site: Draw) -> Representation:
         """The points of this estimator for one random choice."""
         raise NotImplementedError(f"{type(self).__name__} must define `represent` or `estimate`.")
 
-    def alternatives(self, site: SiteHandle, x: Any) -> Alternatives:
+    def alternatives(self, site: Draw, x: Any) -> Alternatives:
         """Other values for the draw `x`; what a `scan` carries along beside the real state."""
         raise NotImplementedError(f"{type(self).__name__} must define `alternatives`.")
 
-    def estimate(self, site: SiteHandle, rest: Rest) -> Result:
+    def estimate(self, site: Draw, rest: Rest) -> Result:
         """The costs of the rest of the program, right in value and derivatives in expectation."""
         return rest.evaluate(site, self.represent(site))
 

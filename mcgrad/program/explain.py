@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from mcgrad.program.dependence import Window
-from mcgrad.program.plan import Fixed, Plan
+from mcgrad.program.held import Held
+from mcgrad.program.plan import Plan
+from mcgrad.program.relation import Window
 from mcgrad.program.site import Site
 from mcgrad.program.trace import Value
 
@@ -61,6 +62,10 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = [f"{len(self.sites)} draw{'s' * (len(self.sites) != 1)}"]
+        if not self.sites:
+            lines[0] += (
+                " through `mcgrad.sample`: derivatives are those of `jax.grad`, which sees no other discrete draw"
+            )
         for site in self.sites:
             lines.append(f"  {site.name}: {site.law}, plates {site.plates}, {site.estimator}, at {site.line}")
         lines.append(f"{len(self.costs)} cost{'s' * (len(self.costs) != 1)}")
@@ -103,15 +108,18 @@ def describe(plan: Plan) -> Explanation:
         operation, line = (equation.name, equation.line) if equation is not None else ("input", "the call")
         return CostReport(tuple(value.shape), operation, line, tuple(credits))
 
+    followed = {site for site, e in plan.estimators.items() if (e.flow or e.moves_draw) and not isinstance(e, Held)}
     jumps = tuple(
-        f"{jump.describe()} in {', '.join(names[s] for s in sites if s in jump.sites)}" for jump in plan.jumps
+        f"{way.describe()} in {', '.join(names[s] for s in sites if s in way.sources & followed)}"
+        for way in plan.ways
+        if way.sources & followed
     )
     return Explanation(reports, tuple(map(cost_report, plan.split.costs)), plan.accumulators, jumps)
 
 
 def _estimator(plan: Plan, site: Site) -> str:
     estimator = plan.estimators[site]
-    return "constant law, drawn as it is" if isinstance(estimator, Fixed) else type(estimator).__name__
+    return "constant law, drawn as it is" if isinstance(estimator, Held) else type(estimator).__name__
 
 
 def _names(sites: list[Site]) -> dict[Site, str]:
@@ -126,14 +134,27 @@ def _names(sites: list[Site]) -> dict[Site, str]:
 def describe_window(window: Window, plate: int, value: Value) -> str:
     """A window in words."""
     low, high = window.low, window.high
-    if not isinstance(window.axis, int):
+    axis = window.simple_axis
+    if window.axes and window.separate and not isinstance(axis, int):
+        return "same"  # in another order, or an axis that was split or merged
+    if not isinstance(axis, int):
+        if window.axes:
+            first, last = (
+                window.without(window.axes, value.shape, None).low,
+                window.without(window.axes, value.shape, None).high,
+            )
+            return (
+                "mixed"
+                if max(first, 0) == 0 and last >= plate - 1
+                else f"within draws {max(first, 0):g}..{min(last, plate - 1):g}"
+            )
         first, last = max(low, 0), min(high, plate - 1)
         if first == 0 and last == plate - 1:
             return "mixed" if plate > 1 else "same"
         return "no draw" if last < first else f"draws {first:g}..{last:g}"
     if low == high:
         return "same" if low == 0 else f"same, shifted by {low:g}"
-    length = value.shape[window.axis]
+    length = value.shape[axis]
     if low <= 1 - length and high >= plate - 1:
         return "mixed"
     if math.isinf(low) or low <= 1 - length:

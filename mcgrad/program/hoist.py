@@ -24,6 +24,7 @@ from mcgrad import _compat
 from mcgrad.program.costs import linear_parts, split_costs
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.site import Site
+from mcgrad.program.structure import CheckpointView, ScanView
 from mcgrad.program.trace import Constant, Equation, Program, Value, trace_in_place
 
 Rewritten: TypeAlias = Callable[..., Sequence[Any]]
@@ -64,8 +65,8 @@ def _linear_ends(program: Program, outputs: Sequence[Value], analysis: Analysis)
             while not {body.outputs[i] for i in ends} <= inside:
                 inside = _linear_ends(body, [body.outputs[i] for i in ends], analysis)
                 if equation.eqn.primitive is _compat.scan_p:  # what is added up was carried from the step before
-                    num_consts, num_carry = _compat.scan_split(equation.eqn)
-                    carried = [k for k in range(num_carry) if body.inputs[num_consts + k] in inside]
+                    carry = ScanView(equation).split(body.inputs)[1]
+                    carried = [k for k, value in enumerate(carry) if value in inside]
                     ends = sorted({*ends, *carried})
             linear |= inside
             linear |= {v for v, inner in zip(equation.inputs, body.inputs, strict=True) if inner in inside}
@@ -121,9 +122,6 @@ def _rewritten(equation: Equation, known: _Known, accumulators: list[str]) -> Re
     return None if cut is None else _without_suffix_of_scan(scan, cut)
 
 
-# ------------------------------------------------------------------------------------------------ linear ends of bodies
-
-
 class _Cut(NamedTuple):
     """The linear end of a body: `suffix` makes the outputs at `replaced` from body inputs and from `parts`."""
 
@@ -168,16 +166,14 @@ class _Checkpoint:
     """A `checkpoint` to be rebuilt around a body."""
 
     def __init__(self, equation: Equation, body: Program):
-        self.params = equation.eqn.params
+        self.view = CheckpointView(equation)
         self.body = body
 
     def run(self, outputs: Sequence[Value], operands: Sequence[Any]) -> Sequence[Any]:
         """Values of the body at its operands; inputs that they do not need are left out."""
         body = dataclasses.replace(self.body, outputs=tuple(outputs)).without_dead_code()
         used = [i for i, v in enumerate(self.body.inputs) if v in body.inputs]
-        policy = self.params["policy"]
-        run = jax.checkpoint(body.evaluate, policy=policy, prevent_cse=self.params["prevent_cse"])
-        return run(*(operands[i] for i in used))
+        return self.view.wrap(body.evaluate)(*(operands[i] for i in used))
 
     def rebuilt(self, *operands: Any) -> Sequence[Any]:
         return self.run(self.body.outputs, operands)
@@ -205,29 +201,17 @@ class _Scan:
     """A `scan` to be rebuilt around a body."""
 
     def __init__(self, equation: Equation, body: Program):
+        self.view = ScanView(equation)
         self.equation = equation
         self.body = body
-        self.num_consts, self.num_carry = _compat.scan_split(equation.eqn)
-        params = equation.eqn.params
-        self.length: int = params["length"]
-        self.reverse: bool = params["reverse"]
-        self.unroll: int = params["unroll"]
-
-    @property
-    def consts(self) -> tuple[Value, ...]:
-        return self.body.inputs[: self.num_consts]
-
-    @property
-    def carry(self) -> tuple[Value, ...]:
-        return self.body.inputs[self.num_consts : self.num_consts + self.num_carry]
+        self.consts, self.carry, _ = self.view.split(body.inputs)
+        self.num_carry = len(self.carry)
 
     def run(
         self, kept: Sequence[int], stacked: Sequence[Value], operands: Sequence[Any]
     ) -> tuple[list[Any], Sequence[Any]]:
         """The `kept` carries after the last step and values of the body, stacked; the other carries are zero throughout."""
-        consts = operands[: self.num_consts]
-        carry = operands[self.num_consts : self.num_consts + self.num_carry]
-        xs = operands[self.num_consts + self.num_carry :]
+        consts, carry, xs = self.view.split(operands)
         body = dataclasses.replace(self.body, outputs=(*(self.body.outputs[k] for k in kept), *stacked))
 
         def step(state: list[Any], x: list[Any]) -> Any:
@@ -236,8 +220,7 @@ class _Scan:
             outs = body.evaluate(*consts, *full, *x)
             return outs[: len(kept)], outs[len(kept) :]
 
-        start = [carry[k] for k in kept]
-        return jax.lax.scan(step, start, list(xs), length=self.length, reverse=self.reverse, unroll=self.unroll)
+        return self.view.loop(step, [carry[k] for k in kept], xs)
 
     def rebuilt(self, *operands: Any) -> Sequence[Any]:
         last, stacked = self.run(range(self.num_carry), self.body.outputs[self.num_carry :], operands)
@@ -260,9 +243,6 @@ def _without_suffix_of_scan(scan: _Scan, cut: _Cut) -> Rewritten:
     return rewritten
 
 
-# ------------------------------------------------------------------------------------------------ accumulators
-
-
 class _Accumulator(NamedTuple):
     """A carry `c` with `c <- product(factors) * c + r`; each output at `running` is `c` plus something else."""
 
@@ -277,7 +257,7 @@ def _accumulators(scan: _Scan, known: _Known) -> list[_Accumulator]:
 
 def _accumulator(scan: _Scan, k: int, known: _Known) -> _Accumulator | None:
     body, equation, start, analysis = scan.body, scan.equation, scan.carry[k], known.analysis
-    if scan.length < 2 or start not in known.linear or not jnp.issubdtype(start.dtype, jnp.floating):
+    if scan.view.length < 2 or start not in known.linear or not jnp.issubdtype(start.dtype, jnp.floating):
         return None
     # For each value that the carry reaches, the factors that the carry is multiplied with on the way.
     reached: dict[Value, tuple[Value, ...]] = {start: ()}
@@ -290,7 +270,7 @@ def _accumulator(scan: _Scan, k: int, known: _Known) -> _Accumulator | None:
             reached[inner.outputs[0]] = factors
             added = [analysis.of(v) for v in inner.inputs if v not in reached]
             gains |= any(
-                w.axis is equation for d in added for site, r in d.items() if site in known.credited for w in r
+                equation in w.axes for d in added for site, r in d.items() if site in known.credited for w in r
             )
     ends = [i for i, v in enumerate(body.outputs) if v in reached]
     running = tuple(i for i in ends if i >= scan.num_carry)
@@ -333,7 +313,7 @@ def _without_accumulators(scan: _Scan, accumulators: Sequence[_Accumulator]) -> 
     outputs = body.outputs[num_carry:]
 
     def rewritten(*operands: Any) -> Sequence[Any]:
-        starts = operands[scan.num_consts : scan.num_consts + num_carry]
+        _, starts, _ = scan.view.split(operands)
         factors = [v for a in accumulators for v in a.factors if not isinstance(v, Constant)]
         last, rows = scan.run(kept, [*outputs, *(body.outputs[k] for k in adding), *factors], operands)
         stacked = list(rows[: len(outputs)])
@@ -343,11 +323,11 @@ def _without_accumulators(scan: _Scan, accumulators: Sequence[_Accumulator]) -> 
         for a, row in zip(accumulators, added, strict=True):
             start = starts[a.carry]
             if a.factors:
-                totals.append(_discounted_sum(start, row, a.factors, read, scan.reverse))
+                totals.append(_discounted_sum(start, row, a.factors, read, scan.view.reverse))
                 continue
             totals.append(start + jnp.sum(row, axis=0))
             if a.running:
-                before = start[None] + (jax.lax.cumsum(row, axis=0, reverse=scan.reverse) - row)
+                before = start[None] + (jax.lax.cumsum(row, axis=0, reverse=scan.view.reverse) - row)
                 for i in a.running:
                     stacked[i - num_carry] = stacked[i - num_carry] + before
         return [*_in_order(kept, last, adding, totals), *stacked]

@@ -9,48 +9,27 @@ stretch, all sites of the stretch in one exponent.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad.program import control_flow
-from mcgrad.program.costs import bring, expand_right
-from mcgrad.program.estimator import (
-    Baseline,
-    Estimator,
-    Flow,
-    Representation,
-    SignedPoints,
-    WeightedPoint,
-    WeightedPoints,
-    signed_term,
-    unit_weight,
-)
+from mcgrad.program.bring import bring, expand_right
+from mcgrad.program.draw import Draw, fold_in
+from mcgrad.program.estimator import Estimator, Flow, Result, WeightedPoint, unit_weight
 from mcgrad.program.jumps import watch
-from mcgrad.program.notes import Note, Recorded, Weight
 from mcgrad.program.plan import Plan
-from mcgrad.program.site import Site, SiteHandle, fold_in
-from mcgrad.program.thresholds import Decision, find_thresholds
-from mcgrad.program.trace import Constant, Equation, Program, Value
+from mcgrad.program.rest import RestOfProgram
+from mcgrad.program.run import Continuation, Environment, Run, read
+from mcgrad.program.site import Site
+from mcgrad.program.structure import ControlFlow, form_of
+from mcgrad.program.thresholds import Decision
+from mcgrad.program.trace import Equation, Program, Value
+from mcgrad.program.weights import Record, Recorded, Weight, is_leave_one_out
 
 stop = jax.lax.stop_gradient
-
-Environment: TypeAlias = dict[Value, Any]
-
-Continuation: TypeAlias = "Callable[[Interpreter, Environment], Result]"
-"""What comes after a stretch of equations; it takes the run, since a rest may be run plainly, or as a replicate."""
-
-
-class Result(NamedTuple):
-    """The weighted costs of a program, the auxiliary outputs of one plain run of it, and what no draw reaches."""
-
-    costs: tuple[Array, ...]
-    aux: tuple[Any, ...]
-    undrawn: tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)  # `vmap` writes out what it maps: the whole program, for every draw
@@ -80,7 +59,9 @@ class Interpreter:
     points: int = 1
     evaluations: list[int] = dataclasses.field(default_factory=list)
 
-    # ---------------------------------------------------------------- the whole program
+    def but(self, **changes: Any) -> Interpreter:
+        """This run, with some of its settings changed."""
+        return dataclasses.replace(self, **changes)
 
     def run(self) -> list[Any]:
         """The program's outputs, aux included, with unbiased derivatives."""
@@ -98,30 +79,30 @@ class Interpreter:
         env.update(zip(plan.split.costs, result.costs, strict=True))
         for equation in plan.split.suffix:
             self._evaluate(equation, env)
-        return [*(_read(env, v) for v in plan.outputs), *result.aux]
+        return [*(read(env, v) for v in plan.outputs), *result.aux]
 
     def _evaluate(self, equation: Equation, env: Environment) -> None:
         message = self.plan.watched.get(equation)
 
-        def read(value: Value) -> Any:
-            x = _read(env, value)
+        def watched(value: Value) -> Any:
+            x = read(env, value)
             return x if message is None or not jnp.issubdtype(x.dtype, jnp.inexact) else watch(x, message)
 
-        outs = equation.evaluate(read)
+        outs = equation.evaluate(watched)
         if self.decision is not None and equation in self.decision.slopes:
-            outs = [self.decision.decide(equation, [_read(env, v) for v in equation.inputs], *outs)]
+            outs = [self.decision.decide(equation, [read(env, v) for v in equation.inputs], *outs)]
         env.update(zip(equation.outputs, outs, strict=True))
 
     def _stretch(self, equations: Sequence[Equation], start: int, env: Environment, finish: Continuation) -> Result:
         """Run equations from `start` on; `finish` makes the result from the environment after the last."""
         env = dict(env)
-        weights: list[Note] = []
+        weights: list[Record] = []
         for n in range(start, len(equations)):
             equation = equations[n]
             if equation not in self.plan.random:
                 self._evaluate(equation, env)
             elif self._is_local(equation):
-                outs, found = self.step(equation, [_read(env, v) for v in equation.inputs])
+                outs, found = self.step(equation, [read(env, v) for v in equation.inputs])
                 weights += found
                 env.update(zip(equation.outputs, outs, strict=True))
             else:
@@ -129,12 +110,13 @@ class Interpreter:
                 def resume(run: Interpreter, env: Environment, after: int = n + 1) -> Result:
                     return run._stretch(equations, after, env, finish)
 
+                operands = [read(env, v) for v in equation.inputs]
                 site = self.plan.analysis.sites.get(equation)
                 if site is None:
-                    result = control_flow.continue_into(self, equation, env, resume)
+                    result = _into(self, equation, operands, env, resume)
                 else:
-                    handle = self._handle(site, [_read(env, v) for v in equation.inputs])
-                    result = self.estimator(handle).estimate(handle, Rest(self, equation, env, resume))
+                    handle = self._handle(site, operands)
+                    result = self.estimator(handle).estimate(handle, RestOfProgram(self, equation, env, resume))
                 return self.credit(result, weights)
         return self.credit(finish(self, env), weights)
 
@@ -145,20 +127,18 @@ class Interpreter:
         inner = {**env, **dict(zip(body.inputs, inputs, strict=True))}
 
         def finish(run: Interpreter, env: Environment) -> Result:
-            return then(run, [_read(env, v) for v in body.outputs])
+            return then(run, [read(env, v) for v in body.outputs])
 
         return self._stretch(body.equations, 0, inner, finish)
-
-    # ---------------------------------------------------------------- local steps
 
     def _is_local(self, equation: Equation) -> bool:
         return self.plain or equation not in self.plan.nonlocal_equations
 
-    def step(self, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Note]]:
+    def step(self, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Record]]:
         """One equation with draws in it, all of them local: its results and the notes of the draws."""
         site = self.plan.analysis.sites.get(equation)
         if site is None:
-            return control_flow.run_local(self, equation, operands)
+            return _form(equation).run_local(self, operands)
         handle = self._handle(site, operands)
         estimator = self.estimator(handle)
         if self.recording and estimator.follows_alternatives:
@@ -168,9 +148,9 @@ class Interpreter:
         point = self._local_point(handle)
         if isinstance(point, Flow):
             return jax.tree.leaves(point.value), []
-        return jax.tree.leaves(point.point), [_weight(site, point)]
+        return jax.tree.leaves(point.point), [Weight.of(site, point)]
 
-    def _local_point(self, handle: SiteHandle) -> Flow | WeightedPoint:
+    def _local_point(self, handle: Draw) -> Flow | WeightedPoint:
         estimator = self.estimator(handle)
         if not self.plain or estimator.flow:
             point = estimator.represent(handle)
@@ -183,22 +163,20 @@ class Interpreter:
         has_density = handle.facts.has_log_prob
         return WeightedPoint(x, handle.log_prob(x) if has_density else jnp.zeros(handle.plates))
 
-    def body(self, body: Program, inputs: Sequence[Any]) -> tuple[list[Any], list[Note]]:
+    def body(self, body: Program, inputs: Sequence[Any]) -> tuple[list[Any], list[Record]]:
         """A body of control flow, all of whose draws are local: its outputs and the notes of the draws."""
         env: Environment = dict(zip(body.inputs, inputs, strict=True))
-        weights: list[Note] = []
+        weights: list[Record] = []
         for equation in body.equations:
             if equation in self.plan.random:
-                outs, found = self.step(equation, [_read(env, v) for v in equation.inputs])
+                outs, found = self.step(equation, [read(env, v) for v in equation.inputs])
                 weights += found
                 env.update(zip(equation.outputs, outs, strict=True))
             else:
                 self._evaluate(equation, env)
-        return [_read(env, v) for v in body.outputs], weights
+        return [read(env, v) for v in body.outputs], weights
 
-    # ---------------------------------------------------------------- sites
-
-    def _handle(self, site: Site, operands: Sequence[Any]) -> SiteHandle:
+    def _handle(self, site: Site, operands: Sequence[Any]) -> Draw:
         n = len(site.parameters)
         key = operands[n]
         for index in self.folds:
@@ -209,20 +187,18 @@ class Interpreter:
             for cost in self.plan.split.costs
         )
         constant = tuple(value in self.plan.constants for value in site.parameters)
-        return SiteHandle(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates, constant)
+        return Draw(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates, constant)
 
-    def estimator(self, handle: SiteHandle) -> Estimator:
+    def estimator(self, handle: Draw) -> Estimator:
         """The estimator of a site, with its arrays."""
         estimator = self.plan.estimators[handle.site]
         if handle.site.equation not in self.plan.named:
             return estimator
         return jax.tree.unflatten(handle.site.params["estimator_tree"], handle.estimator_arrays())
 
-    # ---------------------------------------------------------------- credit
-
-    def credit(self, result: Result, notes: Sequence[Note]) -> Result:
+    def credit(self, result: Result, records: Sequence[Record]) -> Result:
         """Multiply each cost by the weights of the draws that it depends on."""
-        weights = [self._among_all_steps(note) for note in notes if isinstance(note, Weight)]
+        weights = [self._among_all_steps(record) for record in records if isinstance(record, Weight)]
         if not weights:
             return result
         costs = list(result.costs)
@@ -234,7 +210,7 @@ class Interpreter:
                 if weight.site in reached:
                     brought = bring(weight.log_weight, reached[weight.site], jnp.shape(cost)).astype(cost.dtype)
                     all_sites.append(brought)
-                    if _is_leave_one_out(weight.baseline):
+                    if is_leave_one_out(weight.baseline):
                         leave_one_out.append(brought)
             if all_sites:
                 own = unit_weight(_total(all_sites))
@@ -246,7 +222,7 @@ class Interpreter:
                     costs[j] += (1 - partial) * others
         for weight in weights:
             if weight.baseline is not None and not isinstance(weight.baseline, str):
-                self._subtract_baseline(costs, weight.site, unit_weight(weight.log_weight), weight.baseline)
+                self.subtract_baseline(costs, weight.site, unit_weight(weight.log_weight), weight.baseline)
             if weight.control is not None:
                 self._add_once(costs, weight.site, weight.control)
         return result._replace(costs=tuple(costs))
@@ -264,7 +240,7 @@ class Interpreter:
                 baseline = jnp.broadcast_to(baseline, log_weight.shape)
         return Weight(weight.site, log_weight, baseline, control)
 
-    def _subtract_baseline(self, costs: list[Array], site: Site, weight: Array, baseline: Array) -> None:
+    def subtract_baseline(self, costs: list[Array], site: Site, weight: Array, baseline: Array) -> None:
         """Add `(1 - w) b`, of value and expectation zero, to the cost that depends on most draws."""
         self._add_once(costs, site, (1 - weight) * jnp.broadcast_to(baseline, weight.shape))
 
@@ -279,176 +255,26 @@ class Interpreter:
         costs[j] = costs[j] + brought / max(entries, 1)
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class Rest:
-    """The rest of the program, as a function of the value of one site.
-
-    Calling it runs the remainder with later estimators applied; it may be called at several points and vmapped over.
-    """
-
-    _run: Interpreter
-    _equation: Equation
-    _env: Environment
-    _resume: Continuation
-
-    def _at(self, run: Interpreter, x: Any) -> Result:
-        drawn = dict(zip(self._equation.outputs, jax.tree.leaves(x), strict=True))
-        return self._resume(run, {**self._env, **drawn})
-
-    def __call__(self, x: Any, *, replicate: Any = None) -> Result:
-        """The remaining costs at `x`; with a `replicate` index, later sites draw anew for that replicate."""
-        run = self._run
-        if replicate is not None:
-            run = dataclasses.replace(run, folds=(*run.folds, replicate))
-        return self._at(run, x)
-
-    def _times(self, num_points: int) -> Rest:
-        """The rest, to be mapped over points."""
-        return dataclasses.replace(self, _run=dataclasses.replace(self._run, points=self._run.points * num_points))
-
-    def _deciding(self, decision: Decision) -> Rest:
-        """The rest, with comparisons that tie decided."""
-        return dataclasses.replace(self, _run=dataclasses.replace(self._run, decision=decision))
-
-    def thresholds(self, site: SiteHandle) -> list[tuple[Equation, Callable[[Array], Array]]]:
-        """Where costs may jump in a draw: comparisons, each with the compared difference, affine in the draw."""
-        plan = self._run.plan
-        found, reason = find_thresholds(plan.program, plan.outputs, plan.analysis.sites, site.site)
-        if reason is not None:
-            raise ValueError(
-                f"`mcgrad.{type(self._run.estimator(site)).__name__}` would be wrong at {site.site.describe()}: {reason}. "
-                "Use `mcgrad.Score()` here."
-            )
-        return [(t.equation, functools.partial(t.margin, site.site, self._env)) for t in found]
-
-    def simulate(self, x: Any) -> Result:
-        """The remaining costs at `x` of one plain run: later sites draw once, whatever their estimators."""
-        return self._at(dataclasses.replace(self._run, plain=True), x)
-
-    def evaluate(self, site: SiteHandle, representation: Representation) -> Result:
-        """The costs that a representation stands for."""
-        if isinstance(representation, Flow):
-            return self(representation.value)
-        if isinstance(representation, WeightedPoint):
-            return self._run.credit(self(representation.point), [_weight(site.site, representation)])
-        if isinstance(representation, SignedPoints):
-            return self._signed(site, representation)
-        if representation.weights is None:
-            return self._replicates(site, representation)
-        return self._weighted(site, representation)
-
-    def _replicates(self, site: SiteHandle, points: WeightedPoints) -> Result:
-        """Average over independent replicates of one draw, each with its score weight."""
-        assert points.log_weights is not None
-        n = len(points.log_weights)
-        results = jax.vmap(lambda x, i: self._times(n)(x, replicate=i))(stop(points.points), jnp.arange(n))
-        costs = []
-        for cost, relation in zip(results.costs, site.relations, strict=True):
-            if relation is not None:
-                shape = cost.shape[1:]
-                brought = jax.vmap(lambda w, r=relation, s=shape: bring(w, r, s))(points.log_weights)
-                weight = unit_weight(brought.astype(cost.dtype))
-                weighted = cost * weight
-                if _is_leave_one_out(points.baseline):
-                    weighted += (1 - weight) * stop((jnp.sum(cost, 0, keepdims=True) - cost) / (n - 1))
-                cost = weighted
-            costs.append(jnp.mean(cost, axis=0))
-        if points.baseline is not None and not isinstance(points.baseline, str):
-            mean_weight = jnp.mean(unit_weight(points.log_weights), axis=0)
-            self._run._subtract_baseline(costs, site.site, mean_weight, points.baseline)
-        aux, undrawn = jax.tree.map(lambda a: a[0], (results.aux, results.undrawn))
-        return Result(tuple(costs), aux, undrawn)
-
-    def _weighted(self, site: SiteHandle, points: WeightedPoints) -> Result:
-        """Sum over weighted points."""
-        assert points.weights is not None
-        n = len(points.weights)
-        mixed = site.mixed_axes
-        # Along axes that some cost mixes the points are joint: the weight of a point is the product over those axes.
-        weights = jnp.prod(points.weights, axis=[1 + k for k in mixed])
-        results = jax.vmap(self._times(n))(points.points)
-        costs = []
-        for cost, relation in zip(results.costs, site.relations, strict=True):
-            if relation is None:
-                costs.append(cost[0])
-                continue
-            apart = tuple(window for k, window in enumerate(relation) if k not in mixed)
-            shape = cost.shape[1:]
-            weight = jax.vmap(lambda w, r=apart, s=shape: bring(w, r, s))(weights)
-            # Entries that depend on no draw (padding, shifts) are the same at every point.
-            covered = bring(jnp.ones(weights.shape[1:]), apart, shape) > 0
-            weight = jnp.where(covered, weight, 1 / n).astype(cost.dtype)
-            if points.log_weights is None:
-                costs.append(jnp.sum(cost * weight, axis=0))
-                continue
-            weight = stop(weight)
-            own = jax.vmap(lambda w, r=relation, s=shape: bring(w, r, s))(points.log_weights)
-            own = unit_weight(own.astype(cost.dtype))
-            weighted = cost * own
-            if points.baseline is not None:
-                assert not isinstance(points.baseline, str)
-                mixing = jnp.squeeze(points.baseline, axis=[2 + k for k in mixed])
-                mixing = jax.vmap(jax.vmap(lambda w, r=apart, s=shape: bring(w, r, s)))(mixing)
-                weighted += (1 - own) * jnp.sum(stop(mixing.astype(cost.dtype) * cost[None]), axis=1)
-            costs.append(jnp.sum(weight * weighted, axis=0))
-        aux = self.simulate(site.draw()).aux if results.aux else ()
-        return Result(tuple(costs), aux, jax.tree.map(lambda a: a[0], results.undrawn))
-
-    def _signed(self, site: SiteHandle, points: SignedPoints) -> Result:
-        """The rest at the value point, plus signed differences that are zero in value."""
-        result = self(points.value)
-        masks = jnp.ones((1, *site.plates), bool) if points.joint else site.entries_apart()
-        rest, decision = self._times(len(masks) * len(points.coefficients)), points.decision
-
-        def one(mask: Array, point: Any, coefficient: Array, side: Array | None, reach: Array | None) -> list[Array]:
-            def perturbed(leaf: Array, base: Array) -> Array:
-                return jnp.where(expand_right(mask, leaf.ndim), leaf, base)
-
-            moved_rest = rest if decision is None else rest._deciding(decision.at(side, reach))
-            moved = moved_rest.simulate(jax.tree.map(perturbed, stop(point), stop(points.value)))
-            terms = []
-            for cost, own, relation in zip(moved.costs, result.costs, site.relations, strict=True):
-                if relation is None:
-                    terms.append(jnp.zeros_like(cost))
-                else:
-                    brought = bring(jnp.where(mask, coefficient, 0), relation, cost.shape).astype(cost.dtype)
-                    moved_by = cost - own if points.relative else cost
-                    terms.append(signed_term(jnp.broadcast_to(brought, cost.shape), moved_by))
-            return terms
-
-        of_points = (
-            points.points,
-            points.coefficients,
-            *((decision.side, decision.reach) if decision else (None, None)),
-        )
-        if points.chunk_size is None:
-            each = jax.vmap(jax.vmap(one, (None, 0, 0, 0, 0)), (0, *[None] * 4))(masks, *of_points)
-            each = [jnp.sum(term, axis=1) for term in each]
-        else:
-            n = len(points.coefficients)
-
-            def pair(index: Array) -> list[Array]:
-                return one(masks[index // n], *jax.tree.map(lambda of_all: of_all[index % n], of_points))
-
-            each = jax.lax.map(pair, jnp.arange(len(masks) * n), batch_size=points.chunk_size)
-        costs = [cost + jnp.sum(term, axis=0) for cost, term in zip(result.costs, each, strict=True)]
-        return result._replace(costs=tuple(costs))
+def _form(equation: Equation) -> ControlFlow:
+    form = form_of(equation)
+    assert form is not None, equation.name
+    return form
 
 
-def _weight(site: Site, point: WeightedPoint) -> Weight:
-    """The note of one point."""
+def _into(run: Run, equation: Equation, operands: Sequence[Any], env: Environment, resume: Continuation) -> Result:
+    """Control flow with a draw whose estimator needs the rest: the body becomes part of the program."""
 
-    def on_plates(array: Any) -> Any:
-        return array if array is None or isinstance(array, str) else jnp.broadcast_to(array, site.own_plates)
+    def then(run: Run, outs: list[Any]) -> Result:
+        return resume(run, {**env, **dict(zip(equation.outputs, outs, strict=True))})
 
-    return Weight(site, *map(on_plates, (point.log_weight, point.baseline, point.control)))
+    return _form(equation).continue_into(run, operands, env, then)
 
 
 def _finish(run: Interpreter, env: Environment) -> Result:
     """The end of the program."""
     run.evaluations.append(run.points)
     plan = run.plan
-    return Result(*(tuple(_read(env, v) for v in values) for values in (plan.split.costs, plan.aux, plan.undrawn)))
+    return Result(*(tuple(read(env, v) for v in values) for values in (plan.split.costs, plan.aux, plan.undrawn)))
 
 
 def _run_parts(run: Interpreter, env: Environment) -> Result:
@@ -462,14 +288,6 @@ def _run_parts(run: Interpreter, env: Environment) -> Result:
         plan = run.plan.uncredited
         beside = dataclasses.replace(run, plan=plan, plain=True)._stretch(plan.body, 0, env, _finish)
     return beside._replace(costs=tuple(found[cost] for cost in run.plan.split.costs))
-
-
-def _read(env: Environment, value: Value) -> Any:
-    return value.value if isinstance(value, Constant) else env[value]
-
-
-def _is_leave_one_out(baseline: Baseline) -> bool:
-    return isinstance(baseline, str)
 
 
 def _total(log_weights: Sequence[Array]) -> Array:

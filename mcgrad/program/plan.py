@@ -6,34 +6,23 @@ Everything that can be refused is refused here, before anything is computed.
 from __future__ import annotations
 
 import dataclasses
-import math
-import warnings
-from collections.abc import Sequence
-
-import jax.numpy as jnp
+from collections.abc import Sequence, Set
 
 from mcgrad import _compat
-from mcgrad.program import control_flow
-from mcgrad.program.addends import separate_addends
-from mcgrad.program.alternative_path import Reach, can_follow, reach_of
-from mcgrad.program.costs import Split, number_of_draws, split_costs
+from mcgrad.program.checks import check_evaluations, check_keys, check_paths, check_site, check_supported
+from mcgrad.program.costs import Split, split_costs
 from mcgrad.program.dependence import Analysis, analyze
-from mcgrad.program.estimator import Estimator, Flow
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.held import Held
 from mcgrad.program.hoist import hoist_costs
-from mcgrad.program.jumps import Jump, JumpWarning, find_jumps, find_watched
-from mcgrad.program.site import Site, SiteHandle, sample_p
+from mcgrad.program.jumps import watched
+from mcgrad.program.paths import BlindWay, blind_ways
+from mcgrad.program.reach import Reach, can_follow, reach_of
+from mcgrad.program.relation import number_of_draws
+from mcgrad.program.separate import separate_addends
+from mcgrad.program.site import Site, has_site, sample_p
+from mcgrad.program.structure import contains_any, form_of
 from mcgrad.program.trace import Constant, Equation, Program, Value
-
-
-@dataclasses.dataclass(frozen=True)
-class Fixed(Estimator):
-    """A draw whose law no derivative can reach: drawn as it is."""
-
-    local = True
-    flow = True
-
-    def represent(self, site: SiteHandle) -> Flow:
-        return Flow(site.draw())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +40,7 @@ class Plan:
         nonlocal_equations: those of them that need the rest of the program.
         reach: for the `scan`s beside which an alternative path is carried, how the costs read them.
         accumulators: lines of the `scan`s whose carries add costs up, now seen one by one.
-        jumps: where costs jump, or may jump, in draws that are differentiated along their path.
+        ways: where costs are blind to draws: they jump there, or the derivative is cut.
         watched: operations by which costs jump in draws that are held fixed, and what to say where a parameter moves them.
         baseline_cost: for each site, the cost that depends on most of its draws.
         constants: values known before the program runs, through which no derivative can come.
@@ -74,7 +63,7 @@ class Plan:
     nonlocal_equations: frozenset[Equation]
     reach: dict[Equation, Reach]
     accumulators: tuple[str, ...]
-    jumps: tuple[Jump, ...]
+    ways: tuple[BlindWay, ...]
     watched: dict[Equation, str]
     baseline_cost: dict[Site, int]
     constants: frozenset[Value]
@@ -99,52 +88,119 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         num_outputs: how many of its outputs are costs or sums of costs.
         default: the estimator of the sites that name none.
     """
-    control_flow.check_supported(program)
+    check_supported(program)
+    program, seen, accumulators, sums = _simplified(program, num_outputs, default)
+    outputs, aux = program.outputs[:num_outputs], program.outputs[num_outputs:]
+    split = split_costs(program, outputs, seen.analysis, seen.credited, sums)
+    estimators = _resolved(seen, split)
+    following = _followed(estimators)
+    ways = seen.ways if following == _followed(seen.estimators) else _ways(program, outputs, seen, following)
+    for site, estimator in estimators.items():
+        check_site(site, estimator)
+    check_paths(ways, estimators, following)
+    check_keys(program, list(estimators), estimators, seen.analysis, split)
+    check_evaluations(estimators, seen.analysis, split)
+    return _scheduled(program, outputs, aux, seen, split, estimators, ways, watched(ways, following), accumulators)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Study:
+    """What the passes that change nothing find in a program.
+
+    Attributes:
+        analysis: who depends on which draws.
+        constants: values known before the program runs.
+        estimators: of each site, as far as it can be known before the costs are.
+        ways: gates that costs are blind behind, for draws that are differentiated along their path and for others.
+    """
+
+    analysis: Analysis
+    constants: frozenset[Value]
+    estimators: dict[Site, Estimator]
+    ways: tuple[BlindWay, ...] = ()
+
+    @property
+    def credited(self) -> set[Site]:
+        """The sites whose draws costs are weighted for."""
+        return {site for site, estimator in self.estimators.items() if not estimator.flow}
+
+
+def _study(program: Program, outputs: Sequence[Value], default: Estimator) -> _Study:
+    analysis, constants = analyze(program), frozenset(_constants(program))
+    estimators: dict[Site, Estimator] = {}
+    for site in analysis.sites.values():
+        held = site.has_constant_law(constants) and site.estimator is None
+        estimators[site] = Held() if held else (site.estimator or default).resolve(site, None)
+    seen = _Study(analysis, constants, estimators)
+    ways = _ways(program, outputs, seen, following := _followed(estimators))
+    for site in {s for way in ways if way.certain for s in way.sources if isinstance(s, Site)} & following:
+        estimators[site] = (site.estimator or default).where_costs_jump(site)
+    return dataclasses.replace(seen, ways=ways)
+
+
+def _ways(program: Program, outputs: Sequence[Value], seen: _Study, following: Set[Site]) -> tuple[BlindWay, ...]:
+    """The blind ways from draws of numbers, and from raw random bits, to the costs."""
+    draws = {e: site for e, site in seen.analysis.sites.items() if site in following or not site.facts.discrete}
+    return tuple(blind_ways(program, outputs, draws, following))
+
+
+def _followed(estimators: dict[Site, Estimator]) -> set[Site]:
+    """The draws in which costs are differentiated."""
+    return {s for s, e in estimators.items() if (e.flow or e.moves_draw) and not isinstance(e, Held)}
+
+
+def _simplified(
+    program: Program, num_outputs: int, default: Estimator
+) -> tuple[Program, _Study, tuple[str, ...], frozenset[Equation]]:
+    """The program with costs moved out of loops and addends that no draw reaches apart; what is seen in it; the lines of the
+    `scan`s whose sums were taken apart; and the sums of what draws reach and what none does.
+    """
     accumulators: list[str] = []
     sums: frozenset[Equation] = frozenset()
     while True:
-        analysis = analyze(program)
-        estimators = _first_estimators(program, program.outputs[:num_outputs], analysis, default)
-        credited = {site for site, estimator in estimators.items() if not estimator.flow}
-        if (hoisted := hoist_costs(program, num_outputs, analysis, credited)) is not None:
+        seen = _study(program, program.outputs[:num_outputs], default)
+        if (hoisted := hoist_costs(program, num_outputs, seen.analysis, seen.credited)) is not None:
             program = hoisted.program
             accumulators += hoisted.accumulators
-        elif not sums and (separated := separate_addends(program, num_outputs, analysis, credited)) is not None:
-            program, sums = separated
+        elif not sums and (found := separate_addends(program, num_outputs, seen.analysis, seen.credited)) is not None:
+            program, sums = found
         else:
-            break
-    sites = list(analysis.sites.values())
-    outputs, aux = program.outputs[:num_outputs], program.outputs[num_outputs:]
-    split = split_costs(program, outputs, analysis, credited, sums)
-    for site in sites:
-        relations = [analysis.of(cost).get(site) for cost in split.costs]
-        estimators[site] = estimators[site].resolve(site, relations)
-        _check_site(site, estimators[site])
-    jumps = find_jumps(program, outputs, analysis.sites, _moved(estimators))
-    _check_jumps(jumps, estimators)
-    held = {site for site in sites if not site.facts.discrete} - _moved(estimators)
-    _check_keys(program, sites, estimators, analysis, split)
-    _check_evaluations(estimators, analysis, split)
-    watched = find_watched(program, outputs, analysis.sites, held)
+            return program, seen, tuple(accumulators), sums
+
+
+def _resolved(seen: _Study, split: Split) -> dict[Site, Estimator]:
+    """The estimator of each site, now that the costs are known."""
+    of = seen.analysis.of
+    return {s: e.resolve(s, [of(cost).get(s) for cost in split.costs]) for s, e in seen.estimators.items()}
+
+
+def _scheduled(
+    program: Program,
+    outputs: Sequence[Value],
+    aux: Sequence[Value],
+    seen: _Study,
+    split: Split,
+    estimators: dict[Site, Estimator],
+    ways: tuple[BlindWay, ...],
+    messages: dict[Equation, str],
+    accumulators: tuple[str, ...],
+) -> Plan:
+    """What runs when: first what no draw reaches, then the rest, in parts where these share no draw that needs one."""
+    analysis, sites = seen.analysis, list(estimators)
     random = frozenset(
         e
         for e in program.everything()
-        if e in analysis.sites or any(map(control_flow.has_site, e.bodies)) or control_flow.holds(e, watched)
+        if e in analysis.sites or any(map(has_site, e.bodies)) or contains_any(e, messages)
     )
-    needing_rest = {site.equation for site, estimator in estimators.items() if not estimator.local}
-    nonlocal_equations = frozenset(
-        e
-        for e in random
-        if e in needing_rest or any(inner in needing_rest for b in e.bodies for inner in b.everything())
-    )
-    needing_sites = {site: e for site, e in estimators.items() if not e.local}
+    needing_rest = {site.equation: site for site, estimator in estimators.items() if not estimator.local}
+    inner = {e: [i for b in e.bodies for i in b.everything() if i in needing_rest] for e in random}
+    nonlocal_equations = frozenset(e for e in random if e in needing_rest or inner[e])
     reach = {}
-    for equation in nonlocal_equations - needing_rest:
-        if can_follow(equation, needing_sites):
+    for equation in nonlocal_equations - needing_rest.keys():
+        if can_follow(equation, {site: estimators[site] for site in needing_rest.values()}):
             reach[equation] = reach_of(program, equation, split.costs)
-            continue
-        inner = next(s for s in sites if s.equation in needing_rest and _contains(equation, s.equation))
-        control_flow.check_continuation(equation, type(estimators[inner]).__name__)
+        elif (form := form_of(equation)) is not None:
+            form.check_continuation(type(estimators[needing_rest[inner[equation][0]]]).__name__)
     free = _free(outputs, split)
     live = dataclasses.replace(program, outputs=(*split.costs, *aux, *free)).without_dead_code().equations
     prologue, body = _without_draws(live, random, analysis)
@@ -163,11 +219,11 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
         random=random,
         nonlocal_equations=nonlocal_equations,
         reach=reach,
-        accumulators=tuple(accumulators),
-        jumps=tuple(jumps),
-        watched=watched,
+        accumulators=accumulators,
+        ways=ways,
+        watched=messages,
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
-        constants=frozenset(_constants(program)),
+        constants=seen.constants,
     )
     return dataclasses.replace(plan, parts=_parts(plan))
 
@@ -205,30 +261,6 @@ def _part(plan: Plan, costs: tuple[Value, ...], aux: tuple[Value, ...] = (), und
         baseline_cost={site: at[j] for site, j in plan.baseline_cost.items() if j in at},
         parts=(),
     )
-
-
-def _first_estimators(
-    program: Program, outputs: Sequence[Value], analysis: Analysis, default: Estimator
-) -> dict[Site, Estimator]:
-    """The estimator of each site, as far as it can be known before the costs are."""
-    constants = _constants(program)
-    estimators: dict[Site, Estimator] = {}
-    for site in analysis.sites.values():
-        fixed = site.has_constant_law(constants) and site.estimator is None
-        estimators[site] = Fixed() if fixed else (site.estimator or default).resolve(site, None)
-    jumps = find_jumps(program, outputs, analysis.sites, _moved(estimators))
-    for site in {site for jump in jumps if jump.certain for site in jump.sites}:
-        estimators[site] = (site.estimator or default).where_costs_jump(site)
-    return estimators
-
-
-def _moved(estimators: dict[Site, Estimator]) -> set[Site]:
-    """The draws in which costs are differentiated."""
-    return {s for s, e in estimators.items() if (e.flow or e.moves_draw) and not isinstance(e, Fixed)}
-
-
-def _contains(equation: Equation, inner: Equation) -> bool:
-    return any(inner is e for body in equation.bodies for e in body.everything())
 
 
 def _baseline_cost(site: Site, analysis: Analysis, split: Split) -> int | None:
@@ -278,114 +310,3 @@ def _constants(program: Program) -> set[Value]:
     for equation in program.everything():
         found.update(v for v in equation.inputs if known(v, found))
     return found
-
-
-def _check_site(site: Site, estimator: Estimator) -> None:
-    name = type(estimator).__name__
-    reason = estimator.obstacle(site)
-    if reason is not None:
-        raise ValueError(f"`mcgrad.{name}` would be wrong at {site.describe()}: {reason}")
-    if site.shares_noise and not estimator.flow:
-        raise ValueError(
-            f"`mcgrad.{name}` would be wrong at {site.describe()}: a `vmap` maps over the draw but not over its key, so "
-            "its entries share their noise. Split the key, `jax.random.split(key, n)`, and map over the keys too."
-        )
-
-
-def _check_jumps(jumps: Sequence[Jump], estimators: dict[Site, Estimator]) -> None:
-    """Warn of jumps or refuse them, as the estimators of the draws say."""
-    for jump in jumps:
-        for site in sorted(jump.sites, key=lambda site: site.line):
-            what = estimators[site].on_jump(certain=jump.certain)
-            message = (
-                f"{jump.describe()} in {site.describe()}, which `mcgrad.{type(estimators[site]).__name__}` differentiates along "
-                "its path: the gradient leaves out what happens at a jump. Use `mcgrad.PathwiseWithBoundary()` or "
-                "`mcgrad.Score()` at the draw, or make the cost continuous; "
-                '`mcgrad.Pathwise(jumps="ignore", possible_jumps="ignore")` says that this is meant.'
-            )
-            if what == "refuse":
-                raise ValueError(message)
-            if what == "warn":
-                warnings.warn(message, JumpWarning, stacklevel=2)
-
-
-MAX_EVALUATIONS = 2**14
-"""Evaluations of one cost, over the points of all draws that it depends on together."""
-
-
-def _check_evaluations(estimators: dict[Site, Estimator], analysis: Analysis, split: Split) -> None:
-    """Refuse what would take exponentially many evaluations."""
-    for cost in split.costs:
-        each = {s: estimators[s].evaluations(s, relation) for s, relation in analysis.of(cost).items()}
-        if (count := math.prod(each.values())) > MAX_EVALUATIONS:
-            most = max(each, key=lambda site: each[site])
-            raise ValueError(
-                f"`mcgrad.{type(estimators[most]).__name__}` at {most.describe()} must take at most {MAX_EVALUATIONS} evaluations "
-                f"for a cost, got {float(count):.3g}: one cost depends on many draws together (`mcgrad.explain` shows "
-                "where they are mixed). Use `mcgrad.Score()` there, with `num_samples=` of the transform."
-            )
-
-
-def _check_keys(
-    program: Program, sites: Sequence[Site], estimators: dict[Site, Estimator], analysis: Analysis, split: Split
-) -> None:
-    """Refuse draws that share a key."""
-    origin = {
-        e.outputs[0]: e.inputs[0] for e in program.everything() if e.name == "random_clone" and len(e.inputs) == 1
-    }
-    owner: dict[Value, Site] = {}
-    cloned: dict[Value, list[Site]] = {}
-    for site in sites:
-        if site.key in owner:
-            raise ValueError(
-                f"{site.describe()} uses the same key as {owner[site.key].describe()}, so the two are not independent. "
-                "Split the key, or use `jax.random.clone(key)` for common random numbers on purpose."
-            )
-        owner[site.key] = site
-        root = site.key
-        while root in origin:
-            root = origin[root]
-        cloned.setdefault(root, []).append(site)
-        if site.loops and not estimators[site].flow and not _varies(site.key, site.loops[-1]):
-            raise ValueError(
-                f"{site.describe()} uses the same key in every step of the `scan` at {site.loops[-1].line}, so the draws "
-                "are not independent. Scan over `jax.random.split(key, num_steps)`."
-            )
-    for group in cloned.values():
-        weighted = [s for s in group if not estimators[s].flow]
-        for cost in split.costs:
-            shared = [s for s in weighted if s in analysis.of(cost)]
-            if len(shared) > 1:
-                raise ValueError(
-                    f"{shared[1].describe()} uses a clone of the key of {shared[0].describe()}, and one cost depends on "
-                    "both: their joint law is not the product of their laws, which `mcgrad.Score` and the like need. "
-                    "Use independent keys, or `mcgrad.Pathwise()`."
-                )
-
-
-def _varies(value: Value, loop: Equation) -> bool:
-    """Whether a value in the body of a scan can differ from step to step."""
-    body = loop.bodies[0]
-    varying = set(body.inputs[_compat.scan_split(loop.eqn)[0] :])
-
-    def visit(program: Program) -> None:
-        for equation in program.equations:
-            if any(v in varying for v in equation.inputs):
-                varying.update(equation.outputs)
-                for inner in equation.bodies:
-                    varying.update(inner.inputs)
-            for inner in equation.bodies:
-                visit(inner)
-
-    visit(body)
-    return value in varying
-
-
-def check_floating(program: Program, num_outputs: int) -> None:
-    """Refuse outputs that have no derivative."""
-    for value in program.outputs[:num_outputs]:
-        if not jnp.issubdtype(value.dtype, jnp.floating):
-            raise TypeError(
-                f"The program of `mcgrad.expectation` must return floating-point costs, got {value.dtype} of shape "
-                f"{value.shape}. Return other values as auxiliary output with `has_aux=True`."
-            )

@@ -14,9 +14,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad.program.control_flow import has_site
-from mcgrad.program.jumps import find_jumps
-from mcgrad.program.site import Site
+from mcgrad.program.paths import blind_ways
+from mcgrad.program.site import Site, has_site
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
 _ABOVE = {"gt": True, "ge": True, "lt": False, "le": False}
@@ -88,10 +87,10 @@ def find_thresholds(
     """The thresholds of a draw, and why its jumps are not all at such, if they are not."""
     if not site.top_level:
         return (), "the draw stands in a loop or branch"
-    jumps = find_jumps(program, outputs, sites, {site})
+    jumps = blind_ways(program, outputs, {site.equation: site}, {site})
     affine, reached = _forms(program, site)
     for jump in jumps:
-        if jump.equation not in program.equations or jump.equation.name not in _HANDLED:
+        if jump.gate not in program.equations or jump.gate.name not in _HANDLED:
             return (), f"{jump.describe()} other than by a comparison"
     if not jumps:
         return (), None

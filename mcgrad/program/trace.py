@@ -47,6 +47,7 @@ class Equation:
     bodies: tuple[Program, ...]
     evaluator: Callable[..., list[Any]]
     caller: str = ""
+    within: str = ""  # the name of the innermost jitted function that it was inlined from
 
     @property
     def name(self) -> str:
@@ -128,7 +129,9 @@ def from_jaxpr(jaxpr: Any, caller: str = "") -> Program:
     return Program(inputs, tuple(equations), outputs)
 
 
-def _copy(jaxpr: Any, inputs: tuple[Value, ...], equations: list[Equation], caller: str = "") -> tuple[Value, ...]:
+def _copy(
+    jaxpr: Any, inputs: tuple[Value, ...], equations: list[Equation], caller: str = "", within: str = ""
+) -> tuple[Value, ...]:
     """Append a jaxpr's equations with `inputs` for its arguments; inner `jit` is inlined. Returns its outputs."""
     opened, consts = _compat.open_jaxpr(jaxpr)
     values: dict[Any, Value] = dict(zip(opened.invars, inputs, strict=True))
@@ -145,10 +148,10 @@ def _copy(jaxpr: Any, inputs: tuple[Value, ...], equations: list[Equation], call
         subs = _compat.sub_jaxprs(eqn)
         line = _compat.user_line(eqn) or caller if subs else caller
         if eqn.primitive is _compat.jit_p:
-            results = _copy(subs[0], operands, equations, line)
+            results = _copy(subs[0], operands, equations, line, eqn.params.get("name", within))
         else:
             results = tuple(Value(var.aval) for var in eqn.outvars)
             bodies = tuple(from_jaxpr(sub, line) for sub in subs)
-            equations.append(Equation(eqn, operands, results, bodies, _compat.evaluator(eqn, opened), caller))
+            equations.append(Equation(eqn, operands, results, bodies, _compat.evaluator(eqn, opened), caller, within))
         values.update(zip(eqn.outvars, results, strict=True))
     return tuple(map(value_of, opened.outvars))

@@ -1,0 +1,70 @@
+"""Arguments of public functions: where the key stands, and checks of what users pass."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def check_key(key: Any, where: str) -> None:
+    """Refuse what is not one typed key."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        old = dtype == np.uint32 and getattr(key, "shape", ())[-1:] == (2,)
+        raise TypeError(
+            f"`mcgrad.{where}(key=...)` must be a typed key, got "
+            + (f"an old-style uint32 key of shape {key.shape}. " if old else f"{_describe(key)}. ")
+            + "Make keys with `jax.random.key(seed)`"
+            + (", or wrap this one with `jax.random.wrap_key_data(key)`." if old else ".")
+        )
+    if key.shape != ():
+        raise TypeError(
+            f"`mcgrad.{where}(key=...)` must be one key, got an array of keys of shape {key.shape}. "
+            "Use `jax.vmap` over the keys, or give the distribution's parameters the batch shape that you want."
+        )
+
+
+def _describe(x: Any) -> str:
+    is_array = isinstance(x, (np.ndarray, jax.Array))
+    return f"an array of {x.dtype} and shape {x.shape}" if is_array else f"{type(x).__name__}: {x!r}"
+
+
+def check_at_least(value: Any, least: int, where: str) -> None:
+    """Refuse what is no int, or one that is too small."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        kind = "a positive int" if least == 1 else f"an int of at least {least}"
+        raise ValueError(f"`mcgrad.{where}` must be {kind}, got {value!r}. Pass {least} or more.")
+
+
+class Argument:
+    """Where the key stands among the arguments of one call."""
+
+    def __init__(self, position: int | None):
+        self.position = position
+
+    def get(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        return kwargs["key"] if self.position is None else args[self.position]
+
+    def put(self, args: Sequence[Any], kwargs: dict[str, Any], key: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self.position is None:
+            return tuple(args), {**kwargs, "key": key}
+        return (*args[: self.position], key, *args[self.position + 1 :]), kwargs
+
+
+def find_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Argument | None:
+    """The argument named `key`; for a function that hides its names, the only positional argument that is a typed key."""
+    if "key" in kwargs:
+        return Argument(None)
+    try:
+        names = list(inspect.signature(fn).parameters)
+    except (TypeError, ValueError):
+        names = []
+    if "key" in names and names.index("key") < len(args):
+        return Argument(names.index("key"))
+    typed = [i for i, a in enumerate(args) if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key)]
+    return Argument(typed[0]) if len(typed) == 1 else None

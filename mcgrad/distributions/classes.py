@@ -1,0 +1,84 @@
+"""The base of distributions with classes: their probabilities, by `logits` or `probs`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from mcgrad import _compat
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.checks import Domain, check_one_of
+
+_LOGITS = Domain(
+    "be finite or -inf",
+    lambda v: v < np.inf,
+    "Pass unnormalized log probabilities; `-inf` excludes a class.",
+    event_ndim=1,
+)
+
+_PROBS = Domain(
+    "be at least zero and finite",
+    lambda v: (v >= 0) & np.isfinite(v),
+    "Pass probabilities, or unconstrained values as `logits=`.",
+    event_ndim=1,
+)
+
+# How far a sum of probabilities may be from one: more than rounding to bfloat16 or float16 on the way here can do to
+# it, less than any mistake that is worth a message.
+_SUM_TOLERANCE = 1e-2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classes(Distribution):
+    """Base of distributions with the probabilities of `n` classes along their last axis."""
+
+    logits: Float[ArrayLike, "... n"] | None = None
+    probs: Float[ArrayLike, "... n"] | None = None
+
+    domains: ClassVar = {"logits": _LOGITS, "probs": _PROBS}
+    discrete: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_one_of(self.law, logits=self.logits, probs=self.probs)
+        super().__post_init__()
+        if self.num_classes == 0:
+            raise ValueError(
+                f"`mcgrad.{self.law}(...)` must have at least one class, got shape {jnp.shape(self._given)}. "
+                "The last axis is that of the classes."
+            )
+        if isinstance(self._given, _compat.Tracer):
+            return
+        if self.probs is None:
+            if not (np.asarray(self.logits) > -np.inf).any(-1).all():
+                raise ValueError(
+                    f"`mcgrad.{self.law}(logits=...)` must leave at least one class possible, got a row of -inf only. "
+                    "Keep one logit of each row finite."
+                )
+        else:
+            total = np.asarray(self.probs).astype(np.float64).sum(-1)
+            if (np.abs(total - 1) > _SUM_TOLERANCE).any():
+                worst = total.flat[np.argmax(np.abs(total - 1))]
+                raise ValueError(
+                    f"`mcgrad.{self.law}(probs=...)` must sum to 1 along the last axis, got a sum of {worst.item()!r}. "
+                    "Divide by the sum, or pass `logits=jnp.log(weights)`."
+                )
+
+    @property
+    def _given(self) -> Array:
+        return jnp.asarray(self.logits if self.probs is None else self.probs)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        given: Any = self.logits if self.probs is None else self.probs
+        return jnp.shape(given)[-1]
+
+    def _normalized(self) -> Array:
+        if self.probs is None:
+            return jax.nn.softmax(self._given, axis=-1)
+        return self._given / jnp.sum(self._given, axis=-1, keepdims=True)

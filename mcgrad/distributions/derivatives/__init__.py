@@ -1,0 +1,1 @@
+"""Derivatives of draws and distributions in their parameters."""

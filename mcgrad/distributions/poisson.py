@@ -1,0 +1,65 @@
+"""The Poisson distribution."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.scipy import special
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from mcgrad._types import PRNGKey
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import NONNEGATIVE
+from mcgrad.distributions.numerics.arithmetic import align, is_count
+from mcgrad.distributions.numerics.gamma import log_density, probability_above
+
+
+@dataclasses.dataclass(frozen=True)
+class Poisson(Distribution):
+    """Poisson distribution: `P(x) = rate^x exp(-rate) / x!` for `x` in `{0, 1, ...}`.
+
+    **JAX draws from it with the default (threefry) keys only.**
+
+    Args:
+        rate: the mean; any shape; at least zero.
+
+    Raises:
+        ValueError: if a concrete `rate` is below zero.
+    """
+
+    rate: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"rate": NONNEGATIVE}
+    discrete: ClassVar[bool] = True
+
+    def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
+        """One draw."""
+        return jax.random.poisson(key, self.rate, self.batch_shape, jnp.int32)
+
+    def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log probability of a value; `-inf` for what is no count."""
+        x, rate = align(x, self.rate)
+        inside = is_count(x)
+        x = jnp.where(inside, x, 0)
+        # not `jax.scipy.stats.poisson.logpmf`: its derivative at rate 0 is NaN
+        powers = x * jnp.log(jnp.where(x == 0, 1.0, rate))
+        x = x.astype(self.dtype)
+        few = powers - rate - special.gammaln(x + 1)
+        many = (x > 16) & (rate > 0)  # terms of the size of x would cancel, by a digit or more
+        near = log_density(jnp.where(many, rate, 1.0), jnp.where(many, x, 16.0) + 1)
+        return jnp.where(inside, jnp.where(many, near, few), -jnp.inf)
+
+    def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
+        """Distribution function, by the incomplete gamma function."""
+        x, rate = align(x, self.rate)
+        k, rate = jnp.broadcast_arrays(jnp.maximum(jnp.floor(x), 0).astype(self.dtype), rate)
+        rate = jnp.where(rate > 0, rate, rate + jnp.finfo(self.dtype).tiny)  # its derivative is not zero at zero
+        return jnp.where(x < 0, 0.0, probability_above(rate, k + 1))
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Weak derivative in `rate`: one more than the draw against the draw itself."""
+        rate = jnp.broadcast_to(self.rate, self.batch_shape)
+        return (WeakDerivative.single("rate", rate, x + 1, x, False),)

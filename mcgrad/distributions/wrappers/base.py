@@ -1,0 +1,67 @@
+"""The base of distributions made of another one."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import jax
+
+from mcgrad._types import Shape
+from mcgrad.distributions.base import Distribution
+from mcgrad.distributions.derivatives.pathwise_check import name_of, pathwise_obstacle
+
+
+class Wrapper(Distribution, abc.ABC):
+    """Base of distributions made of another one, whose shapes and facts they have where they do not say otherwise."""
+
+    @property
+    @abc.abstractmethod
+    def _inner(self) -> Any:
+        """The distribution that this one is made of."""
+
+    @property
+    def law(self) -> str:
+        """The name that messages give this distribution."""
+        return f"{type(self).__name__}({name_of(self._inner)})"
+
+    @property
+    def batch_shape(self) -> Shape:
+        """Shape of the independent entries."""
+        return tuple(self._inner.batch_shape)
+
+    @property
+    def event_shape(self) -> Shape:
+        """Shape of one entry."""
+        return tuple(self._inner.event_shape)
+
+    @property
+    def event_ndim(self) -> int:
+        """Number of event axes."""
+        return len(self.event_shape)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the distribution has a probability mass function."""
+        return bool(getattr(self._inner, "discrete", False))
+
+    @property
+    def support_parameters(self) -> tuple[str, ...]:
+        """The parameters with which the support moves."""
+        return tuple(getattr(self._inner, "support_parameters", ()))
+
+    @property
+    def pathwise_obstacle(self) -> str | None:
+        """Why the derivative of `sample` would be wrong, or `None`."""
+        return pathwise_obstacle(self._inner)
+
+    @property
+    def reparameterized(self) -> bool:
+        """Whether the derivative of `sample` is right."""
+        return self.pathwise_obstacle is None
+
+
+def leaf_names(tree: Any, prefix: str = "") -> list[str]:
+    """Names of the leaves of a tree, as its user would write them."""
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    return [(prefix + path).lstrip(".") for path in paths]

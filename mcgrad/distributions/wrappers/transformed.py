@@ -1,0 +1,163 @@
+"""Distributions of `f(x)` for an invertible function `f`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mcgrad._types import PRNGKey
+from mcgrad.distributions.base import Coupling, WeakDerivative
+from mcgrad.distributions.derivatives.pathwise_check import name_of, sampler_obstacle
+from mcgrad.distributions.wrappers.base import Wrapper, leaf_names
+from mcgrad.distributions.wrappers.bijection import slope
+from mcgrad.distributions.wrappers.foreign import as_distribution
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformed(Wrapper):
+    """The distribution of `y = f(x)` for a draw `x` of `base`: `log p(y) = log p_x(x) - log |df/dx|`, `x = f^-1(y)`.
+
+    Draws are differentiable in the parameters of both, to every order, if those of `base` are. For single numbers the
+    distribution, survival and quantile functions are those of `base`, read backwards where `f` falls.
+
+    Args:
+        base: a continuous distribution of mcgrad, NumPyro, Distrax or TFP-on-JAX.
+        bijection: from `mcgrad.bijection`, or any pytree with `forward(x)`, `inverse(y)` (a function or `None`),
+            `log_det_jacobian(x)` without the last `event_ndim` axes, `event_ndim` and `keeps_support`.
+
+    Raises:
+        TypeError: if `base` is no distribution, or `bijection` lacks one of these.
+        ValueError: if `base` is discrete, or has fewer event axes than `bijection`, or `forward` changes the shape.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, mcgrad
+        >>> SinhArcsinh = mcgrad.bijection(lambda x, tail: jnp.sinh(tail * jnp.arcsinh(x)))
+        >>> cost = lambda tail, key: mcgrad.sample(key, mcgrad.Transformed(mcgrad.Normal(0.0, 1.0), SinhArcsinh(tail))) ** 2
+        >>> mcgrad.pathwise_grad(cost)(1.0, jax.random.key(0)).shape
+        ()
+    """
+
+    base: Any
+    bijection: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", as_distribution(self.base))
+        for name in ("forward", "inverse", "log_det_jacobian", "event_ndim", "keeps_support"):
+            if not hasattr(self.bijection, name):
+                raise TypeError(
+                    f"`mcgrad.Transformed(bijection=...)` must have `{name}`, got {type(self.bijection).__name__}. Make one "
+                    "with `mcgrad.bijection(forward, inverse)(*params)`."
+                )
+        if getattr(self.base, "discrete", False):
+            raise ValueError(
+                f"`mcgrad.Transformed(base=...)` must be continuous, got {name_of(self.base)}. Apply the function to the draw."
+            )
+        if self.bijection.event_ndim > len(self.base.event_shape):
+            raise ValueError(
+                f"`mcgrad.Transformed(base=...)` must have {self.bijection.event_ndim} event axis for this bijection, got "
+                f"event shape {self.base.event_shape}. Wrap it: `mcgrad.Independent(base, 1)`."
+            )
+        shape = (*self.base.batch_shape, *self.base.event_shape)
+        got = jax.eval_shape(lambda key: self.sample(key), jax.eval_shape(lambda: jax.random.key(0))).shape
+        if got != shape:
+            raise ValueError(
+                f"`mcgrad.Transformed(bijection=...)` must keep the shape {shape} of a draw of the base, got {got}. Give the "
+                "base the batch shape of the parameters of the bijection."
+            )
+
+    @property
+    def _inner(self) -> Any:
+        return self.base
+
+    @property
+    def support_parameters(self) -> tuple[str, ...]:
+        """The parameters of the base that move the support, and those of a bijection that may move it."""
+        of_base = super().support_parameters
+        return of_base if self.bijection.keeps_support else (*of_base, *leaf_names(self.bijection, "bijection"))
+
+    @functools.cached_property
+    def pathwise_obstacle(self) -> str | None:
+        """Why the derivative of `sample` would be wrong, or `None`."""
+        of_base = super().pathwise_obstacle
+        return of_base or sampler_obstacle(lambda k, d: d.sample(k), self, self.law, leaf_names(self))
+
+    def sample(self, key: PRNGKey) -> Array:
+        """One draw."""
+        return self.bijection.forward(self.base.sample(key))
+
+    @property
+    def log_prob(self) -> Any:
+        """The log density as a function of a value, or `None`."""
+        known = getattr(self.base, "log_prob", None) is not None and self.bijection.inverse is not None
+        return self._log_prob if known else None
+
+    def _log_prob(self, y: Array) -> Array:
+        event = tuple(range(-self.event_ndim, 0))
+        x, inside = self._inverse(jnp.asarray(y), event)
+        log_det = self.bijection.log_det_jacobian(x)
+        log_det = jnp.sum(log_det, axis=event[: self.event_ndim - self.bijection.event_ndim])
+        return jnp.where(jnp.all(inside, axis=event), self.base.log_prob(x) - log_det, -jnp.inf)
+
+    def _inverse(self, y: Array, event: tuple[int, ...]) -> tuple[Array, Array]:
+        """`f^-1(y)` and where it exists; elsewhere some other number, so that nothing there is differentiated to NaN."""
+        bijection = jax.lax.stop_gradient(self.bijection)
+        inside = jnp.all(jnp.isfinite(bijection.inverse(jax.lax.stop_gradient(y))), axis=event, keepdims=True)
+        value = jnp.where(inside, y, bijection.forward(jnp.full_like(y, 0.5)))
+        return self.bijection.inverse(value), inside
+
+    @property
+    def cdf(self) -> Any:
+        """The distribution function of single numbers, or `None`."""
+        return self._one_sided("cdf", "survival", 0.0)
+
+    @property
+    def survival(self) -> Any:
+        """One minus the distribution function, or `None`."""
+        return self._one_sided("survival", "cdf", 1.0)
+
+    def _one_sided(self, rising: str, falling: str, below: float) -> Any:
+        own: Any = getattr(self.base, rising, None)
+        other: Any = getattr(self.base, falling, None)
+        if self.event_ndim or self.bijection.inverse is None or (own is None and other is None):
+            return None
+        straight = own or (lambda x: 1 - other(x))
+        mirrored = other or (lambda x: 1 - own(x))
+
+        def function(y: Array) -> Array:
+            y = jnp.asarray(y)
+            x, inside = self._inverse(y, ())
+            value = jnp.where(slope(self.bijection.forward, x) >= 0, straight(x), mirrored(x))
+            outside = jnp.where(y < self.bijection.forward(jnp.full_like(x, 0.5)), below, 1 - below)
+            return jnp.where(inside, value, outside)
+
+        return function
+
+    @property
+    def icdf(self) -> Any:
+        """The quantile function of single numbers, or `None`."""
+        of_base = getattr(self.base, "icdf", None)
+        if of_base is None or self.event_ndim:
+            return None
+
+        def function(u: Array) -> Array:
+            x, mirrored = of_base(u), of_base(1 - jnp.asarray(u))
+            forward = self.bijection.forward
+            return jnp.where(slope(forward, x) >= 0, forward(x), forward(mirrored))
+
+        return function
+
+    @property
+    def weak_derivative(self) -> Any:
+        """The weak derivatives of the base, mapped: a function of `(key, y, how)`, or `None` where the bijection has parameters."""
+        fixed = not jax.tree.leaves(self.bijection) and self.bijection.inverse is not None
+        return self._weak_derivative if fixed and callable(getattr(self.base, "weak_derivative", None)) else None
+
+    def _weak_derivative(self, key: PRNGKey, y: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        terms = self.base.weak_derivative(key, self.bijection.inverse(y), how)
+        forward = jax.vmap(self.bijection.forward)
+        return tuple(term._replace(positive=forward(term.positive), negative=forward(term.negative)) for term in terms)

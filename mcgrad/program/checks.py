@@ -1,0 +1,152 @@
+"""Every refusal and warning before a program runs."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence, Set
+
+import jax.numpy as jnp
+
+from mcgrad import _compat
+from mcgrad.program.costs import Split
+from mcgrad.program.dependence import Analysis
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.jumps import JumpWarning
+from mcgrad.program.paths import BlindWay
+from mcgrad.program.site import Site, has_site, sample_p
+from mcgrad.program.structure import rebuilds
+from mcgrad.program.trace import Equation, Program, Value
+
+
+def check_site(site: Site, estimator: Estimator) -> None:
+    name = type(estimator).__name__
+    reason = estimator.obstacle(site)
+    if reason is not None:
+        raise ValueError(f"`mcgrad.{name}` would be wrong at {site.describe()}: {reason}")
+    if site.shares_noise and not estimator.flow:
+        raise ValueError(
+            f"`mcgrad.{name}` would be wrong at {site.describe()}: a `vmap` maps over the draw but not over its key, so "
+            "its entries share their noise. Split the key, `jax.random.split(key, n)`, and map over the keys too."
+        )
+
+
+def check_paths(ways: Sequence[BlindWay], estimators: dict[Site, Estimator], following: Set[Site]) -> None:
+    """Warn of blind ways or refuse them, as the estimators of the draws say."""
+    jumping = frozenset().union(*(way.sources for way in ways if not way.cut))
+    for way in ways:
+        for site in sorted(way.sources & following, key=lambda site: site.line):
+            if way.cut and site in jumping:
+                continue  # as in a straight-through estimator, where the jump says it all
+            estimator = estimators[site]
+            what = estimator.on_jump(certain=way.certain)
+            message = (
+                f"{way.describe()} in {site.describe()}, which `mcgrad.{type(estimator).__name__}` differentiates along "
+                f"its path: the gradient leaves out what {'comes after it' if way.cut else 'happens at a jump'}. "
+                + ("" if way.cut else "Use `mcgrad.PathwiseWithBoundary()` or ")
+                + ("Use " if way.cut else "")
+                + "`mcgrad.Score()` at the draw, or make the cost continuous; "
+                '`mcgrad.Pathwise(jumps="ignore", possible_jumps="ignore")` says that this is meant.'
+            )
+            if what == "refuse":
+                raise ValueError(message)
+            if what == "warn":
+                warnings.warn(message, JumpWarning, stacklevel=2)
+
+
+MAX_EVALUATIONS = 2**14
+"""Evaluations of one cost, over the points of all draws that it depends on together."""
+
+
+def check_evaluations(estimators: dict[Site, Estimator], analysis: Analysis, split: Split) -> None:
+    """Refuse what would take exponentially many evaluations."""
+    for cost in split.costs:
+        each = {s: estimators[s].evaluations(s, relation) for s, relation in analysis.of(cost).items()}
+        if (count := math.prod(each.values())) > MAX_EVALUATIONS:
+            most = max(each, key=lambda site: each[site])
+            raise ValueError(
+                f"`mcgrad.{type(estimators[most]).__name__}` at {most.describe()} must take at most {MAX_EVALUATIONS} evaluations "
+                f"for a cost, got {float(count):.3g}: one cost depends on many draws together (`mcgrad.explain` shows "
+                "where they are mixed). Use `mcgrad.Score()` there, with `num_samples=` of the transform."
+            )
+
+
+def check_keys(
+    program: Program, sites: Sequence[Site], estimators: dict[Site, Estimator], analysis: Analysis, split: Split
+) -> None:
+    """Refuse draws that share a key."""
+    origin = {
+        e.outputs[0]: e.inputs[0] for e in program.everything() if e.name == "random_clone" and len(e.inputs) == 1
+    }
+    owner: dict[Value, Site] = {}
+    cloned: dict[Value, list[Site]] = {}
+    for site in sites:
+        if site.key in owner:
+            raise ValueError(
+                f"{site.describe()} uses the same key as {owner[site.key].describe()}, so the two are not independent. "
+                "Split the key, or use `jax.random.clone(key)` for common random numbers on purpose."
+            )
+        owner[site.key] = site
+        root = site.key
+        while root in origin:
+            root = origin[root]
+        cloned.setdefault(root, []).append(site)
+        if site.loops and not estimators[site].flow and not _varies(site.key, site.loops[-1]):
+            raise ValueError(
+                f"{site.describe()} uses the same key in every step of the `scan` at {site.loops[-1].line}, so the draws "
+                "are not independent. Scan over `jax.random.split(key, num_steps)`."
+            )
+    for group in cloned.values():
+        weighted = [s for s in group if not estimators[s].flow]
+        for cost in split.costs:
+            shared = [s for s in weighted if s in analysis.of(cost)]
+            if len(shared) > 1:
+                raise ValueError(
+                    f"{shared[1].describe()} uses a clone of the key of {shared[0].describe()}, and one cost depends on "
+                    "both: their joint law is not the product of their laws, which `mcgrad.Score` and the like need. "
+                    "Use independent keys, or `mcgrad.Pathwise()`."
+                )
+
+
+def _varies(value: Value, loop: Equation) -> bool:
+    """Whether a value in the body of a scan can differ from step to step."""
+    body = loop.bodies[0]
+    varying = set(body.inputs[_compat.scan_split(loop.eqn)[0] :])
+
+    def visit(program: Program) -> None:
+        for equation in program.equations:
+            if any(v in varying for v in equation.inputs):
+                varying.update(equation.outputs)
+                for inner in equation.bodies:
+                    varying.update(inner.inputs)
+            for inner in equation.bodies:
+                visit(inner)
+
+    visit(body)
+    return value in varying
+
+
+def check_floating(program: Program, num_outputs: int) -> None:
+    """Refuse outputs that have no derivative."""
+    for value in program.outputs[:num_outputs]:
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(
+                f"The program of `mcgrad.expectation` must return floating-point costs, got {value.dtype} of shape "
+                f"{value.shape}. Return other values as auxiliary output with `has_aux=True`."
+            )
+
+
+def check_supported(program: Program) -> None:
+    """Refuse draws inside primitives that cannot be rebuilt."""
+    for equation in program.everything():
+        if equation.bodies and not rebuilds(equation) and any(map(has_site, equation.bodies)):
+            site = next(e for body in equation.bodies for e in body.everything() if e.eqn.primitive is sample_p)
+            reason = (
+                "a custom derivative rule does not see the draw"
+                if "custom" in equation.name
+                else "it cannot be rebuilt"
+            )
+            raise NotImplementedError(
+                f"mcgrad cannot differentiate the draw at {site.line}, inside `{equation.name}` at {equation.line}: "
+                f"{reason}. Draw outside of it and pass the value in."
+            )

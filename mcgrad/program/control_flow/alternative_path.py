@@ -1,0 +1,244 @@
+"""One perturbed path beside the real one through a `scan`, for estimators whose alternatives change the later steps.
+
+Each draw of each step could have taken another value; following all of them would cost a simulation each. Instead one
+alternative state is carried beside the real one, chosen among all steps so far in proportion to the size of what they
+contribute (*pruning*, Arya et al. 2022), with the total size `W` of all that it was chosen from. A cost `c` gets the term
+
+    W * (dc_s / size_s) * (c(alternative) - c(real))
+
+where `s` is the chosen step: so the derivative that is carried is that of one coefficient, and reverse mode serves any
+number of parameters. Both paths use the same keys. Once the alternative has merged with the real state, a new one begins:
+its own differences stay in the costs of the steps between (*banked*); dropping them would be a bias.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mcgrad.program.bring import expand_right
+from mcgrad.program.draw import Draw, fold_in
+from mcgrad.program.estimator import Result, signed_term
+from mcgrad.program.run import Run
+from mcgrad.program.site import Site
+from mcgrad.program.structure import ScanView
+from mcgrad.program.trace import Constant, Equation, Program, Value
+from mcgrad.program.weights import Record, Recorded
+
+stop = jax.lax.stop_gradient
+
+
+def follow(run: Run, scan: ScanView, operands: Sequence[Any], then: Callable[[Run, list[Any]], Result]) -> Result:
+    """Run a `scan` with one alternative path beside it, and go on with both."""
+    reach = run.plan.reach[scan.equation]
+    real, other, records, coefficients = _simulate(run, scan, operands, bank=reach.separate)
+    result = then(run, real)
+    others = then(run.but(plain=True), other)
+    costs = []
+    for value, cost, moved in zip(run.plan.split.costs, result.costs, others.costs, strict=True):
+        if value in reach.by_step and reach.separate:
+            coefficient = expand_right(coefficients, cost.ndim - reach.by_step[value])
+        else:
+            coefficient = coefficients[0 if scan.reverse else -1]
+        coefficient = jnp.broadcast_to(coefficient, cost.shape).astype(cost.dtype)
+        costs.append(cost + signed_term(coefficient, moved - cost))
+    return run.credit(result._replace(costs=tuple(costs)), records)
+
+
+def _simulate(
+    run: Run, scan: ScanView, operands: Sequence[Any], *, bank: bool
+) -> tuple[list[Any], list[Any], list[Record], Array]:
+    """The results of the `scan`, those of the alternative, the records of other draws, and a coefficient for each step."""
+    consts, first, xs = scan.split(operands)
+    num_carry, body = scan.num_carry, scan.body
+    of_consts, _, of_rows = scan.split(body.inputs)
+    known: dict[Value, tuple[Any, int | None]] = {}
+    known.update({value: (found, None) for value, found in _invariant(run, body, consts).items()})
+    known.update(zip(of_rows, [(value, 0) for value in xs], strict=True))
+
+    def step(state: Any, inputs: Any) -> Any:
+        (carry, other, size_before), (x, uniform) = state, inputs
+        outs, records = run.but(recording=True).body(body, [*consts, *carry, *x])
+        recorded = [record for record in records if isinstance(record, Recorded)]
+        merged = _same(carry, other) if bank else jnp.zeros((), bool)
+        choice = _Choice(recorded, jnp.where(merged, 0, size_before), uniform)
+        branch = [jnp.where(choice.taken, a, b) for a, b in zip(carry, other, strict=True)]
+        moved, _ = run.but(plain=True, moved=choice.moved()).body(body, stop([*consts, *branch, *x]))
+        weights = [record for record in records if not isinstance(record, Recorded)]
+        state = (outs[:num_carry], stop(moved[:num_carry]), choice.size)
+        row = _Row(choice.index, merged, choice.size)
+        draws = [_without_known(record, known) for record in recorded]
+        return state, (row, draws, outs[num_carry:], stop(moved[num_carry:]), weights)
+
+    size = jnp.zeros((), jnp.result_type(float))
+    uniforms = jax.random.uniform(_own_key(run, scan.equation, operands), (scan.length,), size.dtype)
+    (last, other, _), (rows, draws, stacked, others, weights) = scan.loop(
+        step, (first, stop(first), size), (xs, uniforms)
+    )
+    by_site = [_coefficients_of(run, draw, known) for draw in draws]
+    followed, coefficients = _stretches(rows, jnp.concatenate(by_site, axis=1), scan.reverse)
+    # Before the step that was chosen the alternative is the real path.
+    others = [
+        jnp.where(expand_right(followed, real.ndim), moved, stop(real))
+        for real, moved in zip(stacked, others, strict=True)
+    ]
+    return [*last, *stacked], [*other, *others], weights, coefficients
+
+
+_Known: TypeAlias = "Mapping[Value, tuple[Any, int | None]]"
+"""Values of the body that are at hand after the `scan`, with their time axis."""
+
+
+def _invariant(run: Run, body: Program, consts: Sequence[Any]) -> dict[Value, Any]:
+    """The values of the body that are the same in every step."""
+    found = dict(zip(body.inputs, consts, strict=False))
+    for equation in body.equations:
+        same = all(v in found or isinstance(v, Constant) for v in equation.inputs)
+        if same and equation not in run.plan.random and not equation.eqn.effects:
+            outs = equation.evaluate(lambda v: v.value if isinstance(v, Constant) else found[v])
+            found.update(zip(equation.outputs, outs, strict=True))
+    return found
+
+
+def _without_known(record: Recorded, known: _Known) -> Recorded:
+    """What of a record must be stacked: the draw, and the operands of the site that are not at hand after the `scan`."""
+    inputs = zip(record.site.equation.inputs, record.operands, strict=True)
+    operands = tuple(x if _source(value, known) is None else None for value, x in inputs)
+    return dataclasses.replace(record, operands=operands, alternatives=None)
+
+
+def _source(value: Value, known: _Known) -> tuple[Any, int | None] | None:
+    return (value.value, None) if isinstance(value, Constant) else known.get(value)
+
+
+def _coefficients_of(run: Run, record: Recorded, known: _Known) -> Array:
+    """The coefficients of a site's alternatives over their sizes, `[steps, alternatives]`.
+
+    All steps at once after the `scan`, so that its own derivative carries nothing of them.
+    """
+    stacked = zip(record.site.equation.inputs, record.operands, strict=True)
+    sources = [_source(value, known) or (x, 0) for value, x in stacked]
+
+    def one(x: Any, *operands: Any) -> Array:
+        draw = Draw(record.site, operands, replicates=run.replicates)
+        found = run.estimator(draw).alternatives(draw, x)
+        sizes = stop(found.sizes)
+        return (found.coefficients / jnp.where(sizes > 0, sizes, 1)).ravel()
+
+    return jax.vmap(one, (0, *(axis for _, axis in sources)))(stop(record.x), *(value for value, _ in sources))
+
+
+_CHOICE = 0x5EED
+"""Folded into a key of the `scan` for the choices among alternatives."""
+
+
+def _own_key(run: Run, equation: Equation, operands: Sequence[Any]) -> Array:
+    """A key for the choices among alternatives, from a key that the `scan` is given."""
+    for operand in operands:
+        if jnp.issubdtype(operand.dtype, jax.dtypes.prng_key):
+            key = operand.ravel()[0]
+            for index in (*run.folds, _CHOICE):
+                key = fold_in(key, index)
+            return key
+    raise NotImplementedError(
+        f"The `scan` at {equation.line} makes its keys itself, so none is at hand for the choice of an alternative path. "
+        "Scan over `jax.random.split(key, num_steps)`, or use `mcgrad.Score()`."
+    )
+
+
+class _Row(NamedTuple):
+    """One step: which alternative was taken (-1: none), whether the paths had merged before, the total size."""
+
+    index: Array
+    merged: Array
+    size: Array
+
+
+def _stretches(rows: _Row, coefficients: Array, reverse: bool) -> tuple[Array, Array]:
+    """For each step, whether the alternative that was followed to the end of its stretch had begun, and its coefficient.
+
+    A stretch ends where the paths merge. All of it has the total size at its end, and the alternative taken last.
+    """
+    if reverse:
+        rows, coefficients = _Row(*(jnp.flip(row) for row in rows)), jnp.flip(coefficients, 0)
+    steps = jnp.arange(len(rows.index))
+    merges_next = jnp.append(rows.merged[1:], True)
+    end = jax.lax.cummin(jnp.where(merges_next, steps, len(steps) - 1), reverse=True)
+    chosen = jax.lax.cummax(jnp.where(rows.index >= 0, steps, -1))[end]
+    size = stop(rows.size)[end]
+    followed = (steps >= chosen) & (chosen >= 0) & (size > 0)
+    found = jnp.where(followed, size * coefficients[chosen, rows.index[chosen]], 0)
+    return (jnp.flip(followed), jnp.flip(found)) if reverse else (followed, found)
+
+
+_ROUNDING = 16
+"""Units in the last place, relative to the largest entry, by which two states may differ and count as one."""
+
+
+def _same(real: Sequence[Any], other: Sequence[Any]) -> Array:
+    """Whether two states are the same up to rounding."""
+
+    def close(a: Any, b: Any) -> Array:
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            return jnp.all(jax.random.key_data(a) == jax.random.key_data(b))
+        if not jnp.issubdtype(a.dtype, jnp.floating):
+            return jnp.all(a == b)
+        allowed = _ROUNDING * jnp.finfo(a.dtype).eps * jnp.max(jnp.abs(a), initial=0)
+        return jnp.all((a == b) | (jnp.abs(a - b) <= allowed))
+
+    same = jnp.asarray(True)
+    for a, b in zip(real, other, strict=True):
+        same &= close(stop(a), b)
+    return same
+
+
+class _Choice:
+    """One alternative among those of a step and the one carried so far, in proportion to their sizes.
+
+    Attributes:
+        size: of all that it was chosen from, since the paths last merged.
+        taken: whether it is one of this step.
+        index: which one, counted over all sites; -1 if none.
+    """
+
+    def __init__(self, recorded: Sequence[Recorded], size_before: Array, uniform: Array):
+        self.recorded = recorded
+        sizes = jnp.concatenate([r.alternatives.sizes.ravel().astype(size_before.dtype) for r in recorded])
+        if sizes.size <= _FEW:  # in scalars, so that the compiler makes a small step of them
+            *ends, here = itertools.accumulate(sizes)
+        else:
+            cumulative = jnp.cumsum(sizes)
+            ends, here = [cumulative[:-1]], cumulative[-1]
+        self.size = size_before + here
+        # One random number serves both choices: below the share of this step it is taken, and where says which.
+        position = uniform * self.size
+        self.taken = position < here
+        passed = sum((jnp.sum(position >= end, dtype=jnp.int32) for end in ends), start=jnp.int32(0))
+        self.index = jnp.where(self.taken, passed, jnp.int32(-1))
+
+    def moved(self) -> dict[Site, tuple[Array, Any]]:
+        """By site, where the chosen alternative differs from the draw, and its values."""
+        found: dict[Site, tuple[Array, Any]] = {}
+        begin = 0
+        for r in self.recorded:
+            sizes = r.alternatives.sizes
+            chosen = jnp.arange(begin, begin + sizes.size, dtype=jnp.int32).reshape(sizes.shape) == self.index
+            begin += sizes.size
+
+            def select(leaf: Array, chosen: Array = chosen) -> Array:
+                value = leaf[0]
+                for here, other in zip(chosen[1:], leaf[1:], strict=True):
+                    value = jnp.where(expand_right(here, value.ndim), other, value)
+                return value
+
+            found[r.site] = (jnp.any(chosen, axis=0), jax.tree.map(select, r.alternatives.values))
+        return found
+
+
+_FEW = 16

@@ -1,0 +1,19 @@
+"""The estimator of draws that no derivative can reach."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mcgrad.program.draw import Draw
+from mcgrad.program.estimator import Estimator, Flow
+
+
+@dataclasses.dataclass(frozen=True)
+class Held(Estimator):
+    """A draw whose law no derivative can reach: drawn as it is."""
+
+    local = True
+    flow = True
+
+    def represent(self, site: Draw) -> Flow:
+        return Flow(site.draw())

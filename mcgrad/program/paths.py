@@ -1,0 +1,438 @@
+"""How random numbers reach the costs: with their derivative, with it cut, or by jumps.
+
+One forward pass follows three kinds of sources: draws that are differentiated along their path, draws that are held fixed, and
+raw random bits, which nobody registered as draws. A value may be a *moving* function of a source, with its derivative; or it
+is *held*: an integer or boolean made of one by a comparison, a search, a conversion (a *root*). Where held values make numbers
+again (a selection, an index, a conversion) is a *gate*; so are operations that jump by themselves (`floor`) and those that
+keep no derivative (`stop_gradient`). What comes after a gate is *blind* to the source, unless it can be shown (by
+`mcgrad.program.probe`, by trying) to be continuous there, or not to depend on what was cut: relu, Huber, the guard of a norm,
+the maximum in a softmax.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from mcgrad import _compat
+from mcgrad.program.forward import Forward
+from mcgrad.program.probe import Probe, Surroundings
+from mcgrad.program.site import Site, sample_p
+from mcgrad.program.structure import form_of
+from mcgrad.program.trace import Constant, Equation, Program, Value
+
+Source: TypeAlias = "Site | Equation | Literal['parameter']"
+"""A draw; the operation that makes raw random bits; or what is not known before the run, so that it may be differentiated."""
+
+PARAMETER: Literal["parameter"] = "parameter"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """How sources reach a value: those that it moves with, the roots it is held by, the gates it is blind behind."""
+
+    moving: frozenset[Any] = frozenset()
+    held: frozenset[Equation] = frozenset()
+    blind: frozenset[Equation] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.moving or self.held or self.blind)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BlindWay:
+    """A gate that costs are blind behind.
+
+    Attributes:
+        gate: the operation.
+        place: where that is: in its bodies, if it is a loop or branch.
+        roots: the comparisons, searches, roundings that it goes by.
+        sources: what these are made of.
+        cut: the derivative is cut there; otherwise the value jumps.
+        certain: whether it was seen to jump; otherwise no place of a jump was found.
+    """
+
+    gate: Equation
+    place: Equation
+    roots: frozenset[Equation]
+    sources: frozenset[Any]
+    cut: bool
+    certain: bool
+
+    def describe(self) -> str:
+        """How messages speak of it."""
+        what = _WORDS.get(self.place.name, f"`{self.place.name}`")
+        does = "cuts the derivative" if self.cut else "jumps" if self.certain else "may jump"
+        return f"{what} at {self.place.line} {does}"
+
+
+_WORDS = {"convert_element_type": "a number made of a comparison or rounded to an integer", "select_n": "`where`"}
+
+
+def blind_ways(
+    program: Program, outputs: Sequence[Value], draws: Mapping[Equation, Site], following: Set[Site]
+) -> list[BlindWay]:
+    """The gates that `outputs` are blind behind, in program order.
+
+    Args:
+        program: the program.
+        outputs: those that are to be differentiated.
+        draws: the draws to look at: those of `following` are differentiated along their path, the others are held fixed.
+        following: see `draws`.
+    """
+    search = _Paths(program, outputs, draws, following)
+    found = search.run(program, [Reach()] * len(program.inputs))
+    by_value = dict(zip(program.outputs, found, strict=True))
+    blind = frozenset().union(*(by_value[value].blind for value in outputs))
+    ways = [search.way(gate) for gate in search.gates if gate in blind]
+    return ways
+
+
+@dataclasses.dataclass
+class _Gate:
+    roots: set[Equation]
+    probe: Probe | None
+    cut: bool = False
+    undecided: bool = False
+    inner: set[Equation] = dataclasses.field(default_factory=set)  # those of its bodies that it stands for
+
+
+class _Paths(Forward[Reach]):
+    """The domain of paths."""
+
+    nothing = Reach()
+
+    def __init__(
+        self, program: Program, outputs: Sequence[Value], draws: Mapping[Equation, Site], following: Set[Site]
+    ):
+        super().__init__()
+        self.draws, self.following = draws, following
+        self.live = _live(program, set(outputs))
+        self.gates: dict[Equation, _Gate] = {}
+        self.roots: dict[Equation, frozenset[Any]] = {}
+        self._around: dict[Program, Surroundings] = {}
+        self._stack: list[Program] = []
+
+    def way(self, gate: Equation) -> BlindWay:
+        """What was found at a gate."""
+        found = self.gates[gate]
+        sources = frozenset().union(*(self.roots[root] for root in found.roots))
+        place = gate
+        while self.gates[place].inner:
+            place = next((e for e in self.gates if e in self.gates[place].inner), place)
+        return BlindWay(gate, place, frozenset(found.roots), sources, self.gates[place].cut, self.certain(gate))
+
+    def certain(self, gate: Equation) -> bool:
+        """Whether a gate, or one in its bodies that it stands for, was seen to jump."""
+        found = self.gates[gate]
+        return not found.undecided or any(map(self.certain, found.inner))
+
+    def run(self, program: Program, inputs: Sequence[Reach]) -> list[Reach]:
+        self._stack.append(program)
+        outputs = super().run(program, inputs)
+        self._stack.pop()
+        return [
+            self.join([found, self.of_constant(value)], value, None)
+            for value, found in zip(program.outputs, outputs, strict=True)
+        ]
+
+    def of_constant(self, value: Value) -> Reach:
+        traced = isinstance(value, Constant) and isinstance(value.value, _compat.Tracer)
+        return Reach(frozenset({PARAMETER})) if traced and _is_inexact(value) else Reach()
+
+    def equation(self, equation: Equation, inputs: list[Reach]) -> list[Reach]:
+        if equation not in self.live:
+            return [Reach()] * len(equation.outputs)
+        inputs = [found or self.of_constant(value) for value, found in zip(equation.inputs, inputs, strict=True)]
+        outputs = super().equation(equation, inputs)
+        if form_of(equation) is not None:
+            outputs = self.after_control_flow(equation, inputs, outputs)
+        return [self.settled(value, found) for value, found in zip(equation.outputs, outputs, strict=True)]
+
+    def draw(self, equation: Equation, inputs: list[Reach]) -> list[Reach]:
+        # What a draw's law is blind to, it and what is credited to it are blind to. A held draw does not move.
+        site = self.draws.get(equation)
+        through = self.join(inputs, equation.outputs[0], equation)
+        if site is None:
+            return [Reach(blind=through.blind)] * len(equation.outputs)
+        moving = through.moving if site in self.following else frozenset()
+        return [Reach(moving | {site}, frozenset(), through.blind)] * len(equation.outputs)
+
+    def apply(self, equation: Equation, inputs: list[Reach]) -> list[Reach]:
+        name = equation.name
+        if name in _RAW_BITS:
+            seeds = self.join(inputs, equation.outputs[0], equation)
+            return [Reach(frozenset({equation}), seeds.held, seeds.blind)] * len(equation.outputs)
+        through = self.join(inputs, equation.outputs[0], equation) if equation.outputs else Reach()
+        if not through or name in _NEVER:
+            return [Reach(blind=through.blind)] * len(equation.outputs)
+        of_numbers = frozenset().union(
+            *(found.moving for value, found in zip(equation.inputs, inputs, strict=True) if _is_inexact(value))
+        )
+        outputs = []
+        gate = self.is_gate(equation, inputs, of_numbers)
+        for value in equation.outputs:
+            if not _is_inexact(value):
+                roots = through.held
+                if of_numbers and self.is_root(equation, of_numbers, inputs):
+                    roots = roots | {equation}
+                    self.roots[equation] = self.roots.get(equation, frozenset()) | of_numbers
+                moving = through.moving - of_numbers  # of raw bits, which are integers
+                outputs.append(Reach(moving, roots | self.roots_of(through.blind)))
+            else:
+                outputs.append(
+                    Reach(through.moving, frozenset(), through.blind | ({equation} if gate else frozenset()))
+                )
+        return outputs
+
+    def is_root(self, equation: Equation, sources: frozenset[Any], inputs: Sequence[Reach]) -> bool:
+        """Whether integers or booleans made of these numbers tell of something that a derivative would have to follow."""
+        if not self.matters(sources):
+            return False
+        if equation.name in ("eq", "ne", "eq_to", "ne_to"):
+            # Equality with what no draw reaches has probability zero; among values that draws reach it finds a maximum.
+            return (
+                len(equation.inputs) == 2
+                and equation.inputs[0] is not equation.inputs[1]
+                and all(found.moving - {PARAMETER} for found in inputs)
+            )
+        return True
+
+    def matters(self, sources: frozenset[Any]) -> bool:
+        followed = any(source in self.following for source in sources)
+        return followed or (PARAMETER in sources and sources != {PARAMETER})
+
+    def is_gate(self, equation: Equation, inputs: Sequence[Reach], of_numbers: frozenset[Any]) -> bool:
+        """Whether numbers are made of held values here, or numbers jump or lose their derivative; notes it if so."""
+        held = frozenset().union(*(found.held for found in inputs))
+        numbers = [value for value in equation.outputs if _is_inexact(value)]
+        if not numbers:
+            return False
+        if held:
+            tells = [value for value, found in zip(equation.inputs, inputs, strict=True) if found.held]
+            self.note_gate(equation, held, tells)
+            return True
+        if not self.matters(of_numbers):
+            return False
+        if equation.name in _JUMPS:
+            self.note_gate(equation, {equation}, equation.outputs if equation.name in _STEPS else ())
+        elif len(numbers) < len(equation.outputs) and equation.name not in ("sort", "top_k"):
+            self.note_gate(equation, {equation}, [v for v in equation.outputs if not _is_inexact(v)])
+        elif equation.name == "sort" and equation.eqn.params["num_keys"] < len(numbers):
+            self.note_gate(equation, {equation}, ())
+        elif _cuts(equation):
+            self.note_gate(equation, {equation}, (), cut=True)
+        else:
+            return False
+        if equation in self.gates[equation].roots:
+            self.roots[equation] = self.roots.get(equation, frozenset()) | of_numbers
+        return True
+
+    def note_gate(
+        self, equation: Equation, roots: Iterable[Equation], tells: Sequence[Value], *, cut: bool = False
+    ) -> None:
+        gate = self.gates.get(equation)
+        if gate is None:
+            gate = self.gates[equation] = _Gate(set(), Probe(self.around(), equation, tells, cut=cut), cut)
+        gate.roots |= set(roots)
+
+    def roots_of(self, gates: Iterable[Equation]) -> frozenset[Equation]:
+        """The roots of gates: what integers made of values behind them are held by."""
+        return frozenset(root for gate in gates for root in self.gates[gate].roots)
+
+    def around(self) -> Surroundings:
+        program = self._stack[-1]
+        if program not in self._around:
+            self._around[program] = Surroundings(program)
+        return self._around[program]
+
+    def settled(self, value: Value, found: Reach) -> Reach:
+        """Without the gates that the value is continuous at, or does not depend on."""
+        if not found.blind or not _is_inexact(value):
+            return found
+        left = set()
+        for equation in found.blind:
+            gate = self.gates[equation]
+            jumps = True
+            if gate.probe is not None and gate.probe.gate in self.around().place:
+                jumps = gate.probe.jumps(value)
+                gate.undecided = jumps is None
+            if jumps is not False:
+                left.add(equation)
+        return dataclasses.replace(found, blind=frozenset(left))
+
+    def after_control_flow(self, equation: Equation, inputs: list[Reach], outputs: list[Reach]) -> list[Reach]:
+        """Seen as one operation, control flow may be continuous where its parts are not: a search, then interpolation."""
+        of_numbers = frozenset().union(*(found.moving for found in inputs))
+        results = []
+        rule = "custom" in equation.name and self.matters(of_numbers) and _cuts(equation)
+        if rule:
+            self.note_gate(equation, {equation}, (), cut=True)
+            self.roots[equation] = self.roots.get(equation, frozenset()) | of_numbers
+        for value, found in zip(equation.outputs, outputs, strict=True):
+            if rule and _is_inexact(value):
+                found = dataclasses.replace(found, blind=found.blind | {equation})
+            inner = {gate for gate in found.blind if gate not in self.around().place}
+            roots = {root for gate in inner for root in self.gates[gate].roots}
+            if _is_inexact(value) and roots and equation.bodies and equation.eqn.primitive is not sample_p:
+                tells = [v for v in equation.outputs if not _is_inexact(v)]
+                self.note_gate(equation, roots, tells if tells and any(self.of(v) for v in tells) else ())
+                self.gates[equation].inner |= inner
+                found = Reach(found.moving, found.held, (found.blind - inner) | {equation})
+            if not _is_inexact(value):
+                found = Reach(found.moving, found.held | self.roots_of(found.blind))
+            results.append(found)
+        return results
+
+    def join(self, parts: Sequence[Reach], value: Value, cause: Equation | None) -> Reach:
+        return Reach(
+            *(frozenset().union(*sets) for sets in zip(*((p.moving, p.held, p.blind) for p in parts), strict=True))
+        )
+
+    def chosen(self, equation: Equation, index: Reach, outputs: Sequence[Reach], value: Value) -> Reach:
+        found = self.join(outputs, value, equation)
+        if not _is_inexact(value):
+            return self.join([found, Reach(held=index.held, blind=index.blind)], value, equation)
+        if index.held:
+            self.note_gate(equation, index.held, [equation.inputs[0]])
+            found = dataclasses.replace(found, blind=found.blind | {equation})
+        return dataclasses.replace(found, blind=found.blind | index.blind)
+
+    def stopped(self, equation: Equation, going_on: Reach) -> Reach:
+        if not going_on.held:
+            return Reach(blind=going_on.blind)
+        self.note_gate(equation, going_on.held, ())
+        return Reach(blind=going_on.blind | {equation})
+
+
+_RAW_BITS = frozenset({"random_bits", "threefry2x32", "rng_uniform", "rng_bit_generator"})
+
+_NEVER = frozenset({"is_finite"})
+"""What tells something of a draw with probability zero only."""
+
+_STEPS = frozenset({"sign", "floor", "ceil", "round"})
+"""Constant between jumps."""
+
+_JUMPS = _STEPS | {"rem", "nextafter"}
+
+
+def _cuts(equation: Equation) -> bool:
+    """Whether no derivative goes from an operation's numbers to its results, found by its own rule."""
+    if equation.name in _SMOOTH or equation.eqn.primitive is _compat.ruled_p:
+        return False
+    if equation.name == "stop_gradient":
+        return True
+    numbers = [i for i, value in enumerate(equation.inputs) if _is_inexact(value)]
+    structs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in equation.inputs]
+    key = (equation.eqn.primitive, str(equation.eqn.params), tuple((v.shape, str(v.dtype)) for v in equation.inputs))
+    if key not in _CUT:
+
+        def tangents(moved: Sequence[Any], given: Sequence[Any]) -> Any:
+            def of_numbers(*xs: Any) -> list[Any]:
+                full = dict(zip(numbers, xs, strict=True))
+                read = {v: full.get(i, given[i]) for i, v in enumerate(equation.inputs)}
+                return [x for x in equation.evaluate(read.__getitem__) if jnp.issubdtype(x.dtype, jnp.inexact)]
+
+            return jax.jvp(of_numbers, [given[i] for i in numbers], list(moved))[1]
+
+        try:
+            jaxpr, _ = _compat.open_jaxpr(jax.make_jaxpr(tangents)([structs[i] for i in numbers], structs))
+            moved = set(jaxpr.invars[: len(numbers)])
+            for eqn in jaxpr.eqns:
+                if any(not isinstance(v, _compat.Literal) and v in moved for v in eqn.invars):
+                    moved.update(eqn.outvars)
+            _CUT[key] = not any(not isinstance(v, _compat.Literal) and v in moved for v in jaxpr.outvars)
+        except (ValueError, NotImplementedError, TypeError):  # it has no rule: JAX speaks when it is differentiated
+            _CUT[key] = True
+    return _CUT[key]
+
+
+_CUT: dict[Any, bool] = {}
+
+_SMOOTH = frozenset(
+    [
+        "abs",
+        "add",
+        "add_any",
+        "broadcast_in_dim",
+        "concatenate",
+        "convert_element_type",
+        "copy",
+        "copy_p",
+        "cos",
+        "cumsum",
+        "div",
+        "dot_general",
+        "conv_general_dilated",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "erf",
+        "exp",
+        "expand_dims",
+        "expm1",
+        "gather",
+        "integer_pow",
+        "log",
+        "log1p",
+        "logistic",
+        "max",
+        "min",
+        "mul",
+        "neg",
+        "pad",
+        "pow",
+        "reduce_max",
+        "reduce_min",
+        "reduce_sum",
+        "reduce_prod",
+        "reshape",
+        "rev",
+        "rsqrt",
+        "scatter",
+        "scatter-add",
+        "select_n",
+        "sin",
+        "slice",
+        "sort",
+        "split",
+        "sqrt",
+        "square",
+        "squeeze",
+        "stack",
+        "sub",
+        "tanh",
+        "top_k",
+        "transpose",
+        "clamp",
+        "real",
+        "imag",
+        "complex",
+    ]
+)
+"""Whose rules keep the derivative: so that these most frequent ones need not be tried."""
+
+
+def _is_inexact(value: Value) -> bool:
+    return jnp.issubdtype(value.dtype, jnp.inexact)
+
+
+def _live(program: Program, wanted: Set[Value]) -> set[Equation]:
+    """The equations, those of bodies included, that wanted values need."""
+    found: set[Equation] = set()
+    needed = set(wanted)
+    for equation in reversed(program.equations):
+        if needed.isdisjoint(equation.outputs):
+            continue
+        found.add(equation)
+        needed.update(equation.inputs)
+        form = form_of(equation)
+        for body in equation.bodies:
+            if form is None:
+                found.update(body.everything())
+                continue
+            found |= _live(body, form.wanted(body, [value in needed for value in equation.outputs]))
+    return found

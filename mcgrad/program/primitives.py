@@ -1,0 +1,160 @@
+"""All that mcgrad knows of a primitive, in one row; open to new ones by `register`.
+
+A primitive without a row is sound: its result counts as depending on all entries of its operands, and as linear in none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import jax.numpy as jnp
+
+from mcgrad.program import axis_rules as axes
+from mcgrad.program.axis_rules import AxisRule, ByOperand
+from mcgrad.program.known import Known
+from mcgrad.program.trace import Equation
+
+Linear: TypeAlias = "Literal['all', 'first', 'each', 'cases'] | tuple[int, ...] | None"
+"""In which operands a primitive is linear while the others are held: in all together; in the first; in each by itself; in all
+but the first together; in those at these positions together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What mcgrad knows of a primitive.
+
+    Attributes:
+        axes: where the axes of the operands go; `None`: every entry of the results depends on all entries.
+        linear: in which operands it is linear, see `Linear`.
+    """
+
+    axes: AxisRule | None = None
+    linear: Linear = None
+
+
+_RULES: dict[str, Rule] = {}
+
+
+def register(primitive: Any, *, axes: AxisRule | Literal["elementwise"] | None = None, linear: Linear = None) -> None:
+    """Tell mcgrad about a primitive of your own; the same row as those of JAX have.
+
+    Args:
+        primitive: a `jax.extend.core.Primitive`, or the name of one.
+        axes: `"elementwise"`, if entry `i` of the results depends on entry `i` of the operands alone; or a function
+            `(equation, known)` that returns for each operand a dict from its axes to a `Move(axis)` of the result; axes that
+            it leaves out are read as a whole.
+        linear: in which operands it is linear, the others held: `"all"` together, the `"first"`, `"each"` by itself,
+            `"cases"` (all but the first together), or a tuple of positions.
+
+    Raises:
+        ValueError: for another `linear`.
+
+    Example:
+        >>> import mcgrad
+        >>> mcgrad.program.register("my_scale", axes="elementwise", linear="first")
+    """
+    if not isinstance(linear, tuple) and linear not in (None, "all", "first", "each", "cases"):
+        raise ValueError(
+            '`mcgrad.program.register(linear=...)` must be "all", "first", "each", "cases", a tuple of positions or None, got '
+            f"{linear!r}. Pass one of these."
+        )
+    rule = axes if callable(axes) or axes is None else _elementwise
+    _RULES[getattr(primitive, "name", primitive)] = Rule(rule, linear)
+
+
+def rule_of(equation: Equation) -> Rule:
+    """The row of an equation's primitive."""
+    return _RULES.get(equation.name, _UNKNOWN)
+
+
+def moves_of(equation: Equation, known: Known) -> list[ByOperand]:
+    """For each result, for each operand, where the operand's axes go."""
+    rule = rule_of(equation)
+    if rule.axes is None:
+        return [[{} for _ in equation.inputs]] * len(equation.outputs)
+    found: Any = rule.axes(equation, known)
+    return found if found and isinstance(found[0], list) else [found] * len(equation.outputs)
+
+
+def linear_group(equation: Equation, operands: Sequence[int]) -> tuple[int, ...] | None:
+    """The positions of the operands, those given among them, in which an equation is linear together, the others held."""
+    linear, n = rule_of(equation).linear, len(equation.inputs)
+    group: tuple[int, ...] = ()
+    match linear:
+        case "all":
+            group = tuple(range(n))
+        case "first":
+            group = (0,)
+        case "each":
+            group = tuple(operands[:1])
+        case "cases":
+            group = tuple(range(1, n))
+        case tuple():
+            group = linear
+    values = (*equation.outputs, *(equation.inputs[i] for i in operands))
+    inexact = all(jnp.issubdtype(value.dtype, jnp.inexact) for value in values)
+    return group if inexact and set(operands) <= set(group) else None
+
+
+_UNKNOWN = Rule()
+_elementwise = axes.elementwise
+
+
+def _rows(names: str, rule: AxisRule | None, linear: Linear = None) -> None:
+    _RULES.update(dict.fromkeys(names.split(), Rule(rule, linear)))
+
+
+_rows(
+    """abs acos acosh and asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type cbrt ceil clamp clz
+    copysign cos cosh digamma eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac
+    integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max min mulhi ne nextafter not
+    one_minus_square or polygamma population_count pow random_gamma_grad regularized_incomplete_beta rem round rsqrt
+    shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient tan tanh xor zeta
+    mcgrad_threshold mcgrad_forward_only random_clone debug_nans""",
+    axes.elementwise,
+)
+_rows(
+    "add add_any sub neg copy copy_p convert_element_type complex conj imag real reduce_precision pvary pcast",
+    axes.elementwise,
+    "all",
+)
+_rows("mul", axes.elementwise, "each")
+_rows("div", axes.elementwise, "first")
+_rows("select_n", axes.elementwise, "cases")
+_rows("reduce_sum reduce_precision_sum", axes.reduce_axes, "all")
+_rows("reduce_prod reduce_max reduce_min reduce_and reduce_or reduce_xor argmax argmin reduce", axes.reduce_axes)
+_rows("cumsum", axes.cumulative, "all")
+_rows("cumprod cummax cummin cumlogsumexp", axes.cumulative)
+_rows("dot_general", axes.dot_general, "each")
+_rows("ragged_dot ragged_dot_general", axes.ragged_dot, "each")
+_rows("conv_general_dilated", axes.convolution, "each")
+_rows("broadcast_in_dim", axes.broadcast, "first")
+_rows("reshape expand_dims", axes.reshape, "first")
+_rows("squeeze", axes.squeeze, "all")
+_rows("transpose", axes.transpose, "all")
+_rows("concatenate", axes.concatenate, "all")
+_rows("stack", axes.stack, "all")
+_rows("unstack", axes.unstack, "all")
+_rows("split", axes.split, "all")
+_rows("slice", axes.slice_, "all")
+_rows("rev", axes.rev, "all")
+_rows("tile", axes.tile, "all")
+_rows("pad", axes.pad, "all")
+_rows("dynamic_slice", axes.dynamic_slice, "first")
+_rows("dynamic_update_slice", axes.dynamic_update_slice, (0, 1))
+_rows("gather", axes.gather, "first")
+_rows("scatter scatter-add scatter_add scatter-sub scatter_sub", axes.scatter, (0, 2))
+_rows("scatter-mul scatter_mul scatter-min scatter_min scatter-max scatter_max", axes.scatter)
+_rows("reduce_window_sum", axes.pooling, "first")
+_rows("reduce_window_max reduce_window_min reduce_window", axes.pooling)
+_rows("sort", axes.all_but("dimension"))
+_rows("top_k", axes.top_k)
+_rows("approx_top_k", axes.all_but("reduction_dimension"))
+_rows("fft", axes.leading(lambda equation: len(equation.eqn.params["fft_lengths"])), "all")
+_rows("cholesky lu eigh eig svd qr geqrf householder_product schur lu_pivots_to_permutation", axes.matrices)
+_rows("triangular_solve", axes.matrices, (1,))
+_rows("tridiagonal_solve", axes.matrices, (3,))
+_rows("optimization_barrier device_put sharding_constraint", axes.per_operand, "all")
+_rows("random_seed random_wrap random_unwrap random_fold_in random_bits random_split", axes.random_bits)

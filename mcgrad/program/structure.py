@@ -1,0 +1,126 @@
+"""Control flow as the passes and the run see it: one class for each primitive that has bodies, open to new ones.
+
+A class says how facts of values go through it (`forward`), how it is run where all draws in it are local (`run_local`), and
+how it becomes part of the rest of the program (`continue_into`). A primitive without a class is evaluated as it stands, its
+bodies unseen; a draw inside it is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Container, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import jax
+
+from mcgrad import _compat
+from mcgrad.program.trace import Equation, Program, Value
+
+if TYPE_CHECKING:
+    from mcgrad.program.forward import Forward
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ControlFlow:
+    """One equation with bodies. Subclass, and register with `control_flow(primitive)`.
+
+    Class attributes:
+        rebuilds: whether a draw in a body can be credited: `run_local` and `continue_into` are there.
+    """
+
+    equation: Equation
+    rebuilds: ClassVar[bool] = True
+
+    def forward(self, facts: Forward, inputs: Sequence[Any]) -> list[Any]:
+        """The facts of the results, from those of the operands: runs the bodies by `facts.run`."""
+        raise NotImplementedError
+
+    def wanted(self, body: Program, outputs: Sequence[bool]) -> set[Value]:
+        """The outputs of a body that matter, given which of the results do; by default those at their place."""
+        return {value for value, used in zip(body.outputs, outputs, strict=True) if used}
+
+    def run_local(self, run: Any, operands: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The results where all draws inside are local, and what these record."""
+        raise NotImplementedError
+
+    def check_continuation(self, estimator: str) -> None:
+        """Refuse what cannot become part of the rest of the program, which `estimator` needs."""
+
+    def continue_into(self, run: Any, operands: Sequence[Any], env: dict[Any, Any], then: Any) -> Any:
+        """Run the body as part of the program, and go on by `then(run, results)`."""
+        raise NotImplementedError
+
+
+_CLASSES: dict[Any, type[ControlFlow]] = {}
+
+_Class = TypeVar("_Class", bound=type[ControlFlow])
+
+
+def control_flow(*primitives: Any) -> Callable[[_Class], _Class]:
+    """A class decorator: these primitives are control flow of this class."""
+
+    def register(cls: _Class) -> _Class:
+        _CLASSES.update(dict.fromkeys(primitives, cls))
+        return cls
+
+    return register
+
+
+def form_of(equation: Equation) -> ControlFlow | None:
+    """The control flow that an equation is, if it is one that is known."""
+    cls = _CLASSES.get(equation.eqn.primitive)
+    return None if cls is None else cls(equation)
+
+
+def rebuilds(equation: Equation) -> bool:
+    """Whether an equation is control flow that can be rebuilt around the draws in it."""
+    cls = _CLASSES.get(equation.eqn.primitive)
+    return cls is not None and cls.rebuilds
+
+
+def contains_any(equation: Equation, wanted: Container[Equation]) -> bool:
+    """Whether any of the given equations occurs in the bodies of control flow that can be rebuilt."""
+    inner = [e for body in equation.bodies for e in body.equations] if rebuilds(equation) else []
+    return any(e in wanted or contains_any(e, wanted) for e in inner)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScanView(ControlFlow):
+    """A `scan`: its operands unpacked, and the same loop around another step."""
+
+    @property
+    def body(self) -> Program:
+        return self.equation.bodies[0]
+
+    @property
+    def length(self) -> int:
+        return self.equation.eqn.params["length"]
+
+    @property
+    def reverse(self) -> bool:
+        return self.equation.eqn.params["reverse"]
+
+    @property
+    def num_carry(self) -> int:
+        return _compat.scan_split(self.equation.eqn)[1]
+
+    def split(self, operands: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        """Constants, what is carried, and what is scanned over."""
+        num_consts, num_carry = _compat.scan_split(self.equation.eqn)
+        end = num_consts + num_carry
+        return list(operands[:num_consts]), list(operands[num_consts:end]), list(operands[end:])
+
+    def loop(self, step: Callable[[Any, Any], Any], start: Any, rows: Any) -> tuple[Any, Any]:
+        """`jax.lax.scan` of a step, in the order and with the unrolling of this one."""
+        params = self.equation.eqn.params
+        return jax.lax.scan(step, start, rows, length=self.length, reverse=self.reverse, unroll=params["unroll"])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CheckpointView(ControlFlow):
+    """A `checkpoint`: another function under its policy."""
+
+    def wrap(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """A function under this checkpoint's policy."""
+        params = self.equation.eqn.params
+        return jax.checkpoint(fn, policy=params["policy"], prevent_cse=params["prevent_cse"])

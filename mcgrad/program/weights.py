@@ -1,0 +1,49 @@
+"""Log weights and control variates recorded during a run, and alternatives of draws, applied to the costs at its end."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mcgrad._types import PyTree, static_field
+from mcgrad.program.estimator import Alternatives, Baseline, WeightedPoint
+from mcgrad.program.site import Site
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight(PyTree):
+    """What a local estimator leaves behind: the log weight of its draws and their control variate, of shape `site.plates`."""
+
+    site: Site = static_field()
+    log_weight: Array
+    baseline: Baseline
+    control: Array | None = None
+
+    @classmethod
+    def of(cls, site: Site, point: WeightedPoint) -> Weight:
+        """That of one point."""
+
+        def on_plates(array: Any) -> Any:
+            return array if array is None or isinstance(array, str) else jnp.broadcast_to(array, site.own_plates)
+
+        return cls(site, *map(on_plates, (point.log_weight, point.baseline, point.control)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded(PyTree):
+    """A draw inside a `scan` beside which an alternative path is carried, and the other values that it could have taken."""
+
+    site: Site = static_field()
+    x: Any
+    operands: tuple[Any, ...]
+    alternatives: Alternatives | None
+
+
+Record: TypeAlias = Weight | Recorded
+
+
+def is_leave_one_out(baseline: Baseline) -> bool:
+    return isinstance(baseline, str)

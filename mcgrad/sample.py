@@ -1,0 +1,63 @@
+"""The random choice that users write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Array
+
+from mcgrad._arguments import check_key
+from mcgrad._types import PRNGKey
+from mcgrad.distributions.wrappers.foreign import as_distribution
+from mcgrad.estimators.importance_sampling import ImportanceSampling
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.site import bind_draw
+
+
+def sample(
+    key: PRNGKey, dist: Any, estimator: Estimator | None = None, *, name: str | None = None, proposal: Any = None
+) -> Array:
+    """A random choice: draws from a distribution, and marks the draw so that `mcgrad` can differentiate through it.
+
+    Without a transform this is `dist.sample(key)`. Under `mcgrad.expectation` and the gradient transforms the site's
+    estimator makes the derivatives of the program's expectation in the parameters of `dist` unbiased.
+
+    Plain `jax.grad` through a site is the pathwise derivative where the distribution has one, and an error elsewhere.
+
+    Args:
+        key: a typed key (`jax.random.key`), used for this draw only.
+        dist: a distribution of mcgrad, NumPyro, Distrax or TFP-on-JAX, or any pytree with `sample(key)`,
+            `log_prob(x)`, `batch_shape`, `event_shape` and `reparameterized`.
+        estimator: how the derivative is estimated, for instance `mcgrad.Score()`; by default the transform's.
+        name: what `explain` and error messages call this site.
+        proposal: a distribution to draw from in place of `dist` under a transform, or a function of `dist` that returns
+            it: the costs that the draw reaches are weighted, see `mcgrad.ImportanceSampling`, for which this is short.
+
+    Returns:
+        One draw, of shape `dist.batch_shape + dist.event_shape`.
+
+    Raises:
+        TypeError: if `key` is no typed scalar key, `dist` or `proposal` no distribution, or `estimator` no estimator.
+        ValueError: for both an `estimator` and a `proposal`.
+
+    Example:
+        >>> import jax, mcgrad
+        >>> mcgrad.sample(jax.random.key(0), mcgrad.Normal(0.0, 1.0)).shape
+        ()
+    """
+    check_key(key, "sample")
+    if estimator is not None and not isinstance(estimator, Estimator):
+        raise TypeError(
+            f"`mcgrad.sample(estimator=...)` must be an estimator such as `mcgrad.Score()`, got {estimator!r}."
+        )
+    if proposal is not None:
+        if estimator is not None:
+            raise ValueError(
+                "`mcgrad.sample(proposal=...)` must stand without `estimator`: it chooses `mcgrad.ImportanceSampling`, got also "
+                f"{estimator!r}. Leave one of them out."
+            )
+        estimator = ImportanceSampling(proposal)
+    dist = as_distribution(dist)
+    if estimator is not None:
+        estimator = estimator.closed(dist)
+    return bind_draw(key, dist, estimator, name)
