@@ -40,7 +40,7 @@ test_helpers.py::test_rejects_draws_too_noisy_to_tell
 test_implicit.py::test_grad_of_grad_and_vmap
 test_importance_sampling.py::test_what_cannot_be_is_refused
 test_jumps.py::test_a_jump_is_refused_or_ignored_on_request
-test_jumps.py::test_possible_jumps_are_listed_and_warned_of_on_request
+test_jumps.py::test_the_warning_can_be_made_an_error
 test_loops.py::test_what_has_no_way_through_a_while_loop_says_what_to_do
 test_measure_valued.py::test_a_wrong_weak_derivative_fails
 test_measure_valued.py::test_weak_derivatives_of_every_law[Poisson-hahn_jordan-shared]

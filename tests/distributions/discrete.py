@@ -127,7 +127,7 @@ ROWS = {
                 lambda probs: mcgrad.Multinomial(jnp.asarray([4, 30]), probs=probs),
             ),
         },
-        knows="weak_derivative relaxation",
+        knows="weak_derivative",
         discrete=True,
         event_ndim=1,
         corners=INTEGERS,
