@@ -168,7 +168,8 @@ def test_programs_without_a_draw_of_mcgrad_are_spoken_of():
         return jnp.sum(mcgrad.Bernoulli(logits=logits).sample(key) * logits)
 
     arguments = LOGITS, jax.random.key(0)
-    with pytest.warns(UserWarning, match="`unseen` uses its key, but never in `mcgrad.sample`"):
+    seen = pytest.warns(mcgrad.JumpWarning, match=r"`jax.random.bernoulli` at .*test_diagnostics.py:\d+")
+    with seen, pytest.warns(UserWarning, match="`unseen` uses its key, but never in `mcgrad.sample`"):
         mcgrad.samples_for(unseen, 0.1)(*arguments)
     with pytest.raises(ValueError, match="must get a program that draws through `mcgrad.sample`"):
         mcgrad.compare(unseen, [mcgrad.Score(), mcgrad.Pathwise()])(*arguments)

@@ -17,6 +17,8 @@ from mcgrad.program.known import Known
 from mcgrad.program.relation import Move, Moves, Regroup, Take
 from mcgrad.program.trace import Equation
 
+Steps: TypeAlias = dict[int, Move | Take]
+
 ByOperand: TypeAlias = "list[Moves | None]"
 
 Axes: TypeAlias = "ByOperand | list[ByOperand]"
@@ -24,7 +26,7 @@ Axes: TypeAlias = "ByOperand | list[ByOperand]"
 AxisRule: TypeAlias = Callable[[Equation, Known], Axes]
 
 
-def _identity(ndim: int, without: tuple[int, ...] = ()) -> Moves:
+def _identity(ndim: int, without: tuple[int, ...] = ()) -> Steps:
     return {axis: Move(axis) for axis in range(ndim) if axis not in without}
 
 
@@ -43,7 +45,7 @@ def per_operand(equation: Equation, known: Known) -> Axes:
     return [[_identity(len(v.shape)) if i == j else None for i in range(n)] for j, v in enumerate(equation.inputs)]
 
 
-def _drop_axes(equation: Equation, axes: tuple[int, ...], operand: int = 0) -> Moves:
+def _drop_axes(equation: Equation, axes: tuple[int, ...], operand: int = 0) -> Steps:
     kept = [a for a in range(len(equation.inputs[operand].shape)) if a not in axes]
     return {axis: Move(i) for i, axis in enumerate(kept)}
 
@@ -72,17 +74,17 @@ def transpose(equation: Equation, known: Known) -> Axes:
 
 def cumulative(equation: Equation, known: Known) -> Axes:
     axis, reverse = equation.eqn.params["axis"], equation.eqn.params["reverse"]
-    moves = dict(_identity(len(equation.inputs[0].shape)))
+    moves: Steps = dict(_identity(len(equation.inputs[0].shape)))
     moves[axis] = Move(axis, 0, math.inf) if reverse else Move(axis, -math.inf, 0)
     return [moves]
 
 
 def dot_general(equation: Equation, known: Known) -> Axes:
     (left_sum, right_sum), (left_batch, right_batch) = equation.eqn.params["dimension_numbers"]
-    sides = []
+    sides: ByOperand = []
     position = len(left_batch)
     for operand, summed, batch in ((0, left_sum, left_batch), (1, right_sum, right_batch)):
-        moves = {axis: Move(i) for i, axis in enumerate(batch)}
+        moves: Steps = {axis: Move(i) for i, axis in enumerate(batch)}
         for axis in range(len(equation.inputs[operand].shape)):
             if axis not in summed and axis not in batch:
                 moves[axis] = Move(position)
@@ -102,7 +104,7 @@ def convolution(equation: Equation, known: Known) -> Axes:
 def concatenate(equation: Equation, known: Known) -> Axes:
     dimension, start, result = equation.eqn.params["dimension"], 0, []
     for value in equation.inputs:
-        moves = dict(_identity(len(value.shape)))
+        moves: Steps = dict(_identity(len(value.shape)))
         moves[dimension] = Move(dimension, -start, -start)
         start += value.shape[dimension]
         result.append(moves)
@@ -123,7 +125,7 @@ def unstack(equation: Equation, known: Known) -> Axes:
 def split(equation: Equation, known: Known) -> Axes:
     axis, start, results = equation.eqn.params["axis"], 0, []
     for size in equation.eqn.params["sizes"]:
-        moves = dict(_identity(len(equation.inputs[0].shape)))
+        moves: Steps = dict(_identity(len(equation.inputs[0].shape)))
         moves[axis] = Move(axis, start, start)
         results.append([moves])
         start += int(size)

@@ -29,8 +29,8 @@ def bring(weights: jax.Array, relation: Relation, shape: Any, *, once: bool = Fa
         shape: the cost's.
         once: count each plate entry at one cost entry only, the first that depends on it.
     """
-    used = [axis for window in relation for axis in window.axes]
-    places: list[int | Window] = []  # of the axes of `weights` after the current one; a window has no place yet
+    used: list[Any] = [axis for window in relation for axis in window.axes]
+    places: list[Any] = []  # of the axes of `weights` after the current one; a window has no place yet
     # From the last plate axis to the first, so that axes still to come keep their place.
     for k in reversed(range(len(relation))):
         window = relation[k]
@@ -38,8 +38,9 @@ def bring(weights: jax.Array, relation: Relation, shape: Any, *, once: bool = Fa
             late = window.high if math.isfinite(window.high) else window.low
             window = dataclasses.replace(window, low=late, high=late)
         alone = all(isinstance(a, int) and used.count(a) == 1 for a in window.axes)
-        lengths = [axis_length(a, shape) for a in window.axes]
-        counted = alone and window.table is None and all(a < b for a, b in itertools.pairwise(window.axes))
+        axes: Any = window.axes
+        lengths = [axis_length(a, shape) for a in axes]
+        counted = alone and window.table is None and all(a < b for a, b in itertools.pairwise(axes))
         if window.axes and not counted and window.entries(shape) is None:
             window = window.without(window.axes, shape, None)
         if not window.axes:
@@ -47,7 +48,7 @@ def bring(weights: jax.Array, relation: Relation, shape: Any, *, once: bool = Fa
         elif counted:  # for several axes, those of one that was split
             weights = _sum_window(weights, k, window.low, window.high, math.prod(lengths))
             weights = weights.reshape(*weights.shape[:k], *lengths, *weights.shape[k + 1 :])
-            places[:0] = window.axes
+            places[:0] = axes
         else:
             places.insert(0, window)
     if any(isinstance(place, Window) for place in places):

@@ -6,7 +6,7 @@ run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -104,7 +104,7 @@ class Forward(Generic[Fact]):
         return self.apply(equation, inputs) if form is None else form.forward(self, inputs)
 
     @contextmanager
-    def inside(self, scan: Equation) -> Iterator[None]:
+    def inside(self, scan: Equation) -> Generator[None]:
         """In the body of a `scan`."""
         self.loops = (*self.loops, scan)
         yield

@@ -107,7 +107,7 @@ class Interpreter:
                 env.update(zip(equation.outputs, outs, strict=True))
             else:
 
-                def resume(run: Interpreter, env: Environment, after: int = n + 1) -> Result:
+                def resume(run: Any, env: Environment, after: int = n + 1) -> Result:
                     return run._stretch(equations, after, env, finish)
 
                 operands = [read(env, v) for v in equation.inputs]
@@ -261,7 +261,7 @@ def _form(equation: Equation) -> ControlFlow:
     return form
 
 
-def _into(run: Run, equation: Equation, operands: Sequence[Any], env: Environment, resume: Continuation) -> Result:
+def _into(run: Any, equation: Equation, operands: Sequence[Any], env: Environment, resume: Continuation) -> Result:
     """Control flow with a draw whose estimator needs the rest: the body becomes part of the program."""
 
     def then(run: Run, outs: list[Any]) -> Result:

@@ -15,10 +15,10 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal, TypeAlias
 
-import jax
 import jax.numpy as jnp
 
 from mcgrad import _compat
+from mcgrad.program.cuts import cuts
 from mcgrad.program.forward import Forward
 from mcgrad.program.probe import Probe, Surroundings
 from mcgrad.program.site import Site, sample_p
@@ -224,7 +224,7 @@ class _Paths(Forward[Reach]):
             self.note_gate(equation, {equation}, [v for v in equation.outputs if not _is_inexact(v)])
         elif equation.name == "sort" and equation.eqn.params["num_keys"] < len(numbers):
             self.note_gate(equation, {equation}, ())
-        elif _cuts(equation):
+        elif cuts(equation):
             self.note_gate(equation, {equation}, (), cut=True)
         else:
             return False
@@ -269,14 +269,15 @@ class _Paths(Forward[Reach]):
         """Seen as one operation, control flow may be continuous where its parts are not: a search, then interpolation."""
         of_numbers = frozenset().union(*(found.moving for found in inputs))
         results = []
-        rule = "custom" in equation.name and self.matters(of_numbers) and _cuts(equation)
+        rule = "custom" in equation.name and self.matters(of_numbers) and cuts(equation)
         if rule:
             self.note_gate(equation, {equation}, (), cut=True)
             self.roots[equation] = self.roots.get(equation, frozenset()) | of_numbers
         for value, found in zip(equation.outputs, outputs, strict=True):
             if rule and _is_inexact(value):
                 found = dataclasses.replace(found, blind=found.blind | {equation})
-            inner = {gate for gate in found.blind if gate not in self.around().place}
+            # What was cut inside stays cut: only whether it jumps can be seen from outside.
+            inner = {gate for gate in found.blind if gate not in self.around().place and not self.gates[gate].cut}
             roots = {root for gate in inner for root in self.gates[gate].roots}
             if _is_inexact(value) and roots and equation.bodies and equation.eqn.primitive is not sample_p:
                 tells = [v for v in equation.outputs if not _is_inexact(v)]
@@ -318,102 +319,6 @@ _STEPS = frozenset({"sign", "floor", "ceil", "round"})
 """Constant between jumps."""
 
 _JUMPS = _STEPS | {"rem", "nextafter"}
-
-
-def _cuts(equation: Equation) -> bool:
-    """Whether no derivative goes from an operation's numbers to its results, found by its own rule."""
-    if equation.name in _SMOOTH or equation.eqn.primitive is _compat.ruled_p:
-        return False
-    if equation.name == "stop_gradient":
-        return True
-    numbers = [i for i, value in enumerate(equation.inputs) if _is_inexact(value)]
-    structs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in equation.inputs]
-    key = (equation.eqn.primitive, str(equation.eqn.params), tuple((v.shape, str(v.dtype)) for v in equation.inputs))
-    if key not in _CUT:
-
-        def tangents(moved: Sequence[Any], given: Sequence[Any]) -> Any:
-            def of_numbers(*xs: Any) -> list[Any]:
-                full = dict(zip(numbers, xs, strict=True))
-                read = {v: full.get(i, given[i]) for i, v in enumerate(equation.inputs)}
-                return [x for x in equation.evaluate(read.__getitem__) if jnp.issubdtype(x.dtype, jnp.inexact)]
-
-            return jax.jvp(of_numbers, [given[i] for i in numbers], list(moved))[1]
-
-        try:
-            jaxpr, _ = _compat.open_jaxpr(jax.make_jaxpr(tangents)([structs[i] for i in numbers], structs))
-            moved = set(jaxpr.invars[: len(numbers)])
-            for eqn in jaxpr.eqns:
-                if any(not isinstance(v, _compat.Literal) and v in moved for v in eqn.invars):
-                    moved.update(eqn.outvars)
-            _CUT[key] = not any(not isinstance(v, _compat.Literal) and v in moved for v in jaxpr.outvars)
-        except (ValueError, NotImplementedError, TypeError):  # it has no rule: JAX speaks when it is differentiated
-            _CUT[key] = True
-    return _CUT[key]
-
-
-_CUT: dict[Any, bool] = {}
-
-_SMOOTH = frozenset(
-    [
-        "abs",
-        "add",
-        "add_any",
-        "broadcast_in_dim",
-        "concatenate",
-        "convert_element_type",
-        "copy",
-        "copy_p",
-        "cos",
-        "cumsum",
-        "div",
-        "dot_general",
-        "conv_general_dilated",
-        "dynamic_slice",
-        "dynamic_update_slice",
-        "erf",
-        "exp",
-        "expand_dims",
-        "expm1",
-        "gather",
-        "integer_pow",
-        "log",
-        "log1p",
-        "logistic",
-        "max",
-        "min",
-        "mul",
-        "neg",
-        "pad",
-        "pow",
-        "reduce_max",
-        "reduce_min",
-        "reduce_sum",
-        "reduce_prod",
-        "reshape",
-        "rev",
-        "rsqrt",
-        "scatter",
-        "scatter-add",
-        "select_n",
-        "sin",
-        "slice",
-        "sort",
-        "split",
-        "sqrt",
-        "square",
-        "squeeze",
-        "stack",
-        "sub",
-        "tanh",
-        "top_k",
-        "transpose",
-        "clamp",
-        "real",
-        "imag",
-        "complex",
-    ]
-)
-"""Whose rules keep the derivative: so that these most frequent ones need not be tried."""
 
 
 def _is_inexact(value: Value) -> bool:

@@ -129,7 +129,7 @@ def _study(program: Program, outputs: Sequence[Value], default: Estimator) -> _S
     analysis, constants = analyze(program), frozenset(_constants(program))
     estimators: dict[Site, Estimator] = {}
     for site in analysis.sites.values():
-        held = site.has_constant_law(constants) and site.estimator is None
+        held = site.has_constant_law(set(constants)) and site.estimator is None
         estimators[site] = Held() if held else (site.estimator or default).resolve(site, None)
     seen = _Study(analysis, constants, estimators)
     ways = _ways(program, outputs, seen, following := _followed(estimators))

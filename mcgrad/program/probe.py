@@ -175,7 +175,8 @@ def _cut_out(
         frontier.difference_update(v for equation in chosen for v in equation.outputs)
 
     while True:
-        open_ = [v for v in frontier if v in around.producer and not _is_key(v)]
+        # A draw from a constant distribution would stand still on every line: it is an input itself.
+        open_ = [v for v in frontier if v in around.producer and not _is_key(v) and not _is_constant_draw(around, v)]
         must = [v for v in open_ if v in reached or not _is_inexact(v) or around.producer[v].eqn.primitive is sample_p]
         if must:
             expand(must)
@@ -192,6 +193,10 @@ def _cut_out(
     return equations, sorted(
         frontier, key=lambda v: (str(v.dtype), v.shape, around.place.get(around.producer.get(v), -1))
     )
+
+
+def _is_constant_draw(around: Surroundings, value: Value) -> bool:
+    return around.producer[value].eqn.primitive is sample_p and _is_inexact(value) and not around.leaves(value)
 
 
 def _everything(equation: Equation) -> Iterable[Equation]:
@@ -247,14 +252,14 @@ class _Line:
             a if _is_key(v) or not _is_inexact(v) else _opposite(v, a, rng, scale, positive)
             for v, a in zip(inputs, self.start, strict=True)
         ]
-        self.keys = [rng.integers(2**31) if _is_key(v) else None for v in inputs]
+        self.keys = [int(rng.integers(2**31)) for _ in inputs]
         self.shapes = [v.shape for v in inputs]
 
     def at(self, t: Any) -> list[Any]:
         points = []
         for a, b, seed, shape in zip(self.start, self.end, self.keys, self.shapes, strict=True):
             if a is None:
-                keys = jax.random.split(jax.random.key(seed), math.prod(shape))
+                keys = jax.random.split(jax.random.key(int(seed)), math.prod(shape))
                 points.append(keys.reshape(shape))
             else:
                 points.append(a if a is b else (a + jnp.asarray(t, a.dtype) * (b - a)).astype(a.dtype))
@@ -318,7 +323,7 @@ def _bracket(along: Callable[[Any], list[Any]], *, exact: bool) -> tuple[Any, An
             if not np.any(moved > 0):
                 return None
             where = int(np.argmax(moved))
-        low, high = float(ts[where]), float(ts[where + 1])
+        low, high = float(ts[int(where)]), float(ts[int(where) + 1])
         if high - low <= 4 * np.finfo(dtype).eps:
             break
     return dtype(low), dtype(high)

@@ -39,7 +39,7 @@ class RestOfProgram(Rest):
     Calling it runs the remainder with later estimators applied; it may be called at several points and vmapped over.
     """
 
-    _run: Run
+    _run: Any
     _equation: Equation
     _env: Environment
     _resume: Continuation

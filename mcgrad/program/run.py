@@ -14,7 +14,7 @@ from mcgrad.program.weights import Record
 
 Environment: TypeAlias = dict[Value, Any]
 
-Continuation: TypeAlias = "Callable[[Run, Environment], Result]"
+Continuation: TypeAlias = "Callable[[Any, Environment], Result]"
 """What comes after a stretch of equations; it takes the run, since a rest may be run plainly, or as a replicate."""
 
 
@@ -29,6 +29,8 @@ class Run(Protocol):
     def folds(self) -> tuple[Any, ...]: ...
     @property
     def steps(self) -> Mapping[Equation, int]: ...
+    @property
+    def points(self) -> int: ...
 
     def but(self, **changes: Any) -> Run:
         """This run, with some of its settings changed."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PyTree, static_field
-from mcgrad.program.estimator import Alternatives, Baseline, WeightedPoint
+from mcgrad.program.estimator import Baseline, WeightedPoint
 from mcgrad.program.site import Site
 
 
@@ -18,8 +18,8 @@ class Weight(PyTree):
     """What a local estimator leaves behind: the log weight of its draws and their control variate, of shape `site.plates`."""
 
     site: Site = static_field()
-    log_weight: Array
-    baseline: Baseline
+    log_weight: Array  # ty: ignore[invalid-dataclass-field-order]
+    baseline: Baseline  # ty: ignore[invalid-dataclass-field-order]
     control: Array | None = None
 
     @classmethod
@@ -37,9 +37,9 @@ class Recorded(PyTree):
     """A draw inside a `scan` beside which an alternative path is carried, and the other values that it could have taken."""
 
     site: Site = static_field()
-    x: Any
-    operands: tuple[Any, ...]
-    alternatives: Alternatives | None
+    x: Any  # ty: ignore[invalid-dataclass-field-order]
+    operands: tuple[Any, ...]  # ty: ignore[invalid-dataclass-field-order]
+    alternatives: Any  # ty: ignore[invalid-dataclass-field-order]
 
 
 Record: TypeAlias = Weight | Recorded
