@@ -7,6 +7,7 @@ import os
 import jax
 import jaxtyping
 import pytest
+from jax.extend import source_info_util
 from quick import QUICK
 
 # Nearly all of these tests' time is compiling programs that then run for milliseconds. XLA reads its flags when it first
@@ -22,9 +23,14 @@ jax.config.update("jax_debug_key_reuse", True)
 
 # Arrays are checked against the shapes of annotations, where `beartype` is there to do it; not those of distributions, whose
 # parameters broadcast while their annotations say that they are equal.
-CHECKED = ("_compat", "black_box", "demo", "diagnostics", "estimators", "objectives", "program", "transforms")
+CHECKED = ("_compat", "black_box", "demo", "diagnostics", "estimators", "objectives", "program", "sample", "transforms")
 if importlib.util.find_spec("beartype"):
     jaxtyping.install_import_hook([f"mcgrad.{name}" for name in CHECKED], "shapes.check")
+    for frames in (
+        os.path.dirname(jaxtyping.__file__),
+        "<@beartype",
+    ):  # a message names the user's line, not the checker's
+        source_info_util.register_exclusion(frames)
 
 # Traced programs are kept in caches, by the million of objects: looking through them for garbage often takes long.
 gc.freeze()
