@@ -1,9 +1,14 @@
 """Settings that every test runs under: what would hide a mistake raises."""
 
 import gc
+import importlib.util
 import os
 
 import jax
+import jaxtyping
+import pytest
+from jax.extend import source_info_util
+from quick import QUICK
 
 # Nearly all of these tests' time is compiling programs that then run for milliseconds. XLA reads its flags when it first
 # runs something; one that it does not know ends the process, and newer versions have only one way to emit fusions.
@@ -16,6 +21,30 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
+# Arrays are checked against the shapes of annotations, where `beartype` is there to do it; not those of distributions, whose
+# parameters broadcast while their annotations say that they are equal.
+CHECKED = ("_compat", "black_box", "demo", "diagnostics", "estimators", "objectives", "program", "sample", "transforms")
+if importlib.util.find_spec("beartype"):
+    jaxtyping.install_import_hook([f"mcgrad.{name}" for name in CHECKED], "shapes.check")
+    for frames in (
+        os.path.dirname(jaxtyping.__file__),
+        "<@beartype",
+    ):  # a message names the user's line, not the checker's
+        source_info_util.register_exclusion(frames)
+
 # Traced programs are kept in caches, by the million of objects: looking through them for garbage often takes long.
 gc.freeze()
 gc.set_threshold(100_000, 20, 50)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks the quick tests, and refuses a list that names others than there are."""
+    found = set()
+    for item in items:
+        test = item.nodeid.removeprefix("tests/")
+        names = {test, test.split("[")[0], test.split("::")[0]} & set(QUICK)
+        found |= names
+        if names and not item.get_closest_marker("slow"):
+            item.add_marker("quick")
+    if not config.option.file_or_dir and found != set(QUICK):
+        raise pytest.UsageError(f"tests/quick.py names tests that are not there: {sorted(set(QUICK) - found)}")

@@ -5,7 +5,7 @@ claim with what the classes have.
 """
 
 from distributions import by_quantiles, by_velocity, discrete, vectors, wrappers
-from distributions.row import METHODS, Extremes, Ordinary, Row, Weak, WeakOfVector, costs, view
+from distributions.row import METHODS, Extremes, Ordinary, Row, Weak, WeakOfVector, call, costs, view
 
 DISTRIBUTIONS: dict[str, Row] = {
     **by_quantiles.ROWS,
@@ -31,5 +31,6 @@ __all__ = [
     "Row",
     "Weak",
     "WeakOfVector",
+    "call",
     "costs",
 ]

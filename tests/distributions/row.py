@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -162,6 +163,16 @@ def view(rows: Mapping[str, Row], name: str) -> dict[str, Any]:
                 }
                 found[f"{row_name}, {variant}" if variant else row_name] = dataclasses.replace(case, **inherited)
     return found
+
+
+@functools.cache
+def _method(name: str) -> Callable[..., Any]:
+    return jax.jit(lambda dist, *args: getattr(dist, name)(*args))
+
+
+def call(dist: Any, name: str, *args: Any) -> Any:
+    """What a method of a distribution gives, compiled as a whole: one by one, each of its many operations would be."""
+    return _method(name)(dist, *args)
 
 
 # What several rows share.

@@ -1,0 +1,57 @@
+"""The tests of `pytest -m quick`: every room of the package touched, in under a minute on two cores."""
+
+QUICK = """
+test_addends.py::test_the_gradient_is_that_without_the_addend[mean]
+test_alternative_path.py::test_alternative_path_on_the_bernoulli_chain[10]
+test_architecture.py
+test_benchmarks.py
+test_black_box.py::test_a_key_is_needed
+test_black_box.py::test_finite_differences_use_common_random_numbers
+test_bonnet_price.py::test_refusals
+test_commands.py::test_bad_values_are_errors_with_status_2
+test_commands.py::test_explain_prints_draws_and_credit
+test_contract.py::test_a_wrong_estimator_fails[HalfScore-categorical]
+test_contract.py::test_every_estimator_is_in_the_table
+test_contract.py::test_value_gradient_and_hessian_are_unbiased[categorical-auto]
+test_contract.py::test_value_gradient_and_hessian_are_unbiased[categorical-enumerate]
+test_contract.py::test_value_gradient_and_hessian_are_unbiased[categorical-measure-valued]
+test_contract.py::test_value_gradient_and_hessian_are_unbiased[categorical-score, 2 points]
+test_contract.py::test_value_gradient_and_hessian_are_unbiased[categorical-score]
+test_contract.py::test_value_gradient_and_hessian_are_unbiased[normal-score]
+test_coupled.py::test_the_bernoulli_toy_with_an_offset[ARM-1]
+test_credit.py::test_what_is_drawn_can_be_printed
+test_credit_through_time.py::test_explain_shows_time_and_accumulators
+test_credit_through_time.py::test_the_program_does_not_grow_with_the_number_of_steps
+test_dependence.py::test_windows_are_as_narrow_as_the_rules_promise
+test_dependence.py::test_windows_hold_all_that_an_entry_depends_on[mlp]
+test_diagnostics.py::test_numbers_that_are_not_finite_are_reported
+test_distribution_refusals.py
+test_distribution_table.py
+test_distributions.py::test_cdf_and_icdf_are_scipys[Normal]
+test_distributions.py::test_log_prob_is_scipys[Normal]
+test_distributions.py::test_log_prob_is_scipys[Poisson]
+test_distributions.py::test_pathwise_derivative_keeps_the_quantile[Logistic]
+test_functions.py::test_what_makes_no_distribution_is_refused
+test_gamma.py::test_refusals
+test_helpers.py::test_accepts_unbiased_draws_of_a_pytree
+test_helpers.py::test_rejects_a_bias_of_one_coordinate
+test_helpers.py::test_rejects_draws_that_are_silently_zero
+test_helpers.py::test_rejects_draws_too_noisy_to_tell
+test_implicit.py::test_grad_of_grad_and_vmap
+test_importance_sampling.py::test_what_cannot_be_is_refused
+test_jumps.py::test_a_jump_is_refused_or_ignored_on_request
+test_jumps.py::test_the_warning_can_be_made_an_error
+test_loops.py::test_what_has_no_way_through_a_while_loop_says_what_to_do
+test_measure_valued.py::test_a_wrong_weak_derivative_fails
+test_measure_valued.py::test_weak_derivatives_of_every_law[Poisson-hahn_jordan-shared]
+test_objectives.py::test_vargrad_is_the_log_variance_loss
+test_objectives.py::test_what_cannot_be_is_refused
+test_overhead.py
+test_refusals.py::test_keys_must_be_typed_and_single
+test_refusals.py::test_options_are_checked_where_they_are_given
+test_refusals.py::test_programs_must_return_floating_costs
+test_relax.py::test_the_surrogate_is_evaluated_twice
+test_transformed.py::test_refusals
+test_without_replacement.py::test_options_that_cannot_be_are_refused
+""".strip().splitlines()
+"""Files, tests, or tests of one parameter."""
