@@ -348,8 +348,8 @@ class _Held(Estimator):
     def on_jump(self, *, certain: bool) -> OnJump:
         return "ignore"
 
-    def represent(self, site: Draw) -> Flow:
-        return Flow(stop(site.draw()))
+    def represent(self, draw: Draw) -> Flow:
+        return Flow(stop(draw.sample()))
 
 
 def _log_mean_exp(log_weights: Float[Array, "K ..."]) -> Array:

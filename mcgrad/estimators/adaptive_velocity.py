@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mcgrad._types import PRNGKey, PyTree
-from mcgrad.program.draw import Draw
 from mcgrad.program.site import Site
 
 
@@ -78,7 +77,7 @@ class AdaptiveVelocity(PyTree):
 
     def obstacle(self, site: Site) -> str | None:
         """Why this path would be wrong at `site`."""
-        if not site.facts.has_adaptive_velocity:
+        if "adaptive_velocity" not in site.facts.knows:
             return (
                 f"{site.facts.law} has no path with learned coefficients, only `mcgrad.MultivariateNormal` with `scale_tril` "
                 "has. Use `mcgrad.Pathwise()` here."
@@ -91,12 +90,6 @@ class AdaptiveVelocity(PyTree):
             )
         return None
 
-    def draw(self, site: Draw) -> Any:
-        """The draw, with the derivative of this path."""
-        levels = site.plates[: len(site.site.params["levels"])]
-        # A leaf of the site has the axes of its `vmap`s in front, of size 1 where they do not map it; the transform's has none.
-        leaves = (jnp.reshape(c, (*c.shape[:-2][: len(levels)], *c.shape[-2:])) for c in (self.rows, self.columns))
-        mapped = [jnp.broadcast_to(leaf, (*levels, *leaf.shape[-2:])) for leaf in leaves]
-        every_level = jnp.zeros(levels)  # one may map nothing but the coefficients
-        z = site.random(lambda dist, key, _: dist.noise(key), every_level)
-        return site.map(lambda dist, *values: dist.adaptive_velocity(*values), z, *mapped)
+    def move(self, key: PRNGKey, dist: Any) -> Any:
+        """A draw, with the derivative of this path."""
+        return dist.adaptive_velocity(dist.noise(key), self.rows, self.columns)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.estimators.local_expectation import LocalExpectation
 from mcgrad.estimators.refusal import instead
@@ -38,10 +37,10 @@ class _AntitheticPair(Estimator):
     def obstacle(self, site: Site) -> str | None:
         return binary_obstacle(site)
 
-    def represent(self, site: Draw) -> SignedPoints:
-        u = site.random(lambda dist, key: open_uniform(key, dist.batch_shape, jnp.result_type(float)))
-        ones = jnp.ones(site.plates, jnp.int32)
-        p, q = site.prob(ones), site.prob(0 * ones)
+    def represent(self, draw: Draw) -> SignedPoints:
+        u = draw.uniform(dtype=jnp.result_type(float))
+        ones = jnp.ones(draw.plates, jnp.int32)
+        p, q = draw.prob(ones), draw.prob(0 * ones)
         b, c = (u > stop(q)).astype(jnp.int32), (u < stop(p)).astype(jnp.int32)
         # Derivatives in the log odds: those of `p` over `p q`.
         inside = stop(p * q) > 0

@@ -13,7 +13,6 @@ from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float
 
 from mcgrad._types import static_field
-from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.antithetic import binary_obstacle
 from mcgrad.estimators.without_replacement import check_number, check_option
 from mcgrad.program.draw import Draw
@@ -64,15 +63,15 @@ class ARMS(Estimator):
     def obstacle(self, site: Site) -> str | None:
         return binary_obstacle(site)
 
-    def represent(self, site: Draw) -> SignedPoints:
+    def represent(self, draw: Draw) -> SignedPoints:
         n = self.num_samples
-        ones = jnp.ones(site.plates, jnp.int32)
-        p, q = site.prob(ones), site.prob(0 * ones)
+        ones = jnp.ones(draw.plates, jnp.int32)
+        p, q = draw.prob(ones), draw.prob(0 * ones)
         # By symmetry everything is about the rarer of the two values, which keeps it exact at both ends.
         rare = stop(jnp.minimum(p, q))
-        draw, both = {"dirichlet": (_dirichlet, _both_dirichlet), "gaussian": (_gaussian, _both_gaussian)}[self.copula]
-        u = site.random(lambda dist, key: open_uniform(key, (*dist.batch_shape, n), p.dtype))
-        is_rare = jnp.moveaxis(draw(u, rare), -1, 0)
+        below, both = {"dirichlet": (_dirichlet, _both_dirichlet), "gaussian": (_gaussian, _both_gaussian)}[self.copula]
+        u = draw.uniform(n, dtype=p.dtype)
+        is_rare = jnp.moveaxis(below(u, rare), -1, 0)
         b = jnp.where(stop(p <= q)[None], is_rare, ~is_rare).astype(jnp.int32)  # [n, *plates]
         # 1 / (1 - rho) = p q / (m - P), where m is the probability of the rare value and P that of two of them.
         inside = rare > 0

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
@@ -46,10 +45,10 @@ class ARSM(Estimator):
     def obstacle(self, site: Site) -> str | None:
         return without_finite_support(site)
 
-    def represent(self, site: Draw) -> SignedPoints:
-        p = each_value(site, site.prob)  # [*plates, n]
+    def represent(self, draw: Draw) -> SignedPoints:
+        p = each_value(draw, draw.prob)  # [*plates, n]
         n, inside = p.shape[-1], stop(p) > 0
-        u = site.random(lambda dist, key: open_uniform(key, (*dist.batch_shape, n), p.dtype))
+        u = draw.uniform(n, dtype=p.dtype)
         arrivals = -jnp.log(u)
         shares = arrivals / jnp.sum(arrivals, axis=-1, keepdims=True)
         first, second = np.triu_indices(n, 1)
@@ -63,5 +62,5 @@ class ARSM(Estimator):
         logits = logits - jnp.mean(logits, axis=-1, keepdims=True)
         weights = 1 / n - shares
         coefficients = weights[..., second] * logits[..., first] + weights[..., first] * logits[..., second]
-        points = values_at(site, jnp.moveaxis(x, -1, 0))
+        points = values_at(draw, jnp.moveaxis(x, -1, 0))
         return SignedPoints(points[0], points[1:], jnp.moveaxis(coefficients, -1, 0), relative=True, joint=True)

@@ -51,18 +51,17 @@ class BonnetPrice(Estimator):
     moves_draw = True
 
     def obstacle(self, site: Site) -> str | None:
-        tree, structs = site.base_law
-        if not isinstance(jax.tree.unflatten(tree, structs), Normal):
+        if not isinstance(site.base_dist, Normal):
             return f"the law must be `mcgrad.Normal`. {instead(site)}"
         return None
 
     def evaluations(self, site: Site, relation: Relation) -> int:
         return 2
 
-    def estimate(self, site: Draw, rest: Rest) -> Result:
-        x = site.draw()
-        result = rest(site.map(lambda dist, x: dist.loc + stop(x - dist.loc), x))
-        variance = site.map(lambda dist, x: jnp.broadcast_to(dist.scale**2, x.shape), x)
+    def estimate(self, draw: Draw, rest: Rest) -> Result:
+        x = draw.sample()
+        result = rest(draw.under_vmaps(lambda dist, x: dist.loc + stop(x - dist.loc), x))
+        variance = draw.under_vmaps(lambda dist, x: jnp.broadcast_to(dist.scale**2, x.shape), x)
         coefficient = zero_with_derivative_of(variance) / 2
 
         def one(mask: Array) -> list[Array]:
@@ -74,7 +73,7 @@ class BonnetPrice(Estimator):
             zero = jnp.zeros((), x.dtype)
             curvatures = jax.jvp(slope, (zero,), (jnp.ones_like(zero),))[1]
             terms = []
-            for curvature, relation in zip(curvatures, site.relations, strict=True):
+            for curvature, relation in zip(curvatures, draw.relations, strict=True):
                 if relation is None:
                     terms.append(jnp.zeros_like(curvature))
                     continue
@@ -82,6 +81,6 @@ class BonnetPrice(Estimator):
                 terms.append(signed_term(jnp.broadcast_to(brought, curvature.shape), curvature))
             return terms
 
-        each = jax.vmap(one)(site.entries_apart())
+        each = jax.vmap(one)(draw.entries_apart())
         costs = [cost + jnp.sum(term, axis=0) for cost, term in zip(result.costs, each, strict=True)]
         return result._replace(costs=tuple(costs))

@@ -59,13 +59,13 @@ class PathwiseWithBoundary(Estimator):
         facts = site.facts
         if facts.pathwise_obstacle is not None:
             return f"{facts.pathwise_obstacle}. {instead(site)}"
-        if not (facts.scalar_event and facts.has_cdf):
+        if not (facts.scalar_event and "cdf" in facts.knows):
             return f"the law must be one of scalars with a `cdf`. {instead(site)}"
         return None
 
-    def estimate(self, site: Draw, rest: Rest) -> Result:
-        x = site.draw_path()
-        thresholds = rest.thresholds(site)
+    def estimate(self, draw: Draw, rest: Rest) -> Result:
+        x = draw.sample_path()
+        thresholds = rest.thresholds(draw)
         if not thresholds:
             return rest(x)
         here = stop(x)
@@ -81,10 +81,12 @@ class PathwiseWithBoundary(Estimator):
         # comparisons that tie at one place are decided together, so each has its share of the jump
         together = jnp.abs(stop(place)[:, None] - stop(place)[None]) <= reach[:, None]
         shares = jnp.sum(together & moving[None], axis=1)
-        level = jax.vmap(lambda place: site.map(lambda dist, c: dist.cdf(c), place))(place)
+        level = jax.vmap(lambda place: draw.under_vmaps(lambda dist, c: dist.cdf(c), place))(place)
         coefficients = jnp.where(moving, zero_with_derivative_of(level) / jnp.maximum(shares, 1), 0)
         # where the law gives no density there is nothing to weigh, and perhaps nothing to evaluate
-        inside = jax.vmap(site.log_prob)(stop(place)) > -jnp.inf if site.facts.has_log_prob else jnp.isfinite(place)
+        inside = (
+            jax.vmap(draw.log_prob)(stop(place)) > -jnp.inf if "log_prob" in draw.facts.knows else jnp.isfinite(place)
+        )
         points = jnp.where(moving & inside, stop(place), here[None])
 
         def both(below: Any, above: Any) -> Array:
@@ -93,7 +95,7 @@ class PathwiseWithBoundary(Estimator):
         n = len(thresholds)
         decision = Decision(slopes, jnp.repeat(jnp.asarray([-1, 1]), n), both(reach, reach))
         return rest.evaluate(
-            site, SignedPoints(x, both(points, points), both(coefficients, -coefficients), decision=decision)
+            draw, SignedPoints(x, both(points, points), both(coefficients, -coefficients), decision=decision)
         )
 
 

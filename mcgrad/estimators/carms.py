@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mcgrad._types import static_field
-from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.arms import dirichlet_copula
 from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
 from mcgrad.estimators.without_replacement import check_number
@@ -65,12 +64,12 @@ class CARMS(Estimator):
     def obstacle(self, site: Site) -> str | None:
         return without_finite_support(site)
 
-    def represent(self, site: Draw) -> SignedPoints:
+    def represent(self, draw: Draw) -> SignedPoints:
         n = self.num_samples
-        p = each_value(site, site.prob)  # [*plates, values]
+        p = each_value(draw, draw.prob)  # [*plates, values]
         frozen = stop(p)
         ends = _ends(p.shape[-1])
-        noise = site.random(lambda dist, key: open_uniform(key, (*dist.batch_shape, n + 1), p.dtype))
+        noise = draw.uniform(n + 1, dtype=p.dtype)
         order = jnp.minimum((noise[..., n] * len(ends)).astype(jnp.int32), len(ends) - 1)
         low, high = _intervals(frozen, ends)  # [*plates, orders, values]
         chosen = jnp.take_along_axis(high, order[..., None, None], axis=-2)  # [*plates, 1, values]
@@ -90,7 +89,7 @@ class CARMS(Estimator):
         # Derivatives of the log probabilities of the values drawn.
         scores = zero_with_derivative_of(jnp.take_along_axis(p, x, axis=-1)) / own
         coefficients = jnp.sum(share * (scores[..., :, None] - scores[..., None, :]), axis=-1) / (n * (n - 1))
-        points = values_at(site, jnp.moveaxis(x, -1, 0))
+        points = values_at(draw, jnp.moveaxis(x, -1, 0))
         coefficients = jnp.moveaxis(coefficients, -1, 0)[1:]
         return SignedPoints(points[0], points[1:], coefficients, relative=True, joint=True)
 

@@ -49,15 +49,15 @@ class Enumerate(Estimator):
         assert site.facts.support is not None  # see `obstacle`
         return len(site.facts.support) ** together
 
-    def represent(self, site: Draw) -> WeightedPoints:
-        support = site.facts.support  # [n, *event], NumPy's, as all points are: constants of the compiled program
+    def represent(self, draw: Draw) -> WeightedPoints:
+        support = draw.facts.support  # [n, *event], NumPy's, as all points are: constants of the compiled program
         assert support is not None  # see `obstacle`
-        mixed = [site.plates[k] for k in site.mixed_axes]
+        mixed = [draw.plates[k] for k in draw.mixed_axes]
         entries = math.prod(mixed)
         count = len(support) ** entries
         # State s in base n: digit e is the value of entry e along the mixed axes.
         digits = np.arange(count)[:, None] // len(support) ** np.arange(entries)[None, :] % len(support)
-        shape = [size if k in site.mixed_axes else 1 for k, size in enumerate(site.plates)]
+        shape = [size if k in draw.mixed_axes else 1 for k, size in enumerate(draw.plates)]
         points = jnp.asarray(support[digits.reshape(count, *shape)])  # [count, *shape, *event]
-        points = jnp.broadcast_to(points, (count, *site.plates, *support.shape[1:]))
-        return WeightedPoints(points, weights=jax.vmap(site.prob)(points))
+        points = jnp.broadcast_to(points, (count, *draw.plates, *support.shape[1:]))
+        return WeightedPoints(points, weights=jax.vmap(draw.prob)(points))

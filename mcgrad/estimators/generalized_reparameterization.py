@@ -82,7 +82,7 @@ class GeneralizedReparameterization(Estimator):
     def obstacle(self, site: Site) -> str | None:
         if site.facts.discrete:
             return f"a discrete law has no smooth transformation. {instead(site)}"
-        if not site.facts.has_log_prob:
+        if "log_prob" not in site.facts.knows:
             return f"the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`. {instead(site)}"
         if site.facts.support_parameters:
             moving = " and ".join(f"`{name}`" for name in site.facts.support_parameters)
@@ -92,8 +92,8 @@ class GeneralizedReparameterization(Estimator):
             )
         return None
 
-    def represent(self, site: Draw) -> WeightedPoint:
-        x = stop(site.draw())
+    def represent(self, draw: Draw) -> WeightedPoint:
+        x = stop(draw.sample())
 
         def move(dist: Any, x: Array) -> tuple[Array, Array]:
             noise = stop(self.standardize(x, stop(dist)))
@@ -103,7 +103,7 @@ class GeneralizedReparameterization(Estimator):
             inverse = jnp.abs(stop(again) - x) <= tolerance
             return jnp.where(inverse, moved, jnp.nan), dist.log_prob(moved) + log_volume
 
-        return WeightedPoint(*site.map(move, x), moves=True)
+        return WeightedPoint(*draw.under_vmaps(move, x), moves=True)
 
 
 def _with_log_volume(fn: Callable[[Array], Array], noise: Array, event_ndim: int) -> tuple[Array, Array]:

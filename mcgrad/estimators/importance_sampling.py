@@ -93,31 +93,33 @@ class ImportanceSampling(Estimator):
         in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
         return self.num_samples ** math.prod(window.most_draws(n) for window, n in in_loops)
 
-    def represent(self, site: Draw) -> WeightedPoints:
-        x, leaves = self._draw(site)
+    def represent(self, draw: Draw) -> WeightedPoints:
+        x = self._points(draw, draw.key)
 
-        def weight(dist: Any, x: Any, leaves: Any) -> Array:
-            prob = getattr(dist, "prob", None)
+        def weight(own: ImportanceSampling, dist: Any, x: Any) -> Array:
+            prob, log_q = getattr(dist, "prob", None), own._log_proposal(draw.site, dist, x)
             # With a finite derivative where the law gives a point no probability; a product over entries would underflow.
             if callable(prob) and not isinstance(dist, Independent):
-                return prob(x) * jnp.exp(-self._log_proposal(site, dist, x, leaves))
-            return jnp.exp(dist.log_prob(x) - self._log_proposal(site, dist, x, leaves))
+                return prob(x) * jnp.exp(-log_q)
+            return jnp.exp(dist.log_prob(x) - log_q)
 
-        weights = site.map(weight, x, leaves)[None]
+        weights = draw.under_vmaps(weight, x, estimator=self)[None]
         return WeightedPoints(jax.tree.map(lambda leaf: leaf[None], x), weights=weights)
 
-    def estimate(self, site: Draw, rest: Rest) -> Result:
+    def estimate(self, draw: Draw, rest: Rest) -> Result:
         if self.num_samples == 1:
-            return rest.evaluate(site, self.represent(site))
+            return rest.evaluate(draw, self.represent(draw))
+
+        def log_weight(own: ImportanceSampling, dist: Any, x: Any) -> Array:
+            return dist.log_prob(x) - own._log_proposal(draw.site, dist, x)
 
         def one(index: Array) -> tuple[Result, Array]:
-            x, leaves = self._draw(site, index)
-            weight = lambda dist, x, leaves: dist.log_prob(x) - self._log_proposal(site, dist, x, leaves)  # noqa: E731
-            return rest(x, replicate=index), site.map(weight, x, leaves)
+            x = self._points(draw, draw.key_beside(index))
+            return rest(x, replicate=index), draw.under_vmaps(log_weight, x, estimator=self)
 
         results, log_weights = jax.vmap(one)(jnp.arange(self.num_samples))
         costs = []
-        for cost, relation in zip(results.costs, site.relations, strict=True):
+        for cost, relation in zip(results.costs, draw.relations, strict=True):
             if relation is None:
                 costs.append(jnp.mean(cost, axis=0))
                 continue
@@ -127,40 +129,29 @@ class ImportanceSampling(Estimator):
                 costs.append(jnp.sum(cost * jax.nn.softmax(weights, axis=0).astype(cost.dtype), axis=0))
             else:
                 costs.append(jnp.mean(cost * jnp.exp(weights).astype(cost.dtype), axis=0))
-        aux = rest.simulate(site.draw()).aux if results.aux else ()
+        aux = rest.simulate(draw.sample()).aux if results.aux else ()
         return Result(tuple(costs), aux, jax.tree.map(lambda leaf: leaf[0], results.undrawn))
 
-    def _draw(self, site: Draw, index: Any = None) -> tuple[Any, list[Array]]:
-        """A draw from the proposal, and the leaves of a proposal that is given, with the axes of the site's `vmap`s."""
-        num_levels = len(site.site.params["levels"])
-        leaves = [] if _is_function(self.proposal) else jax.tree.leaves(self.proposal)
-        leaves = [jnp.broadcast_to(leaf, (*site.plates[:num_levels], *leaf.shape[num_levels:])) for leaf in leaves]
+    def _points(self, draw: Draw, key: Array) -> Any:
+        """A draw from the proposal."""
 
-        def draw(dist: Any, key: PRNGKey, leaves: list[Array]) -> Any:
+        def points(own: ImportanceSampling, key: PRNGKey, dist: Any) -> Any:
             like = jax.eval_shape(dist.sample, key)
-            key = key if index is None else jax.random.fold_in(key, index)
-            return jax.tree.map(
-                lambda x, own: x.astype(own.dtype), self._proposal(site, dist, leaves).sample(key), like
-            )
+            x = own._proposal_at(draw.site, dist).sample(key)
+            return jax.tree.map(lambda leaf, own: leaf.astype(own.dtype), x, like)
 
-        return stop(site.random(draw, leaves)), leaves
+        return stop(draw.under_vmaps(points, key=key, estimator=self, frozen=True))
 
-    def _proposal(self, site: Draw, dist: Any, leaves: list[Array]) -> Any:
-        if _is_function(self.proposal):
-            proposal = as_distribution(self.proposal(stop(dist)))
-        else:
-            proposal = stop(jax.tree.unflatten(jax.tree.structure(self.proposal), leaves))
+    def _proposal_at(self, site: Site, dist: Any) -> Any:
+        given = self.proposal
+        proposal = stop(given) if hasattr(given, "sample") else as_distribution(given(stop(dist)))
         if (problem := _mismatch(dist, proposal)) is not None:
-            raise ValueError(f"`mcgrad.ImportanceSampling` would be wrong at {site.site.describe()}: {problem}")
+            raise ValueError(f"`mcgrad.ImportanceSampling` would be wrong at {site.describe()}: {problem}")
         return proposal
 
-    def _log_proposal(self, site: Draw, dist: Any, x: Any, leaves: list[Array]) -> Array:
-        proposal = self._proposal(site, dist, leaves)
+    def _log_proposal(self, site: Site, dist: Any, x: Any) -> Array:
+        proposal = self._proposal_at(site, dist)
         return stop(jnp.where(_covers(proposal, dist), proposal.log_prob(x), jnp.nan))
-
-
-def _is_function(proposal: Any) -> bool:
-    return not hasattr(proposal, "sample")
 
 
 def _covers(proposal: Any, dist: Any) -> Any:

@@ -40,7 +40,7 @@ class Direction(NamedTuple):
 
 def directions(site: Site) -> list[Direction]:
     """The directions of a site's law, found on placeholders of its leaves."""
-    tree, structs = site.base_law
+    structs, tree = jax.tree.flatten(site.base_dist)
     x = site.base_draw
 
     def cdf(*operands: Any) -> Array:
@@ -58,11 +58,11 @@ def directions(site: Site) -> list[Direction]:
 def weak_derivative_obstacle(site: Site) -> str | None:
     """Why a law has no weak derivative, neither of its own nor from its `cdf`, or `None`."""
     facts = site.facts
-    if facts.has_weak_derivative:
+    if "weak_derivative" in facts.knows:
         return None
-    if facts.discrete or not (facts.scalar_event and facts.has_cdf):
+    if facts.discrete or not (facts.scalar_event and "cdf" in facts.knows):
         return "the law has no `weak_derivative`, and is not one of continuous single numbers with a `cdf`"
-    tree, structs = site.base_law
+    structs, tree = jax.tree.flatten(site.base_dist)
 
     def slope(x: Array, *leaves: Any) -> Array:
         def growth(x: Array) -> Array:

@@ -40,12 +40,12 @@ class LocalExpectation(Estimator):
     def obstacle(self, site: Site) -> str | None:
         return without_finite_support(site)
 
-    def represent(self, site: Draw) -> SignedPoints:
-        support = jnp.asarray(site.facts.support)  # [n, *event]
-        n, x = len(support), site.draw()
-        same = support.reshape(n, *[1] * site.num_plates, *support.shape[1:]) == x[None]
-        drawn = jnp.argmax(jnp.all(same, axis=range(1 + site.num_plates, same.ndim)), axis=0)
-        shifts = jnp.arange(1, n).reshape(n - 1, *[1] * site.num_plates)
+    def represent(self, draw: Draw) -> SignedPoints:
+        support = jnp.asarray(draw.facts.support)  # [n, *event]
+        n, x = len(support), draw.sample()
+        same = support.reshape(n, *[1] * draw.num_plates, *support.shape[1:]) == x[None]
+        drawn = jnp.argmax(jnp.all(same, axis=range(1 + draw.num_plates, same.ndim)), axis=0)
+        shifts = jnp.arange(1, n).reshape(n - 1, *[1] * draw.num_plates)
         points = support[(drawn[None] + shifts) % n].astype(x.dtype)
-        coefficients = zero_with_derivative_of(jax.vmap(site.prob)(points))
+        coefficients = zero_with_derivative_of(jax.vmap(draw.prob)(points))
         return SignedPoints(x, points, coefficients, relative=True)

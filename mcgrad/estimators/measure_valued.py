@@ -101,17 +101,19 @@ class MeasureValued(Estimator):
         reason = weak_derivative_obstacle(site)
         return reason and f"{reason}. {instead(site)}"
 
-    def represent(self, site: Draw) -> SignedPoints | Flow:
-        x = site.draw()
-        terms = self._terms(site, _BESIDE, x)
+    def represent(self, draw: Draw) -> SignedPoints | Flow:
+        x = draw.sample()
+        terms = self._terms(draw, _BESIDE, x)
         if not terms:
             return Flow(x)
         points, coefficients = [], []
         independent = self.coupling == "independent"
         if independent:
-            again = jax.lax.stop_gradient(site.map_beside(_AGAIN, lambda key, dist: dist.sample(key)))
+            again = jax.lax.stop_gradient(
+                draw.under_vmaps(lambda key, dist: dist.sample(key), key=draw.key_beside(_AGAIN))
+            )
             # each part with its own weight, which may depend on the draw
-            for term, other in zip(terms, self._terms(site, _BESIDE_AGAIN, again), strict=True):
+            for term, other in zip(terms, self._terms(draw, _BESIDE_AGAIN, again), strict=True):
                 points += [term.positive, other.negative]
                 coefficients += [zero_with_derivative_of(term.weight), -zero_with_derivative_of(other.weight)]
         else:
@@ -134,26 +136,25 @@ class MeasureValued(Estimator):
             chunk_size=self.chunk_size,
         )
 
-    def _terms(self, site: Draw, index: int, x: Array) -> list[WeakDerivative]:
+    def _terms(self, draw: Draw, index: int, x: Array) -> list[WeakDerivative]:
         """The terms that a derivative may reach, their arrays with the axes `[n, *plates]` in front."""
         how = Coupling(self.decomposition == "hahn_jordan", self.coupling == "comonotone")
         names: list[tuple[str, ...]] = []
         by_cdf = None
-        if not site.facts.has_weak_derivative:
-            constant = site.constant or (False,) * site.site.params["dist_tree"].num_leaves
-            by_cdf = [direction for direction in directions(site.site) if not constant[direction.leaf]]
+        if "weak_derivative" not in draw.facts.knows:
+            by_cdf = [direction for direction in directions(draw.site) if direction.leaf not in draw.constant]
 
         def arrays(key: PRNGKey, dist: Any, x: Array) -> list[list[Array | None]]:
             own = by_cdf is None
             terms = dist.weak_derivative(key, x, how) if own else derivative_by_inversion(dist, key, x, how, by_cdf)
             names[:] = [term.parameters for term in terms]
-            # behind the axes of the site's `vmap`s for now
+            # behind the axes of the draw's `vmap`s for now
             return [list(term[1:]) for term in terms]
 
-        levels = len(site.site.params["levels"])
-        found = jax.tree.map(lambda array: jnp.moveaxis(array, levels, 0), site.map_beside(index, arrays, x))
+        found = draw.under_vmaps(arrays, x, key=draw.key_beside(index))
+        found = jax.tree.map(lambda array: jnp.moveaxis(array, draw.site.num_levels, 0), found)
         terms = [WeakDerivative(parameters, *parts) for parameters, parts in zip(names, found, strict=True)]
         if by_cdf is not None:
             return terms
-        moving = site.moving_parameters
+        moving = draw.moving_parameters
         return [term for term in terms if moving.intersection(term.parameters)]

@@ -86,15 +86,15 @@ class Pathwise(Estimator):
 
     def obstacle(self, site: Site) -> str | None:
         reason = site.facts.pathwise_obstacle
-        if reason is None and self.path == "optimal_transport" and not site.facts.has_optimal_transport:
+        if reason is None and self.path == "optimal_transport" and "optimal_transport" not in site.facts.knows:
             return f"{site.facts.law} knows no path of optimal transport. Use `mcgrad.Pathwise()` here."
         if reason is None:
             return self.path.obstacle(site) if isinstance(self.path, AdaptiveVelocity) else None
         return f"{reason}. {instead(site)} `mcgrad.Auto()` lets mcgrad choose."
 
-    def represent(self, site: Draw) -> Flow:
+    def represent(self, draw: Draw) -> Flow:
         if isinstance(self.path, AdaptiveVelocity):
-            return Flow(self.path.draw(site))
+            return Flow(draw.under_vmaps(lambda own, *given: own.path.move(*given), key=draw.key, estimator=self))
         if self.path == "sampler":
-            return Flow(site.draw_path())
-        return Flow(site.map(lambda dist, x: dist.optimal_transport(x), site.draw()))
+            return Flow(draw.sample_path())
+        return Flow(draw.under_vmaps(lambda dist, x: dist.optimal_transport(x), draw.sample()))

@@ -14,7 +14,7 @@ def instead(site: Site, *others: Estimator) -> str:
     facts = site.facts
     names = ["Pathwise"] if facts.pathwise_obstacle is None else []
     names += [type(other).__name__ for other in others if other.obstacle(site) is None]
-    names += ["Score"] if facts.has_log_prob and not facts.support_parameters else []
+    names += ["Score"] if "log_prob" in facts.knows and not facts.support_parameters else []
     names += ["SmoothedPerturbation"] if is_law_of_integers(facts) and has_consecutive_values(facts) else []
     names += ["MeasureValued"] if weak_derivative_obstacle(site) is None else []
     names = [f"`mcgrad.{name}()`" for name in names]
@@ -26,7 +26,7 @@ def instead(site: Site, *others: Estimator) -> str:
 def missing_score(site: Site, misses: str = "the score misses") -> str | None:
     """Why an estimator that holds draws fixed and weights them would be wrong, and the way out."""
     facts = site.facts
-    if not facts.has_log_prob:
+    if "log_prob" not in facts.knows:
         return f"the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`. {instead(site)}"
     if facts.support_parameters:
         moving = " and ".join(f"`{name}`" for name in facts.support_parameters)
@@ -39,7 +39,7 @@ def missing_score(site: Site, misses: str = "the score misses") -> str | None:
 
 def is_law_of_integers(facts: Facts) -> bool:
     """Whether a draw is an integer, with a `cdf` and a probability."""
-    return facts.discrete and facts.scalar_event and facts.has_cdf and facts.has_log_prob
+    return facts.discrete and facts.scalar_event and "cdf" in facts.knows and "log_prob" in facts.knows
 
 
 def has_consecutive_values(facts: Facts) -> bool:

@@ -86,7 +86,7 @@ class _Surrogate(Estimator):
         point = self._argument_at(site)
         if point is None:
             return f"a draw is not one floating-point array. {instead(site)}"
-        own, batch = self._closed_on(point), site.own_plates[len(site.params["levels"]) :]
+        own, batch = self._closed_on(point), site.own_plates[site.num_levels :]
         control = own.control
         assert isinstance(control, _Closed)
         out = jax.eval_shape(lambda arrays, z: dataclasses.replace(control, arrays=arrays)(z), control.structs, point)
@@ -106,14 +106,14 @@ class _Surrogate(Estimator):
             )
         return None
 
-    def represent(self, site: Draw) -> WeightedPoint:
-        x = site.draw()
+    def represent(self, draw: Draw) -> WeightedPoint:
+        x = draw.sample()
 
         def variate(own: _Surrogate, key: PRNGKey, dist: Any, x: Any) -> Array:
             return own._variate(own._points(key, dist, x), tuple(dist.batch_shape))
 
-        control = site.map_named(self, _NOISE, variate, self._moving(site, x))
-        return WeightedPoint(x, site.log_prob(x), control=control)
+        control = draw.under_vmaps(variate, self._moving(draw, x), key=draw.key_beside(_NOISE), estimator=self)
+        return WeightedPoint(x, draw.log_prob(x), control=control)
 
     def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:
         """What the function gets at a draw from a law; `None` where it cannot be one of its draws."""
@@ -123,14 +123,13 @@ class _Surrogate(Estimator):
         """The two draws that the function gets."""
         raise NotImplementedError
 
-    def _moving(self, site: Draw, x: Any) -> Any:
+    def _moving(self, draw: Draw, x: Any) -> Any:
         """The draw `x`, as `_points` gets it."""
         return x
 
     def _argument_at(self, site: Site) -> jax.ShapeDtypeStruct | None:
         found: list[jax.ShapeDtypeStruct | None] = []
-        tree, leaves = site.base_law
-        jax.eval_shape(lambda *leaves: found.append(self._argument(jax.tree.unflatten(tree, leaves))), *leaves)
+        jax.eval_shape(lambda dist: found.append(self._argument(dist)), site.base_dist)
         return found[0]
 
     def _closed_on(self, point: jax.ShapeDtypeStruct | None) -> _Surrogate:
@@ -236,7 +235,7 @@ class RELAX(_Surrogate):
     coupled: bool = static_field(default=False, kw_only=True)
 
     def obstacle(self, site: Site) -> str | None:
-        if site.facts.has_relaxation:
+        if "relaxation" in site.facts.knows:
             return super().obstacle(site)
         lax = "" if site.facts.discrete else " `mcgrad.LAX(control)` is for continuous laws."
         return (
@@ -292,7 +291,7 @@ class LAX(_Surrogate):
     def obstacle(self, site: Site) -> str | None:
         facts = site.facts
         if facts.pathwise_obstacle is not None:
-            relax = " Or `mcgrad.RELAX(control)`." if facts.has_relaxation else ""
+            relax = " Or `mcgrad.RELAX(control)`." if "relaxation" in facts.knows else ""
             return f"{facts.pathwise_obstacle}, so it has no path. {instead(site)}{relax}"
         return missing_score(site) or super().obstacle(site)
 
@@ -304,5 +303,5 @@ class LAX(_Surrogate):
     def _points(self, key: PRNGKey, dist: Any, x: Any) -> Relaxation:
         return Relaxation(x, stop(x), dist.log_prob(stop(x)))
 
-    def _moving(self, site: Draw, x: Any) -> Any:
-        return site.draw_path()
+    def _moving(self, draw: Draw, x: Any) -> Any:
+        return draw.sample_path()

@@ -82,18 +82,18 @@ class Score(Estimator):
         in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
         return self.num_samples ** math.prod(window.most_draws(n) for window, n in in_loops)
 
-    def represent(self, site: Draw) -> WeightedPoint | WeightedPoints:
-        several = self.num_samples > 1 or site.replicates is not None
+    def represent(self, draw: Draw) -> WeightedPoint | WeightedPoints:
+        several = self.num_samples > 1 or draw.replicates is not None
         baseline = self.baseline
         if isinstance(baseline, str):
             if baseline == "leave_one_out" and not several:
                 raise ValueError(
                     '`mcgrad.Score(baseline="leave_one_out")` must have several samples, got 1 at '
-                    f"{site.site.describe()}. Use `mcgrad.Score(num_samples=K)`, or `num_samples=K` in the transform."
+                    f"{draw.site.describe()}. Use `mcgrad.Score(num_samples=K)`, or `num_samples=K` in the transform."
                 )
             baseline = "leave_one_out" if several else None
         if self.num_samples == 1:
-            x = site.draw()
-            return WeightedPoint(x, site.log_prob(x), baseline)
-        xs = jax.vmap(site.draw)(jnp.arange(self.num_samples))
-        return WeightedPoints(xs, log_weights=jax.vmap(site.log_prob)(xs), baseline=baseline)
+            x = draw.sample()
+            return WeightedPoint(x, draw.log_prob(x), baseline)
+        xs = jax.vmap(draw.sample)(jnp.arange(self.num_samples))
+        return WeightedPoints(xs, log_weights=jax.vmap(draw.log_prob)(xs), baseline=baseline)

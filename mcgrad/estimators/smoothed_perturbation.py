@@ -86,18 +86,18 @@ class SmoothedPerturbation(Estimator):
             )
         return None
 
-    def alternatives(self, site: Draw, x: Any) -> Alternatives:
+    def alternatives(self, draw: Draw, x: Any) -> Alternatives:
         steps = {"both": (1, -1), "right": (1,), "left": (-1,)}[self.sides]
 
         def neighbours(dist: Any, x: Array) -> list[tuple[Array, Array, Array]]:
             here = stop(probability(dist, x))
-            return [_neighbour(dist, x, here, step, 1 / len(steps), site.facts.support) for step in steps]
+            return [_neighbour(dist, x, here, step, 1 / len(steps), draw.facts.support) for step in steps]
 
-        return Alternatives(*(jnp.stack(parts) for parts in zip(*site.map(neighbours, x), strict=True)))
+        return Alternatives(*(jnp.stack(parts) for parts in zip(*draw.under_vmaps(neighbours, x), strict=True)))
 
-    def represent(self, site: Draw) -> SignedPoints:
-        x = site.draw()
-        found = self.alternatives(site, x)
+    def represent(self, draw: Draw) -> SignedPoints:
+        x = draw.sample()
+        found = self.alternatives(draw, x)
         return SignedPoints(x, found.values, found.coefficients, relative=True)
 
 

@@ -85,12 +85,12 @@ class SumAndSample(WithoutReplacement):
             together = (shape[-1] if shape else 1) + 1  # a placeholder for a buffer has no shape
         return together * (2 if self.baseline == "independent" else 1)
 
-    def choose(self, site: Draw, groups: Groups) -> Chosen:
+    def choose(self, draw: Draw, groups: Groups) -> Chosen:
         if isinstance(self.enumerated, str):
             buffer, drawn = None, self.enumerated == "drawn"
             m = groups.num_states((2 if self.num_samples is None else self.num_samples) - 1)
         else:
-            buffer, drawn = self._buffer(site, groups), False
+            buffer, drawn = self._buffer(draw, groups), False
             m = buffer.shape[1]
         num_drawn = m if drawn else 0
         num_independent = m + 1 if self.baseline == "independent" else 0
@@ -130,16 +130,16 @@ class SumAndSample(WithoutReplacement):
 
         return jax.vmap(one, (0, 0, None if buffer is None else 0))(log_probs, noise, buffer)
 
-    def _buffer(self, site: Draw, groups: Groups) -> Array:
+    def _buffer(self, draw: Draw, groups: Groups) -> Array:
         """The buffer by groups, `[g, m, d]`."""
         states = jnp.asarray(self.enumerated)
-        plates, shape = site.plates, states.shape
+        plates, shape = draw.plates, states.shape
         missing = len(plates) + 1 - states.ndim
         fits = missing >= 0 and all(a in (1, b) for a, b in zip(shape[:-1], plates[missing:], strict=False))
         if not (states.ndim and fits and jnp.issubdtype(states.dtype, jnp.integer)):
             raise ValueError(
                 "`mcgrad.SumAndSample(enumerated=...)` must be integers of shape `[*batch_shape, m]`, got "
-                f"{states.dtype} of shape {shape} for batch shape {plates} at {site.site.describe()}. Give one position "
+                f"{states.dtype} of shape {shape} for batch shape {plates} at {draw.site.describe()}. Give one position "
                 "in `dist.support()` for each entry of the draw, the states along the last axis."
             )
         states = jnp.expand_dims(states, tuple(range(missing)))

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from mcgrad._types import static_field
-from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
 from mcgrad.estimators.without_replacement import check_option
 from mcgrad.program.draw import Draw
@@ -62,8 +61,8 @@ class TreeDisARM(Estimator):
     def obstacle(self, site: Site) -> str | None:
         return without_finite_support(site)
 
-    def represent(self, site: Draw) -> SignedPoints:
-        p = each_value(site, site.prob)  # [*plates, values]
+    def represent(self, draw: Draw) -> SignedPoints:
+        p = each_value(draw, draw.prob)  # [*plates, values]
         sides = _sides(p.shape[-1], self.tree)
         left, right = (jnp.einsum("...v,iv->...i", p, jnp.asarray(side, p.dtype)) for side in sides)
         inside = (stop(left) > 0) & (stop(right) > 0)
@@ -71,7 +70,7 @@ class TreeDisARM(Estimator):
         # At a node with nothing on one side the walk, if it comes there, goes to the other.
         goes_left = jnp.where(inside, stop(left) / total, stop(left) > 0)
         goes_right = jnp.where(inside, stop(right) / total, stop(left) <= 0)
-        u = site.random(lambda dist, key: open_uniform(key, (*dist.batch_shape, left.shape[-1]), p.dtype))
+        u = draw.uniform(left.shape[-1], dtype=p.dtype)
         b, c = u > goes_right, u < goes_left
         x, y = _leaf(b, sides), _leaf(c, sides)
         passes = jnp.asarray(np.moveaxis(sides[0] | sides[1], 0, -1))  # [values, nodes]
@@ -83,7 +82,7 @@ class TreeDisARM(Estimator):
         log_odds = zero_with_derivative_of(left) / jnp.where(inside, stop(left), 1)
         log_odds -= zero_with_derivative_of(right) / jnp.where(inside, stop(right), 1)
         coefficient = -jnp.sum(jnp.where(inside, weight, 0) * log_odds, axis=-1)
-        points = values_at(site, jnp.stack([x, y]))
+        points = values_at(draw, jnp.stack([x, y]))
         return SignedPoints(points[0], points[1:], coefficient[None], relative=True, joint=True)
 
 

@@ -53,20 +53,20 @@ class WithoutReplacement(Estimator):
         """Evaluations of the rest of the program."""
         raise NotImplementedError
 
-    def choose(self, site: Draw, groups: Groups) -> Chosen:
+    def choose(self, draw: Draw, groups: Groups) -> Chosen:
         """The states of all groups, each field with a leading axis of groups."""
         raise NotImplementedError
 
-    def represent(self, site: Draw) -> WeightedPoints:
-        groups = Groups(site)
-        states, possible, weights, baseline = self.choose(site, groups)
+    def represent(self, draw: Draw) -> WeightedPoints:
+        groups = Groups(draw)
+        states, possible, weights, baseline = self.choose(draw, groups)
         # One that is possible in place of what is not keeps every log probability finite; its weight is zero.
         first = jnp.argmax(possible, axis=1)[:, None, None]
         points = groups.points(jnp.where(possible[..., None], states, jnp.take_along_axis(states, first, axis=1)))
         return WeightedPoints(
             points,
             weights=groups.per_entry(weights),
-            log_weights=jax.vmap(site.log_prob)(points),
+            log_weights=jax.vmap(draw.log_prob)(points),
             baseline=None if baseline is None else groups.per_entry(baseline),
         )
 
@@ -125,7 +125,7 @@ class UnorderedSet(WithoutReplacement):
     def num_points(self) -> int:
         return self.num_samples
 
-    def choose(self, site: Draw, groups: Groups) -> Chosen:
+    def choose(self, draw: Draw, groups: Groups) -> Chosen:
         k = groups.num_states(self.num_samples)
 
         def one(log_probs: Array, u: Array) -> Chosen:
@@ -233,7 +233,7 @@ class ImportanceWithoutReplacement(WithoutReplacement):
     def num_points(self) -> int:
         return self.num_samples
 
-    def choose(self, site: Draw, groups: Groups) -> Chosen:
+    def choose(self, draw: Draw, groups: Groups) -> Chosen:
         k = groups.num_states(self.num_samples)
 
         def one(log_probs: Array, u: Array) -> Chosen:

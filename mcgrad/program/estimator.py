@@ -152,11 +152,11 @@ class Rest(Protocol):
         """The remaining costs at `x` of one plain run: later sites draw once, whatever their estimators."""
         ...
 
-    def evaluate(self, site: Draw, representation: Representation) -> Result:
+    def evaluate(self, draw: Draw, representation: Representation) -> Result:
         """The costs that a representation stands for."""
         ...
 
-    def thresholds(self, site: Draw) -> list[tuple[Equation, Callable[[Array], Array]]]:
+    def thresholds(self, draw: Draw) -> list[tuple[Equation, Callable[[Array], Array]]]:
         """Where costs may jump in a draw: comparisons, each with the compared difference, affine in the draw."""
         ...
 
@@ -204,17 +204,17 @@ class Estimator(PyTree):
         """How many evaluations of the rest of the program a cost with this relation takes, draws of a loop together."""
         return 1
 
-    def represent(self, site: Draw) -> Representation:
+    def represent(self, draw: Draw) -> Representation:
         """The points of this estimator for one random choice."""
         raise NotImplementedError(f"{type(self).__name__} must define `represent` or `estimate`.")
 
-    def alternatives(self, site: Draw, x: Any) -> Alternatives:
+    def alternatives(self, draw: Draw, x: Any) -> Alternatives:
         """Other values for the draw `x`; what a `scan` carries along beside the real state."""
         raise NotImplementedError(f"{type(self).__name__} must define `alternatives`.")
 
-    def estimate(self, site: Draw, rest: Rest) -> Result:
+    def estimate(self, draw: Draw, rest: Rest) -> Result:
         """The costs of the rest of the program, right in value and derivatives in expectation."""
-        return rest.evaluate(site, self.represent(site))
+        return rest.evaluate(draw, self.represent(draw))
 
 
 @custom_jvp

@@ -212,7 +212,7 @@ def _scheduled(
         outputs=tuple(outputs),
         aux=tuple(aux),
         estimators=estimators,
-        named=frozenset(s.equation for s in sites if s.params["estimator_tree"].num_leaves),
+        named=frozenset(s.equation for s in sites if s.names_arrays),
         prologue=prologue,
         body=body,
         undrawn=tuple(dict.fromkeys(v for v in free if v in made)),

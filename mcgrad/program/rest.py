@@ -63,40 +63,40 @@ class RestOfProgram(Rest):
         """The rest, with comparisons that tie decided."""
         return dataclasses.replace(self, _run=self._run.but(decision=decision))
 
-    def thresholds(self, site: Draw) -> list[tuple[Equation, Callable[[Array], Array]]]:
+    def thresholds(self, draw: Draw) -> list[tuple[Equation, Callable[[Array], Array]]]:
         """Where costs may jump in a draw: comparisons, each with the compared difference, affine in the draw."""
         plan = self._run.plan
-        found, reason = find_thresholds(plan.program, plan.outputs, plan.analysis.sites, site.site)
+        found, reason = find_thresholds(plan.program, plan.outputs, plan.analysis.sites, draw.site)
         if reason is not None:
             raise ValueError(
-                f"`mcgrad.{type(self._run.estimator(site)).__name__}` would be wrong at {site.site.describe()}: {reason}. "
+                f"`mcgrad.{type(self._run.estimator(draw)).__name__}` would be wrong at {draw.site.describe()}: {reason}. "
                 "Use `mcgrad.Score()` here."
             )
-        return [(t.equation, functools.partial(t.margin, site.site, self._env)) for t in found]
+        return [(t.equation, functools.partial(t.margin, draw.site, self._env)) for t in found]
 
     def simulate(self, x: Any) -> Result:
         """The remaining costs at `x` of one plain run: later sites draw once, whatever their estimators."""
         return self._at(self._run.but(plain=True), x)
 
-    def evaluate(self, site: Draw, representation: Representation) -> Result:
+    def evaluate(self, draw: Draw, representation: Representation) -> Result:
         """The costs that a representation stands for."""
         if isinstance(representation, Flow):
             return self(representation.value)
         if isinstance(representation, WeightedPoint):
-            return self._run.credit(self(representation.point), [Weight.of(site.site, representation)])
+            return self._run.credit(self(representation.point), [Weight.of(draw.site, representation)])
         if isinstance(representation, SignedPoints):
-            return self._signed(site, representation)
+            return self._signed(draw, representation)
         if representation.weights is None:
-            return self._replicates(site, representation)
-        return self._weighted(site, representation)
+            return self._replicates(draw, representation)
+        return self._weighted(draw, representation)
 
-    def _replicates(self, site: Draw, points: WeightedPoints) -> Result:
+    def _replicates(self, draw: Draw, points: WeightedPoints) -> Result:
         """Average over independent replicates of one draw, each with its score weight."""
         assert points.log_weights is not None
         n = len(points.log_weights)
         results = jax.vmap(lambda x, i: self._times(n)(x, replicate=i))(stop(points.points), jnp.arange(n))
         costs = []
-        for cost, relation in zip(results.costs, site.relations, strict=True):
+        for cost, relation in zip(results.costs, draw.relations, strict=True):
             if relation is not None:
                 shape = cost.shape[1:]
                 brought = jax.vmap(lambda w, r=relation, s=shape: bring(w, r, s))(points.log_weights)
@@ -108,20 +108,20 @@ class RestOfProgram(Rest):
             costs.append(jnp.mean(cost, axis=0))
         if points.baseline is not None and not isinstance(points.baseline, str):
             mean_weight = jnp.mean(unit_weight(points.log_weights), axis=0)
-            self._run.subtract_baseline(costs, site.site, mean_weight, points.baseline)
+            self._run.subtract_baseline(costs, draw.site, mean_weight, points.baseline)
         aux, undrawn = jax.tree.map(lambda a: a[0], (results.aux, results.undrawn))
         return Result(tuple(costs), aux, undrawn)
 
-    def _weighted(self, site: Draw, points: WeightedPoints) -> Result:
+    def _weighted(self, draw: Draw, points: WeightedPoints) -> Result:
         """Sum over weighted points."""
         assert points.weights is not None
         n = len(points.weights)
-        mixed = site.mixed_axes
+        mixed = draw.mixed_axes
         # Along axes that some cost mixes the points are joint: the weight of a point is the product over those axes.
         weights = jnp.prod(points.weights, axis=[1 + k for k in mixed])
         results = jax.vmap(self._times(n))(points.points)
         costs = []
-        for cost, relation in zip(results.costs, site.relations, strict=True):
+        for cost, relation in zip(results.costs, draw.relations, strict=True):
             if relation is None:
                 costs.append(cost[0])
                 continue
@@ -144,13 +144,13 @@ class RestOfProgram(Rest):
                 mixing = jax.vmap(jax.vmap(lambda w, r=apart, s=shape: bring(w, r, s)))(mixing)
                 weighted += (1 - own) * jnp.sum(stop(mixing.astype(cost.dtype) * cost[None]), axis=1)
             costs.append(jnp.sum(weight * weighted, axis=0))
-        aux = self.simulate(site.draw()).aux if results.aux else ()
+        aux = self.simulate(draw.sample()).aux if results.aux else ()
         return Result(tuple(costs), aux, jax.tree.map(lambda a: a[0], results.undrawn))
 
-    def _signed(self, site: Draw, points: SignedPoints) -> Result:
+    def _signed(self, draw: Draw, points: SignedPoints) -> Result:
         """The rest at the value point, plus signed differences that are zero in value."""
         result = self(points.value)
-        masks = jnp.ones((1, *site.plates), bool) if points.joint else site.entries_apart()
+        masks = jnp.ones((1, *draw.plates), bool) if points.joint else draw.entries_apart()
         rest, decision = self._times(len(masks) * len(points.coefficients)), points.decision
 
         def one(mask: Array, point: Any, coefficient: Array, side: Array | None, reach: Array | None) -> list[Array]:
@@ -160,7 +160,7 @@ class RestOfProgram(Rest):
             moved_rest = rest if decision is None else rest._deciding(decision.at(side, reach))
             moved = moved_rest.simulate(jax.tree.map(perturbed, stop(point), stop(points.value)))
             terms = []
-            for cost, own, relation in zip(moved.costs, result.costs, site.relations, strict=True):
+            for cost, own, relation in zip(moved.costs, result.costs, draw.relations, strict=True):
                 if relation is None:
                     terms.append(jnp.zeros_like(cost))
                 else:
