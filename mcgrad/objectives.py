@@ -22,8 +22,9 @@ from mcgrad._types import PRNGKey
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Flow, OnJump
+from mcgrad.program.estimator import Estimator, OnJump
 from mcgrad.program.interpret import Interpreter
+from mcgrad.program.representations import Flow
 from mcgrad.transforms import plan_of
 
 

@@ -26,7 +26,7 @@ from helpers import (
 
 import mcgrad
 import mcgrad.estimators
-from mcgrad.program.estimator import WeightedPoint
+from mcgrad.program.representations import WeightedPoint
 
 CHECKED = {**PROGRAMS, **{program.name: program for program in LOOP_PROGRAMS}}
 

@@ -18,7 +18,7 @@ from programs.program import expect_bernoulli, expect_categorical
 import mcgrad
 from mcgrad.distributions import bernoulli as bernoulli_file
 from mcgrad.distributions import categorical as categorical_file
-from mcgrad.program.estimator import unit_weight, zero_with_derivative_of
+from mcgrad.program.surrogates import unit_weight, zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 rng = np.random.default_rng(0)

@@ -15,8 +15,10 @@ from mcgrad.estimators.refusal import instead
 from mcgrad.estimators.tree_disarm import TreeDisARM
 from mcgrad.estimators.without_replacement import UnorderedSet
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 

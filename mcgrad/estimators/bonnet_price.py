@@ -11,11 +11,11 @@ from jaxtyping import Array
 
 from mcgrad.distributions.normal import Normal
 from mcgrad.estimators.refusal import instead
-from mcgrad.program.bring import bring
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Rest, Result, signed_term, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator, Rest, Result
 from mcgrad.program.relation import Relation
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 
@@ -64,7 +64,7 @@ class BonnetPrice(Estimator):
         variance = draw.under_vmaps(lambda dist, x: jnp.broadcast_to(dist.scale**2, x.shape), x)
         coefficient = zero_with_derivative_of(variance) / 2
 
-        def one(mask: Array) -> list[Array]:
+        def one(mask: Array) -> tuple[Array, ...]:
             direction = mask.astype(x.dtype)
 
             def slope(t: Array) -> Any:
@@ -72,14 +72,7 @@ class BonnetPrice(Estimator):
 
             zero = jnp.zeros((), x.dtype)
             curvatures = jax.jvp(slope, (zero,), (jnp.ones_like(zero),))[1]
-            terms = []
-            for curvature, relation in zip(curvatures, draw.relations, strict=True):
-                if relation is None:
-                    terms.append(jnp.zeros_like(curvature))
-                    continue
-                brought = bring(jnp.where(mask, coefficient, 0), relation, curvature.shape).astype(curvature.dtype)
-                terms.append(signed_term(jnp.broadcast_to(brought, curvature.shape), curvature))
-            return terms
+            return draw.signed_terms(jnp.where(mask, coefficient, 0), curvatures)
 
         each = jax.vmap(one)(draw.entries_apart())
         costs = [cost + jnp.sum(term, axis=0) for cost, term in zip(result.costs, each, strict=True)]

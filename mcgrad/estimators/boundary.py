@@ -11,8 +11,10 @@ from jaxtyping import Array
 
 from mcgrad.estimators.refusal import instead
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, OnJump, Rest, Result, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator, OnJump, Rest, Result
+from mcgrad.program.representations import SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 from mcgrad.program.thresholds import Decision
 
 stop = jax.lax.stop_gradient

@@ -11,8 +11,9 @@ import numpy as np
 
 from mcgrad.estimators.finite_support import without_finite_support
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, WeightedPoints
+from mcgrad.program.estimator import Estimator
 from mcgrad.program.relation import Relation
+from mcgrad.program.representations import WeightedPoints
 from mcgrad.program.site import Site
 
 
@@ -60,4 +61,4 @@ class Enumerate(Estimator):
         shape = [size if k in draw.mixed_axes else 1 for k, size in enumerate(draw.plates)]
         points = jnp.asarray(support[digits.reshape(count, *shape)])  # [count, *shape, *event]
         points = jnp.broadcast_to(points, (count, *draw.plates, *support.shape[1:]))
-        return WeightedPoints(points, weights=jax.vmap(draw.prob)(points))
+        return WeightedPoints(points, jax.vmap(draw.prob)(points))

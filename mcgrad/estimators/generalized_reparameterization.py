@@ -13,8 +13,10 @@ from jaxtyping import Array
 from mcgrad._types import static_field
 from mcgrad.estimators.refusal import instead
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, WeightedPoint, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import WeightedPoint
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 

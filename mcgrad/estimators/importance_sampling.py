@@ -16,10 +16,11 @@ from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.wrappers.foreign import as_distribution
 from mcgrad.distributions.wrappers.independent import Independent
 from mcgrad.estimators.refusal import missing_score
-from mcgrad.program.bring import bring
+from mcgrad.program.bring import bring_each
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Rest, Result, WeightedPoints
+from mcgrad.program.estimator import Estimator, Rest, Result
 from mcgrad.program.relation import Relation
+from mcgrad.program.representations import WeightedPoints
 from mcgrad.program.site import Site
 
 
@@ -104,7 +105,7 @@ class ImportanceSampling(Estimator):
             return jnp.exp(dist.log_prob(x) - log_q)
 
         weights = draw.under_vmaps(weight, x, estimator=self)[None]
-        return WeightedPoints(jax.tree.map(lambda leaf: leaf[None], x), weights=weights)
+        return WeightedPoints(jax.tree.map(lambda leaf: leaf[None], x), weights)
 
     def estimate(self, draw: Draw, rest: Rest) -> Result:
         if self.num_samples == 1:
@@ -118,19 +119,16 @@ class ImportanceSampling(Estimator):
             return rest(x, replicate=index), draw.under_vmaps(log_weight, x, estimator=self)
 
         results, log_weights = jax.vmap(one)(jnp.arange(self.num_samples))
-        costs = []
-        for cost, relation in zip(results.costs, draw.relations, strict=True):
-            if relation is None:
-                costs.append(jnp.mean(cost, axis=0))
-                continue
-            shape = cost.shape[1:]
-            weights = jax.vmap(lambda log_weight, r=relation, s=shape: bring(log_weight, r, s))(log_weights)
+
+        def weighted(relation: Relation, cost: Array) -> Array:
+            weights = bring_each(log_weights, relation, cost.shape[1:])
             if self.self_normalized:
-                costs.append(jnp.sum(cost * jax.nn.softmax(weights, axis=0).astype(cost.dtype), axis=0))
-            else:
-                costs.append(jnp.mean(cost * jnp.exp(weights).astype(cost.dtype), axis=0))
+                return jnp.sum(cost * jax.nn.softmax(weights, axis=0).astype(cost.dtype), axis=0)
+            return jnp.mean(cost * jnp.exp(weights).astype(cost.dtype), axis=0)
+
+        costs = draw.per_cost(weighted, lambda cost: jnp.mean(cost, axis=0), results.costs)
         aux = rest.simulate(draw.sample()).aux if results.aux else ()
-        return Result(tuple(costs), aux, jax.tree.map(lambda leaf: leaf[0], results.undrawn))
+        return Result(costs, aux, jax.tree.map(lambda leaf: leaf[0], results.undrawn))
 
     def _points(self, draw: Draw, key: Array) -> Any:
         """A draw from the proposal."""

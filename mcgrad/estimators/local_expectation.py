@@ -9,8 +9,10 @@ import jax.numpy as jnp
 
 from mcgrad.estimators.finite_support import without_finite_support
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 
 @dataclasses.dataclass(frozen=True)

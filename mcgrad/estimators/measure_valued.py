@@ -14,8 +14,10 @@ from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.estimators.inversion import derivative_by_inversion, directions, weak_derivative_obstacle
 from mcgrad.estimators.refusal import instead
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Flow, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import Flow, SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 Decomposition: TypeAlias = Literal["hahn_jordan", "size_bias"]
 CouplingName: TypeAlias = Literal["shared", "comonotone", "independent"]

@@ -9,7 +9,8 @@ from mcgrad._types import static_field
 from mcgrad.estimators.adaptive_velocity import AdaptiveVelocity
 from mcgrad.estimators.refusal import instead
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Flow, OnJump
+from mcgrad.program.estimator import Estimator, OnJump
+from mcgrad.program.representations import Flow
 from mcgrad.program.site import Site
 
 

@@ -33,10 +33,12 @@ from mcgrad.estimators.refusal import instead, missing_score
 from mcgrad.program.bring import bring
 from mcgrad.program.dependence import analyze
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, WeightedPoint, unit_weight, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
 from mcgrad.program.paths import BlindWay, blind_ways
 from mcgrad.program.relation import Relation
+from mcgrad.program.representations import WeightedPoint
 from mcgrad.program.site import Site, bind_draw
+from mcgrad.program.surrogates import unit_weight, zero_with_derivative_of
 from mcgrad.program.trace import from_jaxpr
 
 stop = jax.lax.stop_gradient

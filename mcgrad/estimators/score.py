@@ -13,8 +13,9 @@ from jaxtyping import Array
 from mcgrad._types import static_field
 from mcgrad.estimators.refusal import missing_score
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, WeightedPoint, WeightedPoints
+from mcgrad.program.estimator import Estimator
 from mcgrad.program.relation import Relation
+from mcgrad.program.representations import Replicates, WeightedPoint
 from mcgrad.program.site import Site
 
 
@@ -82,7 +83,7 @@ class Score(Estimator):
         in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
         return self.num_samples ** math.prod(window.most_draws(n) for window, n in in_loops)
 
-    def represent(self, draw: Draw) -> WeightedPoint | WeightedPoints:
+    def represent(self, draw: Draw) -> WeightedPoint | Replicates:
         several = self.num_samples > 1 or draw.replicates is not None
         baseline = self.baseline
         if isinstance(baseline, str):
@@ -96,4 +97,4 @@ class Score(Estimator):
             x = draw.sample()
             return WeightedPoint(x, draw.log_prob(x), baseline)
         xs = jax.vmap(draw.sample)(jnp.arange(self.num_samples))
-        return WeightedPoints(xs, log_weights=jax.vmap(draw.log_prob)(xs), baseline=baseline)
+        return Replicates(xs, jax.vmap(draw.log_prob)(xs), baseline)

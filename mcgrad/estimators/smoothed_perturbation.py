@@ -13,8 +13,10 @@ from jaxtyping import Array
 from mcgrad._types import static_field
 from mcgrad.estimators.refusal import has_consecutive_values, instead, is_law_of_integers
 from mcgrad.program.draw import Draw, probability
-from mcgrad.program.estimator import Alternatives, Estimator, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import Alternatives, SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 

@@ -16,8 +16,9 @@ from mcgrad._types import static_field
 from mcgrad.estimators.finite_support import without_finite_support
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, log_prob
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, WeightedPoints
+from mcgrad.program.estimator import Estimator
 from mcgrad.program.relation import Relation
+from mcgrad.program.representations import Reweighted
 from mcgrad.program.site import Site
 
 
@@ -57,18 +58,14 @@ class WithoutReplacement(Estimator):
         """The states of all groups, each field with a leading axis of groups."""
         raise NotImplementedError
 
-    def represent(self, draw: Draw) -> WeightedPoints:
+    def represent(self, draw: Draw) -> Reweighted:
         groups = Groups(draw)
         states, possible, weights, baseline = self.choose(draw, groups)
         # One that is possible in place of what is not keeps every log probability finite; its weight is zero.
         first = jnp.argmax(possible, axis=1)[:, None, None]
         points = groups.points(jnp.where(possible[..., None], states, jnp.take_along_axis(states, first, axis=1)))
-        return WeightedPoints(
-            points,
-            weights=groups.per_entry(weights),
-            log_weights=jax.vmap(draw.log_prob)(points),
-            baseline=None if baseline is None else groups.per_entry(baseline),
-        )
+        mixing = None if baseline is None else groups.per_entry(baseline)
+        return Reweighted(points, groups.per_entry(weights), jax.vmap(draw.log_prob)(points), mixing)
 
 
 @dataclasses.dataclass(frozen=True)

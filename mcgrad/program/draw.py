@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,8 +12,10 @@ from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.numerics.arithmetic import open_uniform
+from mcgrad.program.bring import bring
 from mcgrad.program.relation import Relation
 from mcgrad.program.site import Facts, Site, under_vmaps
+from mcgrad.program.surrogates import signed_term
 
 
 def probability(dist: Any, x: Any) -> Array:
@@ -153,6 +155,36 @@ class Draw:
     def prob(self, x: Any) -> Array:
         """Probability of a value of the site's shape, with a finite derivative where it is zero if the distribution has one."""
         return self.under_vmaps(probability, x)
+
+    def per_cost(
+        self,
+        reached: Callable[..., Array],
+        otherwise: Callable[..., Array],
+        *costs: Sequence[Array],
+    ) -> tuple[Array, ...]:
+        """`reached(relation, *cost)` for each cost that the draw reaches, `otherwise(*cost)` for each other.
+
+        Args:
+            reached: gets how the cost depends on the draw, for `bring`, and its entry of each of `costs`.
+            otherwise: gets its entry of each of `costs`.
+            costs: sequences with an entry for each cost of the program.
+        """
+        each = zip(self.relations, *costs, strict=True)
+        return tuple(otherwise(*cost) if relation is None else reached(relation, *cost) for relation, *cost in each)
+
+    def signed_terms(self, coefficient: Array, costs: Sequence[Array]) -> tuple[Array, ...]:
+        """For each cost, zero with the derivative `d coefficient * cost`; a second derivative raises.
+
+        Args:
+            coefficient: zero in value, of shape `plates`; of costs that the draw does not reach nothing is added.
+            costs: what the coefficient of the entries that a cost depends on multiplies.
+        """
+
+        def term(relation: Relation, cost: Array) -> Array:
+            brought = bring(coefficient, relation, cost.shape).astype(cost.dtype)
+            return signed_term(jnp.broadcast_to(brought, cost.shape), cost)
+
+        return self.per_cost(term, jnp.zeros_like, costs)
 
     def named_estimator(self) -> Any:
         """The estimator that the user named, its leaves with the axes of enclosing `vmap`s in front and one for each plate."""

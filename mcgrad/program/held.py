@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Flow
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import Flow
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,13 +18,15 @@ from jaxtyping import Array
 
 from mcgrad.program.bring import bring, expand_right
 from mcgrad.program.draw import Draw, fold_in
-from mcgrad.program.estimator import Estimator, Flow, Result, WeightedPoint, unit_weight
+from mcgrad.program.estimator import Estimator, Result
 from mcgrad.program.jumps import watch
 from mcgrad.program.plan import Plan
+from mcgrad.program.representations import Flow, WeightedPoint
 from mcgrad.program.rest import RestOfProgram
 from mcgrad.program.run import Continuation, Environment, Run, read
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ControlFlow, form_of
+from mcgrad.program.surrogates import unit_weight
 from mcgrad.program.thresholds import Decision
 from mcgrad.program.trace import Equation, Program, Value
 from mcgrad.program.weights import Record, Recorded, Weight, is_leave_one_out
