@@ -91,6 +91,7 @@ from mcgrad.objectives import sticking_the_landing as sticking_the_landing
 from mcgrad.objectives import vargrad as vargrad
 from mcgrad.objectives import vimco as vimco
 from mcgrad.program.estimator import Estimator as Estimator
+from mcgrad.program.estimator import LocalEstimator as LocalEstimator
 from mcgrad.program.jumps import JumpWarning as JumpWarning
 from mcgrad.program.representations import Alternatives as Alternatives
 from mcgrad.program.representations import Flow as Flow

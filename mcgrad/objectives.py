@@ -22,7 +22,7 @@ from mcgrad._types import PRNGKey
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, OnJump
+from mcgrad.program.estimator import Estimator, LocalEstimator, OnJump
 from mcgrad.program.interpret import Interpreter
 from mcgrad.program.representations import Flow
 from mcgrad.transforms import plan_of
@@ -340,10 +340,9 @@ def _reached(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Held(Estimator):
+class _Held(LocalEstimator):
     """Holds draws fixed, so that derivatives are those of the explicit dependence on the parameters only."""
 
-    local = True
     flow = True
 
     def on_jump(self, *, certain: bool) -> OnJump:

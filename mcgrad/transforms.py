@@ -17,6 +17,7 @@ from mcgrad.estimators.auto import Auto
 from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
+from mcgrad.estimators.suggestions import CANDIDATES
 from mcgrad.program.checks import check_floating
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.explain import Explanation, describe
@@ -150,7 +151,7 @@ def plan_of(
 
     traced, tree = trace(program)
     check_floating(traced, split[-1])
-    return make_plan(traced, split[-1], estimator if estimator is not None else Auto()), tree
+    return make_plan(traced, split[-1], estimator if estimator is not None else Auto(), CANDIDATES), tree
 
 
 def grad(

@@ -75,18 +75,15 @@ class AdaptiveVelocity(PyTree):
         columns = jax.random.normal(key, (rank, dimension))
         return cls(jnp.zeros_like(columns), columns)
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         """Why this path would be wrong at `site`."""
         if "adaptive_velocity" not in site.facts.knows:
-            return (
-                f"{site.facts.law} has no path with learned coefficients, only `mcgrad.MultivariateNormal` with `scale_tril` "
-                "has. Use `mcgrad.Pathwise()` here."
-            )
+            return f"{site.facts.law} has no path with learned coefficients, only `mcgrad.MultivariateNormal` with `scale_tril` has"
         (d,) = site.base_draw.shape[-1:]
         if len(self.rows.shape) != 2 or self.rows.shape[-1] != d:
             return (
                 f"`mcgrad.AdaptiveVelocity(rows=..., columns=...)` must be arrays of shape `[m, {d}]` for a law of {d} "
-                f"dimensions, got {self.rows.shape}. Start from `mcgrad.AdaptiveVelocity.init(key, dimension={d})`."
+                f"dimensions, got {self.rows.shape}. Start from `mcgrad.AdaptiveVelocity.init(key, dimension={d})`"
             )
         return None
 

@@ -9,11 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mcgrad.estimators.enumeration import Enumerate
-from mcgrad.estimators.local_expectation import LocalExpectation
-from mcgrad.estimators.refusal import instead
-from mcgrad.estimators.tree_disarm import TreeDisARM
-from mcgrad.estimators.without_replacement import UnorderedSet
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.representations import SignedPoints
@@ -23,21 +18,20 @@ from mcgrad.program.surrogates import zero_with_derivative_of
 stop = jax.lax.stop_gradient
 
 
-def binary_obstacle(site: Site) -> str | None:
+def why_not_binary(site: Site) -> str | None:
     """Why an estimator for binary draws would be wrong at a site."""
     support = site.facts.support
     if support is not None and np.array_equal(support, [0, 1]):
         return None
-    others = (LocalExpectation(), TreeDisARM(), UnorderedSet(), Enumerate())
-    return f"the law must be one of 0 and 1, such as `mcgrad.Bernoulli`. {instead(site, *others)}"
+    return "the distribution must be one of 0 and 1, such as `mcgrad.Bernoulli`"
 
 
 @dataclasses.dataclass(frozen=True)
 class _AntitheticPair(Estimator):
     """A draw `b = 1[u > 1 - p]` and its antithetic `c = 1[u < p]` of one uniform `u`, all entries together."""
 
-    def obstacle(self, site: Site) -> str | None:
-        return binary_obstacle(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_not_binary(site)
 
     def represent(self, draw: Draw) -> SignedPoints:
         u = draw.uniform(dtype=jnp.result_type(float))

@@ -13,7 +13,7 @@ from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float
 
 from mcgrad._types import static_field
-from mcgrad.estimators.antithetic import binary_obstacle
+from mcgrad.estimators.antithetic import why_not_binary
 from mcgrad.estimators.without_replacement import check_number, check_option
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
@@ -62,8 +62,8 @@ class ARMS(Estimator):
         check_number("ARMS", self.num_samples, 2)
         check_option("ARMS", "copula", self.copula, ("dirichlet", "gaussian"))
 
-    def obstacle(self, site: Site) -> str | None:
-        return binary_obstacle(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_not_binary(site)
 
     def represent(self, draw: Draw) -> SignedPoints:
         n = self.num_samples

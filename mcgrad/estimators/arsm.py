@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
+from mcgrad.estimators.finite_support import each_value, values_at, why_no_values
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.representations import SignedPoints
@@ -44,8 +44,8 @@ class ARSM(Estimator):
         Yin, Yue and Zhou 2019, "ARSM: augment-REINFORCE-swap-merge estimator for gradient backpropagation".
     """
 
-    def obstacle(self, site: Site) -> str | None:
-        return without_finite_support(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_values(site)
 
     def represent(self, draw: Draw) -> SignedPoints:
         p = each_value(draw, draw.prob)  # [*plates, n]

@@ -10,7 +10,7 @@ from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.relation import Relation
-from mcgrad.program.site import Site
+from mcgrad.program.site import Facts, Site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +46,11 @@ class Auto(Estimator):
             return Enumerate()
         return Score()
 
+    def flows(self, facts: Facts) -> bool:
+        return True
+
     def where_costs_jump(self, site: Site) -> Estimator:
-        return Score() if Score().obstacle(site) is None else Pathwise()
+        return Score() if Score().why_not(site) is None else Pathwise()
 
 
 MAX_VALUES = 16

@@ -10,10 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad.distributions.normal import Normal
-from mcgrad.estimators.refusal import instead
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, Rest, Result
-from mcgrad.program.relation import Relation
 from mcgrad.program.site import Site
 from mcgrad.program.surrogates import zero_with_derivative_of
 
@@ -50,12 +48,11 @@ class BonnetPrice(Estimator):
 
     moves_draw = True
 
-    def obstacle(self, site: Site) -> str | None:
-        if not isinstance(site.base_dist, Normal):
-            return f"the law must be `mcgrad.Normal`. {instead(site)}"
-        return None
+    def why_not(self, site: Site) -> str | None:
+        return None if isinstance(site.base_dist, Normal) else "the distribution must be `mcgrad.Normal`"
 
-    def evaluations(self, site: Site, relation: Relation) -> int:
+    @property
+    def num_points(self) -> int:
         return 2
 
     def estimate(self, draw: Draw, rest: Rest) -> Result:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad.estimators.refusal import instead
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, OnJump, Rest, Result
 from mcgrad.program.representations import SignedPoints
@@ -57,13 +56,12 @@ class PathwiseWithBoundary(Estimator):
     def on_jump(self, *, certain: bool) -> OnJump:
         return "ignore"
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         facts = site.facts
         if facts.pathwise_obstacle is not None:
-            return f"{facts.pathwise_obstacle}. {instead(site)}"
-        if not (facts.scalar_event and "cdf" in facts.knows):
-            return f"the law must be one of scalars with a `cdf`. {instead(site)}"
-        return None
+            return facts.pathwise_obstacle
+        scalars = facts.scalar_event and "cdf" in facts.knows
+        return None if scalars else "the distribution must be one of scalars with a `cdf`"
 
     def estimate(self, draw: Draw, rest: Rest) -> Result:
         x = draw.sample_path()

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from mcgrad._types import static_field
 from mcgrad.estimators.arms import dirichlet_copula
-from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
+from mcgrad.estimators.finite_support import each_value, values_at, why_no_values
 from mcgrad.estimators.without_replacement import check_number
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
@@ -63,8 +63,8 @@ class CARMS(Estimator):
     def __post_init__(self) -> None:
         check_number("CARMS", self.num_samples, 2)
 
-    def obstacle(self, site: Site) -> str | None:
-        return without_finite_support(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_values(site)
 
     def represent(self, draw: Draw) -> SignedPoints:
         n = self.num_samples

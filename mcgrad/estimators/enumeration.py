@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad.estimators.finite_support import without_finite_support
+from mcgrad.estimators.finite_support import why_no_values
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.relation import Relation
@@ -42,17 +42,17 @@ class Enumerate(Estimator):
         Mohamed et al. 2020, section 2; Schulman et al. 2015, section 3 (marginalization of a node).
     """
 
-    def obstacle(self, site: Site) -> str | None:
-        return without_finite_support(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_values(site)
 
     def evaluations(self, site: Site, relation: Relation) -> int:
         together = math.prod(window.most_draws(n) for window, n in zip(relation, site.plates, strict=True))
-        assert site.facts.support is not None  # see `obstacle`
+        assert site.facts.support is not None  # see `why_not`
         return len(site.facts.support) ** together
 
     def represent(self, draw: Draw) -> WeightedPoints:
         support = draw.facts.support  # [n, *event], NumPy's, as all points are: constants of the compiled program
-        assert support is not None  # see `obstacle`
+        assert support is not None  # see `why_not`
         mixed = [draw.plates[k] for k in draw.mixed_axes]
         entries = math.prod(mixed)
         count = len(support) ** entries

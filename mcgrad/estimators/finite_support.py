@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from mcgrad.estimators.refusal import instead
 from mcgrad.program.draw import Draw
 from mcgrad.program.site import Site
 
@@ -26,8 +25,6 @@ def values_at(draw: Draw, positions: Int[Array, "*shape"]) -> Array:
     return jnp.asarray(draw.facts.support)[positions]
 
 
-def without_finite_support(site: Site) -> str | None:
-    """The obstacle of estimators that go through the values of a draw."""
-    if site.facts.support is not None:
-        return None
-    return f"the law has no finite support that is known beforehand. {instead(site)}"
+def why_no_values(site: Site) -> str | None:
+    """Why estimators that go through the values of a draw would be wrong at a site, or `None`."""
+    return None if site.facts.support is not None else "the distribution has no finite support that is known beforehand"

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import static_field
-from mcgrad.estimators.refusal import instead
+from mcgrad.estimators.score import why_no_score
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator
+from mcgrad.program.estimator import LocalEstimator
 from mcgrad.program.representations import WeightedPoint
 from mcgrad.program.site import Site
 from mcgrad.program.surrogates import zero_with_derivative_of
@@ -22,7 +22,7 @@ stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneralizedReparameterization(Estimator):
+class GeneralizedReparameterization(LocalEstimator):
     r"""Moves the draw by a transformation that takes out *some* of its dependence on the parameters; a weight makes up the rest.
 
     With a draw `x`, by whatever sampler, and the noise `e = T^-1(x; theta)` that the transformation would have made it of,
@@ -70,7 +70,6 @@ class GeneralizedReparameterization(Estimator):
     transform: Callable[[Any, Any], Any] = static_field()
     standardize: Callable[[Any, Any], Any] = static_field()
 
-    local = True
     moves_draw = True
 
     def __post_init__(self) -> None:
@@ -81,18 +80,10 @@ class GeneralizedReparameterization(Estimator):
                     f"{type(fn).__name__}. Pass `lambda value, law: ...`."
                 )
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         if site.facts.discrete:
-            return f"a discrete law has no smooth transformation. {instead(site)}"
-        if "log_prob" not in site.facts.knows:
-            return f"the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`. {instead(site)}"
-        if site.facts.support_parameters:
-            moving = " and ".join(f"`{name}`" for name in site.facts.support_parameters)
-            return (
-                f"the support moves with {moving}, so the weight misses what happens at its edge unless the transformation "
-                f"follows it, which cannot be seen. {instead(site)} Or shift and scale a draw with constant bounds."
-            )
-        return None
+            return "a discrete distribution has no smooth transformation"
+        return why_no_score(site, "the weight misses, unless the transformation follows it,")
 
     def represent(self, draw: Draw) -> WeightedPoint:
         x = stop(draw.sample())

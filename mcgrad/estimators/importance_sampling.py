@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from jaxtyping import Array
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.wrappers.foreign import as_distribution
 from mcgrad.distributions.wrappers.independent import Independent
-from mcgrad.estimators.refusal import missing_score
+from mcgrad.estimators.score import why_no_score
 from mcgrad.program.bring import bring_each
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, Rest, Result
@@ -84,15 +83,15 @@ class ImportanceSampling(Estimator):
         if not isinstance(self.num_samples, int) or self.num_samples < least:
             raise ValueError(
                 f"`mcgrad.ImportanceSampling(num_samples=...)` must be an int of at least {least}"
-                f"{' where weights are self-normalised' if self.self_normalized else ''}, got {self.num_samples!r}."
+                f"{' where weights are self-normalized' if self.self_normalized else ''}, got {self.num_samples!r}."
             )
 
-    def obstacle(self, site: Site) -> str | None:
-        return missing_score(site, "weights of fixed points miss")
+    def why_not(self, site: Site) -> str | None:
+        return why_no_score(site, "weights of fixed points miss")
 
-    def evaluations(self, site: Site, relation: Relation) -> int:
-        in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
-        return self.num_samples ** math.prod(window.most_draws(n) for window, n in in_loops)
+    @property
+    def num_points(self) -> int:
+        return self.num_samples
 
     def represent(self, draw: Draw) -> WeightedPoints:
         x = self._points(draw, draw.key)

@@ -150,7 +150,7 @@ class Groups:
     @property
     def num_values(self) -> int:
         """The number of values of one entry."""
-        assert self.draw.facts.support is not None  # see `without_finite_support`
+        assert self.draw.facts.support is not None  # see `why_no_values`
         return len(self.draw.facts.support)
 
     def log_probs(self) -> Float[Array, "g d n"]:

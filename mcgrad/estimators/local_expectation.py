@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mcgrad.estimators.finite_support import without_finite_support
+from mcgrad.estimators.finite_support import why_no_values
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.representations import SignedPoints
@@ -39,8 +39,8 @@ class LocalExpectation(Estimator):
         Titsias and Lazaro-Gredilla 2015, eq. 9.
     """
 
-    def obstacle(self, site: Site) -> str | None:
-        return without_finite_support(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_values(site)
 
     def represent(self, draw: Draw) -> SignedPoints:
         support = jnp.asarray(draw.facts.support)  # [n, *event]

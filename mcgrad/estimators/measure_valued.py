@@ -11,8 +11,7 @@ from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.base import Coupling, WeakDerivative
-from mcgrad.estimators.inversion import derivative_by_inversion, directions, weak_derivative_obstacle
-from mcgrad.estimators.refusal import instead
+from mcgrad.estimators.weak_derivative_by_cdf import directions, weak_derivative_by_cdf, why_no_weak_derivative
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.representations import Flow, SignedPoints
@@ -99,9 +98,8 @@ class MeasureValued(Estimator):
                 "Leave it out to evaluate all at once."
             )
 
-    def obstacle(self, site: Site) -> str | None:
-        reason = weak_derivative_obstacle(site)
-        return reason and f"{reason}. {instead(site)}"
+    def why_not(self, site: Site) -> str | None:
+        return why_no_weak_derivative(site)
 
     def represent(self, draw: Draw) -> SignedPoints | Flow:
         x = draw.sample()
@@ -148,7 +146,7 @@ class MeasureValued(Estimator):
 
         def arrays(key: PRNGKey, dist: Any, x: Array) -> list[list[Array | None]]:
             own = by_cdf is None
-            terms = dist.weak_derivative(key, x, how) if own else derivative_by_inversion(dist, key, x, how, by_cdf)
+            terms = dist.weak_derivative(key, x, how) if own else weak_derivative_by_cdf(dist, key, x, how, by_cdf)
             names[:] = [term.parameters for term in terms]
             # behind the axes of the draw's `vmap`s for now
             return [list(term[1:]) for term in terms]

@@ -7,15 +7,14 @@ from typing import Literal, get_args
 
 from mcgrad._types import static_field
 from mcgrad.estimators.adaptive_velocity import AdaptiveVelocity
-from mcgrad.estimators.refusal import instead
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, OnJump
+from mcgrad.program.estimator import LocalEstimator, OnJump
 from mcgrad.program.representations import Flow
 from mcgrad.program.site import Site
 
 
 @dataclasses.dataclass(frozen=True)
-class Pathwise(Estimator):
+class Pathwise(LocalEstimator):
     r"""Pathwise (reparameterization, infinitesimal perturbation analysis): differentiates the draw itself.
 
         d E[f(x)] = E[ f'(x) dx/dtheta ],    x = T(noise; theta)
@@ -67,7 +66,6 @@ class Pathwise(Estimator):
     jumps: OnJump = static_field(default="warn")
     possible_jumps: OnJump = static_field(default="ignore")
 
-    local = True
     flow = True
 
     def __post_init__(self) -> None:
@@ -85,13 +83,14 @@ class Pathwise(Estimator):
     def on_jump(self, *, certain: bool) -> OnJump:
         return self.jumps if certain else self.possible_jumps
 
-    def obstacle(self, site: Site) -> str | None:
-        reason = site.facts.pathwise_obstacle
-        if reason is None and self.path == "optimal_transport" and "optimal_transport" not in site.facts.knows:
-            return f"{site.facts.law} knows no path of optimal transport. Use `mcgrad.Pathwise()` here."
-        if reason is None:
-            return self.path.obstacle(site) if isinstance(self.path, AdaptiveVelocity) else None
-        return f"{reason}. {instead(site)} `mcgrad.Auto()` lets mcgrad choose."
+    def why_not(self, site: Site) -> str | None:
+        facts = site.facts
+        if facts.pathwise_obstacle is not None:
+            return facts.pathwise_obstacle
+        if isinstance(self.path, AdaptiveVelocity):
+            return self.path.why_not(site)
+        missing = self.path == "optimal_transport" and "optimal_transport" not in facts.knows
+        return f"{facts.law} knows no path of optimal transport" if missing else None
 
     def represent(self, draw: Draw) -> Flow:
         if isinstance(self.path, AdaptiveVelocity):

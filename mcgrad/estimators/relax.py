@@ -29,11 +29,11 @@ from mcgrad._types import PRNGKey, PyTree, Shape, static_field
 from mcgrad.distributions.base import Relaxation
 from mcgrad.distributions.logistic import Logistic
 from mcgrad.distributions.wrappers.independent import Independent
-from mcgrad.estimators.refusal import instead, missing_score
+from mcgrad.estimators.score import why_no_score
 from mcgrad.program.bring import bring
 from mcgrad.program.dependence import analyze
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator
+from mcgrad.program.estimator import Estimator, LocalEstimator
 from mcgrad.program.paths import BlindWay, blind_ways
 from mcgrad.program.relation import Relation
 from mcgrad.program.representations import WeightedPoint
@@ -64,12 +64,10 @@ class _Closed(PyTree):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Surrogate(Estimator):
+class _Surrogate(LocalEstimator):
     """What LAX and RELAX share: the function, seen as a program, and the control variate that it makes of a `Relaxation`."""
 
     control: Callable[[Any], Any]
-
-    local = True
 
     def __post_init__(self) -> None:
         if not callable(self.control):
@@ -84,10 +82,10 @@ class _Surrogate(Estimator):
     def resolve(self, site: Site, relations: Any) -> Estimator:
         return self._closed_on(self._argument_at(site))
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         point = self._argument_at(site)
         if point is None:
-            return f"a draw is not one floating-point array. {instead(site)}"
+            return "a draw is not one floating-point array"
         own, batch = self._closed_on(point), site.own_plates[site.num_levels :]
         control = own.control
         assert isinstance(control, _Closed)
@@ -98,13 +96,13 @@ class _Surrogate(Estimator):
             got = ", ".join(f"{leaf.dtype} of shape {leaf.shape}" for leaf in leaves) or "nothing"
             return (
                 "`control` must return one floating-point array whose shape broadcasts to the draw's batch shape "
-                f"{batch}, got {got}. It gets an array of shape {point.shape}; keep an axis of size one where you take a sum."
+                f"{batch}, got {got}. It gets an array of shape {point.shape}; keep an axis of size one where you take a sum"
             )
         jumps = [jump for jump in own._seen(point, len(batch))[1] if jump.certain]
         if jumps:
             return (
                 f"`control` must be continuous, and {jumps[0].describe()} in it, where its derivative leaves something out. "
-                "Use a smooth function, such as `jax.nn.sigmoid`, in its place."
+                "Use a smooth function, such as `jax.nn.sigmoid`, in its place"
             )
         return None
 
@@ -236,13 +234,13 @@ class RELAX(_Surrogate):
 
     coupled: bool = static_field(default=False, kw_only=True)
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         if "relaxation" in site.facts.knows:
-            return super().obstacle(site)
-        lax = "" if site.facts.discrete else " `mcgrad.LAX(control)` is for continuous laws."
+            return super().why_not(site)
+        lax = "" if site.facts.discrete else "; `mcgrad.LAX(control)` is for continuous ones"
         return (
-            "the law has no relaxation; `mcgrad.Bernoulli`, `mcgrad.Categorical` and `mcgrad.OneHotCategorical` have, and "
-            f"yours may, see `mcgrad.Distribution`. {instead(site)}{lax}"
+            "the distribution has no relaxation; `mcgrad.Bernoulli`, `mcgrad.Categorical` and `mcgrad.OneHotCategorical` have, and "
+            f"yours may, see `mcgrad.Distribution`{lax}"
         )
 
     def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:
@@ -290,12 +288,12 @@ class LAX(_Surrogate):
         Grathwohl et al. 2018, eq. 5.
     """
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         facts = site.facts
         if facts.pathwise_obstacle is not None:
-            relax = " Or `mcgrad.RELAX(control)`." if "relaxation" in facts.knows else ""
-            return f"{facts.pathwise_obstacle}, so it has no path. {instead(site)}{relax}"
-        return missing_score(site) or super().obstacle(site)
+            relax = "; `mcgrad.RELAX(control)` is for such" if "relaxation" in facts.knows else ""
+            return f"{facts.pathwise_obstacle}, so it has no path{relax}"
+        return why_no_score(site) or super().why_not(site)
 
     def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:
         x = jax.eval_shape(dist.sample, _key_struct())

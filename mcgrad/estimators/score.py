@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal
 
 import jax
@@ -11,10 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import static_field
-from mcgrad.estimators.refusal import missing_score
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
-from mcgrad.program.relation import Relation
 from mcgrad.program.representations import Replicates, WeightedPoint
 from mcgrad.program.site import Site
 
@@ -73,15 +70,15 @@ class Score(Estimator):
             raise ValueError(f"`mcgrad.Score(num_samples=...)` must be a positive int, got {self.num_samples!r}.")
 
     @property
-    def local(self) -> bool:  # ty: ignore[incompatible-property-override]
-        return self.num_samples == 1
+    def needs_rest(self) -> bool:
+        return self.num_samples > 1
 
-    def obstacle(self, site: Site) -> str | None:
-        return missing_score(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_score(site)
 
-    def evaluations(self, site: Site, relation: Relation) -> int:
-        in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
-        return self.num_samples ** math.prod(window.most_draws(n) for window, n in in_loops)
+    @property
+    def num_points(self) -> int:
+        return self.num_samples
 
     def represent(self, draw: Draw) -> WeightedPoint | Replicates:
         several = self.num_samples > 1 or draw.replicates is not None
@@ -98,3 +95,17 @@ class Score(Estimator):
             return WeightedPoint(x, draw.log_prob(x), baseline)
         xs = jax.vmap(draw.sample)(jnp.arange(self.num_samples))
         return Replicates(xs, jax.vmap(draw.log_prob)(xs), baseline)
+
+
+def why_no_score(site: Site, misses: str = "the score misses") -> str | None:
+    """Why an estimator that holds draws fixed and weights them would be wrong at a site, or `None`."""
+    facts = site.facts
+    if "log_prob" not in facts.knows:
+        return "the distribution has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`"
+    if facts.support_parameters:
+        moving = " and ".join(f"`{name}`" for name in facts.support_parameters)
+        return (
+            f"the support moves with {moving}, so {misses} what happens at its edge. Shift and scale a draw with constant "
+            "bounds"
+        )
+    return None

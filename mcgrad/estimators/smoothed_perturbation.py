@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array
 
 from mcgrad._types import static_field
-from mcgrad.estimators.refusal import has_consecutive_values, instead, is_law_of_integers
 from mcgrad.program.draw import Draw, probability
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.representations import Alternatives, SignedPoints
@@ -73,18 +72,17 @@ class SmoothedPerturbation(Estimator):
                 "Pass one of these."
             )
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         facts = site.facts
-        if not is_law_of_integers(facts):
+        if not (facts.discrete and facts.scalar_event and {"cdf", "log_prob"} <= facts.knows):
             return (
-                "the law must be one of integers with a `cdf`, such as Bernoulli, Binomial, Geometric, Poisson or "
-                f"Categorical. {instead(site)}"
+                "the distribution must be one of integers with a `cdf`, such as Bernoulli, Binomial, Geometric, Poisson or "
+                "Categorical"
             )
-        if not has_consecutive_values(facts):
-            assert facts.support is not None
+        if facts.support is not None and np.any(np.diff(np.sort(facts.support)) != 1):
             return (
-                f"the values of the law must be consecutive integers, and are {facts.support.tolist()}. "
-                f"{instead(site)} Or draw a position by `mcgrad.Categorical`."
+                f"the values of the distribution must be consecutive integers, and are {facts.support.tolist()}. "
+                "Draw a position by `mcgrad.Categorical`"
             )
         return None
 

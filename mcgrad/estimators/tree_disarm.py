@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from mcgrad._types import static_field
-from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
+from mcgrad.estimators.finite_support import each_value, values_at, why_no_values
 from mcgrad.estimators.without_replacement import check_option
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
@@ -60,8 +60,8 @@ class TreeDisARM(Estimator):
     def __post_init__(self) -> None:
         check_option("TreeDisARM", "tree", self.tree, ("balanced", "stick_breaking"))
 
-    def obstacle(self, site: Site) -> str | None:
-        return without_finite_support(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_values(site)
 
     def represent(self, draw: Draw) -> SignedPoints:
         p = each_value(draw, draw.prob)  # [*plates, values]

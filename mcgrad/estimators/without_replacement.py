@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from typing import Literal, NamedTuple
 
 import jax
@@ -13,11 +12,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mcgrad._types import static_field
-from mcgrad.estimators.finite_support import without_finite_support
+from mcgrad.estimators.finite_support import why_no_values
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, log_prob
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
-from mcgrad.program.relation import Relation
 from mcgrad.program.representations import Reweighted
 from mcgrad.program.site import Site
 
@@ -42,17 +40,8 @@ class Chosen(NamedTuple):
 class WithoutReplacement(Estimator):
     """What the estimators of this family share: groups of entries, checks, and the form of the result."""
 
-    def obstacle(self, site: Site) -> str | None:
-        return without_finite_support(site)
-
-    def evaluations(self, site: Site, relation: Relation) -> int:
-        in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
-        return self.num_points ** math.prod(window.most_draws(n) for window, n in in_loops)
-
-    @property
-    def num_points(self) -> int:
-        """Evaluations of the rest of the program."""
-        raise NotImplementedError
+    def why_not(self, site: Site) -> str | None:
+        return why_no_values(site)
 
     def choose(self, draw: Draw, groups: Groups) -> Chosen:
         """The states of all groups, each field with a leading axis of groups."""

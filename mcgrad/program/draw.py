@@ -70,6 +70,11 @@ class Draw:
         return self.site.facts
 
     @property
+    def dist(self) -> Any:
+        """The distribution, for a draw under no `vmap`; elsewhere its leaves have further axes, see `under_vmaps`."""
+        return self.site.dist_of(self.operands[: self._n])
+
+    @property
     def moving_parameters(self) -> frozenset[str]:
         """Names of the distribution's fields, and of those of a distribution inside it, that a derivative may reach."""
         paths = jax.tree_util.tree_flatten_with_path(self.site.base_dist)[0]

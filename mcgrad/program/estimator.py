@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -10,8 +11,8 @@ from jaxtyping import Array
 from mcgrad._types import PyTree
 from mcgrad.program.draw import Draw
 from mcgrad.program.relation import Relation
-from mcgrad.program.representations import Alternatives, Representation
-from mcgrad.program.site import Site
+from mcgrad.program.representations import Alternatives, Flow, Representation, WeightedPoint
+from mcgrad.program.site import Facts, Site
 from mcgrad.program.trace import Equation
 
 OnJump: TypeAlias = Literal["ignore", "warn", "refuse"]
@@ -51,22 +52,30 @@ class Rest(Protocol):
 class Estimator(PyTree):
     """Base of estimators: subclass as a frozen dataclass and write `represent` (or, for the general form, `estimate`).
 
+    An estimator whose `represent` returns one point only is better a `LocalEstimator`, which also runs inside loops.
+
     Class attributes:
-        local: `represent` returns a `Flow` or a single `WeightedPoint`, so the rest of the program is not needed;
-            such an estimator also runs inside loops and branches.
         flow: `represent` returns a `Flow`: costs need no weight for this site.
         moves_draw: costs are differentiated in the draw, so that jumps are looked for, although it is no `flow`.
         follows_alternatives: it has `alternatives`, one of which is carried along inside a `scan`.
     """
 
-    local: ClassVar[bool] = False
     flow: ClassVar[bool] = False
     moves_draw: ClassVar[bool] = False
     follows_alternatives: ClassVar[bool] = False
 
-    def obstacle(self, site: Site) -> str | None:
-        """Why this estimator would be wrong at `site`, and the way out; `None` where it is right."""
+    @property
+    def needs_rest(self) -> bool:
+        """Whether it evaluates the rest of the program; it then runs in no `while_loop` and in short `scan`s only."""
+        return True
+
+    def why_not(self, site: Site) -> str | None:
+        """Why this estimator would be wrong at `site`, for an error; `None` where it is right."""
         return None
+
+    def flows(self, facts: Facts) -> bool:
+        """Whether the path of a draw, where it has one, is what this estimator differentiates, as JAX by itself would."""
+        return self.flow
 
     def closed(self, dist: Any) -> Estimator:
         """This estimator, named at a draw from `dist`, with the arrays that its functions close over as leaves of its own.
@@ -87,9 +96,15 @@ class Estimator(PyTree):
         """What to do, where the draw is moved, about a cost that jumps in the draw, or that may jump in it."""
         return "warn" if certain else "ignore"
 
+    @property
+    def num_points(self) -> int:
+        """At how many points it evaluates the rest of the program with the estimators of later draws."""
+        return 1
+
     def evaluations(self, site: Site, relation: Relation) -> int:
         """How many evaluations of the rest of the program a cost with this relation takes, draws of a loop together."""
-        return 1
+        in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
+        return self.num_points ** math.prod(window.most_draws(n) for window, n in in_loops)
 
     def represent(self, draw: Draw) -> Representation:
         """The points of this estimator for one random choice."""
@@ -102,3 +117,18 @@ class Estimator(PyTree):
     def estimate(self, draw: Draw, rest: Rest) -> Result:
         """The costs of the rest of the program, right in value and derivatives in expectation."""
         return rest.evaluate(draw, self.represent(draw))
+
+
+class LocalEstimator(Estimator):
+    """Base of estimators that return one point, drawn with what is known at the draw: a `Flow` or a `WeightedPoint`.
+
+    The rest of the program runs once, so that such an estimator also works inside loops and branches.
+    """
+
+    @property
+    def needs_rest(self) -> bool:
+        return False
+
+    def represent(self, draw: Draw) -> Flow | WeightedPoint:
+        """The point of this estimator for one random choice."""
+        raise NotImplementedError(f"{type(self).__name__} must define `represent`.")

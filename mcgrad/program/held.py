@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator
+from mcgrad.program.estimator import LocalEstimator
 from mcgrad.program.representations import Flow
 
 
 @dataclasses.dataclass(frozen=True)
-class Held(Estimator):
+class Held(LocalEstimator):
     """A draw whose law no derivative can reach: drawn as it is."""
 
-    local = True
     flow = True
 
     def represent(self, site: Draw) -> Flow:

@@ -74,7 +74,7 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Array | None], **params: A
         return sample_p.bind(*primals, **params), None
     estimator = jax.tree.unflatten(params["estimator_tree"], primals[n + 1 :])
     facts = _facts(jax.tree.unflatten(params["dist_tree"], _placeholders(primals[:n], params["levels"])))
-    pathwise = estimator is None or estimator.flow or type(estimator).__name__ == "Auto"
+    pathwise = estimator is None or estimator.flows(facts)
     reason = facts.pathwise_obstacle if pathwise else f"it names the estimator {type(estimator).__name__}"
     if reason is not None:
         raise TypeError(

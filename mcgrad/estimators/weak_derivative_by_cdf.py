@@ -55,7 +55,7 @@ def directions(site: Site) -> list[Direction]:
     ]
 
 
-def weak_derivative_obstacle(site: Site) -> str | None:
+def why_no_weak_derivative(site: Site) -> str | None:
     """Why a law has no weak derivative, neither of its own nor from its `cdf`, or `None`."""
     facts = site.facts
     if "weak_derivative" in facts.knows:
@@ -95,7 +95,7 @@ def weak_derivative_obstacle(site: Site) -> str | None:
     return None
 
 
-def derivative_by_inversion(
+def weak_derivative_by_cdf(
     dist: Any, key: PRNGKey, x: Array, how: Coupling, chosen: list[Direction]
 ) -> tuple[WeakDerivative, ...]:
     """Hahn-Jordan terms of the law `dist` in its leaves, from its `cdf`; one term a direction of each."""
