@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mcgrad._arguments import check_at_least, check_key, find_key
+from mcgrad._arguments import check_chunks, check_key, find_key, sample_key
 from mcgrad.distributions.wrappers.functions import distribution
 from mcgrad.estimators.auto import Auto
 from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
@@ -81,18 +81,12 @@ def expectation(
 
     @functools.wraps(fn)
     def surrogate(*args: Any, **kwargs: Any) -> Any:
-        key_at = find_key(fn, args, kwargs)
         if num_samples == 1:
-            if key_at is not None:
-                check_key(key_at.get(args, kwargs), "expectation")
+            if (found := find_key(fn, args, kwargs)) is not None:
+                check_key(found.get(args, kwargs), "expectation")
             return _run(fn, args, kwargs, estimator, has_aux, None)
-        if key_at is None:
-            raise ValueError(
-                f"`mcgrad.expectation(num_samples={num_samples})` must find the argument named `key` of the program, to "
-                f"split it, and `{_name(fn)}` has none. Name its key argument `key`."
-            )
+        key_at = sample_key(fn, args, kwargs, "expectation")
         key = key_at.get(args, kwargs)
-        check_key(key, "expectation")
 
         def one(key: jax.Array) -> Any:
             return _run(fn, *key_at.put(args, kwargs, key), estimator, has_aux, replicates)
@@ -460,11 +454,4 @@ def _check_options(estimator: Any, num_samples: Any, chunk_size: Any) -> None:
         raise TypeError(
             f"`mcgrad.expectation(estimator=...)` must be an estimator such as `mcgrad.Score()`, got {estimator!r}."
         )
-    check_at_least(num_samples, 1, "expectation(num_samples=...)")
-    if chunk_size is not None:
-        check_at_least(chunk_size, 1, "expectation(chunk_size=...)")
-        if num_samples % chunk_size:
-            raise ValueError(
-                f"`mcgrad.expectation(chunk_size=...)` must divide `num_samples`, got {chunk_size} for {num_samples}. Take "
-                f"{-(-num_samples // chunk_size) * chunk_size} samples."
-            )
+    check_chunks(num_samples, chunk_size, "expectation")

@@ -18,12 +18,11 @@ MAX_LINES = 400
 # The floors of the house, from below: a folder or a file imports from itself and from the floors under it. A file that is named
 # stands there, whatever its folder does.
 FLOORS = (
-    ("_types", "_compat"),
+    ("_types", "_compat", "_arguments"),
     ("program.trace",),
     ("distributions",),
     ("program",),
     ("estimators",),
-    ("_arguments",),
     ("sample",),
     ("transforms",),
     ("objectives", "diagnostics", "black_box"),

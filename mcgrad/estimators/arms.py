@@ -12,9 +12,9 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float
 
+from mcgrad._arguments import check_at_least, check_option
 from mcgrad._types import static_field
 from mcgrad.estimators.antithetic import why_not_binary
-from mcgrad.estimators.without_replacement import check_number, check_option
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.representations import SignedPoints
@@ -59,8 +59,8 @@ class ARMS(Estimator):
     copula: Literal["dirichlet", "gaussian"] = static_field(default="dirichlet")
 
     def __post_init__(self) -> None:
-        check_number("ARMS", self.num_samples, 2)
-        check_option("ARMS", "copula", self.copula, ("dirichlet", "gaussian"))
+        check_at_least(self.num_samples, 2, "ARMS(num_samples=...)")
+        check_option("ARMS(copula=...)", self.copula, ("dirichlet", "gaussian"))
 
     def why_not(self, site: Site) -> str | None:
         return why_not_binary(site)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mcgrad._arguments import check_at_least
 from mcgrad._types import static_field
 from mcgrad.estimators.arms import dirichlet_copula
 from mcgrad.estimators.finite_support import each_value, values_at, why_no_values
-from mcgrad.estimators.without_replacement import check_number
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.representations import SignedPoints
@@ -61,7 +61,7 @@ class CARMS(Estimator):
     num_samples: int = static_field(default=4)
 
     def __post_init__(self) -> None:
-        check_number("CARMS", self.num_samples, 2)
+        check_at_least(self.num_samples, 2, "CARMS(num_samples=...)")
 
     def why_not(self, site: Site) -> str | None:
         return why_no_values(site)

@@ -11,6 +11,7 @@ import numpy as np
 from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
+from mcgrad._arguments import check_at_least
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.wrappers.foreign import as_distribution
 from mcgrad.distributions.wrappers.independent import Independent
@@ -79,12 +80,10 @@ class ImportanceSampling(Estimator):
                 "`mcgrad.ImportanceSampling(proposal=...)` must be a distribution or a function of the law, got "
                 f"{type(self.proposal).__name__}. Pass `lambda p: proposal`."
             )
-        least = 2 if self.self_normalized else 1
-        if not isinstance(self.num_samples, int) or self.num_samples < least:
-            raise ValueError(
-                f"`mcgrad.ImportanceSampling(num_samples=...)` must be an int of at least {least}"
-                f"{' where weights are self-normalized' if self.self_normalized else ''}, got {self.num_samples!r}."
-            )
+        least, what = (
+            (2, "an int of at least 2 where weights are self-normalized") if self.self_normalized else (1, None)
+        )
+        check_at_least(self.num_samples, least, "ImportanceSampling(num_samples=...)", what=what)
 
     def why_not(self, site: Site) -> str | None:
         return why_no_score(site, "weights of fixed points miss")

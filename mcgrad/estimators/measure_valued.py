@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad._arguments import check_at_least, check_option
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.estimators.weak_derivative_by_cdf import directions, weak_derivative_by_cdf, why_no_weak_derivative
@@ -86,17 +87,10 @@ class MeasureValued(Estimator):
 
     def __post_init__(self) -> None:
         for name, options in (("decomposition", Decomposition), ("coupling", CouplingName)):
-            if (value := getattr(self, name)) not in get_args(options):
-                written = " or ".join(", ".join(f'"{option}"' for option in get_args(options)).rsplit(", ", 1))
-                raise ValueError(
-                    f"`mcgrad.MeasureValued({name}=...)` must be {written}, got {value!r}. Pass one of these."
-                )
-        size = self.chunk_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ValueError(
-                f"`mcgrad.MeasureValued(chunk_size=...)` must be a number of points, at least 1, or None, got {size!r}. "
-                "Leave it out to evaluate all at once."
-            )
+            check_option(f"MeasureValued({name}=...)", getattr(self, name), get_args(options))
+        if self.chunk_size is not None:
+            what = "a number of points, at least 1, or None"
+            check_at_least(self.chunk_size, 1, "MeasureValued(chunk_size=...)", what=what)
 
     def why_not(self, site: Site) -> str | None:
         return why_no_weak_derivative(site)

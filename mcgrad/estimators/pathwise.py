@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args
 
+from mcgrad._arguments import check_option
 from mcgrad._types import static_field
 from mcgrad.estimators.adaptive_velocity import AdaptiveVelocity
 from mcgrad.program.draw import Draw
@@ -69,16 +70,11 @@ class Pathwise(LocalEstimator):
     flow = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.path, AdaptiveVelocity) and self.path not in ("sampler", "optimal_transport"):
-            raise ValueError(
-                '`mcgrad.Pathwise(path=...)` must be "sampler", "optimal_transport" or a `mcgrad.AdaptiveVelocity`, got '
-                f"{self.path!r}. Pass one of these."
-            )
+        if not isinstance(self.path, AdaptiveVelocity):
+            options = ("sampler", "optimal_transport")
+            check_option("Pathwise(path=...)", self.path, options, "a `mcgrad.AdaptiveVelocity`")
         for name in ("jumps", "possible_jumps"):
-            if (value := getattr(self, name)) not in get_args(OnJump):
-                raise ValueError(
-                    f'`mcgrad.Pathwise({name}=...)` must be "ignore", "warn" or "refuse", got {value!r}. Pass one of these.'
-                )
+            check_option(f"Pathwise({name}=...)", getattr(self, name), get_args(OnJump))
 
     def on_jump(self, *, certain: bool) -> OnJump:
         return self.jumps if certain else self.possible_jumps

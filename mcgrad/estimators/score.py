@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad._arguments import check_at_least, check_option
 from mcgrad._types import static_field
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
@@ -61,13 +62,9 @@ class Score(Estimator):
     num_samples: int = static_field(default=1)
 
     def __post_init__(self) -> None:
-        if isinstance(self.baseline, str) and self.baseline not in ("auto", "leave_one_out"):
-            raise ValueError(
-                '`mcgrad.Score(baseline=...)` must be "auto", "leave_one_out", an array or None, got '
-                f"{self.baseline!r}. Pass one of these."
-            )
-        if not isinstance(self.num_samples, int) or self.num_samples < 1:
-            raise ValueError(f"`mcgrad.Score(num_samples=...)` must be a positive int, got {self.num_samples!r}.")
+        if isinstance(self.baseline, str):
+            check_option("Score(baseline=...)", self.baseline, ("auto", "leave_one_out"), "an array", "None")
+        check_at_least(self.num_samples, 1, "Score(num_samples=...)")
 
     @property
     def needs_rest(self) -> bool:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from mcgrad._arguments import check_option
 from mcgrad._types import static_field
 from mcgrad.program.draw import Draw, probability
 from mcgrad.program.estimator import Estimator
@@ -66,11 +67,7 @@ class SmoothedPerturbation(Estimator):
     follows_alternatives = True
 
     def __post_init__(self) -> None:
-        if self.sides not in ("both", "right", "left"):
-            raise ValueError(
-                f'`mcgrad.SmoothedPerturbation(sides=...)` must be "both", "right" or "left", got {self.sides!r}. '
-                "Pass one of these."
-            )
+        check_option("SmoothedPerturbation(sides=...)", self.sides, ("both", "right", "left"))
 
     def why_not(self, site: Site) -> str | None:
         facts = site.facts

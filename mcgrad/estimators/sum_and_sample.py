@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from mcgrad._arguments import check_at_least, check_option
 from mcgrad._types import static_field
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, draw_outside, log_prob, most_probable
-from mcgrad.estimators.without_replacement import Chosen, WithoutReplacement, check_number, check_option, shares
+from mcgrad.estimators.without_replacement import Chosen, WithoutReplacement, shares
 from mcgrad.program.draw import Draw
 
 
@@ -62,19 +63,15 @@ class SumAndSample(WithoutReplacement):
 
     def __post_init__(self) -> None:
         if isinstance(self.enumerated, str):
-            if self.enumerated not in ("most_probable", "drawn"):
-                raise ValueError(
-                    '`mcgrad.SumAndSample(enumerated=...)` must be "most_probable", "drawn" or an array, got '
-                    f"{self.enumerated!r}. Pass one of these."
-                )
+            check_option("SumAndSample(enumerated=...)", self.enumerated, ("most_probable", "drawn"), "an array")
             if self.num_samples is not None:
-                check_number("SumAndSample", self.num_samples, 1)
+                check_at_least(self.num_samples, 1, "SumAndSample(num_samples=...)")
         elif self.num_samples is not None:
             raise ValueError(
                 f"`mcgrad.SumAndSample(num_samples=...)` must be left out with a buffer, got {self.num_samples!r}. The "
                 "number of evaluations is the size of the buffer plus one."
             )
-        check_option("SumAndSample", "baseline", self.baseline, ("enumerated", "independent", None))
+        check_option("SumAndSample(baseline=...)", self.baseline, ("enumerated", "independent", None))
 
     @property
     def num_points(self) -> int:

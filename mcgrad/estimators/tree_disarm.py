@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from mcgrad._arguments import check_option
 from mcgrad._types import static_field
 from mcgrad.estimators.finite_support import each_value, values_at, why_no_values
-from mcgrad.estimators.without_replacement import check_option
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.representations import SignedPoints
@@ -58,7 +58,7 @@ class TreeDisARM(Estimator):
     tree: Literal["balanced", "stick_breaking"] = static_field(default="balanced")
 
     def __post_init__(self) -> None:
-        check_option("TreeDisARM", "tree", self.tree, ("balanced", "stick_breaking"))
+        check_option("TreeDisARM(tree=...)", self.tree, ("balanced", "stick_breaking"))
 
     def why_not(self, site: Site) -> str | None:
         return why_no_values(site)

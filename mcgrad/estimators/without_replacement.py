@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mcgrad._arguments import check_at_least, check_option
 from mcgrad._types import static_field
 from mcgrad.estimators.finite_support import why_no_values
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, log_prob
@@ -104,8 +105,8 @@ class UnorderedSet(WithoutReplacement):
     baseline: Literal["built_in"] | None = static_field(default="built_in")
 
     def __post_init__(self) -> None:
-        check_number("UnorderedSet", self.num_samples, 1, MOST_IN_A_SET)
-        check_option("UnorderedSet", "baseline", self.baseline, ("built_in", None))
+        check_at_least(self.num_samples, 1, "UnorderedSet(num_samples=...)", MOST_IN_A_SET)
+        check_option("UnorderedSet(baseline=...)", self.baseline, ("built_in", None))
 
     @property
     def num_points(self) -> int:
@@ -211,9 +212,10 @@ class ImportanceWithoutReplacement(WithoutReplacement):
     baseline: Literal["unordered_set", "importance"] | None = static_field(default="unordered_set")
 
     def __post_init__(self) -> None:
-        check_option("ImportanceWithoutReplacement", "baseline", self.baseline, ("unordered_set", "importance", None))
+        options = ("unordered_set", "importance", None)
+        check_option("ImportanceWithoutReplacement(baseline=...)", self.baseline, options)
         most = MOST_IN_A_SET if self.baseline == "unordered_set" else None
-        check_number("ImportanceWithoutReplacement", self.num_samples, 2, most)
+        check_at_least(self.num_samples, 2, "ImportanceWithoutReplacement(num_samples=...)", most)
 
     @property
     def num_points(self) -> int:
@@ -241,24 +243,3 @@ class ImportanceWithoutReplacement(WithoutReplacement):
 
         log_probs = groups.log_probs()
         return jax.vmap(one)(log_probs, groups.uniform(2 * k + 1, log_probs.dtype))
-
-
-def check_number(name: str, value: int, least: int, most: int | None = None) -> None:
-    """Refuse a number of samples outside its range."""
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= (most or value):
-        return
-    between = f"an int between {least} and {most}" if most else f"an int of at least {least}"
-    way_out = (
-        ', or use `mcgrad.ImportanceWithoutReplacement(baseline="importance")`, which has no limit' if most else ""
-    )
-    raise ValueError(f"`mcgrad.{name}(num_samples=...)` must be {between}, got {value!r}. Pass such a number{way_out}.")
-
-
-def check_option(name: str, argument: str, value: str | None, options: tuple[str | None, ...]) -> None:
-    """Refuse an option that there is not."""
-    if value not in options:
-        written = [f'"{option}"' if isinstance(option, str) else "None" for option in options]
-        raise ValueError(
-            f"`mcgrad.{name}({argument}=...)` must be {', '.join(written[:-1])} or {written[-1]}, got {value!r}. "
-            "Pass one of these."
-        )

@@ -1,4 +1,4 @@
-"""The estimator of draws that no derivative can reach."""
+"""The estimator of draws that are held fixed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from mcgrad.program.representations import Flow
 
 @dataclasses.dataclass(frozen=True)
 class Held(LocalEstimator):
-    """A draw whose law no derivative can reach: drawn as it is."""
+    """Holds a draw fixed, so that derivatives are those of the explicit dependence on the parameters only.
+
+    Right where no derivative can reach the distribution's parameters, or where its part is added otherwise.
+    """
 
     flow = True
 
-    def represent(self, site: Draw) -> Flow:
-        return Flow(site.draw())
+    def represent(self, draw: Draw) -> Flow:
+        return Flow(draw.sample())

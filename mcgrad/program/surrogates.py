@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from mcgrad._compat import custom_jvp
+from mcgrad._compat import custom_jvp, undifferentiable
 
 
 @custom_jvp
@@ -38,6 +38,13 @@ def _zero_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tu
     return zero_with_derivative_of(*primals), tangents[0]
 
 
+_first_order = undifferentiable(
+    "A second derivative through an estimator of signed points (measure-valued, coupled) would be wrong: its "
+    "points are right to first order only. Use `mcgrad.Score`, `mcgrad.Pathwise` or `mcgrad.Enumerate` at this "
+    "site, which are right to every order."
+)
+
+
 @custom_jvp
 def signed_term(coefficient: jax.Array, cost: jax.Array) -> jax.Array:
     """`coefficient * stop(cost)` for a coefficient that is zero in value, with an error in place of a second derivative.
@@ -52,18 +59,4 @@ def signed_term(coefficient: jax.Array, cost: jax.Array) -> jax.Array:
 def _signed_term_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
     coefficient, cost = primals
     # The guard is on what the tangent is multiplied with, which stays when the product is linearized.
-    return coefficient * cost, _undifferentiable(coefficient, cost) * tangents[0]
-
-
-@custom_jvp
-def _undifferentiable(coefficient: jax.Array, cost: jax.Array) -> jax.Array:
-    return cost
-
-
-@_undifferentiable.defjvp
-def _undifferentiable_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    raise NotImplementedError(
-        "A second derivative through an estimator of signed points (measure-valued, coupled) would be wrong: its "
-        "points are right to first order only. Use `mcgrad.Score`, `mcgrad.Pathwise` or `mcgrad.Enumerate` at this "
-        "site, which are right to every order."
-    )
+    return coefficient * cost, _first_order(cost, coefficient) * tangents[0]
