@@ -85,6 +85,9 @@ from mcgrad.estimators import SmoothedPerturbation as SmoothedPerturbation
 from mcgrad.estimators import SumAndSample as SumAndSample
 from mcgrad.estimators import TreeDisARM as TreeDisARM
 from mcgrad.estimators import UnorderedSet as UnorderedSet
+from mcgrad.gradients import measure_valued_grad as measure_valued_grad
+from mcgrad.gradients import pathwise_grad as pathwise_grad
+from mcgrad.gradients import score_grad as score_grad
 from mcgrad.objectives import dreg as dreg
 from mcgrad.objectives import iwae as iwae
 from mcgrad.objectives import sticking_the_landing as sticking_the_landing
@@ -102,7 +105,4 @@ from mcgrad.sample import sample as sample
 from mcgrad.transforms import expectation as expectation
 from mcgrad.transforms import explain as explain
 from mcgrad.transforms import grad as grad
-from mcgrad.transforms import measure_valued_grad as measure_valued_grad
-from mcgrad.transforms import pathwise_grad as pathwise_grad
-from mcgrad.transforms import score_grad as score_grad
 from mcgrad.transforms import value_and_grad as value_and_grad

@@ -53,7 +53,7 @@ class _AntitheticPair(Estimator):
 class ARM(_AntitheticPair):
     r"""Augment-REINFORCE-merge, for binary draws.
 
-    With `u ~ Uniform(0, 1)` for each entry, `b = 1[u > 1 - p]` and `c = 1[u < p]`, both of the law,
+    With `u ~ Uniform(0, 1)` for each entry, `b = 1[u > 1 - p]` and `c = 1[u < p]`, both of the distribution,
 
         dE[f(b)] / dlogit = E[ (u - 1/2) (f(b) - f(c)) ]
 
@@ -61,7 +61,7 @@ class ARM(_AntitheticPair):
     entries there are. `mcgrad.DisARM` is its mean given the pair, and never worse.
 
     Raises:
-        ValueError: where the program is planned, for a law that is not one of 0 and 1.
+        ValueError: where the program is planned, for a distribution that is not one of 0 and 1.
 
     Example:
         >>> import jax, mcgrad
@@ -71,7 +71,8 @@ class ARM(_AntitheticPair):
         ()
 
     References:
-        Yin and Zhou 2019, eq. 8.
+        Yin and Zhou 2019, eq. 8, "ARM: Augment-REINFORCE-Merge Gradient for Stochastic Binary Networks",
+        https://arxiv.org/abs/1807.11143.
     """
 
     def weight(self, p: Array, u: Array, b: Array, c: Array) -> Array:
@@ -90,7 +91,7 @@ class DisARM(_AntitheticPair):
     entries there are.
 
     Raises:
-        ValueError: where the program is planned, for a law that is not one of 0 and 1.
+        ValueError: where the program is planned, for a distribution that is not one of 0 and 1.
 
     Example:
         >>> import jax, mcgrad
@@ -100,7 +101,9 @@ class DisARM(_AntitheticPair):
         0.75
 
     References:
-        Dong, Mnih and Tucker 2020, eq. 6; Yin, Ho, Yan, Qian and Zhou 2020, eq. 4.
+        Dong, Mnih and Tucker 2020, eq. 6, "DisARM: An Antithetic Gradient Estimator for Binary Latent Variables",
+        https://arxiv.org/abs/2006.10680; Yin, Ho, Yan, Qian and Zhou 2020, eq. 4, "Probabilistic Best Subset Selection via
+        Gradient-Based Optimization", https://arxiv.org/abs/2006.06448.
     """
 
     def weight(self, p: Array, u: Array, b: Array, c: Array) -> Array:

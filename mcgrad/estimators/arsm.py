@@ -26,12 +26,12 @@ class ARSM(Estimator):
 
         dE[f(x)] / dlogit_c = E[ sum_j (1/n - pi_j) (f(x_cj) - 1/n sum_m f(x_mj)) ]
 
-    Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Laws of finite support;
+    Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Distributions of finite support;
     `n (n - 1) / 2` evaluations of the rest of the program more, however many entries there are, which swap together;
     later draws with common random numbers. `mcgrad.LocalExpectation` takes fewer where no cost mixes the entries.
 
     Raises:
-        ValueError: where the program is planned, for a law without finite support.
+        ValueError: where the program is planned, for a distribution without finite support.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -41,7 +41,8 @@ class ARSM(Estimator):
         (4,)
 
     References:
-        Yin, Yue and Zhou 2019, "ARSM: augment-REINFORCE-swap-merge estimator for gradient backpropagation".
+        Yin, Yue and Zhou 2019, "ARSM: Augment-REINFORCE-Swap-Merge Estimator for Gradient Backpropagation Through
+        Categorical Variables", https://arxiv.org/abs/1905.01413.
     """
 
     def why_not(self, site: Site) -> str | None:

@@ -17,14 +17,14 @@ from mcgrad.program.site import Facts, Site
 class Auto(Estimator):
     """Chooses for each draw: pathwise, else cheap enumeration, else score.
 
-    Pathwise where the law is reparameterizable, unless a cost surely jumps in the draw (`floor`, `sign`, `argmax`, a
+    Pathwise where the distribution is reparameterizable, unless a cost surely jumps in the draw (`floor`, `sign`, `argmax`, a
     comparison turned into a number, ...: see `mcgrad.Pathwise`) and the score would do; otherwise enumeration where the
     support is finite, the draw stands in no loop or branch, and every cost keeps all the draw's batch axes apart (so it
     takes one evaluation a value); otherwise the score function, with leave-one-out where several samples are drawn.
     `mcgrad.explain` prints the choice.
 
     Raises:
-        ValueError: for a law that has neither a pathwise derivative nor a log density.
+        ValueError: for a distribution that has neither a pathwise derivative nor a log density.
 
     Example:
         >>> import jax, mcgrad
@@ -54,4 +54,4 @@ class Auto(Estimator):
 
 
 MAX_VALUES = 16
-"""Values of a draw up to which enumeration counts as cheap."""
+"""Values of a draw up to which its enumeration counts as cheap, next to a score of much variance. A choice, not measured."""

@@ -32,7 +32,7 @@ class BonnetPrice(Estimator):
     one along the others.
 
     Raises:
-        ValueError: where the program is planned, for a law other than `mcgrad.Normal`.
+        ValueError: where the program is planned, for a distribution other than `mcgrad.Normal`.
         NotImplementedError: for a second derivative.
 
     Example:
@@ -43,7 +43,8 @@ class BonnetPrice(Estimator):
         1.0
 
     References:
-        Bonnet 1964; Price 1958; Rezende, Mohamed, Wierstra 2014, equations 7 and 8.
+        Bonnet 1964; Price 1958; Rezende, Mohamed and Wierstra 2014, equations 7 and 8, "Stochastic Backpropagation and
+        Approximate Inference in Deep Generative Models", https://arxiv.org/abs/1401.4082.
     """
 
     moves_draw = True

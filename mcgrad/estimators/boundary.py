@@ -29,13 +29,13 @@ class PathwiseWithBoundary(Estimator):
     the program: comparisons (`<`, `<=`, `>`, `>=`), or `sign`, of something affine in the draw, whether they end in `where`, in
     `cond` or as a number. Where the cost does not jump there, as at the joint of Huber's loss, the term is zero by itself.
 
-    Unbiased, for the first derivative; a second one raises. Laws of scalars with a pathwise derivative and a `cdf`. Two
+    Unbiased, for the first derivative; a second one raises. Distributions of scalars with a pathwise derivative and a `cdf`. Two
     evaluations of the rest of the program more for each threshold, for all entries of a batch at once that no cost
     mixes together, one by one along axes that some cost does.
 
     Raises:
-        ValueError: where the program is planned, for a law without a `cdf` or a pathwise derivative, or of vectors; where
-            it is traced, for a jump that is no such comparison (`floor`, `argmax`, a comparison of squares, of
+        ValueError: where the program is planned, for a distribution without a `cdf` or a pathwise derivative, or of vectors;
+            where it is traced, for a jump that is no such comparison (`floor`, `argmax`, a comparison of squares, of
             entries with each other, or with a later draw), with its line.
         NotImplementedError: for a second derivative, and inside loops.
 
@@ -48,7 +48,8 @@ class PathwiseWithBoundary(Estimator):
         ()
 
     References:
-        Lee, Yu, Yang 2018, "Reparameterization gradient for non-differentiable models", theorem 1.
+        Lee, Yu and Yang 2018, theorem 1, "Reparameterization Gradient for Non-differentiable Models",
+        https://arxiv.org/abs/1806.00176.
     """
 
     moves_draw = True
@@ -83,7 +84,7 @@ class PathwiseWithBoundary(Estimator):
         shares = jnp.sum(together & moving[None], axis=1)
         level = jax.vmap(lambda place: draw.under_vmaps(lambda dist, c: dist.cdf(c), place))(place)
         coefficients = jnp.where(moving, zero_with_derivative_of(level) / jnp.maximum(shares, 1), 0)
-        # where the law gives no density there is nothing to weigh, and perhaps nothing to evaluate
+        # where the distribution gives no density there is nothing to weigh, and perhaps nothing to evaluate
         inside = (
             jax.vmap(draw.log_prob)(stop(place)) > -jnp.inf if "log_prob" in draw.facts.knows else jnp.isfinite(place)
         )
@@ -100,4 +101,5 @@ class PathwiseWithBoundary(Estimator):
 
 
 _ROUNDING = 64
-"""Units in the last place within which a draw is on a threshold."""
+"""Units in the last place within which a draw counts as on a threshold: more than the roundings of the affine function that is
+compared, and so few that a draw lies there with a probability of rounding size."""

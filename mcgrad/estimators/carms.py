@@ -1,4 +1,4 @@
-"""Several negatively dependent draws of a law of finite support."""
+"""Several negatively dependent draws of a distribution of finite support."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ stop = jax.lax.stop_gradient
 class CARMS(Estimator):
     r"""CARMS: leave-one-out over `n` negatively dependent draws, each pair corrected for the dependence.
 
-    Each entry has `n` exchangeable draws `x_i` of the law, of which any two have the joint probabilities `J`. Then
+    Each entry has `n` exchangeable draws `x_i` of the distribution, of which any two have the joint probabilities `J`. Then
 
         dE[f(x)] = E[ 1/(n (n-1)) sum_{i != j} r(x_i, x_j)/2 (f(x_i) - f(x_j)) (dlog p(x_i) - dlog p(x_j)) ],
         r(a, b) = p(a) p(b) / J(a, b)
@@ -35,7 +35,7 @@ class CARMS(Estimator):
     with another first and another last, so that all pairs of values come up. With two values, the rarer one first, this is
     `mcgrad.ARMS`; with independent draws it would be `mcgrad.Score` with leave-one-out.
 
-    Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Laws of finite support;
+    Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Distributions of finite support;
     `num_samples` evaluations of the rest of the program, however many entries there are; later draws with common random
     numbers. `J` takes work in proportion to the square of the number of values. **With two samples and many values the
     correction costs more variance than the dependence saves**; take three or more.
@@ -44,7 +44,8 @@ class CARMS(Estimator):
         num_samples: draws `n` of each entry, at least 2.
 
     Raises:
-        ValueError: where it is built, for another number; where the program is planned, for a law without finite support.
+        ValueError: where it is built, for another number; where the program is planned, for a distribution without finite
+            support.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -54,8 +55,9 @@ class CARMS(Estimator):
         (4,)
 
     References:
-        Dimitriev and Zhou 2021, "CARMS: categorical-antithetic-REINFORCE multi-sample gradient estimator", by quantiles;
-        with orders of our own, for which `J` is a short sum.
+        Dimitriev and Zhou 2021, "CARMS: Categorical-Antithetic-REINFORCE Multi-Sample Gradient Estimator",
+        https://arxiv.org/abs/2110.14002. The draws are by quantiles, over orders of the values of our
+        own, for which `J` is a short sum.
     """
 
     num_samples: int = static_field(default=4)

@@ -19,7 +19,7 @@ from mcgrad.program.site import Site
 
 @dataclasses.dataclass(frozen=True)
 class Enumerate(Estimator):
-    r"""Enumeration (marginalization): the exact expectation over a law of finite support.
+    r"""Enumeration (marginalization): the exact expectation over a distribution of finite support.
 
         E[f(x)] = sum_i p_theta(x_i) f(x_i)
 
@@ -28,7 +28,7 @@ class Enumerate(Estimator):
     once, `n` evaluations in all; axes that some cost mixes are enumerated jointly, `n ** size` evaluations.
 
     Raises:
-        ValueError: for a law without finite support, and where a cost would need more than
+        ValueError: for a distribution without finite support, and where a cost would need more than
             16,384 joint states, with their number.
 
     Example:
@@ -39,7 +39,8 @@ class Enumerate(Estimator):
         0.75
 
     References:
-        Mohamed et al. 2020, section 2; Schulman et al. 2015, section 3 (marginalization of a node).
+        Schulman et al. 2015, section 3 (marginalization of a node), "Gradient Estimation Using Stochastic Computation Graphs",
+        https://arxiv.org/abs/1506.05254.
     """
 
     def why_not(self, site: Site) -> str | None:

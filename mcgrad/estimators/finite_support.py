@@ -1,4 +1,4 @@
-"""What estimators for laws of finite support share: the values of a draw, and what refusals say."""
+"""What estimators for distributions of finite support share: the values of a draw, and what refusals say."""
 
 from __future__ import annotations
 

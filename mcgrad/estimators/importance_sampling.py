@@ -1,4 +1,4 @@
-"""Importance sampling: points of a proposal, weighted back to the law."""
+"""Importance sampling: points of a proposal, weighted back to the distribution."""
 
 from __future__ import annotations
 
@@ -30,31 +30,32 @@ class ImportanceSampling(Estimator):
 
         E_p[f(x)] = E_q[ 1/K sum_k w_k f(x_k) ],    w_k = p_theta(x_k) / stop(q(x_k))
 
-    Unbiased, in value and for derivatives of every order; discrete and continuous laws whose support does not move with
+    Unbiased, in value and for derivatives of every order; discrete and continuous distributions whose support does not move with
     their parameters. `num_samples` evaluations of the rest of the program, which need not be differentiable in the draw. The
     proposal is held fixed while differentiating, so its dependence on `theta` adds nothing, and need not.
 
-    **Self-normalised**, `sum_k w_k f(x_k) / sum_k w_k`: *biased*, by an amount that falls as `1 / K`, in value and derivatives.
+    **Self-normalized**, `sum_k w_k f(x_k) / sum_k w_k`: *biased*, by an amount that falls as `1 / K`, in value and derivatives.
     It serves densities that are known up to a factor, and often has less variance.
 
-    **The proposal must be positive wherever the law is**; what can be seen of that is checked: finite supports, discrete or
-    continuous, shapes, and, for laws of scalars with an `icdf`, their ends: where the proposal's are inside the law's the
-    costs are NaN. Tails that are too light are not seen: the variance is infinite where `p^2 / q` is not integrable. A cost that
-    many draws reach gets the product of their weights, whose variance grows exponentially in their number; costs of separate
-    entries of a batch get their own weight only. Without a transform, and for auxiliary output, the draw is from `p`.
+    **The proposal must be positive wherever the distribution is**; what can be seen of that is checked: finite supports,
+    discrete or continuous, shapes, and, for distributions of scalars with an `icdf`, their ends: where the proposal's are
+    inside the distribution's the costs are NaN. Tails that are too light are not seen: the variance is infinite where `p^2 / q`
+    is not integrable. A cost that many draws reach gets the product of their weights, whose variance grows exponentially in
+    their number; costs of separate entries of a batch get their own weight only. Without a transform, and for auxiliary output,
+    the draw is from `p`.
 
     Args:
-        proposal: the distribution to draw from, of the same batch and event shape; or a function of the law at this draw (its
-            parameters, held fixed) that returns it, for instance `lambda p: mcgrad.Normal(p.loc, 2.0 * p.scale)`.
+        proposal: the distribution to draw from, of the same batch and event shape; or a function of the distribution at this
+            draw (its parameters, held fixed) that returns it, for instance `lambda p: mcgrad.Normal(p.loc, 2.0 * p.scale)`.
             `mcgrad.sample(key, dist, proposal=...)` is short for this estimator with one sample.
         num_samples: replicates `K` of this draw and of all later ones.
         self_normalized: whether to divide by the sum of the weights instead of by their number; with `num_samples >= 2`.
 
     Raises:
         TypeError: where it is built, for a proposal that is neither.
-        ValueError: where it is built, for a number of samples that cannot be; where the program is planned, for a law
+        ValueError: where it is built, for a number of samples that cannot be; where the program is planned, for a distribution
             without log density or with a support that moves; where it is traced, for a proposal of another shape, or that
-            surely misses some of the law's support.
+            surely misses some of the distribution's support.
 
     Example:
         >>> import jax, mcgrad
@@ -65,7 +66,8 @@ class ImportanceSampling(Estimator):
         ()
 
     References:
-        Owen 2013, chapter 9; Ruiz et al. 2016, section 3 (overdispersed proposals).
+        Owen 2013, chapter 9, "Monte Carlo Theory, Methods and Examples"; Ruiz et al. 2016, section 3, "Overdispersed Black-Box
+        Variational Inference", https://arxiv.org/abs/1603.01140.
     """
 
     proposal: Any
@@ -77,7 +79,7 @@ class ImportanceSampling(Estimator):
             object.__setattr__(self, "proposal", as_distribution(self.proposal))
         elif not callable(self.proposal):
             raise TypeError(
-                "`mcgrad.ImportanceSampling(proposal=...)` must be a distribution or a function of the law, got "
+                "`mcgrad.ImportanceSampling(proposal=...)` must be a distribution or a function of the distribution, got "
                 f"{type(self.proposal).__name__}. Pass `lambda p: proposal`."
             )
         least, what = (
@@ -97,7 +99,8 @@ class ImportanceSampling(Estimator):
 
         def weight(own: ImportanceSampling, dist: Any, x: Any) -> Array:
             prob, log_q = getattr(dist, "prob", None), own._log_proposal(draw.site, dist, x)
-            # With a finite derivative where the law gives a point no probability; a product over entries would underflow.
+            # With a finite derivative where the distribution gives a point no probability; a product over entries would
+            # underflow.
             if callable(prob) and not isinstance(dist, Independent):
                 return prob(x) * jnp.exp(-log_q)
             return jnp.exp(dist.log_prob(x) - log_q)
@@ -151,11 +154,11 @@ class ImportanceSampling(Estimator):
 
 
 def _covers(proposal: Any, dist: Any) -> Any:
-    """Whether the ends of the law are within those of the proposal, for continuous laws that know their quantiles."""
-    if getattr(dist, "discrete", False) or not all(callable(getattr(law, "icdf", None)) for law in (dist, proposal)):
+    """Whether the ends of the distribution are within those of the proposal, for continuous ones with an `icdf`."""
+    if getattr(dist, "discrete", False) or not all(callable(getattr(each, "icdf", None)) for each in (dist, proposal)):
         return True
     ends = jnp.asarray([0.0, 1.0], jnp.result_type(float)).reshape(2, *[1] * len(dist.batch_shape))
-    own, other = (law.icdf(ends.astype(getattr(law, "dtype", ends.dtype))) for law in (dist, proposal))
+    own, other = (each.icdf(ends.astype(getattr(each, "dtype", ends.dtype))) for each in (dist, proposal))
     return (other[0] <= own[0]) & (own[1] <= other[1])
 
 
@@ -165,14 +168,15 @@ def _mismatch(dist: Any, proposal: Any) -> str | None:
     other = (tuple(proposal.batch_shape), tuple(proposal.event_shape))
     if own != other:
         return (
-            f"the law has batch and event shapes {own[0]} and {own[1]}, the proposal {other[0]} and {other[1]}. Give the "
-            "proposal's parameters the shape of the law's."
+            f"the distribution has batch and event shapes {own[0]} and {own[1]}, the proposal {other[0]} and {other[1]}. Give "
+            "the proposal's parameters the shape of the distribution's."
         )
-    if bool(getattr(dist, "discrete", False)) != bool(getattr(proposal, "discrete", False)):
-        return "one of law and proposal is discrete, the other is not. Take a proposal of the kind of the law."
+    kinds = [("discrete" if getattr(each, "discrete", False) else "continuous") for each in (dist, proposal)]
+    if kinds[0] != kinds[1]:
+        return f"the distribution is {kinds[0]}, the proposal {kinds[1]}. Pass a proposal of the same kind."
     own_values, other_values = _support(dist), _support(proposal)
     if other_values is not None and not (own_values is not None and own_values <= other_values):
-        return "the proposal never gives some of the values that the law may. Take a proposal with the law's support."
+        return "the proposal never gives some of the values of the distribution. Pass a proposal with the same support."
     return None
 
 

@@ -1,6 +1,7 @@
-"""Joint states of several entries of a draw, over laws of finite support: drawn without replacement, or the most probable.
+"""Joint states of several entries of a draw, over distributions of finite support: drawn without replacement, or the most
+probable.
 
-Entries are independent, so the law of `d` entries with `n` values each is a table of log probabilities `[d, n]`, and a
+Entries are independent, so the distribution of `d` entries with `n` values each is a table of log probabilities `[d, n]`, and a
 joint state is a row of `d` positions of values. A product of probabilities is never formed, so that two hundred entries
 are as good as one.
 """
@@ -77,7 +78,8 @@ class InTurn(NamedTuple):
 def draw_in_turn(log_probs: Float[Array, "d n"], u: Float[Array, "k d"]) -> InTurn:
     """Draws states without replacement, each with its probability among those that are left.
 
-    In law these are the `k` largest of Gumbel-perturbed log probabilities, in their order (Kool et al. 2019, stochastic beams).
+    In distribution these are the `k` largest of Gumbel-perturbed log probabilities, in their order (Kool et al. 2019,
+    stochastic beams).
     """
     k = len(u)
 
@@ -154,7 +156,7 @@ class Groups:
         return len(self.draw.facts.support)
 
     def log_probs(self) -> Float[Array, "g d n"]:
-        """The law of each group, frozen."""
+        """The distribution of each group, frozen."""
         return self.gather(jax.lax.stop_gradient(each_value(self.draw, self.draw.log_prob)))
 
     def uniform(self, num: int, dtype: Any) -> Float[Array, "g num d"]:

@@ -21,12 +21,12 @@ class LocalExpectation(Estimator):
 
         dE[f(x)] = E[ sum_i sum_k dp_i(k) (f(x with x_i = k) - f(x)) ]
 
-    Unbiased, for the first derivative; a second one raises. Laws of finite support with `n` values: entries along batch
+    Unbiased, for the first derivative; a second one raises. Distributions of finite support with `n` values: entries along batch
     axes that no cost mixes are taken together, `n - 1` evaluations of the rest of the program more (at the values that were
     not drawn); axes that some cost mixes one entry at a time, `(n - 1) * size`. Later draws are the same in all of them.
 
     Raises:
-        ValueError: where the program is planned, for a law without finite support.
+        ValueError: where the program is planned, for a distribution without finite support.
 
     Example:
         >>> import jax, mcgrad
@@ -36,7 +36,8 @@ class LocalExpectation(Estimator):
         0.75
 
     References:
-        Titsias and Lazaro-Gredilla 2015, eq. 9.
+        Titsias and Lázaro-Gredilla 2015, eq. 9, "Local Expectation Gradients for Black Box Variational Inference",
+        https://arxiv.org/abs/1503.01494.
     """
 
     def why_not(self, site: Site) -> str | None:

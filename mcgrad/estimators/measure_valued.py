@@ -1,4 +1,4 @@
-"""Measure-valued derivatives: the difference of two laws, drawn together."""
+"""Measure-valued derivatives: the difference of two distributions, drawn together."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ Decomposition: TypeAlias = Literal["hahn_jordan", "size_bias"]
 CouplingName: TypeAlias = Literal["shared", "comonotone", "independent"]
 
 _BESIDE, _AGAIN, _BESIDE_AGAIN = 0x3EA, 0x3EB, 0x3EC
-"""Folded into a site's key: for the parts beside its draw, for an independent draw, for the parts beside that."""
+"""Folded into a draw's key: for the parts beside its draw, for an independent draw, for the parts beside that."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MeasureValued(Estimator):
-    r"""Measure-valued (weak) derivatives: the derivative of a law is a multiple of the difference of two laws.
+    r"""Measure-valued (weak) derivatives: the derivative of a distribution is a multiple of the difference of two distributions.
 
     With `dp = c (p+ - p-)` for each parameter of each entry `x_i` of a draw,
 
         d E[f(x)] = E[ sum_i c_i (f(x with x_i+ for x_i) - f(x with x_i- for x_i)) ]
 
-    Unbiased, for the first derivative; a second one raises. For all laws of mcgrad (`Transformed` and `Mixture` by what they
-    are made of), though the support of `Uniform`, `Pareto` or `TruncatedNormal` moves; for those of a user with a
-    `weak_derivative`; and for any other law of continuous single numbers with a `cdf`, of another library or by
+    Unbiased, for the first derivative; a second one raises. For all distributions of mcgrad (`Transformed` and `Mixture` by
+    what they are made of), though the support of `Uniform`, `Pareto` or `TruncatedNormal` moves; for those of a user with a
+    `weak_derivative`; and for any other distribution of continuous single numbers with a `cdf`, of another library or by
     `mcgrad.distribution(sampler=..., cdf=...)`. Costs need not be differentiable in the draw, nor continuous. Its variance does
     not grow with the number of entries that meet in a cost, unlike that of `mcgrad.Score`; a constant added to a cost cancels.
 
@@ -45,29 +45,29 @@ class MeasureValued(Estimator):
     and what is outside of that, or not a number, has no mass; one that does not go from 0 to 1 gives NaN. **Changes of sign of
     the density's derivative that are less than a 24th of the mass apart may be overlooked**, and so are jumps of the density that
     move inside the support. It takes some 60 evaluations of the derivative of the `cdf` a draw, and 5,000 for each set of
-    parameters; the laws of mcgrad know where the sign changes, and do without the latter, but for `NoncentralChi2`.
+    parameters; the distributions of mcgrad know where the sign changes, and do without the latter, but for `NoncentralChi2`.
 
     Evaluations of the rest of the program beside the one at the draw: one for each parameter whose positive or negative
-    part is the draw itself, two for others (a location), one for each class of a categorical or multinomial law; none for
-    parameters that are constants of the program. Entries along batch axes that no cost mixes are moved together, entries
+    part is the draw itself, two for others (a location), one for each class of a categorical or multinomial distribution; none
+    for parameters that are constants of the program. Entries along batch axes that no cost mixes are moved together, entries
     along others one at a time. Later draws share their keys with those of the drawn path.
 
     Args:
-        decomposition: `"hahn_jordan"`, into parts that have no value in common, for a scale and a rate too, where the law
-            knows how (not both parameters of `F`, the degrees of freedom of `StudentT` and `MultivariateStudentT`, `Binomial`,
-            `Geometric`, `Multinomial`, `NegativeBinomial` and `Poisson`): two evaluations, mostly of less variance, which for
-            `Beta`, `Dirichlet`, `LKJCholesky` and `VonMisesFisher` are found by thousands of elementary operations; or
+        decomposition: `"hahn_jordan"`, into parts that have no value in common, for a scale and a rate too, where the
+            distribution knows how (not both parameters of `F`, the degrees of freedom of `StudentT` and `MultivariateStudentT`,
+            `Binomial`, `Geometric`, `Multinomial`, `NegativeBinomial` and `Poisson`): two evaluations, mostly of less variance,
+            which for `Beta`, `Dirichlet`, `LKJCholesky` and `VonMisesFisher` are found by thousands of elementary operations; or
             `"size_bias"`, where one part is the draw itself if it can be.
         coupling: how the two parts are drawn: `"shared"`, from the same noise (a location is moved as far to the right as to
-            the left: for costs nearly even around it); `"comonotone"`, each by its own quantiles where the law knows how, and
-            as `"shared"` elsewhere (for costs nearly monotone); `"independent"`, to compare with. `mcgrad.least_variance`
-            finds which is best on a program.
+            the left: for costs nearly even around it); `"comonotone"`, each by its own quantiles where the distribution knows
+            how, and as `"shared"` elsewhere (for costs nearly monotone); `"independent"`, to compare with.
+            `mcgrad.least_variance` finds which is best on a program.
         chunk_size: how many perturbed points are evaluated at once; by default all. In chunks, one after another, they take
             the memory of one chunk.
 
     Raises:
         ValueError: where it is built, for another `decomposition` or `coupling`, or a `chunk_size` that is no number of points;
-            where the program is planned, for a law with neither a `weak_derivative` nor such a `cdf`.
+            where the program is planned, for a distribution with neither a `weak_derivative` nor such a `cdf`.
         NotImplementedError: for a second derivative, inside a `while_loop`, and inside a `scan` of more than 32 steps.
 
     Example:
@@ -78,7 +78,9 @@ class MeasureValued(Estimator):
         3.0
 
     References:
-        Pflug 1989; Heidergott et al. 2008; Mohamed et al. 2020, eq. 29 and table 1; Rosca et al. 2019 (couplings).
+        Pflug 1989; Heidergott et al. 2008; Mohamed et al. 2020, eq. 29 and table 1, "Monte Carlo Gradient Estimation in Machine
+        Learning", https://arxiv.org/abs/1906.10652; Rosca et al. 2019 (couplings),
+        "Measure-Valued Derivatives for Approximate Bayesian Inference".
     """
 
     decomposition: Decomposition = static_field(default="hahn_jordan")

@@ -1,11 +1,12 @@
 """Control variates by a differentiable surrogate of the cost: LAX, RELAX and REBAR.
 
-Let `z` be a draw of a relaxed law that moves with the parameters, its noise held, and `z'` one of the same law given the
-draw `x`, moved with the draw and its noise held. With `w = p_theta(x) / stop(p_theta(x))`, for every function `c`,
+Let `z` be a draw of a relaxed distribution that moves with the parameters, its noise held, and `z'` one of the same
+distribution given the draw `x`, moved with the draw and its noise held. With `w = p_theta(x) / stop(p_theta(x))`, for every
+function `c`,
 
     E[c(z)] = E[w c(z')]
 
-as functions of the parameters: on the right the draw's law moves by its weight, and `z'` given the draw by itself. So
+as functions of the parameters: on the right the draw's distribution moves by its weight, and `z'` given the draw by itself. So
 
     v - stop(v),    v = c(z) - w c(z')
 
@@ -43,7 +44,8 @@ from mcgrad.program.trace import from_jaxpr
 
 stop = jax.lax.stop_gradient
 
-_NOISE = 1  # index of the key of what is drawn beside the draw
+_NOISE = 1
+"""Folded into a draw's key, for the relaxed draws beside it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +118,7 @@ class _Surrogate(LocalEstimator):
         return WeightedPoint(x, draw.log_prob(x), control=control)
 
     def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:
-        """What the function gets at a draw from a law; `None` where it cannot be one of its draws."""
+        """What the function gets at a draw from a distribution; `None` where it cannot be one of its draws."""
         raise NotImplementedError
 
     def _points(self, key: PRNGKey, dist: Any, x: Any) -> Relaxation:
@@ -190,7 +192,7 @@ class RELAX(_Surrogate):
 
     where `z'` is a draw of `z` given `x`, and both move with the parameters, their noise (and `x`) held. For `Bernoulli`,
     `z = logits + logit(u)` and `x = [z > 0]`; for `Categorical` and `OneHotCategorical` of `n` classes `z` has an axis of `n`
-    perturbed log probabilities, `log p + Gumbel`, and `x` is where the largest is. Of `Independent` laws of these too.
+    perturbed log probabilities, `log p + Gumbel`, and `x` is where the largest is. Of `Independent` distributions of these too.
 
     Unbiased for every `control`, for derivatives of every order that `control` has. The cost need not be differentiable in
     the draw. One evaluation of the rest of the program and two of `control`. Entries that are certain, to the smallest normal
@@ -214,8 +216,8 @@ class RELAX(_Surrogate):
 
     Raises:
         TypeError: where it is built, for a `control` that is no function.
-        ValueError: where the program is planned, with the line of the draw: for a law that has no relaxation, for a `control`
-            that returns something else or surely jumps.
+        ValueError: where the program is planned, with the line of the draw: for a distribution that has no relaxation, for a
+            `control` that returns something else or surely jumps.
 
     Example:
         >>> import jax, mcgrad
@@ -228,8 +230,10 @@ class RELAX(_Surrogate):
         (2,)
 
     References:
-        Tucker et al. 2017, section 3 (REBAR); Grathwohl et al. 2018, eq. 8 (RELAX), eq. 6 (training), appendix (`z'`). Theirs are
-        first derivatives; to be right to second order the weight must multiply `control(z')` with its derivative, not its value.
+        Tucker et al. 2017, section 3, "REBAR: Low-Variance, Unbiased Gradient Estimates for Discrete Latent Variable Models",
+        https://arxiv.org/abs/1703.07370; Grathwohl et al. 2018, eq. 8 (RELAX), eq. 6 (training), appendix (`z'`),
+        "Backpropagation through the Void", https://arxiv.org/abs/1711.00123. Theirs are first derivatives; to be right to
+        second order the weight must multiply `control(z')` with its derivative, not its value.
     """
 
     coupled: bool = static_field(default=False, kw_only=True)
@@ -273,8 +277,8 @@ class LAX(_Surrogate):
 
     Raises:
         TypeError: where it is built, for a `control` that is no function.
-        ValueError: where the program is planned, with the line of the draw: for a law without a pathwise derivative, without a
-            log density or with a support that moves; for a `control` that returns something else or surely jumps.
+        ValueError: where the program is planned, with the line of the draw: for a distribution without a pathwise derivative,
+            without a log density or with a support that moves; for a `control` that returns something else or surely jumps.
 
     Example:
         >>> import jax, mcgrad
@@ -285,7 +289,7 @@ class LAX(_Surrogate):
         ()
 
     References:
-        Grathwohl et al. 2018, eq. 5.
+        Grathwohl et al. 2018, eq. 5, "Backpropagation through the Void", https://arxiv.org/abs/1711.00123.
     """
 
     def why_not(self, site: Site) -> str | None:

@@ -25,7 +25,7 @@ class Score(Estimator):
 
         1/K sum_k [w_k c(x_k) + (1 - w_k) b_k],    w_k = p_theta(x_k) / stop(p_theta(x_k))
 
-    whose first derivative is `(c - b) d log p`. Unbiased, for derivatives of every order; discrete and continuous laws
+    whose first derivative is `(c - b) d log p`. Unbiased, for derivatives of every order; discrete and continuous distributions
     whose support does not move with their parameters; costs need not be differentiable in the draw. `num_samples`
     evaluations of the rest of the program, averaged; draws of a batch are credited with their own costs only. **Where a cost
     jumps at a threshold that itself moves with a parameter, how it moves is left out**, as by all estimators that hold the
@@ -44,7 +44,7 @@ class Score(Estimator):
 
     Raises:
         ValueError: where it is built, for a baseline or a number of samples that cannot be; where the program is
-            planned, for a law without log density or with a support that moves; for leave-one-out of one sample.
+            planned, for a distribution without log density or with a support that moves; for leave-one-out of one sample.
 
     Example:
         >>> import jax, mcgrad
@@ -54,8 +54,10 @@ class Score(Estimator):
         ()
 
     References:
-        Williams 1992, theorem 1; Schulman et al. 2015, theorem 1 (credit); Foerster et al. 2018, eq. 5 (every order);
-        Kool et al. 2019, eq. 8 (leave-one-out).
+        Williams 1992, theorem 1, https://doi.org/10.1007/BF00992696; Schulman et al. 2015, theorem 1 (credit), "Gradient
+        Estimation Using Stochastic Computation Graphs", https://arxiv.org/abs/1506.05254; Foerster et al. 2018, eq. 5 (every
+        order), "DiCE: The Infinitely Differentiable Monte Carlo Estimator", https://arxiv.org/abs/1802.05098; Kool et al.
+        2019, eq. 8 (leave-one-out), "Buy 4 REINFORCE Samples, Get a Baseline for Free!".
     """
 
     baseline: Array | Literal["auto", "leave_one_out"] | None = "auto"

@@ -1,4 +1,4 @@
-"""Smoothed perturbation analysis: a discrete draw and its neighbours."""
+"""Smoothed perturbation analysis: a discrete draw and its neighbors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SmoothedPerturbation(Estimator):
         d E[f(x)] = E[ -dF(x) / p(x) (f(x + 1) - f(x)) ]            (right)
                   = E[  dF(x - 1) / p(x) (f(x - 1) - f(x)) ]        (left)
 
-    and half of each for `sides="both"`. Unbiased, for the first derivative; a second one raises. For laws on integers
+    and half of each for `sides="both"`. Unbiased, for the first derivative; a second one raises. For distributions on integers
     with a `cdf`: `Bernoulli`, `Binomial`, `Geometric`, `NegativeBinomial`, `Poisson`, `Categorical` (of classes in their order)
     and those of a user. Later draws share their keys with those of the real path, so what the perturbation does not reach cancels.
     Two evaluations of the rest of the program more for `"both"`, one for a single side, batch axes that no cost mixes
@@ -46,8 +46,8 @@ class SmoothedPerturbation(Estimator):
         sides: `"both"`, `"right"` or `"left"`.
 
     Raises:
-        ValueError: where it is built, for other `sides`; where the program is planned, for a law that is not on integers or
-            has no `cdf`.
+        ValueError: where it is built, for other `sides`; where the program is planned, for a distribution that is not on
+            integers or has no `cdf`.
         NotImplementedError: for a second derivative, and inside a `while_loop`.
 
     Example:
@@ -59,7 +59,8 @@ class SmoothedPerturbation(Estimator):
         ()
 
     References:
-        Gong and Ho 1987; Fu and Hu 1997, chapter 3; Arya et al. 2022, table 1 and section 4 (pruning).
+        Gong and Ho 1987; Fu and Hu 1997, chapter 3, "Conditional Monte Carlo"; Arya et al. 2022, table 1 and section 4
+        (pruning), "Automatic Differentiation of Programs with Discrete Randomness", https://arxiv.org/abs/2210.08572.
     """
 
     sides: Literal["both", "right", "left"] = static_field(default="both")
@@ -86,11 +87,11 @@ class SmoothedPerturbation(Estimator):
     def alternatives(self, draw: Draw, x: Any) -> Alternatives:
         steps = {"both": (1, -1), "right": (1,), "left": (-1,)}[self.sides]
 
-        def neighbours(dist: Any, x: Array) -> list[tuple[Array, Array, Array]]:
+        def neighbors(dist: Any, x: Array) -> list[tuple[Array, Array, Array]]:
             here = stop(probability(dist, x))
-            return [_neighbour(dist, x, here, step, 1 / len(steps), draw.facts.support) for step in steps]
+            return [_neighbor(dist, x, here, step, 1 / len(steps), draw.facts.support) for step in steps]
 
-        return Alternatives(*(jnp.stack(parts) for parts in zip(*draw.under_vmaps(neighbours, x), strict=True)))
+        return Alternatives(*(jnp.stack(parts) for parts in zip(*draw.under_vmaps(neighbors, x), strict=True)))
 
     def represent(self, draw: Draw) -> SignedPoints:
         x = draw.sample()
@@ -98,10 +99,10 @@ class SmoothedPerturbation(Estimator):
         return SignedPoints(x, found.values, found.coefficients, relative=True)
 
 
-def _neighbour(
+def _neighbor(
     dist: Any, x: Array, here: Array, step: int, share: float, support: np.ndarray | None
 ) -> tuple[Array, Array, Array]:
-    """The neighbour `x + step` (`x` itself where that is impossible), its coefficient, of value zero, and its size.
+    """The neighbor `x + step` (`x` itself where that is impossible), its coefficient, of value zero, and its size.
 
     Coefficient and size are for a `share` of the estimate; `here` is the probability of `x`. The size takes `F (1 - F)` for
     the derivative of the distribution function `F`: the derivative in a location on the scale of log odds. Where the support

@@ -26,8 +26,8 @@ class SumAndSample(WithoutReplacement):
     of good states for `C` this is memory-augmented policy optimization (MAPO); with `C` itself drawn, its stochastic
     form.
 
-    Unbiased, for derivatives of every order; weights sum to one. Laws of finite support; `num_samples` evaluations of the
-    rest of the program, later draws with common random numbers; exact where `num_samples` exceeds the number of values.
+    Unbiased, for derivatives of every order; weights sum to one. Distributions of finite support; `num_samples` evaluations of
+    the rest of the program, later draws with common random numbers; exact where `num_samples` exceeds the number of values.
     Most useful where a few values have most of the probability. Batch axes as in `mcgrad.UnorderedSet`, and values of
     probability zero too: with many entries that some cost mixes, `C` has next to no probability, and this is the score
     with one sample and the costs in `C` as baseline; `"drawn"` then makes the better baseline.
@@ -43,7 +43,7 @@ class SumAndSample(WithoutReplacement):
 
     Raises:
         ValueError: where it is built, for other options; where the program runs, for a buffer of another shape or dtype;
-            where the program is planned, for a law without finite support.
+            where the program is planned, for a distribution without finite support.
 
     Example:
         >>> import jax, mcgrad
@@ -53,8 +53,9 @@ class SumAndSample(WithoutReplacement):
         0.75
 
     References:
-        Liu et al. 2019, "Rao-Blackwellized stochastic gradients for discrete distributions"; Liang et al. 2018 (MAPO);
-        Kool, van Hoof and Welling 2020 (stochastic).
+        Liu et al. 2019, "Rao-Blackwellized Stochastic Gradients for Discrete Distributions", https://arxiv.org/abs/1810.04777;
+        Liang et al. 2018, "Memory Augmented Policy Optimization for Program Synthesis and Semantic Parsing",
+        https://arxiv.org/abs/1807.02322; Kool, van Hoof and Welling 2020 (stochastic), https://arxiv.org/abs/2002.06043.
     """
 
     num_samples: int | None = static_field(default=None)

@@ -33,7 +33,7 @@ class TreeDisARM(Estimator):
         g_i = (-1)^(c_i) 1[b_i != c_i] max(s_i, 1 - s_i)    where both walks pass node i,
         g_i = b_i - s_i    where only the first does,    g_i = s_i - c_i    where only the second does
 
-    Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Laws of finite support; one
+    Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Distributions of finite support; one
     evaluation of the rest of the program more, however many values and entries there are; later draws with common random
     numbers. For two values this is `mcgrad.DisARM`.
 
@@ -42,7 +42,7 @@ class TreeDisARM(Estimator):
             the second, and so on: better where the first values are the likely ones.
 
     Raises:
-        ValueError: where it is built, for another tree; where the program is planned, for a law without finite support.
+        ValueError: where it is built, for another tree; where the program is planned, for a distribution without finite support.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -52,7 +52,8 @@ class TreeDisARM(Estimator):
         (4,)
 
     References:
-        Dong, Mnih and Tucker 2021, "Coupled gradient estimators for discrete latent variables" (stick breaking and tree).
+        Dong, Mnih and Tucker 2021 (stick breaking and tree), "Coupled Gradient Estimators for Discrete Latent Variables",
+        https://arxiv.org/abs/2106.08056.
     """
 
     tree: Literal["balanced", "stick_breaking"] = static_field(default="balanced")

@@ -70,7 +70,7 @@ class UnorderedSet(WithoutReplacement):
 
         b_s = p(s) f(s) + (1 - p(s)) sum_{r in S - s} p(r) P(S - s - r | s and r are gone) / norm * f(r)
 
-    Unbiased, for derivatives of every order; weights sum to one, so a constant in the cost adds no variance. Laws of
+    Unbiased, for derivatives of every order; weights sum to one, so a constant in the cost adds no variance. Distributions of
     finite support; `num_samples` evaluations of the rest of the program, later draws with common random numbers. Exact,
     without variance from this draw, where `num_samples` is at least the number of values. Without baseline it is the mean,
     given the set, of the stochastic `mcgrad.SumAndSample`, and so never worse.
@@ -86,7 +86,7 @@ class UnorderedSet(WithoutReplacement):
         baseline: `"built_in"`, or `None`.
 
     Raises:
-        ValueError: where it is built, for another number or baseline; where the program is planned, for a law without
+        ValueError: where it is built, for another number or baseline; where the program is planned, for a distribution without
             finite support.
 
     Example:
@@ -97,8 +97,8 @@ class UnorderedSet(WithoutReplacement):
         0.75
 
     References:
-        Kool, van Hoof and Welling 2020, "Estimating gradients for discrete random variables by sampling without
-        replacement"; here with weights that have derivatives of every order.
+        Kool, van Hoof and Welling 2020, "Estimating Gradients for Discrete Random Variables by Sampling without Replacement",
+        https://arxiv.org/abs/2002.06043; here with weights that have derivatives of every order.
     """
 
     num_samples: int = static_field(default=4)
@@ -126,7 +126,7 @@ class UnorderedSet(WithoutReplacement):
 
 
 MOST_IN_A_SET = 12
-"""Draws of an unordered set: its subsets are gone through."""
+"""Draws of an unordered set; its weights go through all of its subsets, here 4,096."""
 
 
 def set_weights(log_p: Float[Array, " k"], log_outside: Float[Array, ""]) -> tuple[Array, Array]:
@@ -184,7 +184,7 @@ class ImportanceWithoutReplacement(WithoutReplacement):
     and a baseline of `s` from the others: that of `mcgrad.UnorderedSet`, or `b_s = sum_{r in S - s} w_r f(r) + p(s) f(s)`.
 
     Unbiased, for derivatives of every order. **Weights sum to one in the mean only**, so a constant in the cost adds
-    variance to the value; of the gradient the first baseline keeps it away, the second does not. Laws of finite support;
+    variance to the value; of the gradient the first baseline keeps it away, the second does not. Distributions of finite support;
     `num_samples` evaluations of the rest of the program, later draws with common random numbers; exact where `num_samples`
     is at least the number of values. Batch axes as in `mcgrad.UnorderedSet`, and values of probability zero too.
 
@@ -193,7 +193,7 @@ class ImportanceWithoutReplacement(WithoutReplacement):
         baseline: `"unordered_set"`, for up to 12 samples, `"importance"`, or `None`.
 
     Raises:
-        ValueError: where it is built, for another number or baseline; where the program is planned, for a law without
+        ValueError: where it is built, for another number or baseline; where the program is planned, for a distribution without
             finite support.
 
     Example:
@@ -205,7 +205,8 @@ class ImportanceWithoutReplacement(WithoutReplacement):
         (3,)
 
     References:
-        Kool, van Hoof and Welling 2019, eq. 9 and, for the baseline `"importance"`, eq. 10; with `T = exp(-kappa)`.
+        Kool, van Hoof and Welling 2019, eq. 9 and, for the baseline `"importance"`, eq. 10, with `T = exp(-kappa)`,
+        "Stochastic Beams and Where to Find Them", https://arxiv.org/abs/1903.06059.
     """
 
     num_samples: int = static_field(default=4)

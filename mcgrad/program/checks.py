@@ -107,7 +107,7 @@ def check_keys(
             if len(shared) > 1:
                 raise ValueError(
                     f"{shared[1].describe()} uses a clone of the key of {shared[0].describe()}, and one cost depends on "
-                    "both: their joint law is not the product of their laws, which `mcgrad.Score` and the like need. "
+                    "both: their joint distribution is not the product of their own, which `mcgrad.Score` and the like need. "
                     "Use independent keys, or `mcgrad.Pathwise()`."
                 )
 
