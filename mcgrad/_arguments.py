@@ -34,11 +34,35 @@ def _describe(x: Any) -> str:
     return f"an array of {x.dtype} and shape {x.shape}" if is_array else f"{type(x).__name__}: {x!r}"
 
 
-def check_at_least(value: Any, least: int, where: str) -> None:
-    """Refuse what is no int, or one that is too small."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        kind = "a positive int" if least == 1 else f"an int of at least {least}"
-        raise ValueError(f"`mcgrad.{where}` must be {kind}, got {value!r}. Pass {least} or more.")
+def check_at_least(value: Any, least: int, where: str, most: int | None = None, *, what: str | None = None) -> None:
+    """Refuse what is not an int, or one that is too small or too large; `what` says in other words what it must be."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (value if most is None else most):
+        fits = f"{least} or more" if most is None else f"{least} to {most}"
+        if what is None and most is None:
+            what = "a positive int" if least == 1 else f"an int of at least {least}"
+        raise ValueError(
+            f"`mcgrad.{where}` must be {what or f'an int between {least} and {most}'}, got {value!r}. Pass {fits}."
+        )
+
+
+def check_chunks(num_samples: Any, chunk_size: Any, where: str) -> None:
+    """Refuse numbers of samples, or of those at once, that cannot be."""
+    check_at_least(num_samples, 1, f"{where}(num_samples=...)")
+    if chunk_size is not None:
+        check_at_least(chunk_size, 1, f"{where}(chunk_size=...)")
+        if num_samples % chunk_size:
+            raise ValueError(
+                f"`mcgrad.{where}(chunk_size=...)` must divide `num_samples`, got {chunk_size} for {num_samples}. Take "
+                f"{-(-num_samples // chunk_size) * chunk_size} samples."
+            )
+
+
+def check_option(where: str, value: Any, options: Sequence[str | None], *others: str) -> None:
+    """Refuse an option that does not exist; `others` say what else the argument may be."""
+    if value not in options:
+        written = [f'"{option}"' if isinstance(option, str) else "None" for option in options] + list(others)
+        listed = " or ".join(", ".join(written).rsplit(", ", 1))
+        raise ValueError(f"`mcgrad.{where}` must be {listed}, got {value!r}. Pass one of these.")
 
 
 class Argument:
@@ -68,3 +92,15 @@ def find_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
         return Argument(names.index("key"))
     typed = [i for i, a in enumerate(args) if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key)]
     return Argument(typed[0]) if len(typed) == 1 else None
+
+
+def sample_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], where: str) -> Argument:
+    """The argument named `key`, which the keys of all samples are made of; an error where there is none."""
+    key_at = find_key(fn, args, kwargs)
+    if key_at is None:
+        raise ValueError(
+            f"`mcgrad.{where}` must find the argument named `key` of the program, to split it, and "
+            f"`{getattr(fn, '__name__', type(fn).__name__)}` has none. Name its key argument `key`."
+        )
+    check_key(key_at.get(args, kwargs), where)
+    return key_at

@@ -107,6 +107,20 @@ class custom_jvp:
         return jax.tree.unflatten(out_tree, outs)
 
 
+def undifferentiable(message: str) -> custom_jvp:
+    """A function of `(x, *others)` that returns `x`, with an error in place of a derivative in any of them."""
+
+    @custom_jvp
+    def guard(x: Any, *_: Any) -> Any:
+        return x
+
+    @guard.defjvp
+    def refuse(primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+        raise NotImplementedError(message)
+
+    return guard
+
+
 def _moves(x: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 

@@ -6,7 +6,6 @@ bounds here use `K` independent runs of it, and are to be maximized.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -16,13 +15,13 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient as stop
 from jaxtyping import Array, Float
 
-from mcgrad._arguments import check_at_least, check_key, find_key
-from mcgrad._compat import custom_jvp
+from mcgrad._arguments import check_at_least, check_option, sample_key
+from mcgrad._compat import custom_jvp, undifferentiable
 from mcgrad._types import PRNGKey
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Flow, OnJump
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.held import Held
 from mcgrad.program.interpret import Interpreter
 from mcgrad.transforms import plan_of
 
@@ -109,10 +108,7 @@ def vimco(
         https://arxiv.org/abs/1602.06725.
     """
     check_at_least(num_samples, 2, "vimco(num_samples=...)")
-    if others not in ("geometric", "arithmetic"):
-        raise ValueError(
-            f'`mcgrad.vimco(others=...)` must be "geometric" or "arithmetic", got {others!r}. Pass one of these.'
-        )
+    check_option("vimco(others=...)", others, ("geometric", "arithmetic"))
 
     def surrogate(log_weights: Array, score: Array) -> Array:
         bound = _log_mean_exp(log_weights)
@@ -251,7 +247,7 @@ def _by_score(
 
         def one(key: PRNGKey) -> tuple[Array, Array]:
             again = jax.random.clone(key)  # the same draws
-            return run(fn, key, _Held()), run(_reached(fn), again, Score(baseline=None))
+            return run(fn, key, Held()), run(_reached(fn), again, Score(baseline=None))
 
         return surrogate(*jax.vmap(one)(keys))
 
@@ -273,7 +269,7 @@ def _by_path(
 
         def one(key: PRNGKey) -> tuple[Array, Array, Array]:
             again, once_more = jax.random.clone(key), jax.random.clone(key)  # the same draws
-            return run(fn, key, Pathwise()), run(fn, again, _Held()), run(_reached(fn), once_more, Score(baseline=None))
+            return run(fn, key, Pathwise()), run(fn, again, Held()), run(_reached(fn), once_more, Score(baseline=None))
 
         moving, held, score = jax.vmap(one)(keys)
         v = jax.nn.softmax(moving, axis=0)
@@ -288,14 +284,8 @@ def _each(
     fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], num_samples: int, where: str
 ) -> tuple[Callable[..., Any], Array]:
     """A function that runs a program on one key, with the other arguments of `fn`; and the `K` keys."""
-    key_at = find_key(fn, args, kwargs)
-    if key_at is None:
-        raise ValueError(
-            f"`mcgrad.{where}` must find the argument named `key` of the program, to split it, and "
-            f"`{getattr(fn, '__name__', type(fn).__name__)}` has none. Name its key argument `key`."
-        )
+    key_at = sample_key(fn, args, kwargs, where)
     key = key_at.get(args, kwargs)
-    check_key(key, where)
 
     def run(program: Callable[..., Any], key: PRNGKey, estimator: Estimator | None = None) -> Any:
         at, named = key_at.put(args, kwargs, key)
@@ -338,20 +328,6 @@ def _reached(fn: Callable[..., Any]) -> Callable[..., Any]:
     return program
 
 
-@dataclasses.dataclass(frozen=True)
-class _Held(Estimator):
-    """Holds draws fixed, so that derivatives are those of the explicit dependence on the parameters only."""
-
-    local = True
-    flow = True
-
-    def on_jump(self, *, certain: bool) -> OnJump:
-        return "ignore"
-
-    def represent(self, site: Draw) -> Flow:
-        return Flow(stop(site.draw()))
-
-
 def _log_mean_exp(log_weights: Float[Array, "K ..."]) -> Array:
     return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(len(log_weights)).astype(log_weights.dtype)
 
@@ -374,6 +350,12 @@ def _finite(baseline: Array) -> Array:
     return jnp.where(jnp.isfinite(baseline), baseline, 0)
 
 
+_first_order = undifferentiable(
+    "A second derivative of `mcgrad.dreg` or `mcgrad.sticking_the_landing` would be wrong: they are right to first order "
+    "only. Use `mcgrad.iwae`, which is right to every order."
+)
+
+
 @custom_jvp
 def _derivative_only(coefficient: Array, x: Array) -> Array:
     """Zero, with derivative `coefficient dx`, and an error in place of a second."""
@@ -384,16 +366,3 @@ def _derivative_only(coefficient: Array, x: Array) -> Array:
 def _derivative_only_jvp(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
     coefficient, x = primals
     return jnp.zeros_like(x), _first_order(coefficient) * tangents[1]
-
-
-@custom_jvp
-def _first_order(coefficient: Array) -> Array:
-    return coefficient
-
-
-@_first_order.defjvp
-def _first_order_jvp(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
-    raise NotImplementedError(
-        "A second derivative of `mcgrad.dreg` or `mcgrad.sticking_the_landing` would be wrong: they are right to first order "
-        "only. Use `mcgrad.iwae`, which is right to every order."
-    )

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mcgrad._arguments import check_at_least, check_key, find_key
-from mcgrad.distributions.wrappers.functions import distribution
+from mcgrad._arguments import check_chunks, check_key, find_key, sample_key
 from mcgrad.estimators.auto import Auto
-from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
-from mcgrad.estimators.pathwise import Pathwise
-from mcgrad.estimators.score import Score
+from mcgrad.estimators.suggestions import CANDIDATES
 from mcgrad.program.checks import check_floating
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.explain import Explanation, describe
 from mcgrad.program.interpret import Interpreter
 from mcgrad.program.plan import Plan, make_plan
 from mcgrad.program.trace import trace
-from mcgrad.sample import sample
 
 _SAMPLES = "mcgrad_samples"  # the axis that `num_samples` maps over
 
@@ -80,18 +74,12 @@ def expectation(
 
     @functools.wraps(fn)
     def surrogate(*args: Any, **kwargs: Any) -> Any:
-        key_at = find_key(fn, args, kwargs)
         if num_samples == 1:
-            if key_at is not None:
-                check_key(key_at.get(args, kwargs), "expectation")
+            if (found := find_key(fn, args, kwargs)) is not None:
+                check_key(found.get(args, kwargs), "expectation")
             return _run(fn, args, kwargs, estimator, has_aux, None)
-        if key_at is None:
-            raise ValueError(
-                f"`mcgrad.expectation(num_samples={num_samples})` must find the argument named `key` of the program, to "
-                f"split it, and `{_name(fn)}` has none. Name its key argument `key`."
-            )
+        key_at = sample_key(fn, args, kwargs, "expectation")
         key = key_at.get(args, kwargs)
-        check_key(key, "expectation")
 
         def one(key: jax.Array) -> Any:
             return _run(fn, *key_at.put(args, kwargs, key), estimator, has_aux, replicates)
@@ -150,7 +138,7 @@ def plan_of(
 
     traced, tree = trace(program)
     check_floating(traced, split[-1])
-    return make_plan(traced, split[-1], estimator if estimator is not None else Auto()), tree
+    return make_plan(traced, split[-1], estimator if estimator is not None else Auto(), CANDIDATES), tree
 
 
 def grad(
@@ -216,159 +204,6 @@ def value_and_grad(
     return jax.value_and_grad(surrogate, argnums, has_aux=has_aux)
 
 
-def score_grad(
-    fn: Callable[..., Any],
-    argnums: int | Sequence[int] = 0,
-    *,
-    sampler: Callable[..., Any] | None = None,
-    log_prob: Callable[..., Any] | None = None,
-    num_samples: int = 1,
-    chunk_size: int | None = None,
-    has_aux: bool = False,
-) -> Callable[..., Any]:
-    """The gradient by the score function, of a program or of a plain cost.
-
-    Two spellings. `score_grad(program)` is `mcgrad.grad(program, estimator=mcgrad.Score())`. And
-
-        score_grad(cost, sampler=draw, log_prob=log_density)
-
-    wraps plain functions, with no draw in them, into a function of `(params, key)` that estimates
-    `grad_params E_{x ~ draw(key, params)}[cost(params, x)]`. Unbiased; see `mcgrad.Score`.
-
-    Args:
-        fn: a program, or `cost(params, x)`.
-        argnums: see `mcgrad.grad`; only for a program.
-        sampler: `draw(key, params)`, any pytree of arrays.
-        log_prob: `log_density(x, params)`: of the shape of the draw without the axes of one event; a scalar makes the
-            whole draw one event.
-        num_samples: see `mcgrad.expectation`.
-        chunk_size: see `mcgrad.expectation`.
-        has_aux: see `mcgrad.grad`.
-
-    Raises:
-        ValueError: if only one of `sampler` and `log_prob` is given; and see `mcgrad.grad`.
-
-    Example:
-        >>> import jax, mcgrad
-        >>> draw = lambda key, rate: jax.random.poisson(key, rate)
-        >>> density = lambda x, rate: jax.scipy.stats.poisson.logpmf(x, rate)
-        >>> gradient = mcgrad.score_grad(lambda rate, x: x * 1.0, sampler=draw, log_prob=density, num_samples=8)
-        >>> gradient(3.0, jax.random.key(0)).shape
-        ()
-    """
-    if sampler is not None or log_prob is not None:
-        if sampler is None or log_prob is None:
-            missing = "sampler" if sampler is None else "log_prob"
-            raise ValueError(
-                f"`mcgrad.score_grad(sampler=..., log_prob=...)` must get both or neither, got no `{missing}`. A draw "
-                "and its log density make a score."
-            )
-        fn = _plain(fn, argnums, distribution(sampler=sampler, log_prob=log_prob, event_ndim=None), "score_grad")
-    return grad(fn, argnums, estimator=Score(), num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
-
-
-def pathwise_grad(
-    fn: Callable[..., Any],
-    argnums: int | Sequence[int] = 0,
-    *,
-    sampler: Callable[..., Any] | None = None,
-    icdf: Callable[..., Any] | None = None,
-    cdf: Callable[..., Any] | None = None,
-    log_prob: Callable[..., Any] | None = None,
-    support: tuple[float, float] = (-math.inf, math.inf),
-    num_samples: int = 1,
-    chunk_size: int | None = None,
-    has_aux: bool = False,
-) -> Callable[..., Any]:
-    """The pathwise (reparameterization) gradient, of a program or of a plain cost.
-
-    Two spellings. `pathwise_grad(program)` is `mcgrad.grad(program, estimator=mcgrad.Pathwise())`. And
-
-        pathwise_grad(cost, sampler=draw)            # draw(key, params) differentiable in params
-        pathwise_grad(cost, icdf=quantile)           # quantile(u, params), entry by entry
-        pathwise_grad(cost, sampler=draw, cdf=cdf)   # cdf(x, params): implicit reparameterization
-        pathwise_grad(cost, sampler=draw, log_prob=log_density, support=(0, inf))  # the same by quadrature
-        pathwise_grad(cost, log_prob=log_density)    # drawn by quadrature too
-
-    wraps plain functions into a function of `(params, key)` that estimates
-    `grad_params E_{x ~ draw(key, params)}[cost(params, x)]`. Unbiased; see `mcgrad.Pathwise`.
-
-    Args:
-        fn: a program, or `cost(params, x)`.
-        argnums: see `mcgrad.grad`; only for a program.
-        sampler: `draw(key, params)`.
-        icdf: `icdf(u, params)`.
-        cdf: `cdf(x, params)`.
-        log_prob: `log_prob(x, params)`, elementwise in x, for laws of single numbers; the constant does not matter.
-        support: the fixed interval where `exp(log_prob)` is positive and continuous, see `mcgrad.distribution`.
-        num_samples: see `mcgrad.expectation`.
-        chunk_size: see `mcgrad.expectation`.
-        has_aux: see `mcgrad.grad`.
-
-    Raises:
-        ValueError: for a `cdf` without `sampler`; for a sampler that has no derivative; and see `mcgrad.grad`.
-
-    Example:
-        >>> import jax, mcgrad
-        >>> draw = lambda key, loc: loc + jax.random.normal(key)
-        >>> float(mcgrad.pathwise_grad(lambda loc, x: 3.0 * x, sampler=draw)(0.0, jax.random.key(0)))
-        3.0
-    """
-    if any(given is not None for given in (sampler, icdf, cdf, log_prob)):
-        if sampler is None and icdf is None and log_prob is None:
-            raise ValueError(
-                "`mcgrad.pathwise_grad(cdf=...)` must also get a `sampler`, got none. A cdf alone does not draw: pass "
-                "`sampler=`, or `icdf=` in its place."
-            )
-        law = distribution(
-            sampler=sampler,
-            log_prob=log_prob,
-            icdf=icdf,
-            cdf=cdf,
-            event_ndim=None,
-            support=None if log_prob is None else support,
-        )
-        fn = _plain(fn, argnums, law, "pathwise_grad")
-    return grad(fn, argnums, estimator=Pathwise(), num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
-
-
-def measure_valued_grad(
-    fn: Callable[..., Any],
-    argnums: int | Sequence[int] = 0,
-    *,
-    decomposition: Decomposition = "hahn_jordan",
-    coupling: CouplingName = "shared",
-    num_samples: int = 1,
-    chunk_size: int | None = None,
-    has_aux: bool = False,
-) -> Callable[..., Any]:
-    """The gradient of a program by measure-valued derivatives: `mcgrad.grad(program, estimator=mcgrad.MeasureValued())`.
-
-    Unbiased, for the first derivative; see `mcgrad.MeasureValued`.
-
-    Args:
-        fn: a program.
-        argnums: see `mcgrad.grad`.
-        decomposition: see `mcgrad.MeasureValued`.
-        coupling: see `mcgrad.MeasureValued`.
-        num_samples: see `mcgrad.expectation`.
-        chunk_size: see `mcgrad.expectation`.
-        has_aux: see `mcgrad.grad`.
-
-    Raises:
-        ValueError: for another `decomposition` or `coupling`, a law without `weak_derivative`; and see `mcgrad.grad`.
-
-    Example:
-        >>> import jax, mcgrad
-        >>> def loss(rate, key):
-        ...     return 3.0 * mcgrad.sample(key, mcgrad.Poisson(rate))
-        >>> float(mcgrad.measure_valued_grad(loss)(2.0, jax.random.key(0)))
-        3.0
-    """
-    estimator = MeasureValued(decomposition, coupling)
-    return grad(fn, argnums, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
-
-
 def explain(
     fn: Callable[..., Any], *, estimator: Estimator | None = None, has_aux: bool = False
 ) -> Callable[..., Explanation]:
@@ -416,24 +251,6 @@ def explain(
     return explained
 
 
-def _plain(cost: Callable[..., Any], argnums: Any, law: Any, where: str) -> Callable[..., Any]:
-    """The program of a plain cost of `(params, x)`."""
-    if argnums != 0:
-        raise ValueError(
-            f"`mcgrad.{where}(argnums=...)` must be left at 0 with plain functions, whose only parameters are `params`, "
-            f"got {argnums}. Put all parameters into one pytree."
-        )
-
-    @functools.wraps(cost)
-    def program(params: Any, key: jax.Array) -> Any:
-        return cost(params, sample(key, law(params)))
-
-    program.__signature__ = inspect.Signature(  # ty: ignore[missing-attribute]
-        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("params", "key")]
-    )
-    return program
-
-
 def _scalar(surrogate: Callable[..., Any], fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
     @functools.wraps(fn)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -459,11 +276,4 @@ def _check_options(estimator: Any, num_samples: Any, chunk_size: Any) -> None:
         raise TypeError(
             f"`mcgrad.expectation(estimator=...)` must be an estimator such as `mcgrad.Score()`, got {estimator!r}."
         )
-    check_at_least(num_samples, 1, "expectation(num_samples=...)")
-    if chunk_size is not None:
-        check_at_least(chunk_size, 1, "expectation(chunk_size=...)")
-        if num_samples % chunk_size:
-            raise ValueError(
-                f"`mcgrad.expectation(chunk_size=...)` must divide `num_samples`, got {chunk_size} for {num_samples}. Take "
-                f"{-(-num_samples // chunk_size) * chunk_size} samples."
-            )
+    check_chunks(num_samples, chunk_size, "expectation")

@@ -85,5 +85,5 @@ def test_another_law_of_that_name_is_refused():
     def loss(loc, key):
         return mcgrad.sample(key, Normal(loc), mcgrad.BonnetPrice()) ** 2
 
-    with pytest.raises(ValueError, match="the law must be `mcgrad.Normal`"):
+    with pytest.raises(ValueError, match="the distribution must be `mcgrad.Normal`"):
         mcgrad.grad(loss)(1.0, jax.random.key(0))

@@ -26,7 +26,7 @@ from helpers import (
 
 import mcgrad
 import mcgrad.estimators
-from mcgrad.program.estimator import WeightedPoint
+from mcgrad.program.representations import WeightedPoint
 
 CHECKED = {**PROGRAMS, **{program.name: program for program in LOOP_PROGRAMS}}
 
@@ -202,7 +202,7 @@ def test_every_estimator_is_in_the_table():
         for module in (mcgrad, mcgrad.estimators)
         for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, mcgrad.Estimator) and not name.startswith("_")
-    } - {mcgrad.Estimator}
+    } - {mcgrad.Estimator, mcgrad.LocalEstimator}
     program = PROGRAMS["normal"]
     covered = {type(row.make(program, program.typed_params(jnp.float64))) for row in ESTIMATORS.values()}
     assert exported == covered
@@ -212,50 +212,42 @@ def test_every_estimator_is_in_the_table():
 
 
 @dataclasses.dataclass(frozen=True)
-class HalfScore(mcgrad.Estimator):
+class HalfScore(mcgrad.LocalEstimator):
     """The score with half of its weight: the gradient is half of what it should be, the value is right."""
 
-    local = True
-
-    def represent(self, site):
-        x = site.draw()
-        return WeightedPoint(x, 0.5 * site.log_prob(x))
+    def represent(self, draw):
+        x = draw.sample()
+        return WeightedPoint(x, 0.5 * draw.log_prob(x))
 
 
 @dataclasses.dataclass(frozen=True)
-class OwnBaselineScore(mcgrad.Estimator):
+class OwnBaselineScore(mcgrad.LocalEstimator):
     """A baseline that depends on the draw that it is a baseline for."""
 
-    local = True
-
-    def represent(self, site):
-        x = site.draw()
-        log_prob = site.log_prob(x)
+    def represent(self, draw):
+        x = draw.sample()
+        log_prob = draw.log_prob(x)
         return WeightedPoint(x, log_prob, baseline=jax.lax.stop_gradient(log_prob))
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstOrderScore(mcgrad.Estimator):
+class FirstOrderScore(mcgrad.LocalEstimator):
     """The surrogate `cost * log_prob`, right to first order and wrong to second (Foerster et al. 2018, section 3)."""
 
-    local = True
-
-    def represent(self, site):
-        x = site.draw()
-        log_prob = site.log_prob(x)
+    def represent(self, draw):
+        x = draw.sample()
+        log_prob = draw.log_prob(x)
         # log(1 + l - stop(l)): its exponential has the first derivative of l, and no more.
         return WeightedPoint(x, jnp.log1p(log_prob - jax.lax.stop_gradient(log_prob)))
 
 
 @dataclasses.dataclass(frozen=True)
-class NoScore(mcgrad.Estimator):
+class NoScore(mcgrad.LocalEstimator):
     """No weight at all: a gradient that is silently zero."""
 
-    local = True
-
-    def represent(self, site):
-        x = site.draw()
-        return WeightedPoint(x, jax.lax.stop_gradient(site.log_prob(x)))
+    def represent(self, draw):
+        x = draw.sample()
+        return WeightedPoint(x, jax.lax.stop_gradient(draw.log_prob(x)))
 
 
 @pytest.mark.parametrize(

@@ -238,14 +238,12 @@ def test_noise_of_gradients_that_are_not_finite_is_no_number():
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoreOfHalfWeight(mcgrad.Estimator):
+class ScoreOfHalfWeight(mcgrad.LocalEstimator):
     """Deliberately wrong: 10 % of the score is missing."""
 
-    local = True
-
-    def represent(self, site):
-        x = site.draw()
-        return mcgrad.WeightedPoint(x, 0.9 * site.log_prob(x))
+    def represent(self, draw):
+        x = draw.sample()
+        return mcgrad.WeightedPoint(x, 0.9 * draw.log_prob(x))
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from programs.program import expect_bernoulli, expect_categorical
 import mcgrad
 from mcgrad.distributions import bernoulli as bernoulli_file
 from mcgrad.distributions import categorical as categorical_file
-from mcgrad.program.estimator import unit_weight, zero_with_derivative_of
+from mcgrad.program.surrogates import unit_weight, zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 rng = np.random.default_rng(0)
@@ -191,18 +191,16 @@ def test_value_gradient_and_hessian_are_unbiased(name, num_samples, order):
 
 
 @dataclasses.dataclass(frozen=True)
-class Wrong(mcgrad.Estimator):
+class Wrong(mcgrad.LocalEstimator):
     """RELAX at a scalar bit or a pair of bits, with a mistake."""
 
     mistake: str = mcgrad._types.static_field()
 
-    local = True
-
-    def represent(self, site):
-        x = site.draw()
-        at = site.dist.relaxation(jax.random.fold_in(site.key, 1), x, False)
+    def represent(self, draw):
+        x = draw.sample()
+        at = draw.dist.relaxation(jax.random.fold_in(draw.key, 1), x, False)
         if self.mistake == "given another draw":
-            at = at._replace(given=site.dist.relaxation(jax.random.fold_in(site.key, 2), site.draw(3), False).given)
+            at = at._replace(given=draw.dist.relaxation(jax.random.fold_in(draw.key, 2), draw.sample(3), False).given)
 
         def control(z):  # of all entries together, for each of them
             return jnp.broadcast_to(1.0 + jnp.sum(surrogate(z)), z.shape)
@@ -215,7 +213,7 @@ class Wrong(mcgrad.Estimator):
             value = -unit_weight(log_weight) * stop(control(at.given))
         if self.mistake == "value of the surrogate weighted alone":
             value = control(at.free) - control(at.given) + (1 - unit_weight(log_weight)) * stop(control(at.given))
-        return mcgrad.WeightedPoint(x, site.log_prob(x), control=zero_with_derivative_of(value) / at.log_prob.size)
+        return mcgrad.WeightedPoint(x, draw.log_prob(x), control=zero_with_derivative_of(value) / at.log_prob.size)
 
 
 def pair(logits, key, estimator):

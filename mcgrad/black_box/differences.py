@@ -20,8 +20,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from mcgrad._arguments import check_at_least, check_key, find_key
-from mcgrad._compat import Tracer, custom_jvp
+from mcgrad._arguments import check_chunks, check_key, find_key
+from mcgrad._compat import Tracer, undifferentiable
 from mcgrad._types import PRNGKey
 
 Directions: TypeAlias = Callable[[PRNGKey | None, int, Any], Float[Array, "samples directions n"]]
@@ -55,16 +55,9 @@ def difference_grad(
         chunk_size: see `mcgrad.spsa_grad`.
         has_aux: see `mcgrad.spsa_grad`.
     """
-    check_at_least(num_samples, 1, f"{where}(num_samples=...)")
     if not isinstance(has_aux, bool):
         raise TypeError(f"`mcgrad.{where}(has_aux=...)` must be True or False, got {has_aux!r}. Pass one of these.")
-    if chunk_size is not None:
-        check_at_least(chunk_size, 1, f"{where}(chunk_size=...)")
-        if num_samples % chunk_size:
-            raise ValueError(
-                f"`mcgrad.{where}(chunk_size=...)` must divide `num_samples`, got {chunk_size} for {num_samples}. Take "
-                f"{-(-num_samples // chunk_size) * chunk_size} samples."
-            )
+    check_chunks(num_samples, chunk_size, where)
     size = chunk_size or num_samples
 
     @functools.wraps(fn)
@@ -193,16 +186,9 @@ def _takes_key(fn: Callable[..., Any]) -> bool:
     return any(p.name == "key" or p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
-@custom_jvp
-def _value_only(value: Array) -> Array:
-    return value
-
-
-@_value_only.defjvp
-def _value_only_jvp(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
-    raise NotImplementedError(
-        "The derivative of a black-box gradient (`mcgrad.finite_difference_grad`, `mcgrad.spsa_grad`, "
-        "`mcgrad.evolution_grad`) must not be taken: it would be that of the black box itself, which may be zero or wrong. "
-        "Draw the parameters in a program, `mcgrad.sample(key, mcgrad.Normal(params, scale), mcgrad.Score())`, which is right "
-        "to every order."
-    )
+_value_only = undifferentiable(
+    "The derivative of a black-box gradient (`mcgrad.finite_difference_grad`, `mcgrad.spsa_grad`, "
+    "`mcgrad.evolution_grad`) must not be taken: it would be that of the black box itself, which may be zero or wrong. "
+    "Draw the parameters in a program, `mcgrad.sample(key, mcgrad.Normal(params, scale), mcgrad.Score())`, which is right "
+    "to every order."
+)

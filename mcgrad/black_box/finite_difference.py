@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from mcgrad._arguments import check_option
 from mcgrad._types import PRNGKey
 from mcgrad.black_box.differences import check_positive, difference_grad
 
@@ -72,11 +73,7 @@ def finite_difference_grad(
         https://doi.org/10.1287/opre.42.4.643.
     """
     check_positive(step, "finite_difference_grad(step=...)")
-    if difference not in ("central", "forward"):
-        raise ValueError(
-            '`mcgrad.finite_difference_grad(difference=...)` must be "central" or "forward", got '
-            f"{difference!r}. Pass one of these."
-        )
+    check_option("finite_difference_grad(difference=...)", difference, ("central", "forward"))
 
     def coordinates(key: PRNGKey | None, num: int, params: Any) -> Array:
         flat, _ = ravel_pytree(params)

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad._arguments import check_at_least
+from mcgrad._arguments import check_at_least, sample_key
 from mcgrad.diagnostics.comparison import Comparison, need
 from mcgrad.diagnostics.judgement import ROUNDING, judge
-from mcgrad.diagnostics.statistics import Moments, find_sample_key, merge, moments_of_chunk, sample_gradient, summarize
+from mcgrad.diagnostics.statistics import Moments, merge, moments_of_chunk, sample_gradient, summarize
 from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.interpret import Interpreter
@@ -170,7 +170,7 @@ def _chunk(
     """A function for the moments of the samples from `start` on; each estimator (`index`) has keys of its own."""
 
     def chunk(start: Any, args: Any, kwargs: Any) -> Moments:
-        key_at = find_sample_key(fn, args, kwargs, "compare")
+        key_at = sample_key(fn, args, kwargs, "compare")
         own = key_at.put(args, kwargs, jax.random.fold_in(key_at.get(args, kwargs), index))
         return moments_of_chunk(sample_gradient(fn, argnums, estimator, "compare", *own), start, size, num_samples)
 

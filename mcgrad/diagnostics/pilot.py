@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+from mcgrad._arguments import check_option
 from mcgrad.diagnostics.compare import compare
 from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
 from mcgrad.program.estimator import Estimator
@@ -54,10 +55,7 @@ def least_variance(
         >>> mcgrad.grad(loss, estimator=found)(0.0, jax.random.key(1)).shape
         ()
     """
-    if measure not in ("variance", "variance_time"):
-        raise ValueError(
-            f'`mcgrad.least_variance(measure=...)` must be "variance" or "variance_time", got {measure!r}. Pass one of these.'
-        )
+    check_option("least_variance(measure=...)", measure, ("variance", "variance_time"))
     if estimators is None:
         pairs = itertools.product(get_args(Decomposition), get_args(CouplingName))
         estimators = {" ".join(pair): MeasureValued(*pair) for pair in pairs}

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import PyTree as Tree
 
-from mcgrad._arguments import Argument, check_at_least, check_key, find_key
+from mcgrad._arguments import check_at_least, sample_key
 from mcgrad._types import PRNGKey, PyTree, static_field
 from mcgrad.program.estimator import Estimator
 from mcgrad.transforms import explain, grad
@@ -237,7 +237,7 @@ def samples_for(
 
 def _warn_without_draws(fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
     """Warn of a program that uses its key, but in no draw that mcgrad sees."""
-    key_at = find_sample_key(fn, args, kwargs, "samples_for")
+    key_at = sample_key(fn, args, kwargs, "samples_for")
 
     def program(key: PRNGKey) -> Any:
         at, named = key_at.put(args, kwargs, key)
@@ -254,18 +254,6 @@ def _warn_without_draws(fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         )
 
 
-def find_sample_key(fn: Callable[..., Any], args: Any, kwargs: Any, where: str) -> Argument:
-    """The position of the key from which the keys of all samples are derived."""
-    key_at = find_key(fn, args, kwargs)
-    if key_at is None:
-        raise ValueError(
-            f"`mcgrad.{where}` must find the argument named `key` of the program, to split it, and got none. Name its key "
-            "argument `key`."
-        )
-    check_key(key_at.get(args, kwargs), where)
-    return key_at
-
-
 def sample_gradient(
     fn: Callable[..., Any],
     argnums: int | Sequence[int],
@@ -275,7 +263,7 @@ def sample_gradient(
     kwargs: Any,
 ) -> Callable[[Any], Any]:
     """The gradient of sample `i`, as a function of `i`."""
-    key_at = find_sample_key(fn, args, kwargs, where)
+    key_at = sample_key(fn, args, kwargs, where)
     key = key_at.get(args, kwargs)
     gradient = grad(fn, argnums, estimator=estimator)
 

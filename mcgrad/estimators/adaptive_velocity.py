@@ -1,4 +1,4 @@
-"""Paths of the multivariate normal law with coefficients that are learned."""
+"""Paths of the multivariate normal distribution with coefficients that are learned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mcgrad._types import PRNGKey, PyTree
-from mcgrad.program.draw import Draw
 from mcgrad.program.site import Site
 
 
@@ -23,18 +22,18 @@ class AdaptiveVelocity(PyTree):
 
         dx = dloc + dL z + L W z,    W = A - A^T,    A_ij = dL_ij sum_m rows_mi columns_mj
 
-    The last term turns the noise, which leaves the law as it is. So **the gradient is unbiased for any coefficients** that
-    do not depend on the draw itself, and derivatives of every order are; of the coefficients its variance is a quartic
+    The last term turns the noise, which leaves the distribution as it is. So **the gradient is unbiased for any coefficients**
+    that do not depend on the draw itself, and derivatives of every order are; of the coefficients its variance is a quartic
     polynomial. They are arrays that the program may get as an argument, to be learned by descending the squared norm of the
     gradient, whose mean is the variance and a constant. With `A = 0` the path is the sampler's.
 
     Args:
-        rows: `[m, d]`, of a law of `d` dimensions; `m = 1` has `2 d` coefficients, `m = d` any matrix.
+        rows: `[m, d]`, of a distribution of `d` dimensions; `m = 1` has `2 d` coefficients, `m = d` any matrix.
         columns: `[m, d]`.
 
     Raises:
         TypeError: for what is no real floating-point array.
-        ValueError: for arrays that are not of one shape `[m, d]`; where the program is planned, for a law of another
+        ValueError: for arrays that are not of one shape `[m, d]`; where the program is planned, for a distribution of another
             dimension, for one other than `MultivariateNormal`, and for its `scale_diag`, which leaves no plane to turn in.
 
     Example:
@@ -49,8 +48,8 @@ class AdaptiveVelocity(PyTree):
         (1, 3)
 
     References:
-        Jankowiak and Karaletsos 2019, "Pathwise derivatives for multivariate distributions", on adaptive velocity fields: this
-        is their parametrisation, `B` for `rows` and `C` for `columns`.
+        Jankowiak and Karaletsos 2019, on adaptive velocity fields, "Pathwise Derivatives for Multivariate Distributions",
+        https://arxiv.org/abs/1806.01856; `rows` and `columns` are their `B` and `C`.
     """
 
     rows: Float[Array, "m d"]
@@ -76,27 +75,18 @@ class AdaptiveVelocity(PyTree):
         columns = jax.random.normal(key, (rank, dimension))
         return cls(jnp.zeros_like(columns), columns)
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         """Why this path would be wrong at `site`."""
-        if not site.facts.has_adaptive_velocity:
-            return (
-                f"{site.facts.law} has no path with learned coefficients, only `mcgrad.MultivariateNormal` with `scale_tril` "
-                "has. Use `mcgrad.Pathwise()` here."
-            )
+        if "adaptive_velocity" not in site.facts.knows:
+            return f"{site.facts.law} has no path with learned coefficients, only `mcgrad.MultivariateNormal` with `scale_tril` has"
         (d,) = site.base_draw.shape[-1:]
         if len(self.rows.shape) != 2 or self.rows.shape[-1] != d:
             return (
-                f"`mcgrad.AdaptiveVelocity(rows=..., columns=...)` must be arrays of shape `[m, {d}]` for a law of {d} "
-                f"dimensions, got {self.rows.shape}. Start from `mcgrad.AdaptiveVelocity.init(key, dimension={d})`."
+                f"`mcgrad.AdaptiveVelocity(rows=..., columns=...)` must be arrays of shape `[m, {d}]` for a distribution of {d} "
+                f"dimensions, got {self.rows.shape}. Start from `mcgrad.AdaptiveVelocity.init(key, dimension={d})`"
             )
         return None
 
-    def draw(self, site: Draw) -> Any:
-        """The draw, with the derivative of this path."""
-        levels = site.plates[: len(site.site.params["levels"])]
-        # A leaf of the site has the axes of its `vmap`s in front, of size 1 where they do not map it; the transform's has none.
-        leaves = (jnp.reshape(c, (*c.shape[:-2][: len(levels)], *c.shape[-2:])) for c in (self.rows, self.columns))
-        mapped = [jnp.broadcast_to(leaf, (*levels, *leaf.shape[-2:])) for leaf in leaves]
-        every_level = jnp.zeros(levels)  # one may map nothing but the coefficients
-        z = site.random(lambda dist, key, _: dist.noise(key), every_level)
-        return site.map(lambda dist, *values: dist.adaptive_velocity(*values), z, *mapped)
+    def move(self, key: PRNGKey, dist: Any) -> Any:
+        """A draw, with the derivative of this path."""
+        return dist.adaptive_velocity(dist.noise(key), self.rows, self.columns)

@@ -9,39 +9,34 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mcgrad.distributions.numerics.arithmetic import open_uniform
-from mcgrad.estimators.enumeration import Enumerate
-from mcgrad.estimators.local_expectation import LocalExpectation
-from mcgrad.estimators.refusal import instead
-from mcgrad.estimators.tree_disarm import TreeDisARM
-from mcgrad.estimators.without_replacement import UnorderedSet
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 
 
-def binary_obstacle(site: Site) -> str | None:
+def why_not_binary(site: Site) -> str | None:
     """Why an estimator for binary draws would be wrong at a site."""
     support = site.facts.support
     if support is not None and np.array_equal(support, [0, 1]):
         return None
-    others = (LocalExpectation(), TreeDisARM(), UnorderedSet(), Enumerate())
-    return f"the law must be one of 0 and 1, such as `mcgrad.Bernoulli`. {instead(site, *others)}"
+    return "the distribution must be one of 0 and 1, such as `mcgrad.Bernoulli`"
 
 
 @dataclasses.dataclass(frozen=True)
 class _AntitheticPair(Estimator):
     """A draw `b = 1[u > 1 - p]` and its antithetic `c = 1[u < p]` of one uniform `u`, all entries together."""
 
-    def obstacle(self, site: Site) -> str | None:
-        return binary_obstacle(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_not_binary(site)
 
-    def represent(self, site: Draw) -> SignedPoints:
-        u = site.random(lambda dist, key: open_uniform(key, dist.batch_shape, jnp.result_type(float)))
-        ones = jnp.ones(site.plates, jnp.int32)
-        p, q = site.prob(ones), site.prob(0 * ones)
+    def represent(self, draw: Draw) -> SignedPoints:
+        u = draw.uniform(dtype=jnp.result_type(float))
+        ones = jnp.ones(draw.plates, jnp.int32)
+        p, q = draw.prob(ones), draw.prob(0 * ones)
         b, c = (u > stop(q)).astype(jnp.int32), (u < stop(p)).astype(jnp.int32)
         # Derivatives in the log odds: those of `p` over `p q`.
         inside = stop(p * q) > 0
@@ -58,7 +53,7 @@ class _AntitheticPair(Estimator):
 class ARM(_AntitheticPair):
     r"""Augment-REINFORCE-merge, for binary draws.
 
-    With `u ~ Uniform(0, 1)` for each entry, `b = 1[u > 1 - p]` and `c = 1[u < p]`, both of the law,
+    With `u ~ Uniform(0, 1)` for each entry, `b = 1[u > 1 - p]` and `c = 1[u < p]`, both of the distribution,
 
         dE[f(b)] / dlogit = E[ (u - 1/2) (f(b) - f(c)) ]
 
@@ -66,7 +61,7 @@ class ARM(_AntitheticPair):
     entries there are. `mcgrad.DisARM` is its mean given the pair, and never worse.
 
     Raises:
-        ValueError: where the program is planned, for a law that is not one of 0 and 1.
+        ValueError: where the program is planned, for a distribution that is not one of 0 and 1.
 
     Example:
         >>> import jax, mcgrad
@@ -76,7 +71,8 @@ class ARM(_AntitheticPair):
         ()
 
     References:
-        Yin and Zhou 2019, eq. 8.
+        Yin and Zhou 2019, eq. 8, "ARM: Augment-REINFORCE-Merge Gradient for Stochastic Binary Networks",
+        https://arxiv.org/abs/1807.11143.
     """
 
     def weight(self, p: Array, u: Array, b: Array, c: Array) -> Array:
@@ -95,7 +91,7 @@ class DisARM(_AntitheticPair):
     entries there are.
 
     Raises:
-        ValueError: where the program is planned, for a law that is not one of 0 and 1.
+        ValueError: where the program is planned, for a distribution that is not one of 0 and 1.
 
     Example:
         >>> import jax, mcgrad
@@ -105,7 +101,9 @@ class DisARM(_AntitheticPair):
         0.75
 
     References:
-        Dong, Mnih and Tucker 2020, eq. 6; Yin, Ho, Yan, Qian and Zhou 2020, eq. 4.
+        Dong, Mnih and Tucker 2020, eq. 6, "DisARM: An Antithetic Gradient Estimator for Binary Latent Variables",
+        https://arxiv.org/abs/2006.10680; Yin, Ho, Yan, Qian and Zhou 2020, eq. 4, "Probabilistic Best Subset Selection via
+        Gradient-Based Optimization", https://arxiv.org/abs/2006.06448.
     """
 
     def weight(self, p: Array, u: Array, b: Array, c: Array) -> Array:

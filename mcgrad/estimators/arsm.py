@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad.distributions.numerics.arithmetic import open_uniform
-from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
+from mcgrad.estimators.finite_support import each_value, values_at, why_no_values
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 
@@ -25,12 +26,12 @@ class ARSM(Estimator):
 
         dE[f(x)] / dlogit_c = E[ sum_j (1/n - pi_j) (f(x_cj) - 1/n sum_m f(x_mj)) ]
 
-    Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Laws of finite support;
+    Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Distributions of finite support;
     `n (n - 1) / 2` evaluations of the rest of the program more, however many entries there are, which swap together;
     later draws with common random numbers. `mcgrad.LocalExpectation` takes fewer where no cost mixes the entries.
 
     Raises:
-        ValueError: where the program is planned, for a law without finite support.
+        ValueError: where the program is planned, for a distribution without finite support.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -40,16 +41,17 @@ class ARSM(Estimator):
         (4,)
 
     References:
-        Yin, Yue and Zhou 2019, "ARSM: augment-REINFORCE-swap-merge estimator for gradient backpropagation".
+        Yin, Yue and Zhou 2019, "ARSM: Augment-REINFORCE-Swap-Merge Estimator for Gradient Backpropagation Through
+        Categorical Variables", https://arxiv.org/abs/1905.01413.
     """
 
-    def obstacle(self, site: Site) -> str | None:
-        return without_finite_support(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_values(site)
 
-    def represent(self, site: Draw) -> SignedPoints:
-        p = each_value(site, site.prob)  # [*plates, n]
+    def represent(self, draw: Draw) -> SignedPoints:
+        p = each_value(draw, draw.prob)  # [*plates, n]
         n, inside = p.shape[-1], stop(p) > 0
-        u = site.random(lambda dist, key: open_uniform(key, (*dist.batch_shape, n), p.dtype))
+        u = draw.uniform(n, dtype=p.dtype)
         arrivals = -jnp.log(u)
         shares = arrivals / jnp.sum(arrivals, axis=-1, keepdims=True)
         first, second = np.triu_indices(n, 1)
@@ -63,5 +65,5 @@ class ARSM(Estimator):
         logits = logits - jnp.mean(logits, axis=-1, keepdims=True)
         weights = 1 / n - shares
         coefficients = weights[..., second] * logits[..., first] + weights[..., first] * logits[..., second]
-        points = values_at(site, jnp.moveaxis(x, -1, 0))
+        points = values_at(draw, jnp.moveaxis(x, -1, 0))
         return SignedPoints(points[0], points[1:], jnp.moveaxis(coefficients, -1, 0), relative=True, joint=True)

@@ -10,21 +10,21 @@ from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.relation import Relation
-from mcgrad.program.site import Site
+from mcgrad.program.site import Facts, Site
 
 
 @dataclasses.dataclass(frozen=True)
 class Auto(Estimator):
     """Chooses for each draw: pathwise, else cheap enumeration, else score.
 
-    Pathwise where the law is reparameterizable, unless a cost surely jumps in the draw (`floor`, `sign`, `argmax`, a
+    Pathwise where the distribution is reparameterizable, unless a cost surely jumps in the draw (`floor`, `sign`, `argmax`, a
     comparison turned into a number, ...: see `mcgrad.Pathwise`) and the score would do; otherwise enumeration where the
     support is finite, the draw stands in no loop or branch, and every cost keeps all the draw's batch axes apart (so it
     takes one evaluation a value); otherwise the score function, with leave-one-out where several samples are drawn.
     `mcgrad.explain` prints the choice.
 
     Raises:
-        ValueError: for a law that has neither a pathwise derivative nor a log density.
+        ValueError: for a distribution that has neither a pathwise derivative nor a log density.
 
     Example:
         >>> import jax, mcgrad
@@ -46,9 +46,12 @@ class Auto(Estimator):
             return Enumerate()
         return Score()
 
+    def flows(self, facts: Facts) -> bool:
+        return True
+
     def where_costs_jump(self, site: Site) -> Estimator:
-        return Score() if Score().obstacle(site) is None else Pathwise()
+        return Score() if Score().why_not(site) is None else Pathwise()
 
 
 MAX_VALUES = 16
-"""Values of a draw up to which enumeration counts as cheap."""
+"""Values of a draw up to which its enumeration counts as cheap, next to a score of much variance. A choice, not measured."""

@@ -10,12 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad.distributions.normal import Normal
-from mcgrad.estimators.refusal import instead
-from mcgrad.program.bring import bring
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Rest, Result, signed_term, zero_with_derivative_of
-from mcgrad.program.relation import Relation
+from mcgrad.program.estimator import Estimator, Rest, Result
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 
@@ -34,7 +32,7 @@ class BonnetPrice(Estimator):
     one along the others.
 
     Raises:
-        ValueError: where the program is planned, for a law other than `mcgrad.Normal`.
+        ValueError: where the program is planned, for a distribution other than `mcgrad.Normal`.
         NotImplementedError: for a second derivative.
 
     Example:
@@ -45,27 +43,26 @@ class BonnetPrice(Estimator):
         1.0
 
     References:
-        Bonnet 1964; Price 1958; Rezende, Mohamed, Wierstra 2014, equations 7 and 8.
+        Bonnet 1964; Price 1958; Rezende, Mohamed and Wierstra 2014, equations 7 and 8, "Stochastic Backpropagation and
+        Approximate Inference in Deep Generative Models", https://arxiv.org/abs/1401.4082.
     """
 
     moves_draw = True
 
-    def obstacle(self, site: Site) -> str | None:
-        tree, structs = site.base_law
-        if not isinstance(jax.tree.unflatten(tree, structs), Normal):
-            return f"the law must be `mcgrad.Normal`. {instead(site)}"
-        return None
+    def why_not(self, site: Site) -> str | None:
+        return None if isinstance(site.base_dist, Normal) else "the distribution must be `mcgrad.Normal`"
 
-    def evaluations(self, site: Site, relation: Relation) -> int:
+    @property
+    def num_points(self) -> int:
         return 2
 
-    def estimate(self, site: Draw, rest: Rest) -> Result:
-        x = site.draw()
-        result = rest(site.map(lambda dist, x: dist.loc + stop(x - dist.loc), x))
-        variance = site.map(lambda dist, x: jnp.broadcast_to(dist.scale**2, x.shape), x)
+    def estimate(self, draw: Draw, rest: Rest) -> Result:
+        x = draw.sample()
+        result = rest(draw.under_vmaps(lambda dist, x: dist.loc + stop(x - dist.loc), x))
+        variance = draw.under_vmaps(lambda dist, x: jnp.broadcast_to(dist.scale**2, x.shape), x)
         coefficient = zero_with_derivative_of(variance) / 2
 
-        def one(mask: Array) -> list[Array]:
+        def one(mask: Array) -> tuple[Array, ...]:
             direction = mask.astype(x.dtype)
 
             def slope(t: Array) -> Any:
@@ -73,15 +70,8 @@ class BonnetPrice(Estimator):
 
             zero = jnp.zeros((), x.dtype)
             curvatures = jax.jvp(slope, (zero,), (jnp.ones_like(zero),))[1]
-            terms = []
-            for curvature, relation in zip(curvatures, site.relations, strict=True):
-                if relation is None:
-                    terms.append(jnp.zeros_like(curvature))
-                    continue
-                brought = bring(jnp.where(mask, coefficient, 0), relation, curvature.shape).astype(curvature.dtype)
-                terms.append(signed_term(jnp.broadcast_to(brought, curvature.shape), curvature))
-            return terms
+            return draw.signed_terms(jnp.where(mask, coefficient, 0), curvatures)
 
-        each = jax.vmap(one)(site.entries_apart())
+        each = jax.vmap(one)(draw.entries_apart())
         costs = [cost + jnp.sum(term, axis=0) for cost, term in zip(result.costs, each, strict=True)]
         return result._replace(costs=tuple(costs))

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad.estimators.refusal import instead
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, OnJump, Rest, Result, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator, OnJump, Rest, Result
+from mcgrad.program.representations import SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 from mcgrad.program.thresholds import Decision
 
 stop = jax.lax.stop_gradient
@@ -28,13 +29,13 @@ class PathwiseWithBoundary(Estimator):
     the program: comparisons (`<`, `<=`, `>`, `>=`), or `sign`, of something affine in the draw, whether they end in `where`, in
     `cond` or as a number. Where the cost does not jump there, as at the joint of Huber's loss, the term is zero by itself.
 
-    Unbiased, for the first derivative; a second one raises. Laws of scalars with a pathwise derivative and a `cdf`. Two
+    Unbiased, for the first derivative; a second one raises. Distributions of scalars with a pathwise derivative and a `cdf`. Two
     evaluations of the rest of the program more for each threshold, for all entries of a batch at once that no cost
     mixes together, one by one along axes that some cost does.
 
     Raises:
-        ValueError: where the program is planned, for a law without a `cdf` or a pathwise derivative, or of vectors; where
-            it is traced, for a jump that is no such comparison (`floor`, `argmax`, a comparison of squares, of
+        ValueError: where the program is planned, for a distribution without a `cdf` or a pathwise derivative, or of vectors;
+            where it is traced, for a jump that is no such comparison (`floor`, `argmax`, a comparison of squares, of
             entries with each other, or with a later draw), with its line.
         NotImplementedError: for a second derivative, and inside loops.
 
@@ -47,7 +48,8 @@ class PathwiseWithBoundary(Estimator):
         ()
 
     References:
-        Lee, Yu, Yang 2018, "Reparameterization gradient for non-differentiable models", theorem 1.
+        Lee, Yu and Yang 2018, theorem 1, "Reparameterization Gradient for Non-differentiable Models",
+        https://arxiv.org/abs/1806.00176.
     """
 
     moves_draw = True
@@ -55,17 +57,16 @@ class PathwiseWithBoundary(Estimator):
     def on_jump(self, *, certain: bool) -> OnJump:
         return "ignore"
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         facts = site.facts
         if facts.pathwise_obstacle is not None:
-            return f"{facts.pathwise_obstacle}. {instead(site)}"
-        if not (facts.scalar_event and facts.has_cdf):
-            return f"the law must be one of scalars with a `cdf`. {instead(site)}"
-        return None
+            return facts.pathwise_obstacle
+        scalars = facts.scalar_event and "cdf" in facts.knows
+        return None if scalars else "the distribution must be one of scalars with a `cdf`"
 
-    def estimate(self, site: Draw, rest: Rest) -> Result:
-        x = site.draw_path()
-        thresholds = rest.thresholds(site)
+    def estimate(self, draw: Draw, rest: Rest) -> Result:
+        x = draw.sample_path()
+        thresholds = rest.thresholds(draw)
         if not thresholds:
             return rest(x)
         here = stop(x)
@@ -81,10 +82,12 @@ class PathwiseWithBoundary(Estimator):
         # comparisons that tie at one place are decided together, so each has its share of the jump
         together = jnp.abs(stop(place)[:, None] - stop(place)[None]) <= reach[:, None]
         shares = jnp.sum(together & moving[None], axis=1)
-        level = jax.vmap(lambda place: site.map(lambda dist, c: dist.cdf(c), place))(place)
+        level = jax.vmap(lambda place: draw.under_vmaps(lambda dist, c: dist.cdf(c), place))(place)
         coefficients = jnp.where(moving, zero_with_derivative_of(level) / jnp.maximum(shares, 1), 0)
-        # where the law gives no density there is nothing to weigh, and perhaps nothing to evaluate
-        inside = jax.vmap(site.log_prob)(stop(place)) > -jnp.inf if site.facts.has_log_prob else jnp.isfinite(place)
+        # where the distribution gives no density there is nothing to weigh, and perhaps nothing to evaluate
+        inside = (
+            jax.vmap(draw.log_prob)(stop(place)) > -jnp.inf if "log_prob" in draw.facts.knows else jnp.isfinite(place)
+        )
         points = jnp.where(moving & inside, stop(place), here[None])
 
         def both(below: Any, above: Any) -> Array:
@@ -93,9 +96,10 @@ class PathwiseWithBoundary(Estimator):
         n = len(thresholds)
         decision = Decision(slopes, jnp.repeat(jnp.asarray([-1, 1]), n), both(reach, reach))
         return rest.evaluate(
-            site, SignedPoints(x, both(points, points), both(coefficients, -coefficients), decision=decision)
+            draw, SignedPoints(x, both(points, points), both(coefficients, -coefficients), decision=decision)
         )
 
 
 _ROUNDING = 64
-"""Units in the last place within which a draw is on a threshold."""
+"""Units in the last place within which a draw counts as on a threshold: more than the roundings of the affine function that is
+compared, and so few that a draw lies there with a probability of rounding size."""

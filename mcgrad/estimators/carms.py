@@ -1,4 +1,4 @@
-"""Several negatively dependent draws of a law of finite support."""
+"""Several negatively dependent draws of a distribution of finite support."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mcgrad._arguments import check_at_least
 from mcgrad._types import static_field
-from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.arms import dirichlet_copula
-from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
-from mcgrad.estimators.without_replacement import check_number
+from mcgrad.estimators.finite_support import each_value, values_at, why_no_values
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 
@@ -25,7 +26,7 @@ stop = jax.lax.stop_gradient
 class CARMS(Estimator):
     r"""CARMS: leave-one-out over `n` negatively dependent draws, each pair corrected for the dependence.
 
-    Each entry has `n` exchangeable draws `x_i` of the law, of which any two have the joint probabilities `J`. Then
+    Each entry has `n` exchangeable draws `x_i` of the distribution, of which any two have the joint probabilities `J`. Then
 
         dE[f(x)] = E[ 1/(n (n-1)) sum_{i != j} r(x_i, x_j)/2 (f(x_i) - f(x_j)) (dlog p(x_i) - dlog p(x_j)) ],
         r(a, b) = p(a) p(b) / J(a, b)
@@ -34,7 +35,7 @@ class CARMS(Estimator):
     with another first and another last, so that all pairs of values come up. With two values, the rarer one first, this is
     `mcgrad.ARMS`; with independent draws it would be `mcgrad.Score` with leave-one-out.
 
-    Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Laws of finite support;
+    Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Distributions of finite support;
     `num_samples` evaluations of the rest of the program, however many entries there are; later draws with common random
     numbers. `J` takes work in proportion to the square of the number of values. **With two samples and many values the
     correction costs more variance than the dependence saves**; take three or more.
@@ -43,7 +44,8 @@ class CARMS(Estimator):
         num_samples: draws `n` of each entry, at least 2.
 
     Raises:
-        ValueError: where it is built, for another number; where the program is planned, for a law without finite support.
+        ValueError: where it is built, for another number; where the program is planned, for a distribution without finite
+            support.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -53,24 +55,25 @@ class CARMS(Estimator):
         (4,)
 
     References:
-        Dimitriev and Zhou 2021, "CARMS: categorical-antithetic-REINFORCE multi-sample gradient estimator", by quantiles;
-        with orders of our own, for which `J` is a short sum.
+        Dimitriev and Zhou 2021, "CARMS: Categorical-Antithetic-REINFORCE Multi-Sample Gradient Estimator",
+        https://arxiv.org/abs/2110.14002. The draws are by quantiles, over orders of the values of our
+        own, for which `J` is a short sum.
     """
 
     num_samples: int = static_field(default=4)
 
     def __post_init__(self) -> None:
-        check_number("CARMS", self.num_samples, 2)
+        check_at_least(self.num_samples, 2, "CARMS(num_samples=...)")
 
-    def obstacle(self, site: Site) -> str | None:
-        return without_finite_support(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_values(site)
 
-    def represent(self, site: Draw) -> SignedPoints:
+    def represent(self, draw: Draw) -> SignedPoints:
         n = self.num_samples
-        p = each_value(site, site.prob)  # [*plates, values]
+        p = each_value(draw, draw.prob)  # [*plates, values]
         frozen = stop(p)
         ends = _ends(p.shape[-1])
-        noise = site.random(lambda dist, key: open_uniform(key, (*dist.batch_shape, n + 1), p.dtype))
+        noise = draw.uniform(n + 1, dtype=p.dtype)
         order = jnp.minimum((noise[..., n] * len(ends)).astype(jnp.int32), len(ends) - 1)
         low, high = _intervals(frozen, ends)  # [*plates, orders, values]
         chosen = jnp.take_along_axis(high, order[..., None, None], axis=-2)  # [*plates, 1, values]
@@ -90,7 +93,7 @@ class CARMS(Estimator):
         # Derivatives of the log probabilities of the values drawn.
         scores = zero_with_derivative_of(jnp.take_along_axis(p, x, axis=-1)) / own
         coefficients = jnp.sum(share * (scores[..., :, None] - scores[..., None, :]), axis=-1) / (n * (n - 1))
-        points = values_at(site, jnp.moveaxis(x, -1, 0))
+        points = values_at(draw, jnp.moveaxis(x, -1, 0))
         coefficients = jnp.moveaxis(coefficients, -1, 0)[1:]
         return SignedPoints(points[0], points[1:], coefficients, relative=True, joint=True)
 

@@ -9,16 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad.estimators.finite_support import without_finite_support
+from mcgrad.estimators.finite_support import why_no_values
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, WeightedPoints
+from mcgrad.program.estimator import Estimator
 from mcgrad.program.relation import Relation
+from mcgrad.program.representations import WeightedPoints
 from mcgrad.program.site import Site
 
 
 @dataclasses.dataclass(frozen=True)
 class Enumerate(Estimator):
-    r"""Enumeration (marginalization): the exact expectation over a law of finite support.
+    r"""Enumeration (marginalization): the exact expectation over a distribution of finite support.
 
         E[f(x)] = sum_i p_theta(x_i) f(x_i)
 
@@ -27,7 +28,7 @@ class Enumerate(Estimator):
     once, `n` evaluations in all; axes that some cost mixes are enumerated jointly, `n ** size` evaluations.
 
     Raises:
-        ValueError: for a law without finite support, and where a cost would need more than
+        ValueError: for a distribution without finite support, and where a cost would need more than
             16,384 joint states, with their number.
 
     Example:
@@ -38,26 +39,27 @@ class Enumerate(Estimator):
         0.75
 
     References:
-        Mohamed et al. 2020, section 2; Schulman et al. 2015, section 3 (marginalization of a node).
+        Schulman et al. 2015, section 3 (marginalization of a node), "Gradient Estimation Using Stochastic Computation Graphs",
+        https://arxiv.org/abs/1506.05254.
     """
 
-    def obstacle(self, site: Site) -> str | None:
-        return without_finite_support(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_values(site)
 
     def evaluations(self, site: Site, relation: Relation) -> int:
         together = math.prod(window.most_draws(n) for window, n in zip(relation, site.plates, strict=True))
-        assert site.facts.support is not None  # see `obstacle`
+        assert site.facts.support is not None  # see `why_not`
         return len(site.facts.support) ** together
 
-    def represent(self, site: Draw) -> WeightedPoints:
-        support = site.facts.support  # [n, *event], NumPy's, as all points are: constants of the compiled program
-        assert support is not None  # see `obstacle`
-        mixed = [site.plates[k] for k in site.mixed_axes]
+    def represent(self, draw: Draw) -> WeightedPoints:
+        support = draw.facts.support  # [n, *event], NumPy's, as all points are: constants of the compiled program
+        assert support is not None  # see `why_not`
+        mixed = [draw.plates[k] for k in draw.mixed_axes]
         entries = math.prod(mixed)
         count = len(support) ** entries
         # State s in base n: digit e is the value of entry e along the mixed axes.
         digits = np.arange(count)[:, None] // len(support) ** np.arange(entries)[None, :] % len(support)
-        shape = [size if k in site.mixed_axes else 1 for k, size in enumerate(site.plates)]
+        shape = [size if k in draw.mixed_axes else 1 for k, size in enumerate(draw.plates)]
         points = jnp.asarray(support[digits.reshape(count, *shape)])  # [count, *shape, *event]
-        points = jnp.broadcast_to(points, (count, *site.plates, *support.shape[1:]))
-        return WeightedPoints(points, weights=jax.vmap(site.prob)(points))
+        points = jnp.broadcast_to(points, (count, *draw.plates, *support.shape[1:]))
+        return WeightedPoints(points, jax.vmap(draw.prob)(points))

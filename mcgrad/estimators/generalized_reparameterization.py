@@ -1,4 +1,4 @@
-"""Generalised reparameterization: a path for part of the dependence on the parameters, a weight for the rest."""
+"""Generalized reparameterization: a path for part of the dependence on the parameters, a weight for the rest."""
 
 from __future__ import annotations
 
@@ -11,40 +11,42 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import static_field
-from mcgrad.estimators.refusal import instead
+from mcgrad.estimators.score import why_no_score
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, WeightedPoint, zero_with_derivative_of
+from mcgrad.program.estimator import LocalEstimator
+from mcgrad.program.representations import WeightedPoint
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneralizedReparameterization(Estimator):
+class GeneralizedReparameterization(LocalEstimator):
     r"""Moves the draw by a transformation that takes out *some* of its dependence on the parameters; a weight makes up the rest.
 
     With a draw `x`, by whatever sampler, and the noise `e = T^-1(x; theta)` that the transformation would have made it of,
 
         d E[f(x)] = E[ f'(x) dT(e; theta)/dtheta + f(x) d/dtheta (log p(T(e; theta); theta) + log |det dT/de|) ]
 
-    The second term corrects for the noise whose law still depends on `theta`; it vanishes for a full reparameterization.
+    The second term corrects for the noise whose distribution still depends on `theta`; it vanishes for a full reparameterization.
     **For a rejection sampler** `T` is the smooth function that makes a proposal, for instance Marsaglia and Tsang's for
-    gamma draws: this is rejection-sampling variational inference (RSVI). A law's own pathwise derivative has no second
+    gamma draws: this is rejection-sampling variational inference (RSVI). A distribution's own pathwise derivative has no second
     term. Next to standardized logarithms of gamma draws of concentration 0.7, it has a tenth of the variance for `x**2`, and for
     `cos(x)` 1.06 times it.
 
-    Unbiased, for derivatives of every order that `T` has; continuous laws with a log density. One evaluation of the rest of
-    the program, which must be differentiable in the draw almost everywhere and continuous, as under `mcgrad.Pathwise`. The
-    second term multiplies `f` itself: subtract a constant that is close to its mean.
+    Unbiased, for derivatives of every order that `T` has; continuous distributions with a log density. One evaluation of the
+    rest of the program, which must be differentiable in the draw almost everywhere and continuous, as under `mcgrad.Pathwise`.
+    The second term multiplies `f` itself: subtract a constant that is close to its mean.
 
     Args:
-        transform: `transform(e, dist)` gives `x`, from noise of the shape of the draw and the law at this draw. Entries of
-            the batch must not mix.
+        transform: `transform(e, dist)` gives `x`, from noise of the shape of the draw and the distribution at this draw.
+            Entries of the batch must not mix.
         standardize: `standardize(x, dist)` gives `e`: its inverse.
 
     Raises:
         TypeError: where it is built, for what is no function.
-        ValueError: where the program is planned, for a discrete law, one without log density or one whose support
+        ValueError: where the program is planned, for a discrete distribution, one without log density or one whose support
             moves with its parameters; where it is traced, for
             events of more than one axis. Where `transform` does not give the draw back, costs are NaN.
 
@@ -61,39 +63,31 @@ class GeneralizedReparameterization(Estimator):
         ()
 
     References:
-        Ruiz, Titsias, Blei 2016, "The generalized reparameterization gradient"; Naesseth et al. 2017, "Reparameterization
-        gradients through acceptance-rejection sampling algorithms".
+        Ruiz, Titsias and Blei 2016, "The Generalized Reparameterization Gradient", https://arxiv.org/abs/1610.02287; Naesseth
+        et al. 2017, "Reparameterization Gradients through Acceptance-Rejection Sampling Algorithms",
+        https://arxiv.org/abs/1610.05683.
     """
 
     transform: Callable[[Any, Any], Any] = static_field()
     standardize: Callable[[Any, Any], Any] = static_field()
 
-    local = True
     moves_draw = True
 
     def __post_init__(self) -> None:
         for name in ("transform", "standardize"):
             if not callable(fn := getattr(self, name)):
                 raise TypeError(
-                    f"`mcgrad.GeneralizedReparameterization({name}=...)` must be a function of a value and the law, got "
+                    f"`mcgrad.GeneralizedReparameterization({name}=...)` must be a function of a value and the distribution, got "
                     f"{type(fn).__name__}. Pass `lambda value, law: ...`."
                 )
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         if site.facts.discrete:
-            return f"a discrete law has no smooth transformation. {instead(site)}"
-        if not site.facts.has_log_prob:
-            return f"the law has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`. {instead(site)}"
-        if site.facts.support_parameters:
-            moving = " and ".join(f"`{name}`" for name in site.facts.support_parameters)
-            return (
-                f"the support moves with {moving}, so the weight misses what happens at its edge unless the transformation "
-                f"follows it, which cannot be seen. {instead(site)} Or shift and scale a draw with constant bounds."
-            )
-        return None
+            return "a discrete distribution has no smooth transformation"
+        return why_no_score(site, "the weight misses, unless the transformation follows it,")
 
-    def represent(self, site: Draw) -> WeightedPoint:
-        x = stop(site.draw())
+    def represent(self, draw: Draw) -> WeightedPoint:
+        x = stop(draw.sample())
 
         def move(dist: Any, x: Array) -> tuple[Array, Array]:
             noise = stop(self.standardize(x, stop(dist)))
@@ -103,7 +97,7 @@ class GeneralizedReparameterization(Estimator):
             inverse = jnp.abs(stop(again) - x) <= tolerance
             return jnp.where(inverse, moved, jnp.nan), dist.log_prob(moved) + log_volume
 
-        return WeightedPoint(*site.map(move, x), moves=True)
+        return WeightedPoint(*draw.under_vmaps(move, x), moves=True)
 
 
 def _with_log_volume(fn: Callable[[Array], Array], noise: Array, event_ndim: int) -> tuple[Array, Array]:
@@ -113,7 +107,7 @@ def _with_log_volume(fn: Callable[[Array], Array], noise: Array, event_ndim: int
         return x, jnp.log(jnp.abs(slope))
     if event_ndim > 1:
         raise ValueError(
-            f"`mcgrad.GeneralizedReparameterization` must be at a law of scalars or vectors, got events of {event_ndim} "
+            f"`mcgrad.GeneralizedReparameterization` must be at a distribution of scalars or vectors, got events of {event_ndim} "
             "axes. Use `mcgrad.Pathwise()` or `mcgrad.Score()` here."
         )
     directions = jnp.broadcast_to(jnp.eye(noise.shape[-1], dtype=noise.dtype), (*noise.shape, noise.shape[-1]))

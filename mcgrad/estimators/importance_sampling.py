@@ -1,9 +1,8 @@
-"""Importance sampling: points of a proposal, weighted back to the law."""
+"""Importance sampling: points of a proposal, weighted back to the distribution."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -12,14 +11,16 @@ import numpy as np
 from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
+from mcgrad._arguments import check_at_least
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.wrappers.foreign import as_distribution
 from mcgrad.distributions.wrappers.independent import Independent
-from mcgrad.estimators.refusal import missing_score
-from mcgrad.program.bring import bring
+from mcgrad.estimators.score import why_no_score
+from mcgrad.program.bring import bring_each
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Rest, Result, WeightedPoints
+from mcgrad.program.estimator import Estimator, Rest, Result
 from mcgrad.program.relation import Relation
+from mcgrad.program.representations import WeightedPoints
 from mcgrad.program.site import Site
 
 
@@ -29,31 +30,32 @@ class ImportanceSampling(Estimator):
 
         E_p[f(x)] = E_q[ 1/K sum_k w_k f(x_k) ],    w_k = p_theta(x_k) / stop(q(x_k))
 
-    Unbiased, in value and for derivatives of every order; discrete and continuous laws whose support does not move with
+    Unbiased, in value and for derivatives of every order; discrete and continuous distributions whose support does not move with
     their parameters. `num_samples` evaluations of the rest of the program, which need not be differentiable in the draw. The
     proposal is held fixed while differentiating, so its dependence on `theta` adds nothing, and need not.
 
-    **Self-normalised**, `sum_k w_k f(x_k) / sum_k w_k`: *biased*, by an amount that falls as `1 / K`, in value and derivatives.
+    **Self-normalized**, `sum_k w_k f(x_k) / sum_k w_k`: *biased*, by an amount that falls as `1 / K`, in value and derivatives.
     It serves densities that are known up to a factor, and often has less variance.
 
-    **The proposal must be positive wherever the law is**; what can be seen of that is checked: finite supports, discrete or
-    continuous, shapes, and, for laws of scalars with an `icdf`, their ends: where the proposal's are inside the law's the
-    costs are NaN. Tails that are too light are not seen: the variance is infinite where `p^2 / q` is not integrable. A cost that
-    many draws reach gets the product of their weights, whose variance grows exponentially in their number; costs of separate
-    entries of a batch get their own weight only. Without a transform, and for auxiliary output, the draw is from `p`.
+    **The proposal must be positive wherever the distribution is**; what can be seen of that is checked: finite supports,
+    discrete or continuous, shapes, and, for distributions of scalars with an `icdf`, their ends: where the proposal's are
+    inside the distribution's the costs are NaN. Tails that are too light are not seen: the variance is infinite where `p^2 / q`
+    is not integrable. A cost that many draws reach gets the product of their weights, whose variance grows exponentially in
+    their number; costs of separate entries of a batch get their own weight only. Without a transform, and for auxiliary output,
+    the draw is from `p`.
 
     Args:
-        proposal: the distribution to draw from, of the same batch and event shape; or a function of the law at this draw (its
-            parameters, held fixed) that returns it, for instance `lambda p: mcgrad.Normal(p.loc, 2.0 * p.scale)`.
+        proposal: the distribution to draw from, of the same batch and event shape; or a function of the distribution at this
+            draw (its parameters, held fixed) that returns it, for instance `lambda p: mcgrad.Normal(p.loc, 2.0 * p.scale)`.
             `mcgrad.sample(key, dist, proposal=...)` is short for this estimator with one sample.
         num_samples: replicates `K` of this draw and of all later ones.
         self_normalized: whether to divide by the sum of the weights instead of by their number; with `num_samples >= 2`.
 
     Raises:
         TypeError: where it is built, for a proposal that is neither.
-        ValueError: where it is built, for a number of samples that cannot be; where the program is planned, for a law
+        ValueError: where it is built, for a number of samples that cannot be; where the program is planned, for a distribution
             without log density or with a support that moves; where it is traced, for a proposal of another shape, or that
-            surely misses some of the law's support.
+            surely misses some of the distribution's support.
 
     Example:
         >>> import jax, mcgrad
@@ -64,7 +66,8 @@ class ImportanceSampling(Estimator):
         ()
 
     References:
-        Owen 2013, chapter 9; Ruiz et al. 2016, section 3 (overdispersed proposals).
+        Owen 2013, chapter 9, "Monte Carlo Theory, Methods and Examples"; Ruiz et al. 2016, section 3, "Overdispersed Black-Box
+        Variational Inference", https://arxiv.org/abs/1603.01140.
     """
 
     proposal: Any
@@ -76,99 +79,86 @@ class ImportanceSampling(Estimator):
             object.__setattr__(self, "proposal", as_distribution(self.proposal))
         elif not callable(self.proposal):
             raise TypeError(
-                "`mcgrad.ImportanceSampling(proposal=...)` must be a distribution or a function of the law, got "
+                "`mcgrad.ImportanceSampling(proposal=...)` must be a distribution or a function of the distribution, got "
                 f"{type(self.proposal).__name__}. Pass `lambda p: proposal`."
             )
-        least = 2 if self.self_normalized else 1
-        if not isinstance(self.num_samples, int) or self.num_samples < least:
-            raise ValueError(
-                f"`mcgrad.ImportanceSampling(num_samples=...)` must be an int of at least {least}"
-                f"{' where weights are self-normalised' if self.self_normalized else ''}, got {self.num_samples!r}."
-            )
+        least, what = (
+            (2, "an int of at least 2 where weights are self-normalized") if self.self_normalized else (1, None)
+        )
+        check_at_least(self.num_samples, least, "ImportanceSampling(num_samples=...)", what=what)
 
-    def obstacle(self, site: Site) -> str | None:
-        return missing_score(site, "weights of fixed points miss")
+    def why_not(self, site: Site) -> str | None:
+        return why_no_score(site, "weights of fixed points miss")
 
-    def evaluations(self, site: Site, relation: Relation) -> int:
-        in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
-        return self.num_samples ** math.prod(window.most_draws(n) for window, n in in_loops)
+    @property
+    def num_points(self) -> int:
+        return self.num_samples
 
-    def represent(self, site: Draw) -> WeightedPoints:
-        x, leaves = self._draw(site)
+    def represent(self, draw: Draw) -> WeightedPoints:
+        x = self._points(draw, draw.key)
 
-        def weight(dist: Any, x: Any, leaves: Any) -> Array:
-            prob = getattr(dist, "prob", None)
-            # With a finite derivative where the law gives a point no probability; a product over entries would underflow.
+        def weight(own: ImportanceSampling, dist: Any, x: Any) -> Array:
+            prob, log_q = getattr(dist, "prob", None), own._log_proposal(draw.site, dist, x)
+            # With a finite derivative where the distribution gives a point no probability; a product over entries would
+            # underflow.
             if callable(prob) and not isinstance(dist, Independent):
-                return prob(x) * jnp.exp(-self._log_proposal(site, dist, x, leaves))
-            return jnp.exp(dist.log_prob(x) - self._log_proposal(site, dist, x, leaves))
+                return prob(x) * jnp.exp(-log_q)
+            return jnp.exp(dist.log_prob(x) - log_q)
 
-        weights = site.map(weight, x, leaves)[None]
-        return WeightedPoints(jax.tree.map(lambda leaf: leaf[None], x), weights=weights)
+        weights = draw.under_vmaps(weight, x, estimator=self)[None]
+        return WeightedPoints(jax.tree.map(lambda leaf: leaf[None], x), weights)
 
-    def estimate(self, site: Draw, rest: Rest) -> Result:
+    def estimate(self, draw: Draw, rest: Rest) -> Result:
         if self.num_samples == 1:
-            return rest.evaluate(site, self.represent(site))
+            return rest.evaluate(draw, self.represent(draw))
+
+        def log_weight(own: ImportanceSampling, dist: Any, x: Any) -> Array:
+            return dist.log_prob(x) - own._log_proposal(draw.site, dist, x)
 
         def one(index: Array) -> tuple[Result, Array]:
-            x, leaves = self._draw(site, index)
-            weight = lambda dist, x, leaves: dist.log_prob(x) - self._log_proposal(site, dist, x, leaves)  # noqa: E731
-            return rest(x, replicate=index), site.map(weight, x, leaves)
+            x = self._points(draw, draw.key_beside(index))
+            return rest(x, replicate=index), draw.under_vmaps(log_weight, x, estimator=self)
 
         results, log_weights = jax.vmap(one)(jnp.arange(self.num_samples))
-        costs = []
-        for cost, relation in zip(results.costs, site.relations, strict=True):
-            if relation is None:
-                costs.append(jnp.mean(cost, axis=0))
-                continue
-            shape = cost.shape[1:]
-            weights = jax.vmap(lambda log_weight, r=relation, s=shape: bring(log_weight, r, s))(log_weights)
+
+        def weighted(relation: Relation, cost: Array) -> Array:
+            weights = bring_each(log_weights, relation, cost.shape[1:])
             if self.self_normalized:
-                costs.append(jnp.sum(cost * jax.nn.softmax(weights, axis=0).astype(cost.dtype), axis=0))
-            else:
-                costs.append(jnp.mean(cost * jnp.exp(weights).astype(cost.dtype), axis=0))
-        aux = rest.simulate(site.draw()).aux if results.aux else ()
-        return Result(tuple(costs), aux, jax.tree.map(lambda leaf: leaf[0], results.undrawn))
+                return jnp.sum(cost * jax.nn.softmax(weights, axis=0).astype(cost.dtype), axis=0)
+            return jnp.mean(cost * jnp.exp(weights).astype(cost.dtype), axis=0)
 
-    def _draw(self, site: Draw, index: Any = None) -> tuple[Any, list[Array]]:
-        """A draw from the proposal, and the leaves of a proposal that is given, with the axes of the site's `vmap`s."""
-        num_levels = len(site.site.params["levels"])
-        leaves = [] if _is_function(self.proposal) else jax.tree.leaves(self.proposal)
-        leaves = [jnp.broadcast_to(leaf, (*site.plates[:num_levels], *leaf.shape[num_levels:])) for leaf in leaves]
+        costs = draw.per_cost(weighted, lambda cost: jnp.mean(cost, axis=0), results.costs)
+        aux = rest.simulate(draw.sample()).aux if results.aux else ()
+        return Result(costs, aux, jax.tree.map(lambda leaf: leaf[0], results.undrawn))
 
-        def draw(dist: Any, key: PRNGKey, leaves: list[Array]) -> Any:
+    def _points(self, draw: Draw, key: Array) -> Any:
+        """A draw from the proposal."""
+
+        def points(own: ImportanceSampling, key: PRNGKey, dist: Any) -> Any:
             like = jax.eval_shape(dist.sample, key)
-            key = key if index is None else jax.random.fold_in(key, index)
-            return jax.tree.map(
-                lambda x, own: x.astype(own.dtype), self._proposal(site, dist, leaves).sample(key), like
-            )
+            x = own._proposal_at(draw.site, dist).sample(key)
+            return jax.tree.map(lambda leaf, own: leaf.astype(own.dtype), x, like)
 
-        return stop(site.random(draw, leaves)), leaves
+        return stop(draw.under_vmaps(points, key=key, estimator=self, frozen=True))
 
-    def _proposal(self, site: Draw, dist: Any, leaves: list[Array]) -> Any:
-        if _is_function(self.proposal):
-            proposal = as_distribution(self.proposal(stop(dist)))
-        else:
-            proposal = stop(jax.tree.unflatten(jax.tree.structure(self.proposal), leaves))
+    def _proposal_at(self, site: Site, dist: Any) -> Any:
+        given = self.proposal
+        proposal = stop(given) if hasattr(given, "sample") else as_distribution(given(stop(dist)))
         if (problem := _mismatch(dist, proposal)) is not None:
-            raise ValueError(f"`mcgrad.ImportanceSampling` would be wrong at {site.site.describe()}: {problem}")
+            raise ValueError(f"`mcgrad.ImportanceSampling` would be wrong at {site.describe()}: {problem}")
         return proposal
 
-    def _log_proposal(self, site: Draw, dist: Any, x: Any, leaves: list[Array]) -> Array:
-        proposal = self._proposal(site, dist, leaves)
+    def _log_proposal(self, site: Site, dist: Any, x: Any) -> Array:
+        proposal = self._proposal_at(site, dist)
         return stop(jnp.where(_covers(proposal, dist), proposal.log_prob(x), jnp.nan))
 
 
-def _is_function(proposal: Any) -> bool:
-    return not hasattr(proposal, "sample")
-
-
 def _covers(proposal: Any, dist: Any) -> Any:
-    """Whether the ends of the law are within those of the proposal, for continuous laws that know their quantiles."""
-    if getattr(dist, "discrete", False) or not all(callable(getattr(law, "icdf", None)) for law in (dist, proposal)):
+    """Whether the ends of the distribution are within those of the proposal, for continuous ones with an `icdf`."""
+    if getattr(dist, "discrete", False) or not all(callable(getattr(each, "icdf", None)) for each in (dist, proposal)):
         return True
     ends = jnp.asarray([0.0, 1.0], jnp.result_type(float)).reshape(2, *[1] * len(dist.batch_shape))
-    own, other = (law.icdf(ends.astype(getattr(law, "dtype", ends.dtype))) for law in (dist, proposal))
+    own, other = (each.icdf(ends.astype(getattr(each, "dtype", ends.dtype))) for each in (dist, proposal))
     return (other[0] <= own[0]) & (own[1] <= other[1])
 
 
@@ -178,14 +168,15 @@ def _mismatch(dist: Any, proposal: Any) -> str | None:
     other = (tuple(proposal.batch_shape), tuple(proposal.event_shape))
     if own != other:
         return (
-            f"the law has batch and event shapes {own[0]} and {own[1]}, the proposal {other[0]} and {other[1]}. Give the "
-            "proposal's parameters the shape of the law's."
+            f"the distribution has batch and event shapes {own[0]} and {own[1]}, the proposal {other[0]} and {other[1]}. Give "
+            "the proposal's parameters the shape of the distribution's."
         )
-    if bool(getattr(dist, "discrete", False)) != bool(getattr(proposal, "discrete", False)):
-        return "one of law and proposal is discrete, the other is not. Take a proposal of the kind of the law."
+    kinds = [("discrete" if getattr(each, "discrete", False) else "continuous") for each in (dist, proposal)]
+    if kinds[0] != kinds[1]:
+        return f"the distribution is {kinds[0]}, the proposal {kinds[1]}. Pass a proposal of the same kind."
     own_values, other_values = _support(dist), _support(proposal)
     if other_values is not None and not (own_values is not None and own_values <= other_values):
-        return "the proposal never gives some of the values that the law may. Take a proposal with the law's support."
+        return "the proposal never gives some of the values of the distribution. Pass a proposal with the same support."
     return None
 
 

@@ -1,6 +1,7 @@
-"""Joint states of several entries of a draw, over laws of finite support: drawn without replacement, or the most probable.
+"""Joint states of several entries of a draw, over distributions of finite support: drawn without replacement, or the most
+probable.
 
-Entries are independent, so the law of `d` entries with `n` values each is a table of log probabilities `[d, n]`, and a
+Entries are independent, so the distribution of `d` entries with `n` values each is a table of log probabilities `[d, n]`, and a
 joint state is a row of `d` positions of values. A product of probabilities is never formed, so that two hundred entries
 are as good as one.
 """
@@ -15,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.estimators.finite_support import each_value, values_at
 from mcgrad.program.draw import Draw
 
@@ -78,7 +78,8 @@ class InTurn(NamedTuple):
 def draw_in_turn(log_probs: Float[Array, "d n"], u: Float[Array, "k d"]) -> InTurn:
     """Draws states without replacement, each with its probability among those that are left.
 
-    In law these are the `k` largest of Gumbel-perturbed log probabilities, in their order (Kool et al. 2019, stochastic beams).
+    In distribution these are the `k` largest of Gumbel-perturbed log probabilities, in their order (Kool et al. 2019,
+    stochastic beams).
     """
     k = len(u)
 
@@ -131,17 +132,17 @@ class Groups:
     Entries of one group have joint states; groups are independent, and no cost mixes them.
     """
 
-    site: Draw
+    draw: Draw
 
     @property
     def _order(self) -> tuple[int, ...]:
-        mixed = self.site.mixed_axes
-        return (*(k for k in range(self.site.num_plates) if k not in mixed), *mixed)
+        mixed = self.draw.mixed_axes
+        return (*(k for k in range(self.draw.num_plates) if k not in mixed), *mixed)
 
     @property
     def size(self) -> int:
         """The number of entries of a group."""
-        return math.prod(self.site.plates[k] for k in self.site.mixed_axes)
+        return math.prod(self.draw.plates[k] for k in self.draw.mixed_axes)
 
     def num_states(self, most: int) -> int:
         """How many states a group has, up to `most`."""
@@ -151,36 +152,36 @@ class Groups:
     @property
     def num_values(self) -> int:
         """The number of values of one entry."""
-        assert self.site.facts.support is not None  # see `without_finite_support`
-        return len(self.site.facts.support)
+        assert self.draw.facts.support is not None  # see `why_no_values`
+        return len(self.draw.facts.support)
 
     def log_probs(self) -> Float[Array, "g d n"]:
-        """The law of each group, frozen."""
-        return self.gather(jax.lax.stop_gradient(each_value(self.site, self.site.log_prob)))
+        """The distribution of each group, frozen."""
+        return self.gather(jax.lax.stop_gradient(each_value(self.draw, self.draw.log_prob)))
 
     def uniform(self, num: int, dtype: Any) -> Float[Array, "g num d"]:
         """Noise in (0, 1) for each group."""
-        u = self.site.random(lambda dist, key: open_uniform(key, (*dist.batch_shape, num), dtype))
+        u = self.draw.uniform(num, dtype=dtype)
         return jnp.swapaxes(self.gather(u), 1, 2)
 
     def gather(self, x: Array) -> Array:
         """`[*plates, *rest]` to `[g, d, *rest]`."""
-        num = self.site.num_plates
+        num = self.draw.num_plates
         rest = x.shape[num:]
         return jnp.transpose(x, (*self._order, *range(num, x.ndim))).reshape(-1, self.size, *rest)
 
     def points(self, states: Int[Array, "g k d"]) -> Array:
-        """The values `[k, *site shape]` of joint states."""
-        shape = [self.site.plates[k] for k in self._order]
+        """The values `[k, *draw shape]` of joint states."""
+        shape = [self.draw.plates[k] for k in self._order]
         back = sorted(range(len(shape)), key=self._order.__getitem__)
         states = jnp.moveaxis(states, 1, 0)
         states = states.reshape(len(states), *shape)
-        return values_at(self.site, jnp.transpose(states, (0, *(1 + k for k in back))))
+        return values_at(self.draw, jnp.transpose(states, (0, *(1 + k for k in back))))
 
     def per_entry(self, x: Float[Array, " g *lead"]) -> Float[Array, "*lead *plates"]:
         """Numbers of each group in the shape of the plates, with one entry along axes that some cost mixes."""
-        mixed = self.site.mixed_axes
-        x = x.reshape(*(size for k, size in enumerate(self.site.plates) if k not in mixed), *x.shape[1:])
-        lead = x.ndim - (self.site.num_plates - len(mixed))
+        mixed = self.draw.mixed_axes
+        x = x.reshape(*(size for k, size in enumerate(self.draw.plates) if k not in mixed), *x.shape[1:])
+        lead = x.ndim - (self.draw.num_plates - len(mixed))
         x = jnp.moveaxis(x, range(x.ndim - lead, x.ndim), range(lead))
         return jnp.expand_dims(x, tuple(lead + k for k in mixed))

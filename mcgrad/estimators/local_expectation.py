@@ -7,10 +7,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mcgrad.estimators.finite_support import without_finite_support
+from mcgrad.estimators.finite_support import why_no_values
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +21,12 @@ class LocalExpectation(Estimator):
 
         dE[f(x)] = E[ sum_i sum_k dp_i(k) (f(x with x_i = k) - f(x)) ]
 
-    Unbiased, for the first derivative; a second one raises. Laws of finite support with `n` values: entries along batch
+    Unbiased, for the first derivative; a second one raises. Distributions of finite support with `n` values: entries along batch
     axes that no cost mixes are taken together, `n - 1` evaluations of the rest of the program more (at the values that were
     not drawn); axes that some cost mixes one entry at a time, `(n - 1) * size`. Later draws are the same in all of them.
 
     Raises:
-        ValueError: where the program is planned, for a law without finite support.
+        ValueError: where the program is planned, for a distribution without finite support.
 
     Example:
         >>> import jax, mcgrad
@@ -34,18 +36,19 @@ class LocalExpectation(Estimator):
         0.75
 
     References:
-        Titsias and Lazaro-Gredilla 2015, eq. 9.
+        Titsias and Lázaro-Gredilla 2015, eq. 9, "Local Expectation Gradients for Black Box Variational Inference",
+        https://arxiv.org/abs/1503.01494.
     """
 
-    def obstacle(self, site: Site) -> str | None:
-        return without_finite_support(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_values(site)
 
-    def represent(self, site: Draw) -> SignedPoints:
-        support = jnp.asarray(site.facts.support)  # [n, *event]
-        n, x = len(support), site.draw()
-        same = support.reshape(n, *[1] * site.num_plates, *support.shape[1:]) == x[None]
-        drawn = jnp.argmax(jnp.all(same, axis=range(1 + site.num_plates, same.ndim)), axis=0)
-        shifts = jnp.arange(1, n).reshape(n - 1, *[1] * site.num_plates)
+    def represent(self, draw: Draw) -> SignedPoints:
+        support = jnp.asarray(draw.facts.support)  # [n, *event]
+        n, x = len(support), draw.sample()
+        same = support.reshape(n, *[1] * draw.num_plates, *support.shape[1:]) == x[None]
+        drawn = jnp.argmax(jnp.all(same, axis=range(1 + draw.num_plates, same.ndim)), axis=0)
+        shifts = jnp.arange(1, n).reshape(n - 1, *[1] * draw.num_plates)
         points = support[(drawn[None] + shifts) % n].astype(x.dtype)
-        coefficients = zero_with_derivative_of(jax.vmap(site.prob)(points))
+        coefficients = zero_with_derivative_of(jax.vmap(draw.prob)(points))
         return SignedPoints(x, points, coefficients, relative=True)

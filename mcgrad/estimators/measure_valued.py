@@ -1,4 +1,4 @@
-"""Measure-valued derivatives: the difference of two laws, drawn together."""
+"""Measure-valued derivatives: the difference of two distributions, drawn together."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad._arguments import check_at_least, check_option
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.base import Coupling, WeakDerivative
-from mcgrad.estimators.inversion import derivative_by_inversion, directions, weak_derivative_obstacle
-from mcgrad.estimators.refusal import instead
+from mcgrad.estimators.weak_derivative_by_cdf import directions, weak_derivative_by_cdf, why_no_weak_derivative
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Flow, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import Flow, SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 Decomposition: TypeAlias = Literal["hahn_jordan", "size_bias"]
 CouplingName: TypeAlias = Literal["shared", "comonotone", "independent"]
 
 _BESIDE, _AGAIN, _BESIDE_AGAIN = 0x3EA, 0x3EB, 0x3EC
-"""Folded into a site's key: for the parts beside its draw, for an independent draw, for the parts beside that."""
+"""Folded into a draw's key: for the parts beside its draw, for an independent draw, for the parts beside that."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MeasureValued(Estimator):
-    r"""Measure-valued (weak) derivatives: the derivative of a law is a multiple of the difference of two laws.
+    r"""Measure-valued (weak) derivatives: the derivative of a distribution is a multiple of the difference of two distributions.
 
     With `dp = c (p+ - p-)` for each parameter of each entry `x_i` of a draw,
 
         d E[f(x)] = E[ sum_i c_i (f(x with x_i+ for x_i) - f(x with x_i- for x_i)) ]
 
-    Unbiased, for the first derivative; a second one raises. For all laws of mcgrad (`Transformed` and `Mixture` by what they
-    are made of), though the support of `Uniform`, `Pareto` or `TruncatedNormal` moves; for those of a user with a
-    `weak_derivative`; and for any other law of continuous single numbers with a `cdf`, of another library or by
+    Unbiased, for the first derivative; a second one raises. For all distributions of mcgrad (`Transformed` and `Mixture` by
+    what they are made of), though the support of `Uniform`, `Pareto` or `TruncatedNormal` moves; for those of a user with a
+    `weak_derivative`; and for any other distribution of continuous single numbers with a `cdf`, of another library or by
     `mcgrad.distribution(sampler=..., cdf=...)`. Costs need not be differentiable in the draw, nor continuous. Its variance does
     not grow with the number of entries that meet in a cost, unlike that of `mcgrad.Score`; a constant added to a cost cancels.
 
@@ -43,29 +45,29 @@ class MeasureValued(Estimator):
     and what is outside of that, or not a number, has no mass; one that does not go from 0 to 1 gives NaN. **Changes of sign of
     the density's derivative that are less than a 24th of the mass apart may be overlooked**, and so are jumps of the density that
     move inside the support. It takes some 60 evaluations of the derivative of the `cdf` a draw, and 5,000 for each set of
-    parameters; the laws of mcgrad know where the sign changes, and do without the latter, but for `NoncentralChi2`.
+    parameters; the distributions of mcgrad know where the sign changes, and do without the latter, but for `NoncentralChi2`.
 
     Evaluations of the rest of the program beside the one at the draw: one for each parameter whose positive or negative
-    part is the draw itself, two for others (a location), one for each class of a categorical or multinomial law; none for
-    parameters that are constants of the program. Entries along batch axes that no cost mixes are moved together, entries
+    part is the draw itself, two for others (a location), one for each class of a categorical or multinomial distribution; none
+    for parameters that are constants of the program. Entries along batch axes that no cost mixes are moved together, entries
     along others one at a time. Later draws share their keys with those of the drawn path.
 
     Args:
-        decomposition: `"hahn_jordan"`, into parts that have no value in common, for a scale and a rate too, where the law
-            knows how (not both parameters of `F`, the degrees of freedom of `StudentT` and `MultivariateStudentT`, `Binomial`,
-            `Geometric`, `Multinomial`, `NegativeBinomial` and `Poisson`): two evaluations, mostly of less variance, which for
-            `Beta`, `Dirichlet`, `LKJCholesky` and `VonMisesFisher` are found by thousands of elementary operations; or
+        decomposition: `"hahn_jordan"`, into parts that have no value in common, for a scale and a rate too, where the
+            distribution knows how (not both parameters of `F`, the degrees of freedom of `StudentT` and `MultivariateStudentT`,
+            `Binomial`, `Geometric`, `Multinomial`, `NegativeBinomial` and `Poisson`): two evaluations, mostly of less variance,
+            which for `Beta`, `Dirichlet`, `LKJCholesky` and `VonMisesFisher` are found by thousands of elementary operations; or
             `"size_bias"`, where one part is the draw itself if it can be.
         coupling: how the two parts are drawn: `"shared"`, from the same noise (a location is moved as far to the right as to
-            the left: for costs nearly even around it); `"comonotone"`, each by its own quantiles where the law knows how, and
-            as `"shared"` elsewhere (for costs nearly monotone); `"independent"`, to compare with. `mcgrad.least_variance`
-            finds which is best on a program.
+            the left: for costs nearly even around it); `"comonotone"`, each by its own quantiles where the distribution knows
+            how, and as `"shared"` elsewhere (for costs nearly monotone); `"independent"`, to compare with.
+            `mcgrad.least_variance` finds which is best on a program.
         chunk_size: how many perturbed points are evaluated at once; by default all. In chunks, one after another, they take
             the memory of one chunk.
 
     Raises:
         ValueError: where it is built, for another `decomposition` or `coupling`, or a `chunk_size` that is no number of points;
-            where the program is planned, for a law with neither a `weak_derivative` nor such a `cdf`.
+            where the program is planned, for a distribution with neither a `weak_derivative` nor such a `cdf`.
         NotImplementedError: for a second derivative, inside a `while_loop`, and inside a `scan` of more than 32 steps.
 
     Example:
@@ -76,7 +78,9 @@ class MeasureValued(Estimator):
         3.0
 
     References:
-        Pflug 1989; Heidergott et al. 2008; Mohamed et al. 2020, eq. 29 and table 1; Rosca et al. 2019 (couplings).
+        Pflug 1989; Heidergott et al. 2008; Mohamed et al. 2020, eq. 29 and table 1, "Monte Carlo Gradient Estimation in Machine
+        Learning", https://arxiv.org/abs/1906.10652; Rosca et al. 2019 (couplings),
+        "Measure-Valued Derivatives for Approximate Bayesian Inference".
     """
 
     decomposition: Decomposition = static_field(default="hahn_jordan")
@@ -85,33 +89,27 @@ class MeasureValued(Estimator):
 
     def __post_init__(self) -> None:
         for name, options in (("decomposition", Decomposition), ("coupling", CouplingName)):
-            if (value := getattr(self, name)) not in get_args(options):
-                written = " or ".join(", ".join(f'"{option}"' for option in get_args(options)).rsplit(", ", 1))
-                raise ValueError(
-                    f"`mcgrad.MeasureValued({name}=...)` must be {written}, got {value!r}. Pass one of these."
-                )
-        size = self.chunk_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ValueError(
-                f"`mcgrad.MeasureValued(chunk_size=...)` must be a number of points, at least 1, or None, got {size!r}. "
-                "Leave it out to evaluate all at once."
-            )
+            check_option(f"MeasureValued({name}=...)", getattr(self, name), get_args(options))
+        if self.chunk_size is not None:
+            what = "a number of points, at least 1, or None"
+            check_at_least(self.chunk_size, 1, "MeasureValued(chunk_size=...)", what=what)
 
-    def obstacle(self, site: Site) -> str | None:
-        reason = weak_derivative_obstacle(site)
-        return reason and f"{reason}. {instead(site)}"
+    def why_not(self, site: Site) -> str | None:
+        return why_no_weak_derivative(site)
 
-    def represent(self, site: Draw) -> SignedPoints | Flow:
-        x = site.draw()
-        terms = self._terms(site, _BESIDE, x)
+    def represent(self, draw: Draw) -> SignedPoints | Flow:
+        x = draw.sample()
+        terms = self._terms(draw, _BESIDE, x)
         if not terms:
             return Flow(x)
         points, coefficients = [], []
         independent = self.coupling == "independent"
         if independent:
-            again = jax.lax.stop_gradient(site.map_beside(_AGAIN, lambda key, dist: dist.sample(key)))
+            again = jax.lax.stop_gradient(
+                draw.under_vmaps(lambda key, dist: dist.sample(key), key=draw.key_beside(_AGAIN))
+            )
             # each part with its own weight, which may depend on the draw
-            for term, other in zip(terms, self._terms(site, _BESIDE_AGAIN, again), strict=True):
+            for term, other in zip(terms, self._terms(draw, _BESIDE_AGAIN, again), strict=True):
                 points += [term.positive, other.negative]
                 coefficients += [zero_with_derivative_of(term.weight), -zero_with_derivative_of(other.weight)]
         else:
@@ -134,26 +132,25 @@ class MeasureValued(Estimator):
             chunk_size=self.chunk_size,
         )
 
-    def _terms(self, site: Draw, index: int, x: Array) -> list[WeakDerivative]:
+    def _terms(self, draw: Draw, index: int, x: Array) -> list[WeakDerivative]:
         """The terms that a derivative may reach, their arrays with the axes `[n, *plates]` in front."""
         how = Coupling(self.decomposition == "hahn_jordan", self.coupling == "comonotone")
         names: list[tuple[str, ...]] = []
         by_cdf = None
-        if not site.facts.has_weak_derivative:
-            constant = site.constant or (False,) * site.site.params["dist_tree"].num_leaves
-            by_cdf = [direction for direction in directions(site.site) if not constant[direction.leaf]]
+        if "weak_derivative" not in draw.facts.knows:
+            by_cdf = [direction for direction in directions(draw.site) if direction.leaf not in draw.constant]
 
         def arrays(key: PRNGKey, dist: Any, x: Array) -> list[list[Array | None]]:
             own = by_cdf is None
-            terms = dist.weak_derivative(key, x, how) if own else derivative_by_inversion(dist, key, x, how, by_cdf)
+            terms = dist.weak_derivative(key, x, how) if own else weak_derivative_by_cdf(dist, key, x, how, by_cdf)
             names[:] = [term.parameters for term in terms]
-            # behind the axes of the site's `vmap`s for now
+            # behind the axes of the draw's `vmap`s for now
             return [list(term[1:]) for term in terms]
 
-        levels = len(site.site.params["levels"])
-        found = jax.tree.map(lambda array: jnp.moveaxis(array, levels, 0), site.map_beside(index, arrays, x))
+        found = draw.under_vmaps(arrays, x, key=draw.key_beside(index))
+        found = jax.tree.map(lambda array: jnp.moveaxis(array, draw.site.num_levels, 0), found)
         terms = [WeakDerivative(parameters, *parts) for parameters, parts in zip(names, found, strict=True)]
         if by_cdf is not None:
             return terms
-        moving = site.moving_parameters
+        moving = draw.moving_parameters
         return [term for term in terms if moving.intersection(term.parameters)]

@@ -1,11 +1,12 @@
 """Control variates by a differentiable surrogate of the cost: LAX, RELAX and REBAR.
 
-Let `z` be a draw of a relaxed law that moves with the parameters, its noise held, and `z'` one of the same law given the
-draw `x`, moved with the draw and its noise held. With `w = p_theta(x) / stop(p_theta(x))`, for every function `c`,
+Let `z` be a draw of a relaxed distribution that moves with the parameters, its noise held, and `z'` one of the same
+distribution given the draw `x`, moved with the draw and its noise held. With `w = p_theta(x) / stop(p_theta(x))`, for every
+function `c`,
 
     E[c(z)] = E[w c(z')]
 
-as functions of the parameters: on the right the draw's law moves by its weight, and `z'` given the draw by itself. So
+as functions of the parameters: on the right the draw's distribution moves by its weight, and `z'` given the draw by itself. So
 
     v - stop(v),    v = c(z) - w c(z')
 
@@ -29,19 +30,22 @@ from mcgrad._types import PRNGKey, PyTree, Shape, static_field
 from mcgrad.distributions.base import Relaxation
 from mcgrad.distributions.logistic import Logistic
 from mcgrad.distributions.wrappers.independent import Independent
-from mcgrad.estimators.refusal import instead, missing_score
+from mcgrad.estimators.score import why_no_score
 from mcgrad.program.bring import bring
 from mcgrad.program.dependence import analyze
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, WeightedPoint, unit_weight, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator, LocalEstimator
 from mcgrad.program.paths import BlindWay, blind_ways
 from mcgrad.program.relation import Relation
+from mcgrad.program.representations import WeightedPoint
 from mcgrad.program.site import Site, bind_draw
+from mcgrad.program.surrogates import unit_weight, zero_with_derivative_of
 from mcgrad.program.trace import from_jaxpr
 
 stop = jax.lax.stop_gradient
 
-_NOISE = 1  # index of the key of what is drawn beside the draw
+_NOISE = 1
+"""Folded into a draw's key, for the relaxed draws beside it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +66,10 @@ class _Closed(PyTree):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Surrogate(Estimator):
+class _Surrogate(LocalEstimator):
     """What LAX and RELAX share: the function, seen as a program, and the control variate that it makes of a `Relaxation`."""
 
     control: Callable[[Any], Any]
-
-    local = True
 
     def __post_init__(self) -> None:
         if not callable(self.control):
@@ -82,11 +84,11 @@ class _Surrogate(Estimator):
     def resolve(self, site: Site, relations: Any) -> Estimator:
         return self._closed_on(self._argument_at(site))
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         point = self._argument_at(site)
         if point is None:
-            return f"a draw is not one floating-point array. {instead(site)}"
-        own, batch = self._closed_on(point), site.own_plates[len(site.params["levels"]) :]
+            return "a draw is not one floating-point array"
+        own, batch = self._closed_on(point), site.own_plates[site.num_levels :]
         control = own.control
         assert isinstance(control, _Closed)
         out = jax.eval_shape(lambda arrays, z: dataclasses.replace(control, arrays=arrays)(z), control.structs, point)
@@ -96,41 +98,40 @@ class _Surrogate(Estimator):
             got = ", ".join(f"{leaf.dtype} of shape {leaf.shape}" for leaf in leaves) or "nothing"
             return (
                 "`control` must return one floating-point array whose shape broadcasts to the draw's batch shape "
-                f"{batch}, got {got}. It gets an array of shape {point.shape}; keep an axis of size one where you take a sum."
+                f"{batch}, got {got}. It gets an array of shape {point.shape}; keep an axis of size one where you take a sum"
             )
         jumps = [jump for jump in own._seen(point, len(batch))[1] if jump.certain]
         if jumps:
             return (
                 f"`control` must be continuous, and {jumps[0].describe()} in it, where its derivative leaves something out. "
-                "Use a smooth function, such as `jax.nn.sigmoid`, in its place."
+                "Use a smooth function, such as `jax.nn.sigmoid`, in its place"
             )
         return None
 
-    def represent(self, site: Draw) -> WeightedPoint:
-        x = site.draw()
+    def represent(self, draw: Draw) -> WeightedPoint:
+        x = draw.sample()
 
         def variate(own: _Surrogate, key: PRNGKey, dist: Any, x: Any) -> Array:
             return own._variate(own._points(key, dist, x), tuple(dist.batch_shape))
 
-        control = site.map_named(self, _NOISE, variate, self._moving(site, x))
-        return WeightedPoint(x, site.log_prob(x), control=control)
+        control = draw.under_vmaps(variate, self._moving(draw, x), key=draw.key_beside(_NOISE), estimator=self)
+        return WeightedPoint(x, draw.log_prob(x), control=control)
 
     def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:
-        """What the function gets at a draw from a law; `None` where it cannot be one of its draws."""
+        """What the function gets at a draw from a distribution; `None` where it cannot be one of its draws."""
         raise NotImplementedError
 
     def _points(self, key: PRNGKey, dist: Any, x: Any) -> Relaxation:
         """The two draws that the function gets."""
         raise NotImplementedError
 
-    def _moving(self, site: Draw, x: Any) -> Any:
+    def _moving(self, draw: Draw, x: Any) -> Any:
         """The draw `x`, as `_points` gets it."""
         return x
 
     def _argument_at(self, site: Site) -> jax.ShapeDtypeStruct | None:
         found: list[jax.ShapeDtypeStruct | None] = []
-        tree, leaves = site.base_law
-        jax.eval_shape(lambda *leaves: found.append(self._argument(jax.tree.unflatten(tree, leaves))), *leaves)
+        jax.eval_shape(lambda dist: found.append(self._argument(dist)), site.base_dist)
         return found[0]
 
     def _closed_on(self, point: jax.ShapeDtypeStruct | None) -> _Surrogate:
@@ -191,7 +192,7 @@ class RELAX(_Surrogate):
 
     where `z'` is a draw of `z` given `x`, and both move with the parameters, their noise (and `x`) held. For `Bernoulli`,
     `z = logits + logit(u)` and `x = [z > 0]`; for `Categorical` and `OneHotCategorical` of `n` classes `z` has an axis of `n`
-    perturbed log probabilities, `log p + Gumbel`, and `x` is where the largest is. Of `Independent` laws of these too.
+    perturbed log probabilities, `log p + Gumbel`, and `x` is where the largest is. Of `Independent` distributions of these too.
 
     Unbiased for every `control`, for derivatives of every order that `control` has. The cost need not be differentiable in
     the draw. One evaluation of the rest of the program and two of `control`. Entries that are certain, to the smallest normal
@@ -215,8 +216,8 @@ class RELAX(_Surrogate):
 
     Raises:
         TypeError: where it is built, for a `control` that is no function.
-        ValueError: where the program is planned, with the line of the draw: for a law that has no relaxation, for a `control`
-            that returns something else or surely jumps.
+        ValueError: where the program is planned, with the line of the draw: for a distribution that has no relaxation, for a
+            `control` that returns something else or surely jumps.
 
     Example:
         >>> import jax, mcgrad
@@ -229,19 +230,21 @@ class RELAX(_Surrogate):
         (2,)
 
     References:
-        Tucker et al. 2017, section 3 (REBAR); Grathwohl et al. 2018, eq. 8 (RELAX), eq. 6 (training), appendix (`z'`). Theirs are
-        first derivatives; to be right to second order the weight must multiply `control(z')` with its derivative, not its value.
+        Tucker et al. 2017, section 3, "REBAR: Low-Variance, Unbiased Gradient Estimates for Discrete Latent Variable Models",
+        https://arxiv.org/abs/1703.07370; Grathwohl et al. 2018, eq. 8 (RELAX), eq. 6 (training), appendix (`z'`),
+        "Backpropagation through the Void", https://arxiv.org/abs/1711.00123. Theirs are first derivatives; to be right to
+        second order the weight must multiply `control(z')` with its derivative, not its value.
     """
 
     coupled: bool = static_field(default=False, kw_only=True)
 
-    def obstacle(self, site: Site) -> str | None:
-        if site.facts.has_relaxation:
-            return super().obstacle(site)
-        lax = "" if site.facts.discrete else " `mcgrad.LAX(control)` is for continuous laws."
+    def why_not(self, site: Site) -> str | None:
+        if "relaxation" in site.facts.knows:
+            return super().why_not(site)
+        lax = "" if site.facts.discrete else "; `mcgrad.LAX(control)` is for continuous ones"
         return (
-            "the law has no relaxation; `mcgrad.Bernoulli`, `mcgrad.Categorical` and `mcgrad.OneHotCategorical` have, and "
-            f"yours may, see `mcgrad.Distribution`. {instead(site)}{lax}"
+            "the distribution has no relaxation; `mcgrad.Bernoulli`, `mcgrad.Categorical` and `mcgrad.OneHotCategorical` have, and "
+            f"yours may, see `mcgrad.Distribution`{lax}"
         )
 
     def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:
@@ -274,8 +277,8 @@ class LAX(_Surrogate):
 
     Raises:
         TypeError: where it is built, for a `control` that is no function.
-        ValueError: where the program is planned, with the line of the draw: for a law without a pathwise derivative, without a
-            log density or with a support that moves; for a `control` that returns something else or surely jumps.
+        ValueError: where the program is planned, with the line of the draw: for a distribution without a pathwise derivative,
+            without a log density or with a support that moves; for a `control` that returns something else or surely jumps.
 
     Example:
         >>> import jax, mcgrad
@@ -286,15 +289,15 @@ class LAX(_Surrogate):
         ()
 
     References:
-        Grathwohl et al. 2018, eq. 5.
+        Grathwohl et al. 2018, eq. 5, "Backpropagation through the Void", https://arxiv.org/abs/1711.00123.
     """
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         facts = site.facts
         if facts.pathwise_obstacle is not None:
-            relax = " Or `mcgrad.RELAX(control)`." if facts.has_relaxation else ""
-            return f"{facts.pathwise_obstacle}, so it has no path. {instead(site)}{relax}"
-        return missing_score(site) or super().obstacle(site)
+            relax = "; `mcgrad.RELAX(control)` is for such" if "relaxation" in facts.knows else ""
+            return f"{facts.pathwise_obstacle}, so it has no path{relax}"
+        return why_no_score(site) or super().why_not(site)
 
     def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:
         x = jax.eval_shape(dist.sample, _key_struct())
@@ -304,5 +307,5 @@ class LAX(_Surrogate):
     def _points(self, key: PRNGKey, dist: Any, x: Any) -> Relaxation:
         return Relaxation(x, stop(x), dist.log_prob(stop(x)))
 
-    def _moving(self, site: Draw, x: Any) -> Any:
-        return site.draw_path()
+    def _moving(self, draw: Draw, x: Any) -> Any:
+        return draw.sample_path()

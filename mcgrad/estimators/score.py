@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad._arguments import check_at_least, check_option
 from mcgrad._types import static_field
-from mcgrad.estimators.refusal import missing_score
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, WeightedPoint, WeightedPoints
-from mcgrad.program.relation import Relation
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import Replicates, WeightedPoint
 from mcgrad.program.site import Site
 
 
@@ -26,7 +25,7 @@ class Score(Estimator):
 
         1/K sum_k [w_k c(x_k) + (1 - w_k) b_k],    w_k = p_theta(x_k) / stop(p_theta(x_k))
 
-    whose first derivative is `(c - b) d log p`. Unbiased, for derivatives of every order; discrete and continuous laws
+    whose first derivative is `(c - b) d log p`. Unbiased, for derivatives of every order; discrete and continuous distributions
     whose support does not move with their parameters; costs need not be differentiable in the draw. `num_samples`
     evaluations of the rest of the program, averaged; draws of a batch are credited with their own costs only. **Where a cost
     jumps at a threshold that itself moves with a parameter, how it moves is left out**, as by all estimators that hold the
@@ -45,7 +44,7 @@ class Score(Estimator):
 
     Raises:
         ValueError: where it is built, for a baseline or a number of samples that cannot be; where the program is
-            planned, for a law without log density or with a support that moves; for leave-one-out of one sample.
+            planned, for a distribution without log density or with a support that moves; for leave-one-out of one sample.
 
     Example:
         >>> import jax, mcgrad
@@ -55,45 +54,57 @@ class Score(Estimator):
         ()
 
     References:
-        Williams 1992, theorem 1; Schulman et al. 2015, theorem 1 (credit); Foerster et al. 2018, eq. 5 (every order);
-        Kool et al. 2019, eq. 8 (leave-one-out).
+        Williams 1992, theorem 1, https://doi.org/10.1007/BF00992696; Schulman et al. 2015, theorem 1 (credit), "Gradient
+        Estimation Using Stochastic Computation Graphs", https://arxiv.org/abs/1506.05254; Foerster et al. 2018, eq. 5 (every
+        order), "DiCE: The Infinitely Differentiable Monte Carlo Estimator", https://arxiv.org/abs/1802.05098; Kool et al.
+        2019, eq. 8 (leave-one-out), "Buy 4 REINFORCE Samples, Get a Baseline for Free!".
     """
 
     baseline: Array | Literal["auto", "leave_one_out"] | None = "auto"
     num_samples: int = static_field(default=1)
 
     def __post_init__(self) -> None:
-        if isinstance(self.baseline, str) and self.baseline not in ("auto", "leave_one_out"):
-            raise ValueError(
-                '`mcgrad.Score(baseline=...)` must be "auto", "leave_one_out", an array or None, got '
-                f"{self.baseline!r}. Pass one of these."
-            )
-        if not isinstance(self.num_samples, int) or self.num_samples < 1:
-            raise ValueError(f"`mcgrad.Score(num_samples=...)` must be a positive int, got {self.num_samples!r}.")
+        if isinstance(self.baseline, str):
+            check_option("Score(baseline=...)", self.baseline, ("auto", "leave_one_out"), "an array", "None")
+        check_at_least(self.num_samples, 1, "Score(num_samples=...)")
 
     @property
-    def local(self) -> bool:  # ty: ignore[incompatible-property-override]
-        return self.num_samples == 1
+    def needs_rest(self) -> bool:
+        return self.num_samples > 1
 
-    def obstacle(self, site: Site) -> str | None:
-        return missing_score(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_score(site)
 
-    def evaluations(self, site: Site, relation: Relation) -> int:
-        in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
-        return self.num_samples ** math.prod(window.most_draws(n) for window, n in in_loops)
+    @property
+    def num_points(self) -> int:
+        return self.num_samples
 
-    def represent(self, site: Draw) -> WeightedPoint | WeightedPoints:
-        several = self.num_samples > 1 or site.replicates is not None
+    def represent(self, draw: Draw) -> WeightedPoint | Replicates:
+        several = self.num_samples > 1 or draw.replicates is not None
         baseline = self.baseline
         if isinstance(baseline, str):
             if baseline == "leave_one_out" and not several:
                 raise ValueError(
                     '`mcgrad.Score(baseline="leave_one_out")` must have several samples, got 1 at '
-                    f"{site.site.describe()}. Use `mcgrad.Score(num_samples=K)`, or `num_samples=K` in the transform."
+                    f"{draw.site.describe()}. Use `mcgrad.Score(num_samples=K)`, or `num_samples=K` in the transform."
                 )
             baseline = "leave_one_out" if several else None
         if self.num_samples == 1:
-            x = site.draw()
-            return WeightedPoint(x, site.log_prob(x), baseline)
-        xs = jax.vmap(site.draw)(jnp.arange(self.num_samples))
-        return WeightedPoints(xs, log_weights=jax.vmap(site.log_prob)(xs), baseline=baseline)
+            x = draw.sample()
+            return WeightedPoint(x, draw.log_prob(x), baseline)
+        xs = jax.vmap(draw.sample)(jnp.arange(self.num_samples))
+        return Replicates(xs, jax.vmap(draw.log_prob)(xs), baseline)
+
+
+def why_no_score(site: Site, misses: str = "the score misses") -> str | None:
+    """Why an estimator that holds draws fixed and weights them would be wrong at a site, or `None`."""
+    facts = site.facts
+    if "log_prob" not in facts.knows:
+        return "the distribution has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`"
+    if facts.support_parameters:
+        moving = " and ".join(f"`{name}`" for name in facts.support_parameters)
+        return (
+            f"the support moves with {moving}, so {misses} what happens at its edge. Shift and scale a draw with constant "
+            "bounds"
+        )
+    return None

@@ -1,4 +1,4 @@
-"""Smoothed perturbation analysis: a discrete draw and its neighbours."""
+"""Smoothed perturbation analysis: a discrete draw and its neighbors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from mcgrad._arguments import check_option
 from mcgrad._types import static_field
-from mcgrad.estimators.refusal import has_consecutive_values, instead, is_law_of_integers
 from mcgrad.program.draw import Draw, probability
-from mcgrad.program.estimator import Alternatives, Estimator, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import Alternatives, SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 
@@ -28,7 +30,7 @@ class SmoothedPerturbation(Estimator):
         d E[f(x)] = E[ -dF(x) / p(x) (f(x + 1) - f(x)) ]            (right)
                   = E[  dF(x - 1) / p(x) (f(x - 1) - f(x)) ]        (left)
 
-    and half of each for `sides="both"`. Unbiased, for the first derivative; a second one raises. For laws on integers
+    and half of each for `sides="both"`. Unbiased, for the first derivative; a second one raises. For distributions on integers
     with a `cdf`: `Bernoulli`, `Binomial`, `Geometric`, `NegativeBinomial`, `Poisson`, `Categorical` (of classes in their order)
     and those of a user. Later draws share their keys with those of the real path, so what the perturbation does not reach cancels.
     Two evaluations of the rest of the program more for `"both"`, one for a single side, batch axes that no cost mixes
@@ -44,8 +46,8 @@ class SmoothedPerturbation(Estimator):
         sides: `"both"`, `"right"` or `"left"`.
 
     Raises:
-        ValueError: where it is built, for other `sides`; where the program is planned, for a law that is not on integers or
-            has no `cdf`.
+        ValueError: where it is built, for other `sides`; where the program is planned, for a distribution that is not on
+            integers or has no `cdf`.
         NotImplementedError: for a second derivative, and inside a `while_loop`.
 
     Example:
@@ -57,7 +59,8 @@ class SmoothedPerturbation(Estimator):
         ()
 
     References:
-        Gong and Ho 1987; Fu and Hu 1997, chapter 3; Arya et al. 2022, table 1 and section 4 (pruning).
+        Gong and Ho 1987; Fu and Hu 1997, chapter 3, "Conditional Monte Carlo"; Arya et al. 2022, table 1 and section 4
+        (pruning), "Automatic Differentiation of Programs with Discrete Randomness", https://arxiv.org/abs/2210.08572.
     """
 
     sides: Literal["both", "right", "left"] = static_field(default="both")
@@ -65,46 +68,41 @@ class SmoothedPerturbation(Estimator):
     follows_alternatives = True
 
     def __post_init__(self) -> None:
-        if self.sides not in ("both", "right", "left"):
-            raise ValueError(
-                f'`mcgrad.SmoothedPerturbation(sides=...)` must be "both", "right" or "left", got {self.sides!r}. '
-                "Pass one of these."
-            )
+        check_option("SmoothedPerturbation(sides=...)", self.sides, ("both", "right", "left"))
 
-    def obstacle(self, site: Site) -> str | None:
+    def why_not(self, site: Site) -> str | None:
         facts = site.facts
-        if not is_law_of_integers(facts):
+        if not (facts.discrete and facts.scalar_event and {"cdf", "log_prob"} <= facts.knows):
             return (
-                "the law must be one of integers with a `cdf`, such as Bernoulli, Binomial, Geometric, Poisson or "
-                f"Categorical. {instead(site)}"
+                "the distribution must be one of integers with a `cdf`, such as Bernoulli, Binomial, Geometric, Poisson or "
+                "Categorical"
             )
-        if not has_consecutive_values(facts):
-            assert facts.support is not None
+        if facts.support is not None and np.any(np.diff(np.sort(facts.support)) != 1):
             return (
-                f"the values of the law must be consecutive integers, and are {facts.support.tolist()}. "
-                f"{instead(site)} Or draw a position by `mcgrad.Categorical`."
+                f"the values of the distribution must be consecutive integers, and are {facts.support.tolist()}. "
+                "Draw a position by `mcgrad.Categorical`"
             )
         return None
 
-    def alternatives(self, site: Draw, x: Any) -> Alternatives:
+    def alternatives(self, draw: Draw, x: Any) -> Alternatives:
         steps = {"both": (1, -1), "right": (1,), "left": (-1,)}[self.sides]
 
-        def neighbours(dist: Any, x: Array) -> list[tuple[Array, Array, Array]]:
+        def neighbors(dist: Any, x: Array) -> list[tuple[Array, Array, Array]]:
             here = stop(probability(dist, x))
-            return [_neighbour(dist, x, here, step, 1 / len(steps), site.facts.support) for step in steps]
+            return [_neighbor(dist, x, here, step, 1 / len(steps), draw.facts.support) for step in steps]
 
-        return Alternatives(*(jnp.stack(parts) for parts in zip(*site.map(neighbours, x), strict=True)))
+        return Alternatives(*(jnp.stack(parts) for parts in zip(*draw.under_vmaps(neighbors, x), strict=True)))
 
-    def represent(self, site: Draw) -> SignedPoints:
-        x = site.draw()
-        found = self.alternatives(site, x)
+    def represent(self, draw: Draw) -> SignedPoints:
+        x = draw.sample()
+        found = self.alternatives(draw, x)
         return SignedPoints(x, found.values, found.coefficients, relative=True)
 
 
-def _neighbour(
+def _neighbor(
     dist: Any, x: Array, here: Array, step: int, share: float, support: np.ndarray | None
 ) -> tuple[Array, Array, Array]:
-    """The neighbour `x + step` (`x` itself where that is impossible), its coefficient, of value zero, and its size.
+    """The neighbor `x + step` (`x` itself where that is impossible), its coefficient, of value zero, and its size.
 
     Coefficient and size are for a `share` of the estimate; `here` is the probability of `x`. The size takes `F (1 - F)` for
     the derivative of the distribution function `F`: the derivative in a location on the scale of log odds. Where the support

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from mcgrad._arguments import check_at_least, check_option
 from mcgrad._types import static_field
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, draw_outside, log_prob, most_probable
-from mcgrad.estimators.without_replacement import Chosen, WithoutReplacement, check_number, check_option, shares
+from mcgrad.estimators.without_replacement import Chosen, WithoutReplacement, shares
 from mcgrad.program.draw import Draw
 
 
@@ -25,8 +26,8 @@ class SumAndSample(WithoutReplacement):
     of good states for `C` this is memory-augmented policy optimization (MAPO); with `C` itself drawn, its stochastic
     form.
 
-    Unbiased, for derivatives of every order; weights sum to one. Laws of finite support; `num_samples` evaluations of the
-    rest of the program, later draws with common random numbers; exact where `num_samples` exceeds the number of values.
+    Unbiased, for derivatives of every order; weights sum to one. Distributions of finite support; `num_samples` evaluations of
+    the rest of the program, later draws with common random numbers; exact where `num_samples` exceeds the number of values.
     Most useful where a few values have most of the probability. Batch axes as in `mcgrad.UnorderedSet`, and values of
     probability zero too: with many entries that some cost mixes, `C` has next to no probability, and this is the score
     with one sample and the costs in `C` as baseline; `"drawn"` then makes the better baseline.
@@ -42,7 +43,7 @@ class SumAndSample(WithoutReplacement):
 
     Raises:
         ValueError: where it is built, for other options; where the program runs, for a buffer of another shape or dtype;
-            where the program is planned, for a law without finite support.
+            where the program is planned, for a distribution without finite support.
 
     Example:
         >>> import jax, mcgrad
@@ -52,8 +53,9 @@ class SumAndSample(WithoutReplacement):
         0.75
 
     References:
-        Liu et al. 2019, "Rao-Blackwellized stochastic gradients for discrete distributions"; Liang et al. 2018 (MAPO);
-        Kool, van Hoof and Welling 2020 (stochastic).
+        Liu et al. 2019, "Rao-Blackwellized Stochastic Gradients for Discrete Distributions", https://arxiv.org/abs/1810.04777;
+        Liang et al. 2018, "Memory Augmented Policy Optimization for Program Synthesis and Semantic Parsing",
+        https://arxiv.org/abs/1807.02322; Kool, van Hoof and Welling 2020 (stochastic), https://arxiv.org/abs/2002.06043.
     """
 
     num_samples: int | None = static_field(default=None)
@@ -62,19 +64,15 @@ class SumAndSample(WithoutReplacement):
 
     def __post_init__(self) -> None:
         if isinstance(self.enumerated, str):
-            if self.enumerated not in ("most_probable", "drawn"):
-                raise ValueError(
-                    '`mcgrad.SumAndSample(enumerated=...)` must be "most_probable", "drawn" or an array, got '
-                    f"{self.enumerated!r}. Pass one of these."
-                )
+            check_option("SumAndSample(enumerated=...)", self.enumerated, ("most_probable", "drawn"), "an array")
             if self.num_samples is not None:
-                check_number("SumAndSample", self.num_samples, 1)
+                check_at_least(self.num_samples, 1, "SumAndSample(num_samples=...)")
         elif self.num_samples is not None:
             raise ValueError(
                 f"`mcgrad.SumAndSample(num_samples=...)` must be left out with a buffer, got {self.num_samples!r}. The "
                 "number of evaluations is the size of the buffer plus one."
             )
-        check_option("SumAndSample", "baseline", self.baseline, ("enumerated", "independent", None))
+        check_option("SumAndSample(baseline=...)", self.baseline, ("enumerated", "independent", None))
 
     @property
     def num_points(self) -> int:
@@ -85,12 +83,12 @@ class SumAndSample(WithoutReplacement):
             together = (shape[-1] if shape else 1) + 1  # a placeholder for a buffer has no shape
         return together * (2 if self.baseline == "independent" else 1)
 
-    def choose(self, site: Draw, groups: Groups) -> Chosen:
+    def choose(self, draw: Draw, groups: Groups) -> Chosen:
         if isinstance(self.enumerated, str):
             buffer, drawn = None, self.enumerated == "drawn"
             m = groups.num_states((2 if self.num_samples is None else self.num_samples) - 1)
         else:
-            buffer, drawn = self._buffer(site, groups), False
+            buffer, drawn = self._buffer(draw, groups), False
             m = buffer.shape[1]
         num_drawn = m if drawn else 0
         num_independent = m + 1 if self.baseline == "independent" else 0
@@ -130,16 +128,16 @@ class SumAndSample(WithoutReplacement):
 
         return jax.vmap(one, (0, 0, None if buffer is None else 0))(log_probs, noise, buffer)
 
-    def _buffer(self, site: Draw, groups: Groups) -> Array:
+    def _buffer(self, draw: Draw, groups: Groups) -> Array:
         """The buffer by groups, `[g, m, d]`."""
         states = jnp.asarray(self.enumerated)
-        plates, shape = site.plates, states.shape
+        plates, shape = draw.plates, states.shape
         missing = len(plates) + 1 - states.ndim
         fits = missing >= 0 and all(a in (1, b) for a, b in zip(shape[:-1], plates[missing:], strict=False))
         if not (states.ndim and fits and jnp.issubdtype(states.dtype, jnp.integer)):
             raise ValueError(
                 "`mcgrad.SumAndSample(enumerated=...)` must be integers of shape `[*batch_shape, m]`, got "
-                f"{states.dtype} of shape {shape} for batch shape {plates} at {site.site.describe()}. Give one position "
+                f"{states.dtype} of shape {shape} for batch shape {plates} at {draw.site.describe()}. Give one position "
                 "in `dist.support()` for each entry of the draw, the states along the last axis."
             )
         states = jnp.expand_dims(states, tuple(range(missing)))

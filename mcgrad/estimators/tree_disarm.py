@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from mcgrad._arguments import check_option
 from mcgrad._types import static_field
-from mcgrad.distributions.numerics.arithmetic import open_uniform
-from mcgrad.estimators.finite_support import each_value, values_at, without_finite_support
-from mcgrad.estimators.without_replacement import check_option
+from mcgrad.estimators.finite_support import each_value, values_at, why_no_values
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, SignedPoints, zero_with_derivative_of
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import SignedPoints
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import zero_with_derivative_of
 
 stop = jax.lax.stop_gradient
 
@@ -32,7 +33,7 @@ class TreeDisARM(Estimator):
         g_i = (-1)^(c_i) 1[b_i != c_i] max(s_i, 1 - s_i)    where both walks pass node i,
         g_i = b_i - s_i    where only the first does,    g_i = s_i - c_i    where only the second does
 
-    Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Laws of finite support; one
+    Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Distributions of finite support; one
     evaluation of the rest of the program more, however many values and entries there are; later draws with common random
     numbers. For two values this is `mcgrad.DisARM`.
 
@@ -41,7 +42,7 @@ class TreeDisARM(Estimator):
             the second, and so on: better where the first values are the likely ones.
 
     Raises:
-        ValueError: where it is built, for another tree; where the program is planned, for a law without finite support.
+        ValueError: where it is built, for another tree; where the program is planned, for a distribution without finite support.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -51,19 +52,20 @@ class TreeDisARM(Estimator):
         (4,)
 
     References:
-        Dong, Mnih and Tucker 2021, "Coupled gradient estimators for discrete latent variables" (stick breaking and tree).
+        Dong, Mnih and Tucker 2021 (stick breaking and tree), "Coupled Gradient Estimators for Discrete Latent Variables",
+        https://arxiv.org/abs/2106.08056.
     """
 
     tree: Literal["balanced", "stick_breaking"] = static_field(default="balanced")
 
     def __post_init__(self) -> None:
-        check_option("TreeDisARM", "tree", self.tree, ("balanced", "stick_breaking"))
+        check_option("TreeDisARM(tree=...)", self.tree, ("balanced", "stick_breaking"))
 
-    def obstacle(self, site: Site) -> str | None:
-        return without_finite_support(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_values(site)
 
-    def represent(self, site: Draw) -> SignedPoints:
-        p = each_value(site, site.prob)  # [*plates, values]
+    def represent(self, draw: Draw) -> SignedPoints:
+        p = each_value(draw, draw.prob)  # [*plates, values]
         sides = _sides(p.shape[-1], self.tree)
         left, right = (jnp.einsum("...v,iv->...i", p, jnp.asarray(side, p.dtype)) for side in sides)
         inside = (stop(left) > 0) & (stop(right) > 0)
@@ -71,7 +73,7 @@ class TreeDisARM(Estimator):
         # At a node with nothing on one side the walk, if it comes there, goes to the other.
         goes_left = jnp.where(inside, stop(left) / total, stop(left) > 0)
         goes_right = jnp.where(inside, stop(right) / total, stop(left) <= 0)
-        u = site.random(lambda dist, key: open_uniform(key, (*dist.batch_shape, left.shape[-1]), p.dtype))
+        u = draw.uniform(left.shape[-1], dtype=p.dtype)
         b, c = u > goes_right, u < goes_left
         x, y = _leaf(b, sides), _leaf(c, sides)
         passes = jnp.asarray(np.moveaxis(sides[0] | sides[1], 0, -1))  # [values, nodes]
@@ -83,7 +85,7 @@ class TreeDisARM(Estimator):
         log_odds = zero_with_derivative_of(left) / jnp.where(inside, stop(left), 1)
         log_odds -= zero_with_derivative_of(right) / jnp.where(inside, stop(right), 1)
         coefficient = -jnp.sum(jnp.where(inside, weight, 0) * log_odds, axis=-1)
-        points = values_at(site, jnp.stack([x, y]))
+        points = values_at(draw, jnp.stack([x, y]))
         return SignedPoints(points[0], points[1:], coefficient[None], relative=True, joint=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from typing import Literal, NamedTuple
 
 import jax
@@ -12,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mcgrad._arguments import check_at_least, check_option
 from mcgrad._types import static_field
-from mcgrad.estimators.finite_support import without_finite_support
+from mcgrad.estimators.finite_support import why_no_values
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, log_prob
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, WeightedPoints
-from mcgrad.program.relation import Relation
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.representations import Reweighted
 from mcgrad.program.site import Site
 
 
@@ -41,34 +41,21 @@ class Chosen(NamedTuple):
 class WithoutReplacement(Estimator):
     """What the estimators of this family share: groups of entries, checks, and the form of the result."""
 
-    def obstacle(self, site: Site) -> str | None:
-        return without_finite_support(site)
+    def why_not(self, site: Site) -> str | None:
+        return why_no_values(site)
 
-    def evaluations(self, site: Site, relation: Relation) -> int:
-        in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
-        return self.num_points ** math.prod(window.most_draws(n) for window, n in in_loops)
-
-    @property
-    def num_points(self) -> int:
-        """Evaluations of the rest of the program."""
-        raise NotImplementedError
-
-    def choose(self, site: Draw, groups: Groups) -> Chosen:
+    def choose(self, draw: Draw, groups: Groups) -> Chosen:
         """The states of all groups, each field with a leading axis of groups."""
         raise NotImplementedError
 
-    def represent(self, site: Draw) -> WeightedPoints:
-        groups = Groups(site)
-        states, possible, weights, baseline = self.choose(site, groups)
+    def represent(self, draw: Draw) -> Reweighted:
+        groups = Groups(draw)
+        states, possible, weights, baseline = self.choose(draw, groups)
         # One that is possible in place of what is not keeps every log probability finite; its weight is zero.
         first = jnp.argmax(possible, axis=1)[:, None, None]
         points = groups.points(jnp.where(possible[..., None], states, jnp.take_along_axis(states, first, axis=1)))
-        return WeightedPoints(
-            points,
-            weights=groups.per_entry(weights),
-            log_weights=jax.vmap(site.log_prob)(points),
-            baseline=None if baseline is None else groups.per_entry(baseline),
-        )
+        mixing = None if baseline is None else groups.per_entry(baseline)
+        return Reweighted(points, groups.per_entry(weights), jax.vmap(draw.log_prob)(points), mixing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +70,7 @@ class UnorderedSet(WithoutReplacement):
 
         b_s = p(s) f(s) + (1 - p(s)) sum_{r in S - s} p(r) P(S - s - r | s and r are gone) / norm * f(r)
 
-    Unbiased, for derivatives of every order; weights sum to one, so a constant in the cost adds no variance. Laws of
+    Unbiased, for derivatives of every order; weights sum to one, so a constant in the cost adds no variance. Distributions of
     finite support; `num_samples` evaluations of the rest of the program, later draws with common random numbers. Exact,
     without variance from this draw, where `num_samples` is at least the number of values. Without baseline it is the mean,
     given the set, of the stochastic `mcgrad.SumAndSample`, and so never worse.
@@ -99,7 +86,7 @@ class UnorderedSet(WithoutReplacement):
         baseline: `"built_in"`, or `None`.
 
     Raises:
-        ValueError: where it is built, for another number or baseline; where the program is planned, for a law without
+        ValueError: where it is built, for another number or baseline; where the program is planned, for a distribution without
             finite support.
 
     Example:
@@ -110,22 +97,22 @@ class UnorderedSet(WithoutReplacement):
         0.75
 
     References:
-        Kool, van Hoof and Welling 2020, "Estimating gradients for discrete random variables by sampling without
-        replacement"; here with weights that have derivatives of every order.
+        Kool, van Hoof and Welling 2020, "Estimating Gradients for Discrete Random Variables by Sampling without Replacement",
+        https://arxiv.org/abs/2002.06043; here with weights that have derivatives of every order.
     """
 
     num_samples: int = static_field(default=4)
     baseline: Literal["built_in"] | None = static_field(default="built_in")
 
     def __post_init__(self) -> None:
-        check_number("UnorderedSet", self.num_samples, 1, MOST_IN_A_SET)
-        check_option("UnorderedSet", "baseline", self.baseline, ("built_in", None))
+        check_at_least(self.num_samples, 1, "UnorderedSet(num_samples=...)", MOST_IN_A_SET)
+        check_option("UnorderedSet(baseline=...)", self.baseline, ("built_in", None))
 
     @property
     def num_points(self) -> int:
         return self.num_samples
 
-    def choose(self, site: Draw, groups: Groups) -> Chosen:
+    def choose(self, draw: Draw, groups: Groups) -> Chosen:
         k = groups.num_states(self.num_samples)
 
         def one(log_probs: Array, u: Array) -> Chosen:
@@ -139,7 +126,7 @@ class UnorderedSet(WithoutReplacement):
 
 
 MOST_IN_A_SET = 12
-"""Draws of an unordered set: its subsets are gone through."""
+"""Draws of an unordered set; its weights go through all of its subsets, here 4,096."""
 
 
 def set_weights(log_p: Float[Array, " k"], log_outside: Float[Array, ""]) -> tuple[Array, Array]:
@@ -197,7 +184,7 @@ class ImportanceWithoutReplacement(WithoutReplacement):
     and a baseline of `s` from the others: that of `mcgrad.UnorderedSet`, or `b_s = sum_{r in S - s} w_r f(r) + p(s) f(s)`.
 
     Unbiased, for derivatives of every order. **Weights sum to one in the mean only**, so a constant in the cost adds
-    variance to the value; of the gradient the first baseline keeps it away, the second does not. Laws of finite support;
+    variance to the value; of the gradient the first baseline keeps it away, the second does not. Distributions of finite support;
     `num_samples` evaluations of the rest of the program, later draws with common random numbers; exact where `num_samples`
     is at least the number of values. Batch axes as in `mcgrad.UnorderedSet`, and values of probability zero too.
 
@@ -206,7 +193,7 @@ class ImportanceWithoutReplacement(WithoutReplacement):
         baseline: `"unordered_set"`, for up to 12 samples, `"importance"`, or `None`.
 
     Raises:
-        ValueError: where it is built, for another number or baseline; where the program is planned, for a law without
+        ValueError: where it is built, for another number or baseline; where the program is planned, for a distribution without
             finite support.
 
     Example:
@@ -218,22 +205,24 @@ class ImportanceWithoutReplacement(WithoutReplacement):
         (3,)
 
     References:
-        Kool, van Hoof and Welling 2019, eq. 9 and, for the baseline `"importance"`, eq. 10; with `T = exp(-kappa)`.
+        Kool, van Hoof and Welling 2019, eq. 9 and, for the baseline `"importance"`, eq. 10, with `T = exp(-kappa)`,
+        "Stochastic Beams and Where to Find Them", https://arxiv.org/abs/1903.06059.
     """
 
     num_samples: int = static_field(default=4)
     baseline: Literal["unordered_set", "importance"] | None = static_field(default="unordered_set")
 
     def __post_init__(self) -> None:
-        check_option("ImportanceWithoutReplacement", "baseline", self.baseline, ("unordered_set", "importance", None))
+        options = ("unordered_set", "importance", None)
+        check_option("ImportanceWithoutReplacement(baseline=...)", self.baseline, options)
         most = MOST_IN_A_SET if self.baseline == "unordered_set" else None
-        check_number("ImportanceWithoutReplacement", self.num_samples, 2, most)
+        check_at_least(self.num_samples, 2, "ImportanceWithoutReplacement(num_samples=...)", most)
 
     @property
     def num_points(self) -> int:
         return self.num_samples
 
-    def choose(self, site: Draw, groups: Groups) -> Chosen:
+    def choose(self, draw: Draw, groups: Groups) -> Chosen:
         k = groups.num_states(self.num_samples)
 
         def one(log_probs: Array, u: Array) -> Chosen:
@@ -255,24 +244,3 @@ class ImportanceWithoutReplacement(WithoutReplacement):
 
         log_probs = groups.log_probs()
         return jax.vmap(one)(log_probs, groups.uniform(2 * k + 1, log_probs.dtype))
-
-
-def check_number(name: str, value: int, least: int, most: int | None = None) -> None:
-    """Refuse a number of samples outside its range."""
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= (most or value):
-        return
-    between = f"an int between {least} and {most}" if most else f"an int of at least {least}"
-    way_out = (
-        ', or use `mcgrad.ImportanceWithoutReplacement(baseline="importance")`, which has no limit' if most else ""
-    )
-    raise ValueError(f"`mcgrad.{name}(num_samples=...)` must be {between}, got {value!r}. Pass such a number{way_out}.")
-
-
-def check_option(name: str, argument: str, value: str | None, options: tuple[str | None, ...]) -> None:
-    """Refuse an option that there is not."""
-    if value not in options:
-        written = [f'"{option}"' if isinstance(option, str) else "None" for option in options]
-        raise ValueError(
-            f"`mcgrad.{name}({argument}=...)` must be {', '.join(written[:-1])} or {written[-1]}, got {value!r}. "
-            "Pass one of these."
-        )

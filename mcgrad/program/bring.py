@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -13,6 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcgrad.program.relation import NO_DRAW, Relation, Window, axis_length
+
+
+def bring_each(weights: jax.Array, relation: Relation, shape: Any) -> jax.Array:
+    """As `bring`, for weights with further axes in front of the plates, which they keep."""
+    each = functools.partial(bring, relation=relation, shape=shape)
+    for _ in range(weights.ndim - len(relation)):
+        each = jax.vmap(each)
+    return each(weights)
 
 
 def expand_right(x: jax.Array, ndim: int) -> jax.Array:

@@ -19,11 +19,15 @@ from mcgrad.program.structure import rebuilds
 from mcgrad.program.trace import Equation, Program, Value
 
 
-def check_site(site: Site, estimator: Estimator) -> None:
+def check_site(site: Site, estimator: Estimator, candidates: Sequence[Estimator]) -> None:
+    """Refuse an estimator that would be wrong at a draw, and say which of the candidates would be right."""
     name = type(estimator).__name__
-    reason = estimator.obstacle(site)
-    if reason is not None:
-        raise ValueError(f"`mcgrad.{name}` would be wrong at {site.describe()}: {reason}")
+    if (reason := estimator.why_not(site)) is not None:
+        right = [f"`mcgrad.{type(other).__name__}()`" for other in candidates if other.why_not(site) is None]
+        way_out = "Give it a `log_prob`, an `icdf` or a `support`, see `mcgrad.distribution`."
+        if right:
+            way_out = f"Use {', '.join(right[:-1]) + ' or ' if right[1:] else ''}{right[-1]} here."
+        raise ValueError(f"`mcgrad.{name}` would be wrong at {site.describe()}: {reason}. {way_out}")
     if site.shares_noise and not estimator.flow:
         raise ValueError(
             f"`mcgrad.{name}` would be wrong at {site.describe()}: a `vmap` maps over the draw but not over its key, so "
@@ -102,7 +106,7 @@ def check_keys(
             if len(shared) > 1:
                 raise ValueError(
                     f"{shared[1].describe()} uses a clone of the key of {shared[0].describe()}, and one cost depends on "
-                    "both: their joint law is not the product of their laws, which `mcgrad.Score` and the like need. "
+                    "both: their joint distribution is not the product of their own, which `mcgrad.Score` and the like need. "
                     "Use independent keys, or `mcgrad.Pathwise()`."
                 )
 

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 
 from mcgrad import _compat
 from mcgrad._types import Shape
@@ -186,10 +187,10 @@ def _parents(site: Site, inputs: list[Dependence]) -> Dependence:
     n = len(site.parameters)
 
     def law(leaves: list[jax.Array], key: jax.Array, x: list[jax.Array]) -> list[jax.Array]:
-        handle = Draw(site, (*leaves, key, *[0.0] * (len(operands) - n - 1)))
-        if site.facts.has_log_prob:
-            return [handle.log_prob(jax.tree.unflatten(site.params["value_tree"], x))]
-        return jax.tree.leaves(handle.draw_path())
+        draw = Draw(site, (*leaves, key, *(jnp.zeros(v.shape, v.dtype) for v in operands[n + 1 :])))
+        if "log_prob" in site.facts.knows:
+            return [draw.log_prob(site.value_of(x))]
+        return jax.tree.leaves(draw.sample_path())
 
     structs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (*operands[: n + 1], *site.equation.outputs)]
     program = from_jaxpr(jax.make_jaxpr(lambda *a: law(list(a[:n]), a[n], list(a[n + 1 :])))(*structs))

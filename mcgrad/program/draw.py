@@ -10,13 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad._types import Shape
+from mcgrad._types import PRNGKey, Shape
+from mcgrad.distributions.numerics.arithmetic import open_uniform
+from mcgrad.program.bring import bring
 from mcgrad.program.relation import Relation
-from mcgrad.program.site import Facts, Site, draw_from, under_vmaps
+from mcgrad.program.site import Facts, Site, under_vmaps
+from mcgrad.program.surrogates import signed_term
 
 
 def probability(dist: Any, x: Any) -> Array:
-    """Probability of a value, by the law's own `prob` if it has one."""
+    """Probability of a value, by the distribution's own `prob` if it has one."""
     own = getattr(dist, "prob", None)
     return own(x) if callable(own) else jnp.exp(dist.log_prob(x))
 
@@ -30,27 +33,32 @@ class Draw:
         operands: values of the distribution's leaves, the key, and the estimator's leaves.
         relations: for each cost of the program, how it depends on this site (`None` where it does not).
         replicates: `(axis name, number)` of the transform's samples, if there are several.
-        constant: for each of the distribution's leaves, whether it is known before the program runs, so that no
-            derivative can reach it.
+        constant: positions of the distribution's leaves that are known before the program runs, so that no derivative can
+            reach them.
     """
 
     site: Site
     operands: tuple[Any, ...]
     relations: tuple[Relation | None, ...] = ()
     replicates: tuple[str, int] | None = None
-    constant: tuple[bool, ...] = ()
+    constant: frozenset[int] = frozenset()
 
     @property
     def _n(self) -> int:
-        return self.site.params["dist_tree"].num_leaves
+        return len(self.site.parameters)
 
     @property
     def key(self) -> Array:
+        """The key of the draw, one for each entry along the vmapped axes; for what is drawn *instead* of `sample`."""
         return self.operands[self._n]
+
+    def key_beside(self, index: Any) -> Array:
+        """A key for what is drawn *beside* the draw, another for each index."""
+        return fold_in(self.key, index)
 
     @property
     def plates(self) -> Shape:
-        """Shape of the axes along which entries are independent given the parents."""
+        """Shape of the axes along which entries are independent given the parents: vmapped axes, then batch axes."""
         return self.site.own_plates
 
     @property
@@ -63,15 +71,14 @@ class Draw:
 
     @property
     def dist(self) -> Any:
-        """The distribution; its leaves carry the axes of enclosing `vmap`s where there are any (see `map`)."""
-        return jax.tree.unflatten(self.site.params["dist_tree"], self.operands[: self._n])
+        """The distribution, for a draw under no `vmap`; elsewhere its leaves have further axes, see `under_vmaps`."""
+        return self.site.dist_of(self.operands[: self._n])
 
     @property
     def moving_parameters(self) -> frozenset[str]:
-        """Names of the distribution's fields, and of those of a law inside it, that a derivative may reach."""
-        leaves = jax.tree_util.tree_flatten_with_path(self.dist)[0]
-        constant = self.constant or (False,) * len(leaves)
-        return frozenset(str(path[-1].name) for (path, _), fixed in zip(leaves, constant, strict=True) if not fixed)
+        """Names of the distribution's fields, and of those of a distribution inside it, that a derivative may reach."""
+        paths = jax.tree_util.tree_flatten_with_path(self.site.base_dist)[0]
+        return frozenset(str(path[-1].name) for i, (path, _) in enumerate(paths) if i not in self.constant)
 
     @property
     def mixed_axes(self) -> tuple[int, ...]:
@@ -90,91 +97,116 @@ class Draw:
             masks = (masks[None] & jnp.eye(size, dtype=bool).reshape(shape)).reshape(-1, *self.plates)
         return masks
 
-    def draw(self, index: Any = None) -> Any:
+    def under_vmaps(
+        self,
+        fn: Callable[..., Any],
+        *values: Any,
+        key: Array | None = None,
+        estimator: Any = None,
+        frozen: bool = False,
+    ) -> Any:
+        """A function of the distribution, evaluated inside the `vmap`s that stand around the draw in the program.
+
+        Args:
+            fn: `fn(estimator, key, dist, *values)`, without the first two where they are not given; `dist` has the shapes that
+                it has where the draw is written.
+            values: pytrees of arrays with the axes of those `vmap`s in front.
+            key: `draw.key` or one of `draw.key_beside`.
+            estimator: the estimator that asks. The arrays of one that the user named at this draw are as they are where
+                the draw is written; those of any other are the same for the whole batch.
+            frozen: whether the distribution's parameters are held fixed.
+
+        Returns:
+            What `fn` returns, with the axes of the `vmap`s in front.
+        """
+        n, site = self._n, self.site
+        leaves, arrays = list(self.operands[:n]), list(self.operands[n + 1 :])
+        keys = [] if key is None else [key]
+
+        def base(leaves: list[Any], keys: list[Any], arrays: list[Any], _: Array, *values: Any) -> Any:
+            # Estimators evaluate the rest of a program several times with the same keys on purpose: common random numbers.
+            given = [jax.random.clone(key) for key in keys]
+            if estimator is not None:
+                given.insert(0, site.named_estimator(arrays) if arrays else estimator)
+            return fn(*given, site.dist_of(leaves), *values)
+
+        axes = [
+            (list(level[:n]), [level[n]] * len(keys), list(level[n + 1 :]), *[0] * (1 + len(values)))
+            for level in site.levels
+        ]
+        every_level = jnp.zeros(
+            self.plates[: site.num_levels]
+        )  # so that a level that maps nothing else has something to map
+        leaves = jax.lax.stop_gradient(leaves) if frozen else leaves
+        return under_vmaps(base, axes)(leaves, keys, arrays, every_level, *values)
+
+    def sample(self, index: Any = None) -> Any:
         """One draw with frozen parameters; with an `index`, an independent one for each index."""
-        stopped = [jax.lax.stop_gradient(x) for x in self.operands[: self._n]]
-        key = self.key if index is None else fold_in(self.key, index)
-        return jax.lax.stop_gradient(self._sample(stopped, key))
+        key = self.key if index is None else self.key_beside(index)
+        return jax.lax.stop_gradient(self.under_vmaps(lambda key, dist: dist.sample(key), key=key, frozen=True))
 
-    def draw_path(self) -> Any:
+    def sample_path(self) -> Any:
         """One draw, differentiable in the parameters."""
-        return self._sample(self.operands[: self._n], self.key)
+        return self.under_vmaps(lambda key, dist: dist.sample(key), key=self.key)
 
-    def _sample(self, leaves: Sequence[Any], key: Array) -> Any:
-        params = self.site.params
-        operands = (*leaves, key, *self.operands[self._n + 1 :])
-        outs = draw_from(*operands, dist_tree=params["dist_tree"], levels=params["levels"])
-        return jax.tree.unflatten(params["value_tree"], outs)
-
-    def random(self, fn: Callable[..., Any], *values: Any) -> Any:
-        """`fn(dist, key, *values)` with frozen parameters under the site's `vmap`s: for noise other than a draw of the law."""
-        n, tree, levels = self._n, self.site.params["dist_tree"], self.site.params["levels"]
-
-        def base(leaves: Sequence[Any], key: Array, *values: Any) -> Any:
-            return fn(jax.tree.unflatten(tree, leaves), jax.random.clone(key), *values)
-
-        axes = [(list(level[:n]), level[n], *[0] * len(values)) for level in levels]
-        return under_vmaps(base, axes)(jax.lax.stop_gradient(list(self.operands[:n])), self.key, *values)
-
-    def map(self, fn: Callable[..., Any], *values: Any) -> Any:
-        """`fn(dist, *values)` under the site's `vmap`s; the values have the axes of those levels in front."""
-        n, tree, levels = self._n, self.site.params["dist_tree"], self.site.params["levels"]
-
-        def base(leaves: Sequence[Any], _: Array, *values: Any) -> Any:
-            return fn(jax.tree.unflatten(tree, leaves), *values)
-
-        axes = [(list(level[:n]), *[0] * (1 + len(values))) for level in levels]
-        every_level = jnp.zeros(self.plates[: len(levels)])  # so that a level that maps no leaf has something to map
-        return under_vmaps(base, axes)(list(self.operands[:n]), every_level, *values)
-
-    def map_beside(self, index: int, fn: Callable[..., Any], *values: Any) -> Any:
-        """`fn(key, dist, *values)` under the site's `vmap`s, for what is drawn beside the draw: each index has a key."""
-        n, tree, levels = self._n, self.site.params["dist_tree"], self.site.params["levels"]
-
-        def base(leaves: Sequence[Any], key: Array, *values: Any) -> Any:
-            return fn(key, jax.tree.unflatten(tree, leaves), *values)
-
-        axes = [(list(level[:n]), level[n], *[0] * len(values)) for level in levels]
-        return under_vmaps(base, axes)(list(self.operands[:n]), fold_in(self.key, index), *values)
-
-    def map_named(self, estimator: Any, index: int, fn: Callable[..., Any], *values: Any) -> Any:
-        """`fn(estimator, key, dist, *values)` as by `map_beside`, with the arrays of an estimator that the user named here as
-        they are where the draw is written; those of any other are the same for the whole batch."""
-        n, tree, levels = self._n, self.site.params["dist_tree"], self.site.params["levels"]
-        named, arrays = self.site.params["estimator_tree"], list(self.operands[self._n + 1 :])
-
-        def base(leaves: Sequence[Any], key: Array, arrays: Sequence[Any], *values: Any) -> Any:
-            own = jax.tree.unflatten(named, arrays) if arrays else estimator
-            return fn(own, key, jax.tree.unflatten(tree, leaves), *values)
-
-        axes = [(list(level[:n]), level[n], list(level[n + 1 :]), *[0] * len(values)) for level in levels]
-        return under_vmaps(base, axes)(list(self.operands[:n]), fold_in(self.key, index), arrays, *values)
+    def uniform(self, *shape: int, dtype: Any) -> Array:
+        """Uniform noise in (0, 1) from the key of the draw, of shape `[*plates, *shape]`."""
+        return self.under_vmaps(lambda key, dist: open_uniform(key, (*dist.batch_shape, *shape), dtype), key=self.key)
 
     def log_prob(self, x: Any) -> Array:
         """Log density of a value of the site's shape; of shape `plates`."""
-        return self.map(lambda dist, x: dist.log_prob(x), x)
+        return self.under_vmaps(lambda dist, x: dist.log_prob(x), x)
 
     def prob(self, x: Any) -> Array:
-        """Probability of a value of the site's shape, with a finite derivative where it is zero if the law knows one."""
-        return self.map(probability, x)
+        """Probability of a value of the site's shape, with a finite derivative where it is zero if the distribution has one."""
+        return self.under_vmaps(probability, x)
 
-    def estimator_arrays(self) -> list[Array]:
-        """The estimator's leaves, with the axes of enclosing `vmap`s in front and the plates' number of axes."""
-        n, levels = self._n, self.site.params["levels"]
-        batch_ndim = self.site.params["batch_ndim"]
+    def per_cost(
+        self,
+        reached: Callable[..., Array],
+        otherwise: Callable[..., Array],
+        *costs: Sequence[Array],
+    ) -> tuple[Array, ...]:
+        """`reached(relation, *cost)` for each cost that the draw reaches, `otherwise(*cost)` for each other.
+
+        Args:
+            reached: gets how the cost depends on the draw, for `bring`, and its entry of each of `costs`.
+            otherwise: gets its entry of each of `costs`.
+            costs: sequences with an entry for each cost of the program.
+        """
+        each = zip(self.relations, *costs, strict=True)
+        return tuple(otherwise(*cost) if relation is None else reached(relation, *cost) for relation, *cost in each)
+
+    def signed_terms(self, coefficient: Array, costs: Sequence[Array]) -> tuple[Array, ...]:
+        """For each cost, zero with the derivative `d coefficient * cost`; a second derivative raises.
+
+        Args:
+            coefficient: zero in value, of shape `plates`; of costs that the draw does not reach nothing is added.
+            costs: what the coefficient of the entries that a cost depends on multiplies.
+        """
+
+        def term(relation: Relation, cost: Array) -> Array:
+            brought = bring(coefficient, relation, cost.shape).astype(cost.dtype)
+            return signed_term(jnp.broadcast_to(brought, cost.shape), cost)
+
+        return self.per_cost(term, jnp.zeros_like, costs)
+
+    def named_estimator(self) -> Any:
+        """The estimator that the user named, its leaves with the axes of enclosing `vmap`s in front and one for each plate."""
+        n, site = self._n, self.site
+        num_levels = site.num_levels
         arrays = []
         for i, leaf in enumerate(map(jnp.asarray, self.operands[n + 1 :])):
-            axes = [level[n + 1 + i] for level in levels]
+            axes = [level[n + 1 + i] for level in site.levels]
             # Outermost level first: bring its axis to the front, or make one of size 1.
             for depth, axis in enumerate(reversed(axes)):
                 leaf = jnp.expand_dims(leaf, depth) if axis is None else jnp.moveaxis(leaf, axis + depth, depth)
-            missing = batch_ndim - (leaf.ndim - len(levels))
-            leaf = jnp.expand_dims(leaf, tuple(range(len(levels), len(levels) + max(missing, 0))))
-            arrays.append(leaf)
-        return arrays
+            missing = self.num_plates - leaf.ndim
+            arrays.append(jnp.expand_dims(leaf, tuple(range(num_levels, num_levels + max(missing, 0)))))
+        return site.named_estimator(arrays)
 
 
-def fold_in(key: Array, index: Any) -> Array:
+def fold_in(key: PRNGKey | Array, index: Any) -> Array:
     """`jax.random.fold_in` for an array of keys."""
     fold = jax.random.fold_in
     for _ in range(key.ndim):

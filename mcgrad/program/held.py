@@ -1,4 +1,4 @@
-"""The estimator of draws that no derivative can reach."""
+"""The estimator of draws that are held fixed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import dataclasses
 from collections.abc import Mapping
 
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Flow
+from mcgrad.program.estimator import Estimator, LocalEstimator
+from mcgrad.program.representations import Flow
 from mcgrad.program.site import Site
 
 
 @dataclasses.dataclass(frozen=True)
-class Held(Estimator):
-    """A draw whose law no derivative can reach: drawn as it is."""
+class Held(LocalEstimator):
+    """Holds a draw fixed, so that derivatives are those of the explicit dependence on the parameters only.
 
-    local = True
+    Right where no derivative can reach the distribution's parameters, or where its part is added otherwise.
+    """
+
     flow = True
 
-    def represent(self, site: Draw) -> Flow:
-        return Flow(site.draw())
+    def represent(self, draw: Draw) -> Flow:
+        return Flow(draw.sample())
 
 
 def followed(estimators: Mapping[Site, Estimator]) -> set[Site]:

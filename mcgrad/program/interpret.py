@@ -18,13 +18,15 @@ from jaxtyping import Array
 
 from mcgrad.program.bring import bring, expand_right
 from mcgrad.program.draw import Draw, fold_in
-from mcgrad.program.estimator import Estimator, Flow, Result, WeightedPoint, unit_weight
+from mcgrad.program.estimator import Estimator, Result
 from mcgrad.program.jumps import watch
 from mcgrad.program.plan import Plan
+from mcgrad.program.representations import Flow, WeightedPoint
 from mcgrad.program.rest import RestOfProgram
 from mcgrad.program.run import Continuation, Environment, Run, read
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ControlFlow, form_of
+from mcgrad.program.surrogates import unit_weight
 from mcgrad.program.thresholds import Decision
 from mcgrad.program.trace import Equation, Program, Value
 from mcgrad.program.weights import Record, Recorded, Weight, is_leave_one_out
@@ -115,8 +117,8 @@ class Interpreter:
                 if site is None:
                     result = _into(self, equation, operands, env, resume)
                 else:
-                    handle = self._handle(site, operands)
-                    result = self.estimator(handle).estimate(handle, RestOfProgram(self, equation, env, resume))
+                    draw = self._draw(site, operands)
+                    result = self.estimator(draw).estimate(draw, RestOfProgram(self, equation, env, resume))
                 return self.credit(result, weights)
         return self.credit(finish(self, env), weights)
 
@@ -139,29 +141,29 @@ class Interpreter:
         site = self.plan.analysis.sites.get(equation)
         if site is None:
             return _form(equation).run_local(self, operands)
-        handle = self._handle(site, operands)
-        estimator = self.estimator(handle)
+        draw = self._draw(site, operands)
+        estimator = self.estimator(draw)
         if self.recording and estimator.follows_alternatives:
-            x = handle.draw()
-            found = stop(estimator.alternatives(handle, x))
-            return jax.tree.leaves(x), [Recorded(site, x, handle.operands, found)]
-        point = self._local_point(handle)
+            x = draw.sample()
+            found = stop(estimator.alternatives(draw, x))
+            return jax.tree.leaves(x), [Recorded(site, x, draw.operands, found)]
+        point = self._local_point(draw)
         if isinstance(point, Flow):
             return jax.tree.leaves(point.value), []
         return jax.tree.leaves(point.point), [Weight.of(site, point)]
 
-    def _local_point(self, handle: Draw) -> Flow | WeightedPoint:
-        estimator = self.estimator(handle)
+    def _local_point(self, draw: Draw) -> Flow | WeightedPoint:
+        estimator = self.estimator(draw)
         if not self.plain or estimator.flow:
-            point = estimator.represent(handle)
+            point = estimator.represent(draw)
             assert isinstance(point, (Flow, WeightedPoint)), type(point)
             return point
-        x = handle.draw()
-        if handle.site in self.moved:
-            mask, values = self.moved[handle.site]
+        x = draw.sample()
+        if draw.site in self.moved:
+            mask, values = self.moved[draw.site]
             x = jax.tree.map(lambda leaf, other: jnp.where(expand_right(mask, leaf.ndim), other, leaf), x, values)
-        has_density = handle.facts.has_log_prob
-        return WeightedPoint(x, handle.log_prob(x) if has_density else jnp.zeros(handle.plates))
+        has_density = "log_prob" in draw.facts.knows
+        return WeightedPoint(x, draw.log_prob(x) if has_density else jnp.zeros(draw.plates))
 
     def body(self, body: Program, inputs: Sequence[Any]) -> tuple[list[Any], list[Record]]:
         """A body of control flow, all of whose draws are local: its outputs and the notes of the draws."""
@@ -176,7 +178,7 @@ class Interpreter:
                 self._evaluate(equation, env)
         return [read(env, v) for v in body.outputs], weights
 
-    def _handle(self, site: Site, operands: Sequence[Any]) -> Draw:
+    def _draw(self, site: Site, operands: Sequence[Any]) -> Draw:
         n = len(site.parameters)
         key = operands[n]
         for index in self.folds:
@@ -186,15 +188,15 @@ class Interpreter:
             relation[depth:] if (relation := self.plan.analysis.of(cost).get(site)) is not None else None
             for cost in self.plan.split.costs
         )
-        constant = tuple(value in self.plan.constants for value in site.parameters)
+        constant = frozenset(i for i, value in enumerate(site.parameters) if value in self.plan.constants)
         return Draw(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates, constant)
 
-    def estimator(self, handle: Draw) -> Estimator:
+    def estimator(self, draw: Draw) -> Estimator:
         """The estimator of a site, with its arrays."""
-        estimator = self.plan.estimators[handle.site]
-        if handle.site.equation not in self.plan.named:
+        estimator = self.plan.estimators[draw.site]
+        if draw.site.equation not in self.plan.named:
             return estimator
-        return jax.tree.unflatten(handle.site.params["estimator_tree"], handle.estimator_arrays())
+        return draw.named_estimator()
 
     def credit(self, result: Result, records: Sequence[Record]) -> Result:
         """Multiply each cost by the weights of the draws that it depends on."""

@@ -80,13 +80,14 @@ class Plan:
         return _part(self, (), self.aux, self.undrawn)
 
 
-def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
+def make_plan(program: Program, num_outputs: int, default: Estimator, candidates: Sequence[Estimator] = ()) -> Plan:
     """Plan a program whose first `num_outputs` outputs are to be differentiated and whose others are auxiliary.
 
     Args:
         program: as traced.
         num_outputs: how many of its outputs are costs or sums of costs.
         default: the estimator of the sites that name none.
+        candidates: what a refusal may suggest in place of an estimator that would be wrong.
     """
     check_supported(program)
     program, seen, accumulators, sums = _simplified(program, num_outputs, default)
@@ -96,7 +97,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator) -> Plan:
     following = followed(estimators)
     ways = seen.ways if following == followed(seen.estimators) else _ways(program, outputs, seen, following)
     for site, estimator in estimators.items():
-        check_site(site, estimator)
+        check_site(site, estimator, candidates)
     check_paths(ways, estimators, following)
     check_keys(program, list(estimators), estimators, seen.analysis, split)
     check_evaluations(estimators, seen.analysis, split)
@@ -187,7 +188,7 @@ def _scheduled(
         for e in program.everything()
         if e in analysis.sites or any(map(has_site, e.bodies)) or contains_any(e, messages)
     )
-    needing_rest = {site.equation: site for site, estimator in estimators.items() if not estimator.local}
+    needing_rest = {site.equation: site for site, estimator in estimators.items() if estimator.needs_rest}
     inner = {e: [i for b in e.bodies for i in b.everything() if i in needing_rest] for e in random}
     nonlocal_equations = frozenset(e for e in random if e in needing_rest or inner[e])
     reach = {}
@@ -207,7 +208,7 @@ def _scheduled(
         outputs=tuple(outputs),
         aux=tuple(aux),
         estimators=estimators,
-        named=frozenset(s.equation for s in sites if s.params["estimator_tree"].num_leaves),
+        named=frozenset(s.equation for s in sites if s.names_arrays),
         prologue=prologue,
         body=body,
         undrawn=tuple(dict.fromkeys(v for v in free if v in made)),
@@ -229,7 +230,7 @@ def _parts(plan: Plan) -> tuple[Plan, ...]:
     groups: list[tuple[set[Equation], set[Value]]] = []
     others: set[Value] = set()
     for cost in plan.split.costs:
-        reached = {inside[s.equation] for s in plan.analysis.of(cost) if not plan.estimators[s].local}
+        reached = {inside[s.equation] for s in plan.analysis.of(cost) if plan.estimators[s].needs_rest}
         if not reached:
             others.add(cost)
             continue

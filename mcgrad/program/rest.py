@@ -11,20 +11,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad.program.bring import bring, expand_right
+from mcgrad.program.bring import bring, bring_each, expand_right
 from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import (
+from mcgrad.program.estimator import Rest, Result
+from mcgrad.program.relation import Relation
+from mcgrad.program.representations import (
     Flow,
+    Replicates,
     Representation,
-    Rest,
-    Result,
+    Reweighted,
     SignedPoints,
     WeightedPoint,
     WeightedPoints,
-    signed_term,
-    unit_weight,
 )
 from mcgrad.program.run import Continuation, Environment, Run
+from mcgrad.program.surrogates import unit_weight
 from mcgrad.program.thresholds import Decision, find_thresholds
 from mcgrad.program.trace import Equation
 from mcgrad.program.weights import Weight, is_leave_one_out
@@ -63,124 +64,106 @@ class RestOfProgram(Rest):
         """The rest, with comparisons that tie decided."""
         return dataclasses.replace(self, _run=self._run.but(decision=decision))
 
-    def thresholds(self, site: Draw) -> list[tuple[Equation, Callable[[Array], Array]]]:
+    def thresholds(self, draw: Draw) -> list[tuple[Equation, Callable[[Array], Array]]]:
         """Where costs may jump in a draw: comparisons, each with the compared difference, affine in the draw."""
         plan = self._run.plan
-        found, reason = find_thresholds(plan.program, plan.outputs, plan.analysis.sites, site.site)
+        found, reason = find_thresholds(plan.program, plan.outputs, plan.analysis.sites, draw.site)
         if reason is not None:
             raise ValueError(
-                f"`mcgrad.{type(self._run.estimator(site)).__name__}` would be wrong at {site.site.describe()}: {reason}. "
+                f"`mcgrad.{type(self._run.estimator(draw)).__name__}` would be wrong at {draw.site.describe()}: {reason}. "
                 "Use `mcgrad.Score()` here."
             )
-        return [(t.equation, functools.partial(t.margin, site.site, self._env)) for t in found]
+        return [(t.equation, functools.partial(t.margin, draw.site, self._env)) for t in found]
 
     def simulate(self, x: Any) -> Result:
         """The remaining costs at `x` of one plain run: later sites draw once, whatever their estimators."""
         return self._at(self._run.but(plain=True), x)
 
-    def evaluate(self, site: Draw, representation: Representation) -> Result:
+    def evaluate(self, draw: Draw, representation: Representation) -> Result:
         """The costs that a representation stands for."""
         if isinstance(representation, Flow):
             return self(representation.value)
         if isinstance(representation, WeightedPoint):
-            return self._run.credit(self(representation.point), [Weight.of(site.site, representation)])
+            return self._run.credit(self(representation.point), [Weight.of(draw.site, representation)])
         if isinstance(representation, SignedPoints):
-            return self._signed(site, representation)
-        if representation.weights is None:
-            return self._replicates(site, representation)
-        return self._weighted(site, representation)
+            return self._signed(draw, representation)
+        if isinstance(representation, Replicates):
+            return self._replicates(draw, representation)
+        return self._weighted(draw, representation)
 
-    def _replicates(self, site: Draw, points: WeightedPoints) -> Result:
+    def _replicates(self, draw: Draw, points: Replicates) -> Result:
         """Average over independent replicates of one draw, each with its score weight."""
-        assert points.log_weights is not None
         n = len(points.log_weights)
         results = jax.vmap(lambda x, i: self._times(n)(x, replicate=i))(stop(points.points), jnp.arange(n))
-        costs = []
-        for cost, relation in zip(results.costs, site.relations, strict=True):
-            if relation is not None:
-                shape = cost.shape[1:]
-                brought = jax.vmap(lambda w, r=relation, s=shape: bring(w, r, s))(points.log_weights)
-                weight = unit_weight(brought.astype(cost.dtype))
-                weighted = cost * weight
-                if is_leave_one_out(points.baseline):
-                    weighted += (1 - weight) * stop((jnp.sum(cost, 0, keepdims=True) - cost) / (n - 1))
-                cost = weighted
-            costs.append(jnp.mean(cost, axis=0))
+
+        def mean(relation: Relation, cost: Array) -> Array:
+            weight = unit_weight(bring_each(points.log_weights, relation, cost.shape[1:]).astype(cost.dtype))
+            weighted = cost * weight
+            if is_leave_one_out(points.baseline):
+                weighted += (1 - weight) * stop((jnp.sum(cost, 0, keepdims=True) - cost) / (n - 1))
+            return jnp.mean(weighted, axis=0)
+
+        costs = list(draw.per_cost(mean, lambda cost: jnp.mean(cost, axis=0), results.costs))
         if points.baseline is not None and not isinstance(points.baseline, str):
             mean_weight = jnp.mean(unit_weight(points.log_weights), axis=0)
-            self._run.subtract_baseline(costs, site.site, mean_weight, points.baseline)
+            self._run.subtract_baseline(costs, draw.site, mean_weight, points.baseline)
         aux, undrawn = jax.tree.map(lambda a: a[0], (results.aux, results.undrawn))
         return Result(tuple(costs), aux, undrawn)
 
-    def _weighted(self, site: Draw, points: WeightedPoints) -> Result:
+    def _weighted(self, draw: Draw, points: WeightedPoints | Reweighted) -> Result:
         """Sum over weighted points."""
-        assert points.weights is not None
         n = len(points.weights)
-        mixed = site.mixed_axes
+        mixed = draw.mixed_axes
         # Along axes that some cost mixes the points are joint: the weight of a point is the product over those axes.
         weights = jnp.prod(points.weights, axis=[1 + k for k in mixed])
         results = jax.vmap(self._times(n))(points.points)
-        costs = []
-        for cost, relation in zip(results.costs, site.relations, strict=True):
-            if relation is None:
-                costs.append(cost[0])
-                continue
+
+        def total(relation: Relation, cost: Array) -> Array:
             apart = tuple(window for k, window in enumerate(relation) if k not in mixed)
             shape = cost.shape[1:]
-            weight = jax.vmap(lambda w, r=apart, s=shape: bring(w, r, s))(weights)
             # Entries that depend on no draw (padding, shifts) are the same at every point.
             covered = bring(jnp.ones(weights.shape[1:]), apart, shape) > 0
-            weight = jnp.where(covered, weight, 1 / n).astype(cost.dtype)
-            if points.log_weights is None:
-                costs.append(jnp.sum(cost * weight, axis=0))
-                continue
-            weight = stop(weight)
-            own = jax.vmap(lambda w, r=relation, s=shape: bring(w, r, s))(points.log_weights)
-            own = unit_weight(own.astype(cost.dtype))
+            weight = jnp.where(covered, bring_each(weights, apart, shape), 1 / n).astype(cost.dtype)
+            if isinstance(points, WeightedPoints):
+                return jnp.sum(cost * weight, axis=0)
+            own = unit_weight(bring_each(points.log_weights, relation, shape).astype(cost.dtype))
             weighted = cost * own
-            if points.baseline is not None:
-                assert not isinstance(points.baseline, str)
-                mixing = jnp.squeeze(points.baseline, axis=[2 + k for k in mixed])
-                mixing = jax.vmap(jax.vmap(lambda w, r=apart, s=shape: bring(w, r, s)))(mixing)
+            if points.mixing is not None:
+                mixing = bring_each(jnp.squeeze(points.mixing, axis=[2 + k for k in mixed]), apart, shape)
                 weighted += (1 - own) * jnp.sum(stop(mixing.astype(cost.dtype) * cost[None]), axis=1)
-            costs.append(jnp.sum(weight * weighted, axis=0))
-        aux = self.simulate(site.draw()).aux if results.aux else ()
-        return Result(tuple(costs), aux, jax.tree.map(lambda a: a[0], results.undrawn))
+            return jnp.sum(stop(weight) * weighted, axis=0)
 
-    def _signed(self, site: Draw, points: SignedPoints) -> Result:
+        costs = draw.per_cost(total, lambda cost: cost[0], results.costs)
+        aux = self.simulate(draw.sample()).aux if results.aux else ()
+        return Result(costs, aux, jax.tree.map(lambda a: a[0], results.undrawn))
+
+    def _signed(self, draw: Draw, points: SignedPoints) -> Result:
         """The rest at the value point, plus signed differences that are zero in value."""
         result = self(points.value)
-        masks = jnp.ones((1, *site.plates), bool) if points.joint else site.entries_apart()
-        rest, decision = self._times(len(masks) * len(points.coefficients)), points.decision
+        masks = jnp.ones((1, *draw.plates), bool) if points.joint else draw.entries_apart()
+        n, decision = len(points.coefficients), points.decision
+        rest = self._times(len(masks) * n)
 
-        def one(mask: Array, point: Any, coefficient: Array, side: Array | None, reach: Array | None) -> list[Array]:
+        def one(
+            mask: Array, point: Any, coefficient: Array, side: Array | None, reach: Array | None
+        ) -> tuple[Array, ...]:
             def perturbed(leaf: Array, base: Array) -> Array:
                 return jnp.where(expand_right(mask, leaf.ndim), leaf, base)
 
             moved_rest = rest if decision is None else rest._deciding(decision.at(side, reach))
-            moved = moved_rest.simulate(jax.tree.map(perturbed, stop(point), stop(points.value)))
-            terms = []
-            for cost, own, relation in zip(moved.costs, result.costs, site.relations, strict=True):
-                if relation is None:
-                    terms.append(jnp.zeros_like(cost))
-                else:
-                    brought = bring(jnp.where(mask, coefficient, 0), relation, cost.shape).astype(cost.dtype)
-                    moved_by = cost - own if points.relative else cost
-                    terms.append(signed_term(jnp.broadcast_to(brought, cost.shape), moved_by))
-            return terms
+            costs = moved_rest.simulate(jax.tree.map(perturbed, stop(point), stop(points.value))).costs
+            if points.relative:
+                costs = [moved - own for moved, own in zip(costs, result.costs, strict=True)]
+            return draw.signed_terms(jnp.where(mask, coefficient, 0), costs)
 
-        of_points = (
-            points.points,
-            points.coefficients,
-            *((decision.side, decision.reach) if decision else (None, None)),
-        )
+        sides = (None, None) if decision is None else (decision.side, decision.reach)
+        of_points = (points.points, points.coefficients, *sides)
         if points.chunk_size is None:
             each = jax.vmap(jax.vmap(one, (None, 0, 0, 0, 0)), (0, *[None] * 4))(masks, *of_points)
             each = [jnp.sum(term, axis=1) for term in each]
         else:
-            n = len(points.coefficients)
 
-            def pair(index: Array) -> list[Array]:
+            def pair(index: Array) -> tuple[Array, ...]:
                 return one(masks[index // n], *jax.tree.map(lambda of_all: of_all[index % n], of_points))
 
             each = jax.lax.map(pair, jnp.arange(len(masks) * n), batch_size=points.chunk_size)

@@ -73,8 +73,8 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Array | None], **params: A
     if not moving:
         return sample_p.bind(*primals, **params), None
     estimator = jax.tree.unflatten(params["estimator_tree"], primals[n + 1 :])
-    facts = _facts(params["dist_tree"], primals[:n], params["levels"], with_obstacle=True)
-    pathwise = estimator is None or estimator.flow or type(estimator).__name__ == "Auto"
+    facts = _facts(jax.tree.unflatten(params["dist_tree"], _placeholders(primals[:n], params["levels"])))
+    pathwise = estimator is None or estimator.flows(facts)
     reason = facts.pathwise_obstacle if pathwise else f"it names the estimator {type(estimator).__name__}"
     if reason is not None:
         raise TypeError(
@@ -96,66 +96,67 @@ sample_p = _compat.new_primitive("mcgrad_sample", run=draw_from, batch=_batch, j
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known of a site's law before the program runs."""
+    """What is known of a site's distribution before the program runs.
+
+    Attributes:
+        law: its name.
+        knows: which of the optional methods of `mcgrad.Distribution` it has, `"log_prob"` among them.
+        reparameterized: see `mcgrad.Distribution`.
+        discrete: see `mcgrad.Distribution`.
+        support_parameters: see `mcgrad.Distribution`.
+        support: the values of a finite support, `[n, *event shape]`, in NumPy.
+        scalar_event: whether a draw of one batch entry is a single number.
+        pathwise_obstacle: why it has no pathwise derivative, or `None`.
+    """
 
     law: str
+    knows: frozenset[str]
     reparameterized: bool
-    has_log_prob: bool
-    support_parameters: tuple[str, ...]
-    support: np.ndarray | None  # [n, *event shape]
-    has_cdf: bool
-    has_weak_derivative: bool
-    has_optimal_transport: bool
-    has_adaptive_velocity: bool
-    has_relaxation: bool
     discrete: bool
+    support_parameters: tuple[str, ...]
+    support: np.ndarray | None
     scalar_event: bool
     pathwise_obstacle: str | None
 
 
-def _facts(dist_tree: Any, operands: Sequence[Any], levels: Any, *, with_obstacle: bool) -> Facts:
-    """Facts of the base law, found on placeholders of its leaves."""
-    n = dist_tree.num_leaves
+_OPTIONAL = "log_prob prob cdf icdf survival support weak_derivative optimal_transport adaptive_velocity relaxation"
+
+
+def _facts(placeholder: Any) -> Facts:
+    """Facts of a distribution whose leaves are placeholders."""
     found: list[Facts] = []
 
-    def inspect(*leaves: Array) -> int:
-        dist = jax.tree.unflatten(dist_tree, leaves)
+    def inspect(dist: Any) -> int:
+        knows = frozenset(name for name in _OPTIONAL.split() if getattr(dist, name, None) is not None)
         values = None
-        support = getattr(dist, "support", None)
-        if callable(support):
+        if "support" in knows and callable(dist.support):
             with jax.ensure_compile_time_eval():
-                values = support()
+                values = dist.support()
         found.append(
             Facts(
                 law=getattr(dist, "law", type(dist).__name__),
+                knows=knows,
                 reparameterized=bool(dist.reparameterized),
-                has_log_prob=getattr(dist, "log_prob", None) is not None,
+                discrete=bool(getattr(dist, "discrete", False)),
                 support_parameters=tuple(getattr(dist, "support_parameters", ())),
                 support=None if values is None else np.asarray(values),
-                has_cdf=getattr(dist, "cdf", None) is not None,
-                has_weak_derivative=getattr(dist, "weak_derivative", None) is not None,
-                has_optimal_transport=getattr(dist, "optimal_transport", None) is not None,
-                has_adaptive_velocity=getattr(dist, "adaptive_velocity", None) is not None,
-                has_relaxation=getattr(dist, "relaxation", None) is not None,
-                discrete=bool(getattr(dist, "discrete", False)),
                 scalar_event=tuple(dist.event_shape) == (),
-                pathwise_obstacle=pathwise_obstacle(dist) if with_obstacle else None,
+                pathwise_obstacle=pathwise_obstacle(dist),
             )
         )
         return 0
 
-    jax.eval_shape(inspect, *_base_structs(operands[:n], levels))
+    jax.eval_shape(inspect, placeholder)
     return found[0]
 
 
-def _base_structs(leaves: Sequence[Any], levels: Any) -> list[jax.ShapeDtypeStruct]:
-    """Placeholders of the leaves of the law inside all `vmap`s."""
+def _placeholders(leaves: Sequence[Any], levels: Any) -> list[jax.ShapeDtypeStruct]:
+    """Placeholders of leaves as they are inside all `vmap`s."""
     structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-    axes = [level[: len(structs)] for level in levels]
-    for level in reversed(axes):  # outermost first: take its axis off each leaf
+    for level in reversed(levels):  # outermost first: take its axis off each leaf
         structs = [
             s if a is None else jax.ShapeDtypeStruct(s.shape[:a] + s.shape[a + 1 :], s.dtype)
-            for s, a in zip(structs, level, strict=True)
+            for s, a in zip(structs, level, strict=False)
         ]
     return structs
 
@@ -175,22 +176,31 @@ class Site:
     top_level: bool = True
 
     @property
-    def params(self) -> dict[str, Any]:
+    def _params(self) -> dict[str, Any]:
         return self.equation.eqn.params
 
     @property
     def name(self) -> str:
-        return self.params["name"] or self.facts.law
+        return self._params["name"] or self.facts.law
 
     @property
     def line(self) -> str:
         return self.equation.line
 
     @property
+    def levels(self) -> tuple[tuple[int | None, ...], ...]:
+        """The `vmap`s around the draw, innermost first, each with the axis of every operand that it maps."""
+        return self._params["levels"]
+
+    @property
+    def num_levels(self) -> int:
+        """How many `vmap`s stand around the draw; as many plate axes come first."""
+        return len(self.levels)
+
+    @property
     def own_plates(self) -> Shape:
         """Plate axes of one draw, those of loops left out."""
-        ndim = len(self.params["levels"]) + self.params["batch_ndim"]
-        return self.equation.outputs[0].shape[:ndim]
+        return self.equation.outputs[0].shape[: self.num_levels + self._params["batch_ndim"]]
 
     @property
     def plates(self) -> Shape:
@@ -198,50 +208,63 @@ class Site:
 
     @property
     def key(self) -> Value:
-        return self.equation.inputs[self.params["dist_tree"].num_leaves]
+        return self.equation.inputs[len(self.parameters)]
 
     @property
     def parameters(self) -> tuple[Value, ...]:
-        return self.equation.inputs[: self.params["dist_tree"].num_leaves]
+        return self.equation.inputs[: self._params["dist_tree"].num_leaves]
 
     @property
     def shares_noise(self) -> bool:
         """Whether a `vmap` maps over the site but not over its key."""
-        n = self.params["dist_tree"].num_leaves
-        return any(level[n] is None for level in self.params["levels"])
+        return any(level[len(self.parameters)] is None for level in self.levels)
 
     @functools.cached_property
     def facts(self) -> Facts:
-        """What is known of the law."""
-        params = self.params
-        return _facts(params["dist_tree"], self.equation.inputs, params["levels"], with_obstacle=True)
+        """What is known of the distribution."""
+        return _facts(self.base_dist)
+
+    def dist_of(self, leaves: Sequence[Any]) -> Any:
+        """The distribution with other leaves."""
+        return jax.tree.unflatten(self._params["dist_tree"], leaves)
+
+    def value_of(self, leaves: Sequence[Any]) -> Any:
+        """A value of the draw from its leaves."""
+        return jax.tree.unflatten(self._params["value_tree"], leaves)
 
     @property
-    def base_law(self) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
-        """The tree structure of the law inside all `vmap`s, and placeholders of its leaves."""
-        tree = self.params["dist_tree"]
-        return tree, _base_structs(self.equation.inputs[: tree.num_leaves], self.params["levels"])
+    def base_dist(self) -> Any:
+        """The distribution inside all `vmap`s, with placeholders for its leaves: for `jax.eval_shape` and `isinstance`."""
+        return self.dist_of(_placeholders(self.equation.inputs[: len(self.parameters)], self.levels))
 
     @property
     def base_draw(self) -> jax.ShapeDtypeStruct:
-        """A placeholder of one draw, an array, of that law."""
+        """A placeholder of one draw, an array, of that distribution."""
         x = self.equation.outputs[0]
-        return jax.ShapeDtypeStruct(x.shape[len(self.params["levels"]) :], x.dtype)
+        return jax.ShapeDtypeStruct(x.shape[self.num_levels :], x.dtype)
 
     @property
     def estimator(self) -> Any:
         """The estimator that the user named, with placeholders for its arrays, as they are inside all `vmap`s."""
-        leaves = _base_structs(self.equation.inputs, self.params["levels"])
-        return jax.tree.unflatten(self.params["estimator_tree"], leaves[len(self.parameters) + 1 :])
+        return self.named_estimator(_placeholders(self.equation.inputs, self.levels)[len(self.parameters) + 1 :])
+
+    def named_estimator(self, arrays: Sequence[Any]) -> Any:
+        """The estimator that the user named, with these arrays."""
+        return jax.tree.unflatten(self._params["estimator_tree"], arrays)
+
+    @property
+    def names_arrays(self) -> bool:
+        """Whether the user named an estimator that has arrays."""
+        return self._params["estimator_tree"].num_leaves > 0
 
     def describe(self) -> str:
         """How messages speak of the site."""
-        name = f" (name={self.params['name']!r})" if self.params["name"] else ""
+        name = f" (name={self._params['name']!r})" if self._params["name"] else ""
         place = f"at {self.line}" if self.line else "made by `sampler=` or `icdf=`"
         return f"the draw from {self.facts.law}{name} {place}"
 
     def has_constant_law(self, constants: Container[Value]) -> bool:
-        """Whether no derivative can reach the law's parameters."""
+        """Whether no derivative can reach the distribution's parameters."""
         return all(value in constants for value in self.parameters)
 
 

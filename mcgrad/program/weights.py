@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PyTree, static_field
-from mcgrad.program.estimator import Baseline, WeightedPoint
+from mcgrad.program.representations import Baseline, WeightedPoint
 from mcgrad.program.site import Site
 
 

@@ -24,10 +24,11 @@ from jaxtyping import Array
 
 from mcgrad.program.bring import expand_right
 from mcgrad.program.draw import Draw, fold_in
-from mcgrad.program.estimator import Result, signed_term
+from mcgrad.program.estimator import Result
 from mcgrad.program.run import Run
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ScanView
+from mcgrad.program.surrogates import signed_term
 from mcgrad.program.trace import Constant, Equation, Program, Value
 from mcgrad.program.weights import Record, Recorded
 

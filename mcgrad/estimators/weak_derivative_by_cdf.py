@@ -1,4 +1,4 @@
-"""Weak derivatives of any law of single numbers with a differentiable `cdf`, in whatever its parameters are."""
+"""Weak derivatives of any distribution of single numbers with a differentiable `cdf`, in whatever its parameters are."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from mcgrad.program.site import Site
 stop = jax.lax.stop_gradient
 
 _MOST_DIRECTIONS = 256
+"""Parameters that one entry may depend on: each takes some 5,000 evaluations of the `cdf`. A limit of time, not of accuracy."""
 
 
 class Direction(NamedTuple):
-    """How a parameter of a law meets its entries.
+    """How a parameter of a distribution meets its entries.
 
     Attributes:
-        leaf: which of the law's leaves it is.
+        leaf: which of the distribution's leaves it is.
         batch_axes: for each axis of the leaf the batch axis along which an entry of a draw depends on its own entry only,
             or `None` where it may depend on all.
     """
@@ -39,8 +40,8 @@ class Direction(NamedTuple):
 
 
 def directions(site: Site) -> list[Direction]:
-    """The directions of a site's law, found on placeholders of its leaves."""
-    tree, structs = site.base_law
+    """The directions of a site's distribution, found on placeholders of its leaves."""
+    structs, tree = jax.tree.flatten(site.base_dist)
     x = site.base_draw
 
     def cdf(*operands: Any) -> Array:
@@ -55,14 +56,14 @@ def directions(site: Site) -> list[Direction]:
     ]
 
 
-def weak_derivative_obstacle(site: Site) -> str | None:
-    """Why a law has no weak derivative, neither of its own nor from its `cdf`, or `None`."""
+def why_no_weak_derivative(site: Site) -> str | None:
+    """Why a distribution has no weak derivative, neither of its own nor from its `cdf`, or `None`."""
     facts = site.facts
-    if facts.has_weak_derivative:
+    if "weak_derivative" in facts.knows:
         return None
-    if facts.discrete or not (facts.scalar_event and facts.has_cdf):
-        return "the law has no `weak_derivative`, and is not one of continuous single numbers with a `cdf`"
-    tree, structs = site.base_law
+    if facts.discrete or not (facts.scalar_event and "cdf" in facts.knows):
+        return "the distribution has no `weak_derivative`, and is not one of continuous single numbers with a `cdf`"
+    structs, tree = jax.tree.flatten(site.base_dist)
 
     def slope(x: Array, *leaves: Any) -> Array:
         def growth(x: Array) -> Array:
@@ -83,9 +84,7 @@ def weak_derivative_obstacle(site: Site) -> str | None:
         jax.eval_shape(slope, site.base_draw, *structs)
     # how JAX and other libraries say that a function has no derivative
     except (NotImplementedError, ValueError, TypeError) as error:
-        return (
-            f"the law has no `weak_derivative`, and its `cdf` cannot be differentiated ({str(error).splitlines()[0]})"
-        )
+        return f"the distribution has no `weak_derivative`, and its `cdf` cannot be differentiated ({str(error).splitlines()[0]})"
     number = sum(direction.count(structs[direction.leaf].shape) for direction in directions(site))
     if number > _MOST_DIRECTIONS:
         return (
@@ -95,14 +94,15 @@ def weak_derivative_obstacle(site: Site) -> str | None:
     return None
 
 
-def derivative_by_inversion(
+def weak_derivative_by_cdf(
     dist: Any, key: PRNGKey, x: Array, how: Coupling, chosen: list[Direction]
 ) -> tuple[WeakDerivative, ...]:
-    """Hahn-Jordan terms of the law `dist` in its leaves, from its `cdf`; one term a direction of each."""
+    """Hahn-Jordan terms of the distribution `dist` in its leaves, from its `cdf`; one term a direction of each."""
     leaves, tree = jax.tree.flatten(dist)
     frozen = stop(leaves)
     x = stop(x)
-    # Any draw says where the mass is. One that is always the same, so that the quantiles of a law are found once for all samples.
+    # Any draw says where the mass is. One that is always the same, so that the quantiles of a distribution are found once for
+    # all samples.
     somewhere = stop(dist.sample(jax.random.key(0)))
     terms = []
     for (i, axes), leaf_key in zip(chosen, jax.random.split(key, len(chosen)), strict=True):

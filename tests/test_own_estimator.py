@@ -1,0 +1,68 @@
+"""Estimators as a third party writes them: the page on it runs as it stands, and what it defines keeps the contract."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers import PROGRAMS, EstimatorRow, assert_unbiased, exact_derivatives, gradient_draws
+
+PAGE = (Path(__file__).parent.parent / "notebooks" / "your_own_estimator.md").read_text(encoding="utf-8")
+CELLS = re.findall(r"```\{code-cell\}\n(.*?)```", PAGE, re.S)
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[str, Any]:
+    """What the page defines, and under `printed` what it prints."""
+    names: dict[str, Any] = {"__name__": "page"}
+    printed = io.StringIO()
+    with jax.enable_x64(False), jax.debug_key_reuse(False), contextlib.redirect_stdout(printed):  # as a user runs it
+        for cell in CELLS:
+            exec(compile(cell, "your_own_estimator.py", "exec"), names)
+    return names | {"printed": printed.getvalue()}
+
+
+def test_the_page_runs_and_finds_what_it_says(page: dict[str, Any]) -> None:
+    assert len(CELLS) == PAGE.count("```{code-cell}") > 0
+    said = page["printed"]
+    assert "False" not in said and said.count("True") == 5
+    assert re.search(r"`mcgrad.Flip` would be wrong at .*your_own_estimator.py.*0 and 1\. Use `mcgrad.Score\(\)`", said)
+
+
+def test_the_page_needs_public_names_only() -> None:
+    imported = re.findall(r"^(?:import|from) (\S+)", "".join(CELLS), re.M)
+    assert set(imported) == {"dataclasses", "jax", "jax.numpy", "mcgrad", "mcgrad.program"}
+    assert not re.search(r"\._(?!replace)", "".join(CELLS))
+
+
+ROWS = {
+    "PlainScore": {"kind": "score", "order": 2, "on": ("normal", "scan_with_a_cond_on_a_draw", "two_discrete_layers")},
+    "Flip": {
+        "kind": "binary",
+        "order": 1,
+        "on": ("bernoulli_with_offset", "two_discrete_layers", "users_vmap_of_one_example"),
+    },
+    "SelfCritical": {
+        "kind": "binary",
+        "order": 2,
+        "on": ("two_discrete_layers", "users_vmap_of_one_example", "aux_output"),
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "on"), [(name, on) for name, row in ROWS.items() for on in row["on"]])
+def test_what_the_page_defines_is_unbiased(page: dict[str, Any], name: str, on: str) -> None:
+    program, claimed = PROGRAMS[on], ROWS[name]
+    row = EstimatorRow(name, lambda program, params: page[name](), claimed["kind"], order=claimed["order"])
+    params, exact = program.typed_params(jnp.float64), exact_derivatives(program)
+    exact = {what: exact[what] for what in ("value", "gradient", "hessian")[: row.order_on(program) + 1]}
+    with jax.debug_key_reuse(False):  # value and derivatives on one key
+        draws = gradient_draws(lambda key: row.estimate(program, params, key), exact, jax.random.key(0))
+    for what in exact:
+        assert_unbiased(draws[what], exact[what])
