@@ -25,7 +25,7 @@ def smaller(program: Program) -> Iterator[Program]:
             o for o in program.lines if o.kinds == line.kinds and o.names[0] in re.findall(r"\w+", line.expression)
         ]
         for other in earlier:
-            yield _with(program, line, Statement(line.names, line.kinds, ", ".join(other.names)))
+            yield _renamed(_with(program, line, None), dict(zip(line.names, other.names, strict=True)))
         plain = re.sub(r", \w+\([^()]*\), name=", ", name=", line.expression)
         if line.expression.startswith("sample(") and plain != line.expression:
             yield _with(program, line, dataclasses.replace(line, expression=plain))
@@ -44,7 +44,23 @@ def smaller(program: Program) -> Iterator[Program]:
         yield dataclasses.replace(program, order=1)
 
 
-def _with(program: Program, old: Statement, new: Statement) -> Program:
+def _renamed(program: Program, names: dict[str, str]) -> Program:
+    def text(old: str) -> str:
+        return re.sub(r"\b[a-z]\d+\b", lambda word: names.get(word[0], word[0]), old)
+
+    def lines(old: tuple[Statement, ...]) -> tuple[Statement, ...]:
+        found = []
+        for line in old:
+            functions = tuple(
+                dataclasses.replace(f, lines=lines(f.lines), result=text(f.result)) for f in line.functions
+            )
+            found.append(dataclasses.replace(line, expression=text(line.expression), functions=functions))
+        return tuple(found)
+
+    return dataclasses.replace(program, lines=lines(program.lines), result=text(program.result))
+
+
+def _with(program: Program, old: Statement, new: Statement | None) -> Program:
     return dataclasses.replace(program, lines=replaced(program.lines, old, new))
 
 
