@@ -92,7 +92,8 @@ class Bodies:
         )
         own = {c, r} | {name for line in lines for name in line.names}
         step = self.fits(inner, Kind(carried), own - {c})
-        carry = self.rng.choice(
+        total = self.fits(inner, Kind(()), own)
+        new = self.rng.choice(
             [
                 f"0.6 * {c} + 0.4 * {step}",
                 f"{step} + 0.0 * {c}",
@@ -100,10 +101,13 @@ class Bodies:
                 f"jnp.tanh({c} + {step})",
                 f"{c}",
             ]
+            + [f"{c} - {step}", f"theta[1] * {c} + {step}", f"jnp.where(jnp.sum({total}) > 0.3, {c}, {c} + {step})"]
         )
-        out = self.rng.choice(sorted(own))
-        total = self.fits(inner, Kind(()), own)
-        result = f"({carry}, {a} + jnp.sum({total})), {out}" if with_sum else f"{carry}, {out}"
+        carry = self.name("n")
+        lines.append(Statement((carry,), (Kind(carried),), new))
+        out = self.rng.choice([*sorted(own), carry, f"{carry} + 0.3 * {step}"])
+        add = self.rng.choice([f"{a} + jnp.sum({total})", f"0.9 * {a} + jnp.sum({total})", f"{a} + jnp.mean({carry})"])
+        result = f"({carry}, {add}), {out}" if with_sum else f"{carry}, {out}"
         take = (
             Statement((c, a), (Kind(carried), Kind(())), "carry")
             if with_sum
@@ -114,8 +118,8 @@ class Bodies:
         )
         start = f"({init} + jnp.zeros({carried}), 0.0)" if with_sum else f"{init} + jnp.zeros({carried})"
         call = f"scan({f}, {start}, ({x}, {key}){', reverse=True' if self.rng.random() < 0.3 else ''})"
-        last, total, ys = self.name("v"), self.name("v"), self.name("v")
-        outs = (f"({last}, {total})", ys) if with_sum else (last, ys)
+        last, summed, ys = self.name("v"), self.name("v"), self.name("v")
+        outs = (f"({last}, {summed})", ys) if with_sum else (last, ys)
         return _unpacked(outs, call, (fn,), "scan")
 
     def fori_loop(self, scope: Scope) -> Statement:

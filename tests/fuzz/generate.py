@@ -32,7 +32,8 @@ class Settings:
         operation: part of the templates of operations to prefer.
         blocks: how often a statement is one with a body.
         discrete: whether all draws are.
-        loops_of_draws: whether draws stand in loops.
+        while_loops: whether there are any, which have derivatives in forward mode only.
+        order: of derivatives; by default at random.
     """
 
     mode: str = "mixed"

@@ -71,7 +71,7 @@ class Scope:
         if drawn and self.rng.random() < 0.6:
             name = self.rng.choice(drawn)
             return self.rng.choice([name, f"jnp.clip({name}, 0, {length - 1})", f"({name} + 1) % {length}"])
-        return str(self.rng.randint(-length, length - 1))
+        return str(self.rng.randint(*self.bounds(length)))
 
     def indices(self, length: int, count: int | None = None) -> str:
         """A known or drawn vector of indices below a length."""
@@ -82,7 +82,11 @@ class Scope:
             name = self.rng.choice(drawn)
             return self.rng.choice([name, f"jnp.clip({name}, 0, {length - 1})", f"({name} + 1) % {length}"])
         n = count or self.rng.randint(1, 4)
-        return f"np.array({[self.rng.randint(-1 if self.rng.random() < 0.2 else 0, length - 1) for _ in range(n)]})"
+        return f"np.array({[self.rng.randint(*self.bounds(length)) for _ in range(n)]})"
+
+    def bounds(self, length: int) -> tuple[int, int]:
+        """Of known indices: now and then out of bounds."""
+        return (-2 * length, 2 * length) if self.rng.random() < 0.15 else (-length, length - 1)
 
 
 def axis_of(s: Scope, shape: tuple[int, ...]) -> int:

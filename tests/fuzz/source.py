@@ -95,7 +95,6 @@ class Program:
     transform: str = "estimator=Score()"
     forward: bool = False
     order: int = 1
-    num_params: int = 4
 
     def source(self) -> str:
         return "\n".join(["def program(theta, key):", *_text(self.lines), f"    return {self.result}"])
