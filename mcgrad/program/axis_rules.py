@@ -260,7 +260,7 @@ def gather(equation: Equation, known: Known) -> Axes:
     by_index = {a: Move(batch[a]) for a in range(len(indices.shape) - 1)}
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     windows = [a for a in range(len(source.shape)) if a not in gone]
-    offset = dict(zip(windows, numbers.offset_dims, strict=True))
+    offset = dict(zip(windows, map(int, numbers.offset_dims), strict=True))  # JAX may have them as numpy integers
     by_source: dict[int, Move | Take] = {}
     for a, n in enumerate(source.shape):
         if a in numbers.operand_batching_dims:
