@@ -276,9 +276,8 @@ def gather(equation: Equation, known: Known) -> Axes:
             if start is None:
                 continue
         last = n - sizes[a]
-        if "FILL" in str(params["mode"]):
-            start = np.where((start >= 0) & (start <= last), start, -n)
-        start = np.where(start == -n, -n, np.clip(start, 0, last))
+        is_inside = (start >= 0) & (start <= last)
+        start = np.where(is_inside, start, -n) if "FILL" in str(params["mode"]) else np.clip(start, 0, last)
         axes = tuple(batch) if start.ndim else ()
         if a in offset:
             by_source[a] = Take((*axes, offset[a]), start[..., None] + np.arange(sizes[a]))
