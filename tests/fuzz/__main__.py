@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import os
 import sys
 import time
@@ -42,6 +43,7 @@ def main() -> int:
     parser.add_argument("--only", choices=KINDS, help="one kind of program")
     parser.add_argument("--programs", type=int, default=10**9, help="at most")
     parser.add_argument("--operation", help="prefer operations whose text has this in it")
+    parser.add_argument("--without", help="leave out operations whose text has this in it")
     parser.add_argument("--shrink", type=float, default=120.0, help="seconds to make a finding smaller")
     parser.add_argument("--refusals", action="store_true", help="print them too")
     args = parser.parse_args()
@@ -56,9 +58,7 @@ def main() -> int:
         if time.monotonic() > end:
             break
         kind = kinds[seed % len(kinds)]
-        settings = KINDS[kind]
-        if args.operation:
-            settings = type(settings)(**{**vars(settings), "operation": args.operation})
+        settings = dataclasses.replace(KINDS[kind], operation=args.operation, without=args.without)
         program = generate(settings, seed)
         outcome = judge(kind, program, seed)
         count[kind, f"{outcome.kind}: {outcome.detail[:40]}" if outcome.kind == "skipped" else outcome.kind] += 1

@@ -30,6 +30,7 @@ class Settings:
         statements: at most, those in bodies included.
         numbers: that are drawn, at most.
         operation: part of the templates of operations to prefer.
+        without: part of the templates of operations to leave out.
         blocks: how often a statement is one with a body.
         discrete: whether all draws are.
         while_loops: whether there are any, which have derivatives in forward mode only.
@@ -40,6 +41,7 @@ class Settings:
     statements: int = 8
     numbers: int = 7
     operation: str | None = None
+    without: str | None = None
     blocks: float = 0.25
     discrete: bool = False
     while_loops: bool = True
@@ -124,7 +126,7 @@ class Maker(Bodies):
         return dataclasses.replace(made, kinds=tuple(kinds))
 
     def operation(self, scope: Scope) -> Statement:
-        template, expression = operation(scope, self.settings.operation)
+        template, expression = operation(scope, self.settings.operation, self.settings.without)
         return Statement((self.name("v"),), (), expression, operation=template)
 
     # Draws.

@@ -188,11 +188,12 @@ OFTEN = {
 }
 
 
-def operation(s: Scope, only: str | None = None) -> tuple[str, str]:
-    """A random operation on values in scope: its template, and the expression; of those with `only` in their text."""
-    families = {f: [t for t in ts if not only or only in t] for f, ts in TEMPLATES.items()}
+def operation(s: Scope, only: str | None = None, without: str | None = None) -> tuple[str, str]:
+    """A random operation on values in scope, its template and the expression: mostly of those with `only` in their text."""
+    every = {f: [t for t in ts if not without or without not in t] for f, ts in TEMPLATES.items()}
+    families = {f: [t for t in ts if not only or only in t] for f, ts in every.items()}
     if s.rng.random() < 0.3 or not any(families.values()):
-        families = TEMPLATES
+        families = every
     names = [f for f, ts in families.items() if ts]
     family = s.rng.choices(names, weights=[OFTEN[name] for name in names])[0]
     template = s.rng.choice(families[family])
