@@ -310,7 +310,7 @@ def scatter(equation: Equation, known: Known) -> Axes:
     free = [b for b, u in enumerate(scattered) if u not in by_update and updates.shape[u] > 1]
     if len(free) == 1 and len(numbers.inserted_window_dims) == 1:
         (b,), (a,) = free, numbers.inserted_window_dims
-        if (to := places.get(a)) is not None:
+        if (to := places.get(a)) is not None and to.size in (1, updates.shape[scattered[b]]):
             by_update[scattered[b]] = _inverse(
                 a, np.broadcast_to(to.reshape(-1), (updates.shape[scattered[b]],)), source.shape[a]
             )
