@@ -294,7 +294,11 @@ def scatter(equation: Equation, known: Known) -> Axes:
     gone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     windows = [a for a in range(len(source.shape)) if a not in gone]
     scattered = [u for u in range(len(updates.shape)) if u not in numbers.update_window_dims]
+    sizes = dict(zip(windows, (updates.shape[u] for u in numbers.update_window_dims), strict=True))
     places = {a: known.component(indices, c) for c, a in enumerate(numbers.scatter_dims_to_operand_dims)}
+    if "CLIP" in str(equation.eqn.params["mode"]):
+        inside = {a: source.shape[a] - sizes.get(a, 1) for a in places}
+        places = {a: None if to is None else np.clip(to, 0, inside[a]) for a, to in places.items()}
     one_place = math.prod(indices.shape[:-1]) == 1
     by_update: dict[int, Move | Take] = {}
     for u, a in zip(numbers.update_window_dims, windows, strict=True):
