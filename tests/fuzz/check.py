@@ -53,8 +53,13 @@ def load(program: Program, **more: Any) -> tuple[Any, Any]:
     return names["program"], eval(f"expectation(program, {program.transform})", names)
 
 
-def refusal(error: Exception) -> Outcome:
-    """Whether an exception is one of mcgrad's own refusals, which name the line."""
+def refusal(error: Exception, program: Program) -> Outcome:
+    """Whether an exception is one of mcgrad's own refusals, which name the line; or one of plain JAX."""
+    try:
+        plain, _ = load(dataclasses.replace(program, transform=""))
+        jax.eval_shape(jax.vmap(plain, (None, 0)), jnp.asarray(THETA), jax.random.split(jax.random.key(0), 2))
+    except Exception as own:
+        return Outcome("skipped", f"JAX: {own}")
     text = f"{type(error).__name__}: {error}"
     own = isinstance(error, (ValueError, NotImplementedError, TypeError)) and "mcgrad" in str(error)
     if own and re.search(re.escape(FILE) + r":\d+", str(error)):
@@ -95,7 +100,7 @@ def _check(program: Program, seed: int, more: dict[str, Any]) -> Outcome:
             run = jax.jit(jax.vmap(_derivatives(transformed, program), (None, 0)))
             draws = _draws(run, key, SAMPLES)
     except Exception as error:
-        return refusal(error)
+        return refusal(error, program)
     if "Normal" in program.source() and any(isinstance(w.message, mcgrad.JumpWarning) for w in caught):
         return Outcome("skipped", "a jump that mcgrad warns of")
     if not np.all(np.isfinite(draws)):

@@ -27,10 +27,17 @@ MAX_STATES = 40_000
 
 @dataclasses.dataclass
 class Law:
-    """Values by index, with their log probabilities; `values` along the first axis, then the axes of the batch."""
+    """Values by index, with their log probabilities.
 
-    log_probs: Any  # [values, *batch]
+    Attributes:
+        log_probs: `[values, *batch]`.
+        values: `[values, *event]`, or `[values, *batch]` where each entry has its own.
+        own: whether each entry has its own values.
+    """
+
+    log_probs: Any
     values: Any
+    own: bool = False
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -69,13 +76,7 @@ def _normal(nodes: int, loc: Any, scale: Any) -> Law:
     grid = np.linspace(-7.5, 7.5, nodes).reshape(-1, *[1] * loc.ndim)
     x = at + here * grid  # fixed: a sum over points that do not move
     log_density = -0.5 * ((x - loc) / scale) ** 2 - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
-    return Law(log_density + jnp.log(here * 15.0 / (nodes - 1)), x)
-
-
-def _take(values: Any, index: Any, batch: tuple[int, ...]) -> Any:
-    if values.ndim == 1 + len(batch) and batch:  # its own values for each entry
-        return jnp.take_along_axis(values, index[None], 0)[0]
-    return values[index]
+    return Law(log_density + jnp.log(here * 15.0 / (nodes - 1)), x, own=True)
 
 
 class Enumeration:
@@ -132,7 +133,7 @@ class Enumeration:
         self.places += [(name, (*self._at, *entry)) for entry in np.ndindex(*law.batch)]
         index = self.index(key, law, start, size)
         self.log_probs[name, self._at] = jnp.take_along_axis(law.log_probs, index[None], 0)[0]
-        return _take(law.values, index, law.batch)
+        return jnp.take_along_axis(law.values, index[None], 0)[0] if law.own else law.values[index]
 
     def index(self, key: Any, law: Law, start: int, size: int) -> Any:
         if self.states is None:

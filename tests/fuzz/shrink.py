@@ -22,7 +22,9 @@ def smaller(program: Program) -> Iterator[Program]:
             expression = ", ".join(kind.filler for kind in line.kinds)
             yield _with(program, line, Statement(line.names, line.kinds, expression))
         earlier = [
-            o for o in program.lines if o.kinds == line.kinds and o.names[0] in re.findall(r"\w+", line.expression)
+            o
+            for o in program.lines
+            if o is not line and o.kinds == line.kinds and o.names[0] in re.findall(r"\w+", line.expression)
         ]
         for other in earlier:
             yield _renamed(_with(program, line, None), dict(zip(line.names, other.names, strict=True)))

@@ -33,7 +33,10 @@ def _check(program: Program, key: Any) -> Outcome:
     names = [name for line in program.lines for name in line.names]
     program = dataclasses.replace(program, result=f"({', '.join(names)},)", transform="")
     theta = jnp.asarray(THETA)
-    run = layout(program, theta, key)
+    try:
+        run = layout(program, theta, key)
+    except Exception as error:  # a program that plain JAX does not run
+        return Outcome("skipped", f"oracle: {type(error).__name__}: {error}"[:300])
     if not run.cards or any("while_loop" in line.expression for line in program.statements()):
         return Outcome("skipped", "no draws")
     try:
@@ -41,7 +44,7 @@ def _check(program: Program, key: Any) -> Outcome:
         traced, _ = trace(lambda: fn(theta, key))
         analysis = analyze(traced)
     except Exception as error:
-        return refusal(error)
+        return refusal(error, program)
     sites = {site.params["name"]: site for site in analysis.sites.values()}
     moved, base = _moved(program, key, run)
     for j, (name, output) in enumerate(zip(names, traced.outputs, strict=True)):
