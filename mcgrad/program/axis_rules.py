@@ -262,7 +262,7 @@ def gather(equation: Equation, known: Known) -> Axes:
     by_index = {a: Move(batch[a]) for a in range(len(indices.shape) - 1)}
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     windows = [a for a in range(len(source.shape)) if a not in gone]
-    offset = dict(zip(windows, numbers.offset_dims, strict=True))
+    offset = dict(zip(windows, map(int, numbers.offset_dims), strict=True))  # JAX may have them as numpy integers
     by_source: dict[int, Move | Take] = {}
     for a, n in enumerate(source.shape):
         if a in numbers.operand_batching_dims:
@@ -278,9 +278,8 @@ def gather(equation: Equation, known: Known) -> Axes:
             if start is None:
                 continue
         last = n - sizes[a]
-        if "FILL" in str(params["mode"]):
-            start = np.where((start >= 0) & (start <= last), start, -n)
-        start = np.where(start == -n, -n, np.clip(start, 0, last))
+        is_inside = (start >= 0) & (start <= last)
+        start = np.where(is_inside, start, -n) if "FILL" in str(params["mode"]) else np.clip(start, 0, last)
         axes = tuple(batch) if start.ndim else ()
         if a in offset:
             by_source[a] = Take((*axes, offset[a]), start[..., None] + np.arange(sizes[a]))
@@ -297,7 +296,11 @@ def scatter(equation: Equation, known: Known) -> Axes:
     gone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     windows = [a for a in range(len(source.shape)) if a not in gone]
     scattered = [u for u in range(len(updates.shape)) if u not in numbers.update_window_dims]
+    sizes = dict(zip(windows, (updates.shape[u] for u in numbers.update_window_dims), strict=True))
     places = {a: known.component(indices, c) for c, a in enumerate(numbers.scatter_dims_to_operand_dims)}
+    if "CLIP" in str(equation.eqn.params["mode"]):
+        inside = {a: source.shape[a] - sizes.get(a, 1) for a in places}
+        places = {a: None if to is None else np.clip(to, 0, inside[a]) for a, to in places.items()}
     one_place = math.prod(indices.shape[:-1]) == 1
     by_update: dict[int, Move | Take] = {}
     for u, a in zip(numbers.update_window_dims, windows, strict=True):
@@ -313,7 +316,7 @@ def scatter(equation: Equation, known: Known) -> Axes:
     free = [b for b, u in enumerate(scattered) if u not in by_update and updates.shape[u] > 1]
     if len(free) == 1 and len(numbers.inserted_window_dims) == 1:
         (b,), (a,) = free, numbers.inserted_window_dims
-        if (to := places.get(a)) is not None:
+        if (to := places.get(a)) is not None and to.size in (1, updates.shape[scattered[b]]):
             by_update[scattered[b]] = _inverse(
                 a, np.broadcast_to(to.reshape(-1), (updates.shape[scattered[b]],)), source.shape[a]
             )
