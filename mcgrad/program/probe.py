@@ -152,7 +152,7 @@ def _fingerprint(
         for value in equation.outputs:
             number[value] = len(number)
     types = tuple((value.shape, str(value.dtype)) for value in inputs)
-    return types, tuple(words), tuple(map(word, tells)), tuple(map(word, reached)), cut, jax.config.jax_enable_x64
+    return types, tuple(words), tuple(map(word, tells)), tuple(map(word, reached)), cut, jax.config.read("jax_enable_x64")
 
 
 def _cut_out(
@@ -298,7 +298,7 @@ def _compare(
 def _bracket(along: Callable[[Any], list[Any]], *, exact: bool) -> tuple[Any, Any] | None:
     """Two neighboring places on the line between which the values that tell change; `None` where they never do."""
     low, high, entry = 0.0, 1.0, None
-    dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
+    dtype = np.float64 if jax.config.read("jax_enable_x64") else np.float32
     for _ in range(_NARROWINGS):
         ts = np.linspace(low, high, _POINTS).astype(dtype)
         table = np.concatenate([np.asarray(x).astype(np.float64).reshape(len(ts), -1) for x in along(ts)], axis=1)
