@@ -34,14 +34,19 @@ def _describe(x: Any) -> str:
     return f"an array of {x.dtype} and shape {x.shape}" if is_array else f"{type(x).__name__}: {x!r}"
 
 
-def check_at_least(value: Any, least: int, where: str, most: int | None = None, *, what: str | None = None) -> None:
-    """Refuse what is not an int, or one that is too small or too large; `what` says in other words what it must be."""
+def check_at_least(
+    value: Any, least: int, where: str, most: int | None = None, *, what: str | None = None, way_out: str = ""
+) -> None:
+    """Refuse what is not an int, or one that is too small or too large.
+
+    `what` says in other words what it must be, `way_out` what to do besides passing another.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (value if most is None else most):
         fits = f"{least} or more" if most is None else f"{least} to {most}"
         if what is None and most is None:
             what = "a positive int" if least == 1 else f"an int of at least {least}"
         raise ValueError(
-            f"`mcgrad.{where}` must be {what or f'an int between {least} and {most}'}, got {value!r}. Pass {fits}."
+            f"`mcgrad.{where}` must be {what or f'an int between {least} and {most}'}, got {value!r}. Pass {fits}{way_out}."
         )
 
 

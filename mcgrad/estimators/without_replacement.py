@@ -105,7 +105,7 @@ class UnorderedSet(WithoutReplacement):
     baseline: Literal["built_in"] | None = static_field(default="built_in")
 
     def __post_init__(self) -> None:
-        check_at_least(self.num_samples, 1, "UnorderedSet(num_samples=...)", MOST_IN_A_SET)
+        check_at_least(self.num_samples, 1, "UnorderedSet(num_samples=...)", MOST_IN_A_SET, way_out=WITHOUT_LIMIT)
         check_option("UnorderedSet(baseline=...)", self.baseline, ("built_in", None))
 
     @property
@@ -127,6 +127,8 @@ class UnorderedSet(WithoutReplacement):
 
 MOST_IN_A_SET = 12
 """Draws of an unordered set; its weights go through all of its subsets, here 4,096."""
+
+WITHOUT_LIMIT = ', or use `mcgrad.ImportanceWithoutReplacement(baseline="importance")`, which has no limit'
 
 
 def set_weights(log_p: Float[Array, " k"], log_outside: Float[Array, ""]) -> tuple[Array, Array]:
@@ -216,7 +218,8 @@ class ImportanceWithoutReplacement(WithoutReplacement):
         options = ("unordered_set", "importance", None)
         check_option("ImportanceWithoutReplacement(baseline=...)", self.baseline, options)
         most = MOST_IN_A_SET if self.baseline == "unordered_set" else None
-        check_at_least(self.num_samples, 2, "ImportanceWithoutReplacement(num_samples=...)", most)
+        way_out = WITHOUT_LIMIT if most else ""
+        check_at_least(self.num_samples, 2, "ImportanceWithoutReplacement(num_samples=...)", most, way_out=way_out)
 
     @property
     def num_points(self) -> int:
