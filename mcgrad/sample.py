@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from mcgrad._arguments import check_key
 from mcgrad._types import PRNGKey
+from mcgrad.distributions.wrappers.closed import close
 from mcgrad.distributions.wrappers.foreign import as_distribution
 from mcgrad.estimators.importance_sampling import ImportanceSampling
 from mcgrad.program.estimator import Estimator
@@ -57,7 +58,7 @@ def sample(
                 f"{estimator!r}. Leave one of them out."
             )
         estimator = ImportanceSampling(proposal)
-    dist = as_distribution(dist)
+    dist = close(as_distribution(dist), key)
     if estimator is not None:
         estimator = estimator.closed(dist)
     return bind_draw(key, dist, estimator, name)

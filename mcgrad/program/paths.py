@@ -94,7 +94,8 @@ class _Gate:
     roots: set[Equation]
     probe: Probe
     cut: bool = False
-    undecided: bool = False
+    jumped: bool = False  # some value behind it was seen to jump
+    untold: bool = False  # of some value behind it trying did not tell
     inner: set[Equation] = dataclasses.field(default_factory=set)  # those of its bodies that it stands for
 
 
@@ -126,7 +127,7 @@ class _Paths(Forward[Reach]):
     def certain(self, gate: Equation) -> bool:
         """Whether a gate, or one in its bodies that it stands for, was seen to jump."""
         found = self.gates[gate]
-        return not found.undecided or any(map(self.certain, found.inner))
+        return found.jumped or not found.untold or any(map(self.certain, found.inner))
 
     def run(self, program: Program, inputs: Sequence[Reach]) -> list[Reach]:
         self._stack.append(program)
@@ -257,7 +258,8 @@ class _Paths(Forward[Reach]):
             jumps = True
             if equation in self.around().place:
                 jumps = gate.probe.jumps(value)
-                gate.undecided = jumps is None
+                gate.jumped |= jumps is True
+                gate.untold |= jumps is None
             if jumps is not False:
                 left.add(equation)
         return dataclasses.replace(found, blind=frozenset(left))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad import _compat
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.bernoulli import Bernoulli
@@ -123,16 +124,29 @@ class ForeignDistribution(Wrapper):
     @functools.cached_property
     def support_parameters(self) -> tuple[str, ...]:
         """Parameters with which the support moves."""
+        leaves, bounds = self._all_bounds()
+        with jax.numpy_rank_promotion("allow"):
+            moves = influences(bounds, leaves)
+        names = zip(self._leaf_names, leaves, moves, strict=True)
+        return tuple(name for name, leaf, m in names if m and jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
+
+    @property
+    def bounds_close_over(self) -> bool:
+        """Whether the support moves with what the program computes and is no parameter."""
+        leaves, bounds = self._all_bounds()
+        with jax.numpy_rank_promotion("allow"):
+            hidden = _compat.closed(lambda leaves: bounds(*leaves), list(map(jnp.asarray, leaves)))[1]
+        return any(isinstance(array, _compat.Tracer) for array in hidden)
+
+    def _all_bounds(self) -> tuple[list[Any], Callable[..., list[Any]]]:
+        """The leaves, and what the support is made of as a function of them."""
         leaves, tree = jax.tree.flatten(self.dist)
 
         def bounds(*leaves: Any) -> list[Any]:
             laws = _parts_with(jax.tree.unflatten(tree, leaves), "log_prob")
             return [jnp.asarray(value) for law in laws for value in self._bounds(law)]
 
-        with jax.numpy_rank_promotion("allow"):
-            moves = influences(bounds, leaves)
-        names = zip(self._leaf_names, leaves, moves, strict=True)
-        return tuple(name for name, leaf, m in names if m and jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
+        return leaves, bounds
 
     def support(self) -> Array | None:
         """The values of a finite support, or `None`."""
@@ -312,7 +326,7 @@ def as_distribution(dist: Any) -> Any:
                     f"`mcgrad.sample(dist=...)` must be a pytree, got {type(dist).__name__}, whose parameters JAX "
                     "cannot see. Register the class with `jax.tree_util.register_dataclass`."
                 )
-            return dist if adapter is None else adapter(dist)
+            return dist if adapter is None else adapter(_unmasked(dist))
     is_class = isinstance(dist, type)
     raise TypeError(
         f"`mcgrad.sample(dist=...)` must be a distribution, got {dist if is_class else type(dist).__name__}."
@@ -320,6 +334,19 @@ def as_distribution(dist: Any) -> Any:
         + " one of mcgrad, NumPyro, Distrax or TFP-on-JAX, or a pytree with `sample`, `log_prob`, `batch_shape`, "
         "`event_shape` and `reparameterized`."
     )
+
+
+def _unmasked(dist: Any) -> Any:
+    """The distribution that draws come from: NumPyro's masks change the log density alone."""
+    while type(dist).__name__ == "MaskedDistribution":
+        dist = dist.base_dist
+    for part in _parts(dist):
+        if type(part).__name__ in ("MaskedDistribution", "Masked"):
+            raise TypeError(
+                f"`mcgrad.sample(dist=...)` must be a distribution whose log density is that of its draws, got "
+                f"{type(dist).__name__} with {type(part).__name__} in it. Draw without the mask, and multiply the costs by it."
+            )
+    return dist
 
 
 def _adapter(dist: Any) -> type[ForeignDistribution] | None:
