@@ -293,7 +293,7 @@ def _each(
             log_weight = program(*at, **named)
             _check_log_weight(log_weight, where)
             return log_weight
-        plan, tree = plan_of(program, at, named, estimator, False)
+        plan, tree = plan_of(program, at, named, estimator, False, key)
         for site in plan.analysis.sites.values():
             if site.estimator is not None:
                 raise ValueError(

@@ -82,7 +82,7 @@ def expectation(
         key = key_at.get(args, kwargs)
 
         def one(key: jax.Array) -> Any:
-            return _run(fn, *key_at.put(args, kwargs, key), estimator, has_aux, replicates)
+            return _run(fn, *key_at.put(args, kwargs, key), estimator, has_aux, replicates, key)
 
         def several(keys: jax.Array) -> Any:
             results = jax.vmap(one, axis_name=_SAMPLES)(keys)
@@ -111,17 +111,28 @@ def _mean(tree: Any) -> Any:
 
 
 def _run(
-    fn: Callable[..., Any], args: Any, kwargs: Any, estimator: Estimator | None, has_aux: bool, replicates: Any
+    fn: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    estimator: Estimator | None,
+    has_aux: bool,
+    replicates: Any,
+    key_of_sample: Any = None,
 ) -> Any:
-    plan, tree = plan_of(fn, args, kwargs, estimator, has_aux)
+    plan, tree = plan_of(fn, args, kwargs, estimator, has_aux, key_of_sample)
     outs = Interpreter(plan, replicates).run()
     return jax.tree.unflatten(tree, outs)
 
 
 def plan_of(
-    fn: Callable[..., Any], args: Any, kwargs: Any, estimator: Estimator | None, has_aux: bool
+    fn: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    estimator: Estimator | None,
+    has_aux: bool,
+    key_of_sample: Any = None,
 ) -> tuple[Plan, Any]:
-    """The plan of a program on given arguments, and the tree of its output."""
+    """The plan of a program on given arguments, with the key of one of several samples; and the tree of its output."""
     split: list[int] = []
 
     def program() -> Any:
@@ -138,7 +149,7 @@ def plan_of(
 
     traced, tree = trace(program)
     check_floating(traced, split[-1])
-    return make_plan(traced, split[-1], estimator if estimator is not None else Auto(), CANDIDATES), tree
+    return make_plan(traced, split[-1], estimator or Auto(), CANDIDATES, key_of_sample), tree
 
 
 def grad(
@@ -176,6 +187,20 @@ def grad(
     surrogate = expectation(fn, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
     surrogate = _scalar(surrogate, fn, has_aux)
     return jax.grad(surrogate, argnums, has_aux=has_aux)
+
+
+def grad_of_sample(
+    fn: Callable[..., Any], argnums: int | Sequence[int], estimator: Estimator | None, where: str
+) -> Callable[..., Any]:
+    """`grad` for the key of one of several samples, of which every draw must make its own key."""
+
+    @functools.wraps(fn)
+    def surrogate(*args: Any, **kwargs: Any) -> Any:
+        key = sample_key(fn, args, kwargs, where).get(args, kwargs)
+        return _run(fn, args, kwargs, estimator, False, None, key)
+
+    _check_options(estimator, 1, None)
+    return jax.grad(_scalar(surrogate, fn, False), argnums)
 
 
 def value_and_grad(

@@ -167,3 +167,29 @@ def test_laws_and_orders_that_are_refused():
         mcgrad.grad(program)(0.3, jax.random.key(0), lambda p: mcgrad.Bernoulli(probs=p))
     with pytest.raises(NotImplementedError, match="second derivative"):
         jax.grad(mcgrad.grad(program))(0.3, jax.random.key(0), lambda p: mcgrad.Normal(p, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("program", "exact"),
+    [
+        (
+            lambda t, key: jnp.where(mcgrad.sample(key, mcgrad.Uniform(0.0, 1.0)) < jax.nn.sigmoid(t), 2.0, 0.0),
+            lambda t: 2 * jax.nn.sigmoid(t),
+        ),
+        (
+            lambda t, key: jnp.where(mcgrad.sample(key, mcgrad.Normal(0.0, 1.0)) > t, 1.0, 0.0) * t,
+            lambda t: t * jax.scipy.stats.norm.sf(t),
+        ),
+        (
+            lambda t, key: jnp.sum(
+                1.0 * (mcgrad.sample(key, mcgrad.Exponential(jnp.ones(3))) < jnp.arange(1.0, 4.0) * t)
+            ),
+            lambda t: jnp.sum(1 - jnp.exp(-jnp.arange(1.0, 4.0) * t)),
+        ),
+    ],
+    ids=["uniform", "normal", "exponentials"],
+)
+def test_named_by_the_transform_it_reaches_draws_from_constant_distributions(program, exact):
+    keys = jax.random.split(jax.random.key(0), 50_000)
+    found = jax.jit(jax.vmap(mcgrad.grad(program, estimator=mcgrad.PathwiseWithBoundary()), (None, 0)))(0.5, keys)
+    assert_unbiased(found, jax.grad(exact)(0.5))

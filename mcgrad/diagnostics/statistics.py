@@ -17,7 +17,7 @@ from jaxtyping import PyTree as Tree
 from mcgrad._arguments import check_at_least, sample_key
 from mcgrad._types import PRNGKey, PyTree, static_field
 from mcgrad.program.estimator import Estimator
-from mcgrad.transforms import explain, grad
+from mcgrad.transforms import explain, grad_of_sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +265,7 @@ def sample_gradient(
     """The gradient of sample `i`, as a function of `i`."""
     key_at = sample_key(fn, args, kwargs, where)
     key = key_at.get(args, kwargs)
-    gradient = grad(fn, argnums, estimator=estimator)
+    gradient = grad_of_sample(fn, argnums, estimator, where)
 
     def one(index: Any) -> Any:
         args_of_one, kwargs_of_one = key_at.put(args, kwargs, jax.random.fold_in(key, index))

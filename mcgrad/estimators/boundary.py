@@ -53,6 +53,7 @@ class PathwiseWithBoundary(Estimator):
     """
 
     moves_draw = True
+    follows_thresholds = True
 
     def on_jump(self, *, certain: bool) -> OnJump:
         return "ignore"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -12,11 +13,13 @@ from mcgrad import _compat
 from mcgrad.program.costs import Split
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.estimator import Estimator
+from mcgrad.program.forward import Forward
+from mcgrad.program.held import Held
 from mcgrad.program.jumps import JumpWarning
 from mcgrad.program.paths import BlindWay
 from mcgrad.program.site import Site, has_site, sample_p
 from mcgrad.program.structure import rebuilds
-from mcgrad.program.trace import Equation, Program, Value
+from mcgrad.program.trace import Constant, Equation, Program, Value
 
 
 def check_site(site: Site, estimator: Estimator, candidates: Sequence[Estimator]) -> None:
@@ -111,22 +114,44 @@ def check_keys(
                 )
 
 
+def check_samples(program: Program, estimators: Mapping[Site, Estimator], key: Any) -> None:
+    """Refuse draws that all samples of a transform would share."""
+    of_sample = _MadeOf(lambda value: isinstance(value, Constant) and value.value is key)
+    of_sample.run(program, [False] * len(program.inputs))
+    for site, estimator in estimators.items():
+        if not isinstance(estimator, Held) and not of_sample.of(site.key):
+            raise ValueError(
+                f"{site.describe()} uses a key that is not made of the argument `key`, which `num_samples` splits: all samples "
+                "would share the draw, and their mean is no better than one of them. Make its key of `key`, for instance by "
+                "`jax.random.split(key)` or `jax.random.fold_in(key, 1)`."
+            )
+
+
 def _varies(value: Value, loop: Equation) -> bool:
     """Whether a value in the body of a scan can differ from step to step."""
-    body = loop.bodies[0]
-    varying = set(body.inputs[_compat.scan_split(loop.eqn)[0] :])
+    body, num_consts = loop.bodies[0], _compat.scan_split(loop.eqn)[0]
+    of_step = _MadeOf()
+    of_step.run(body, [n >= num_consts for n in range(len(body.inputs))])
+    return of_step.of(value)
 
-    def visit(program: Program) -> None:
-        for equation in program.equations:
-            if any(v in varying for v in equation.inputs):
-                varying.update(equation.outputs)
-                for inner in equation.bodies:
-                    varying.update(inner.inputs)
-            for inner in equation.bodies:
-                visit(inner)
 
-    visit(body)
-    return value in varying
+class _MadeOf(Forward[bool]):
+    """The domain of values that are made of some values."""
+
+    nothing = False
+
+    def __init__(self, source: Callable[[Value], bool] = lambda value: False):
+        super().__init__()
+        self.source = source
+
+    def of(self, value: Value) -> bool:
+        return super().of(value) or self.source(value)
+
+    def apply(self, equation: Equation, inputs: list[bool]) -> list[bool]:
+        return [any(inputs)] * len(equation.outputs)
+
+    def join(self, parts: Sequence[bool], value: Value, cause: Equation) -> bool:
+        return any(parts)
 
 
 def check_floating(program: Program, num_outputs: int) -> None:

@@ -57,11 +57,13 @@ class Estimator(PyTree):
     Class attributes:
         flow: `represent` returns a `Flow`: costs need no weight for this site.
         moves_draw: costs are differentiated in the draw, so that jumps are looked for, although it is no `flow`.
+        follows_thresholds: it also does something where no parameter of the draw moves, but a threshold that it is compared with.
         follows_alternatives: it has `alternatives`, one of which is carried along inside a `scan`.
     """
 
     flow: ClassVar[bool] = False
     moves_draw: ClassVar[bool] = False
+    follows_thresholds: ClassVar[bool] = False
     follows_alternatives: ClassVar[bool] = False
 
     @property

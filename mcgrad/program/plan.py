@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence, Set
+from typing import Any
 
 from mcgrad import _compat
-from mcgrad.program.checks import check_evaluations, check_keys, check_paths, check_site, check_supported
+from mcgrad.program.checks import (
+    check_evaluations,
+    check_keys,
+    check_paths,
+    check_samples,
+    check_site,
+    check_supported,
+)
 from mcgrad.program.costs import Split, split_costs
 from mcgrad.program.dependence import Analysis, analyze
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.held import Held, followed
 from mcgrad.program.hoist import hoist_costs
 from mcgrad.program.jumps import watched
-from mcgrad.program.paths import BlindWay, blind_ways
+from mcgrad.program.paths import PARAMETER, BlindWay, blind_ways
 from mcgrad.program.reach import Reach, can_follow, reach_of
 from mcgrad.program.relation import number_of_draws
 from mcgrad.program.separate import separate_addends
@@ -80,7 +88,13 @@ class Plan:
         return _part(self, (), self.aux, self.undrawn)
 
 
-def make_plan(program: Program, num_outputs: int, default: Estimator, candidates: Sequence[Estimator] = ()) -> Plan:
+def make_plan(
+    program: Program,
+    num_outputs: int,
+    default: Estimator,
+    candidates: Sequence[Estimator] = (),
+    key_of_sample: Any = None,
+) -> Plan:
     """Plan a program whose first `num_outputs` outputs are to be differentiated and whose others are auxiliary.
 
     Args:
@@ -88,6 +102,7 @@ def make_plan(program: Program, num_outputs: int, default: Estimator, candidates
         num_outputs: how many of its outputs are costs or sums of costs.
         default: the estimator of the sites that name none.
         candidates: what a refusal may suggest in place of an estimator that would be wrong.
+        key_of_sample: the key of one of several samples, which all of the program's draws must be made of.
     """
     check_supported(program)
     program, seen, accumulators, sums = _simplified(program, num_outputs, default)
@@ -100,6 +115,8 @@ def make_plan(program: Program, num_outputs: int, default: Estimator, candidates
         check_site(site, estimator, candidates)
     check_paths(ways, estimators, following)
     check_keys(program, list(estimators), estimators, seen.analysis, split)
+    if key_of_sample is not None:
+        check_samples(program, estimators, key_of_sample)
     check_evaluations(estimators, seen.analysis, split)
     return _scheduled(program, outputs, aux, seen, split, estimators, ways, watched(ways, following), accumulators)
 
@@ -136,6 +153,13 @@ def _study(program: Program, outputs: Sequence[Value], default: Estimator) -> _S
     ways = _ways(program, outputs, seen, following := followed(estimators))
     for site in {s for way in ways if way.certain for s in way.sources if isinstance(s, Site)} & following:
         estimators[site] = (site.estimator or default).where_costs_jump(site)
+    if default.follows_thresholds:
+        moved = {
+            s for way in ways if not way.cut and PARAMETER in way.sources for s in way.sources if isinstance(s, Site)
+        }
+        for site in moved:
+            if isinstance(estimators[site], Held) and site.estimator is None and default.why_not(site) is None:
+                estimators[site] = default
     return dataclasses.replace(seen, ways=ways)
 
 

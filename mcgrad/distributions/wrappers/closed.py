@@ -7,7 +7,7 @@ batch axes and its dependence on earlier draws would go unseen.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,6 @@ from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape, static_field
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.derivatives.pathwise_check import name_of, pathwise_obstacle, sampler_obstacle
-from mcgrad.distributions.wrappers.base import Wrapper
 from mcgrad.distributions.wrappers.foreign import ForeignDistribution
 from mcgrad.distributions.wrappers.functions import FunctionDistribution
 
@@ -86,7 +85,9 @@ class ClosedDistribution(Distribution):
 
     def _at(self, method: _Method, x: Any) -> Array:
         shapes = jax.tree.map(lambda draw: draw.shape, self.known.draw)
-        x = jax.tree.map(lambda a, s: jnp.broadcast_to(a, jnp.broadcast_shapes(jnp.shape(a), s.shape)), x, self.known.draw)
+        x = jax.tree.map(
+            lambda a, s: jnp.broadcast_to(a, jnp.broadcast_shapes(jnp.shape(a), s.shape)), x, self.known.draw
+        )
         first, shape = jax.tree.leaves(x)[0], jax.tree.leaves(shapes, is_leaf=lambda s: isinstance(s, tuple))[0]
         fn = lambda x: method(self.leaves, self.values, x)  # noqa: E731
         for _ in range(first.ndim - len(shape)):

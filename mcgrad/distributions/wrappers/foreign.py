@@ -132,7 +132,10 @@ class ForeignDistribution(Wrapper):
 
     @property
     def bounds_close_over(self) -> bool:
-        """Whether the support moves with what the program computes and is no parameter."""
+        """Whether the support moves, or for all that can be seen may move, with what the program computes and is no parameter."""
+        around_tfp = [part for part in _parts(self.dist) if type(part).__name__ == "DistributionFromTFP"]
+        if not self.discrete and any(part.name not in _LAWS_ON_THE_LINE.split() for part in around_tfp):
+            return True
         leaves, bounds = self._all_bounds()
         with jax.numpy_rank_promotion("allow"):
             hidden = _compat.closed(lambda leaves: bounds(*leaves), list(map(jnp.asarray, leaves)))[1]
