@@ -66,7 +66,7 @@ class SumAndSample(WithoutReplacement):
         if isinstance(self.enumerated, str):
             check_option("SumAndSample(enumerated=...)", self.enumerated, ("most_probable", "drawn"), "an array")
             if self.num_samples is not None:
-                check_at_least(self.num_samples, 1, "SumAndSample(num_samples=...)")
+                check_at_least(self.num_samples, 1, "SumAndSample(num_samples=...)", what="an int of at least 1")
         elif self.num_samples is not None:
             raise ValueError(
                 f"`mcgrad.SumAndSample(num_samples=...)` must be left out with a buffer, got {self.num_samples!r}. The "

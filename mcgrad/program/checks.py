@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ from mcgrad import _compat
 from mcgrad.program.costs import Split
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.estimator import Estimator
-from mcgrad.program.forward import Forward
 from mcgrad.program.held import Held
 from mcgrad.program.jumps import JumpWarning
+from mcgrad.program.made_of import MadeOf
 from mcgrad.program.paths import BlindWay
 from mcgrad.program.site import Site, has_site, sample_p
 from mcgrad.program.structure import rebuilds
@@ -116,7 +116,7 @@ def check_keys(
 
 def check_samples(program: Program, estimators: Mapping[Site, Estimator], key: Any) -> None:
     """Refuse draws that all samples of a transform would share."""
-    of_sample = _MadeOf(lambda value: isinstance(value, Constant) and value.value is key)
+    of_sample = MadeOf(lambda value: isinstance(value, Constant) and value.value is key)
     of_sample.run(program, [False] * len(program.inputs))
     for site, estimator in estimators.items():
         if not isinstance(estimator, Held) and not of_sample.of(site.key):
@@ -130,28 +130,9 @@ def check_samples(program: Program, estimators: Mapping[Site, Estimator], key: A
 def _varies(value: Value, loop: Equation) -> bool:
     """Whether a value in the body of a scan can differ from step to step."""
     body, num_consts = loop.bodies[0], _compat.scan_split(loop.eqn)[0]
-    of_step = _MadeOf()
+    of_step = MadeOf()
     of_step.run(body, [n >= num_consts for n in range(len(body.inputs))])
     return of_step.of(value)
-
-
-class _MadeOf(Forward[bool]):
-    """The domain of values that are made of some values."""
-
-    nothing = False
-
-    def __init__(self, source: Callable[[Value], bool] = lambda value: False):
-        super().__init__()
-        self.source = source
-
-    def of(self, value: Value) -> bool:
-        return super().of(value) or self.source(value)
-
-    def apply(self, equation: Equation, inputs: list[bool]) -> list[bool]:
-        return [any(inputs)] * len(equation.outputs)
-
-    def join(self, parts: Sequence[bool], value: Value, cause: Equation) -> bool:
-        return any(parts)
 
 
 def check_floating(program: Program, num_outputs: int) -> None:

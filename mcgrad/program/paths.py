@@ -15,13 +15,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal, TypeAlias
 
-from mcgrad import _compat
 from mcgrad.program.cuts import cuts
 from mcgrad.program.forward import Forward
+from mcgrad.program.made_of import is_traced
 from mcgrad.program.probe import Probe, Surroundings
 from mcgrad.program.site import Site
 from mcgrad.program.structure import form_of
-from mcgrad.program.trace import Constant, Equation, Program, Value
+from mcgrad.program.trace import Equation, Program, Value
 
 Source: TypeAlias = "Site | Equation | Literal['parameter']"
 """A draw; the operation that makes raw random bits; or what is not known before the run, so that it may be differentiated."""
@@ -139,8 +139,7 @@ class _Paths(Forward[Reach]):
         ]
 
     def of_constant(self, value: Value) -> Reach:
-        traced = isinstance(value, Constant) and isinstance(value.value, _compat.Tracer)
-        return Reach(frozenset({PARAMETER})) if traced and value.is_inexact else Reach()
+        return Reach(frozenset({PARAMETER})) if is_traced(value) and value.is_inexact else Reach()
 
     def equation(self, equation: Equation, inputs: list[Reach]) -> list[Reach]:
         if equation not in self.live:

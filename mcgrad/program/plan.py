@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Sequence, Set
 from typing import Any
 
-from mcgrad import _compat
 from mcgrad.program.checks import (
     check_evaluations,
     check_keys,
@@ -24,13 +23,14 @@ from mcgrad.program.estimator import Estimator
 from mcgrad.program.held import Held, followed
 from mcgrad.program.hoist import hoist_costs
 from mcgrad.program.jumps import watched
+from mcgrad.program.made_of import constants_of
 from mcgrad.program.paths import PARAMETER, BlindWay, blind_ways
 from mcgrad.program.reach import Reach, can_follow, reach_of
 from mcgrad.program.relation import number_of_draws
 from mcgrad.program.separate import separate_addends
-from mcgrad.program.site import Site, has_site, sample_p
+from mcgrad.program.site import Site, has_site
 from mcgrad.program.structure import contains_any, form_of
-from mcgrad.program.trace import Constant, Equation, Program, Value
+from mcgrad.program.trace import Equation, Program, Value
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ class _Study:
 
 
 def _study(program: Program, outputs: Sequence[Value], default: Estimator) -> _Study:
-    analysis, constants = analyze(program), frozenset(_constants(program))
+    analysis, constants = analyze(program), constants_of(program)
     estimators: dict[Site, Estimator] = {}
     for site in analysis.sites.values():
         held = site.has_constant_law(constants) and site.estimator is None
@@ -309,24 +309,3 @@ def _free(outputs: Sequence[Value], split: Split) -> list[Value]:
     """What the suffix and the outputs read that the suffix does not make."""
     made = {v for e in split.suffix for v in e.outputs} | set(split.costs)
     return [v for v in (*outputs, *(v for e in split.suffix for v in e.inputs)) if v not in made]
-
-
-def _constants(program: Program) -> set[Value]:
-    """Values known before the program runs, through which no derivative can come."""
-
-    def known(value: Value, found: set[Value]) -> bool:
-        return value in found or (isinstance(value, Constant) and not isinstance(value.value, _compat.Tracer))
-
-    found: set[Value] = set()
-
-    def visit(program: Program) -> None:
-        for equation in program.equations:
-            if equation.eqn.primitive is not sample_p and all(known(v, found) for v in equation.inputs):
-                found.update(equation.outputs)
-            for body in equation.bodies:
-                visit(body)
-
-    visit(program)
-    for equation in program.everything():
-        found.update(v for v in equation.inputs if known(v, found))
-    return found
