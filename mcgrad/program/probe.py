@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcgrad import _compat
+from mcgrad.program.lines import MOST_ENTRIES, Line, Search, is_key, random_value
 from mcgrad.program.site import sample_p
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
@@ -40,7 +41,7 @@ class Surroundings:
         if value in self._leaves or value in self.producer:
             return self._leaves[value]
         known = isinstance(value, Constant) and not isinstance(value.value, _compat.Tracer)
-        return frozenset() if known or _is_key(value) else frozenset({value})
+        return frozenset() if known or is_key(value) else frozenset({value})
 
     def after(self, equation: Equation) -> list[Equation]:
         """The equations that read what an equation makes, directly or not, in order."""
@@ -98,8 +99,8 @@ _MOST_NUMBERS = 2**18
 _LINES = tuple(itertools.product((1.0, 0.2, 3.0, 10.0, 1000.0), (False, True)))
 """Scales of the random points, and whether they are positive."""
 
-_POINTS = 65
-"""Points on a line, and on each stretch into which it is narrowed down: float32 is used up after four."""
+_FEW_NUMBERS = 256
+"""Entries of the values that tell up to which more than one is followed on a line."""
 
 _CROSSINGS = 3
 """Places of a jump at which the values are compared."""
@@ -178,12 +179,12 @@ def _cut_out(
             if equation not in chosen:
                 chosen.add(equation)
                 numbers = max(numbers, *(math.prod(v.shape) for v in equation.outputs), 0)
-                frontier.update(v for v in equation.inputs if v in around.producer or around.leaves(v) or _is_key(v))
+                frontier.update(v for v in equation.inputs if v in around.producer or around.leaves(v) or is_key(v))
         frontier.difference_update(v for equation in chosen for v in equation.outputs)
 
     while True:
         # A draw from a constant distribution would stand still on every line: it is an input itself.
-        open_ = [v for v in frontier if v in around.producer and not _is_key(v) and not _is_constant_draw(around, v)]
+        open_ = [v for v in frontier if v in around.producer and not is_key(v) and not _is_constant_draw(around, v)]
         must = [v for v in open_ if v in reached or not v.is_inexact or around.producer[v].eqn.primitive is sample_p]
         if must:
             expand(must)
@@ -232,47 +233,6 @@ def _values(
     return fn
 
 
-def _random(value: Value, rng: np.random.Generator, scale: float, positive: bool) -> np.ndarray:
-    """A value for an input, or for an operation's results."""
-    if value.is_inexact:
-        x = rng.normal(size=value.shape) * scale
-        return np.asarray(np.abs(x) if positive else x).astype(value.dtype)
-    if value.dtype == np.bool_:
-        return rng.integers(0, 2, value.shape).astype(bool)
-    return rng.integers(0, 3, value.shape).astype(value.dtype)
-
-
-def _opposite(value: Value, start: Any, rng: np.random.Generator, scale: float, positive: bool) -> np.ndarray:
-    """The other end of a line: beyond zero, so that thresholds of that scale lie between, or anywhere if it must be positive."""
-    if positive:
-        return _random(value, rng, scale, positive)
-    return np.asarray(-(0.5 + rng.uniform(size=value.shape)) * start - 0.3 * scale * np.sign(start)).astype(value.dtype)
-
-
-class _Line:
-    """The inputs of a part on a line through two random points; random keys and integers stand still."""
-
-    def __init__(self, inputs: Sequence[Value], scale: float, positive: bool, seed: int):
-        rng = np.random.default_rng(seed)
-        self.start = [None if _is_key(v) else _random(v, rng, scale, positive) for v in inputs]
-        self.end = [
-            a if _is_key(v) or not v.is_inexact else _opposite(v, a, rng, scale, positive)
-            for v, a in zip(inputs, self.start, strict=True)
-        ]
-        self.keys = [int(rng.integers(2**31)) for _ in inputs]
-        self.shapes = [v.shape for v in inputs]
-
-    def at(self, t: Any) -> list[Any]:
-        points = []
-        for a, b, seed, shape in zip(self.start, self.end, self.keys, self.shapes, strict=True):
-            if a is None:
-                keys = jax.random.split(jax.random.key(seed), math.prod(shape))
-                points.append(keys.reshape(shape))
-            else:
-                points.append(a if a is b else (a + jnp.asarray(t, a.dtype) * (b - a)).astype(a.dtype))
-        return points
-
-
 def _compare(
     equations: Sequence[Equation],
     inputs: Sequence[Value],
@@ -281,58 +241,33 @@ def _compare(
     reached: Sequence[Value],
 ) -> list[bool | None]:
     """Which of the values jump where the values that tell change."""
-    told = _values(equations, inputs, tells or gate.outputs)
-    all_of = jax.jit(_values(equations, inputs, reached))
+    told, values = _values(equations, inputs, tells or gate.outputs), jax.jit(_values(equations, inputs, reached))
+    # Apart, so that what is compared is rounded once.
+    points = jax.jit(lambda line, ts: jax.vmap(lambda t: line.at(t, inputs))(ts))
+    along = jax.jit(functools.partial(jax.lax.map, told))
     found: list[bool | None] = [None] * len(reached)
-    crossings = 0
+    crossings: dict[int, int] = {}
+    entries_in_all = sum(math.prod(v.shape) for v in tells)
+    few = entries_in_all <= _FEW_NUMBERS
     for seed, (scale, positive) in enumerate(_LINES):
-        line = _Line(inputs, scale, positive, seed)
-        along = jax.jit(functools.partial(jax.lax.map, lambda t, line=line: told(line.at(t))))
-        bracket = _bracket(along, exact=bool(tells))
-        if bracket is None:
-            continue
-        sides = [all_of(line.at(t)) for t in bracket]
-        differ = [_differs(a, b) for a, b in zip(*sides, strict=True)]
-        if all(d is None for d in differ):
-            continue
-        crossings += bool(tells) or any(differ)  # what merely moves much was perhaps no jump
-        found = _either(found, differ)
-        if crossings == _CROSSINGS:
+        line = Line.through(inputs, scale, positive, seed)
+        search = Search(functools.partial(points, line), along, exact=bool(tells))
+        # A value may depend on few entries of the gate: every entry has its turn, if there are not too many.
+        entries = sorted(search.where, key=lambda entry: crossings.setdefault(entry, 0))
+        for entry in entries[: MOST_ENTRIES if few and tells else 1]:
+            if crossings[entry] and sum(crossings.values()) >= _CROSSINGS:
+                break
+            if (bracket := search.narrowed(entry)) is None:
+                continue
+            differ = [_differs(a, b) for a, b in zip(*map(values, bracket), strict=True)]
+            if all(d is None for d in differ):
+                continue
+            crossings[entry] += bool(tells) or any(differ)  # what merely moves much was perhaps no jump
+            found = _either(found, differ)
+        crossed = sum(count > 0 for count in crossings.values())
+        if sum(crossings.values()) >= _CROSSINGS and (not few or crossed >= entries_in_all):
             break
     return found
-
-
-def _bracket(along: Callable[[Any], list[Any]], *, exact: bool) -> tuple[Any, Any] | None:
-    """Two neighboring places on the line between which the values that tell change; `None` where they never do."""
-    low, high, entry = 0.0, 1.0, None
-    dtype = np.float64 if jax.config.read("jax_enable_x64") else np.float32
-    for _ in range(_NARROWINGS):
-        ts = np.linspace(low, high, _POINTS).astype(dtype)
-        table = np.concatenate([np.asarray(x).astype(np.float64).reshape(len(ts), -1) for x in along(ts)], axis=1)
-        steps = np.diff(table, axis=0)
-        if entry is None:
-            finite = np.isfinite(steps)
-            moved = np.where(finite, np.abs(steps), 0)
-            piecewise = np.mean(moved > 0, axis=0) < 0.5
-            if not exact and not np.any(piecewise & np.any(moved > 0, axis=0)):
-                size = moved / (np.median(moved, axis=0) + 1e-300)
-            else:
-                size = np.where(piecewise, moved, 0)
-            if not np.any(size > 0):
-                return None
-            where, entry = np.unravel_index(np.argmax(size), size.shape)
-        else:
-            moved = np.nan_to_num(np.abs(steps[:, entry]))
-            if not np.any(moved > 0):
-                return None
-            where = int(np.argmax(moved))
-        low, high = float(ts[int(where)]), float(ts[int(where) + 1])
-        if high - low <= 4 * np.finfo(dtype).eps:
-            break
-    return dtype(low), dtype(high)
-
-
-_NARROWINGS = 6
 
 
 def _differs(a: Any, b: Any) -> bool | None:
@@ -361,29 +296,21 @@ def _compare_cut(
     equations: Sequence[Equation], inputs: Sequence[Value], gate: Equation, reached: Sequence[Value]
 ) -> list[bool | None]:
     """Which of the values change with the results of the gate, all else held."""
-    if any(map(_is_key, gate.outputs)):
+    if any(map(is_key, gate.outputs)):
         return [True] * len(reached)
     fn = jax.jit(_values(equations, inputs, reached, gate))
     own = jax.jit(_values(equations, inputs, gate.outputs))
     found: list[bool | None] = [None] * len(reached)
     for seed, (scale, positive) in enumerate(_LINES[:4]):
-        line, rng = _Line(inputs, scale, positive, seed), np.random.default_rng(seed)
-        here = own(line.at(0.0))
+        line, rng = Line.through(inputs, scale, positive, seed), np.random.default_rng(seed)
+        start = line.at(0.0, inputs)
+        here = own(start)
         moved = [
             (np.asarray(x, np.float64) + 0.3 * rng.normal(size=v.shape)).astype(v.dtype)
             if v.is_inexact
-            else _random(v, rng, scale, positive)
+            else random_value(v, rng, scale, positive)
             for v, x in zip(gate.outputs, here, strict=True)
         ]
-        differ = [_differs(a, b) for a, b in zip(fn(line.at(0.0), here), fn(line.at(0.0), moved), strict=True)]
+        differ = [_differs(a, b) for a, b in zip(fn(start, here), fn(start, moved), strict=True)]
         found = _either(found, differ)
     return found
-
-
-@functools.lru_cache(maxsize=4096)
-def _dtype_is_key(dtype: Any) -> bool:
-    return jnp.issubdtype(dtype, jax.dtypes.prng_key)
-
-
-def _is_key(value: Value) -> bool:
-    return _dtype_is_key(value.dtype)

@@ -1,0 +1,126 @@
+"""Lines through random points, on which the inputs of a part of a program are put, and where on them values change."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mcgrad.program.trace import Value
+
+
+def random_value(value: Value, rng: np.random.Generator, scale: float, positive: bool) -> np.ndarray:
+    """A value for an input, or for an operation's results."""
+    if value.is_inexact:
+        x = rng.normal(size=value.shape) * scale
+        return np.asarray(np.abs(x) if positive else x).astype(value.dtype)
+    if value.dtype == np.bool_:
+        return rng.integers(0, 2, value.shape).astype(bool)
+    return rng.integers(0, 3, value.shape).astype(value.dtype)
+
+
+def _opposite(value: Value, start: Any, rng: np.random.Generator, scale: float, positive: bool) -> np.ndarray:
+    """The other end of a line: beyond zero, so that thresholds of that scale lie between, or anywhere if it must be positive."""
+    if positive:
+        return random_value(value, rng, scale, positive)
+    return np.asarray(-(0.5 + rng.uniform(size=value.shape)) * start - 0.3 * scale * np.sign(start)).astype(value.dtype)
+
+
+class Line(NamedTuple):
+    """The inputs of a part on a line through two random points; random keys and integers stand still.
+
+    Attributes:
+        start: where the line begins; of random keys their seeds.
+        end: where it ends; `None` for what stands still.
+    """
+
+    start: list[Any]
+    end: list[Any]
+
+    @classmethod
+    def through(cls, inputs: Sequence[Value], scale: float, positive: bool, seed: int) -> Line:
+        rng = np.random.default_rng(seed)
+        start = [np.uint32(rng.integers(2**31)) if is_key(v) else random_value(v, rng, scale, positive) for v in inputs]
+        end = [
+            None if is_key(v) or not v.is_inexact else _opposite(v, a, rng, scale, positive)
+            for v, a in zip(inputs, start, strict=True)
+        ]
+        return cls(start, end)
+
+    def at(self, t: Any, inputs: Sequence[Value]) -> list[Any]:
+        points = []
+        for a, b, value in zip(self.start, self.end, inputs, strict=True):
+            if is_key(value):
+                points.append(jax.random.split(jax.random.key(a), math.prod(value.shape)).reshape(value.shape))
+            else:
+                points.append(a if b is None else (a + jnp.asarray(t, a.dtype) * (b - a)).astype(a.dtype))
+        return points
+
+
+class Search:
+    """Where on a line the values that tell change.
+
+    Attributes:
+        where: for entries of them that do, the largest changes first, after which of the first points.
+    """
+
+    def __init__(self, points: Callable[[Any], list[Any]], along: Callable[[list[Any]], list[Any]], *, exact: bool):
+        self.points, self.along = points, along
+        self.dtype = np.float64 if jax.config.read("jax_enable_x64") else np.float32
+        self.ts = np.linspace(0.0, 1.0, _POINTS).astype(self.dtype)
+        told = self._told(points(self.ts))
+        steps = np.diff(np.concatenate([x.astype(np.float64) for x in told], axis=1), axis=0)
+        moved = np.where(np.isfinite(steps), np.abs(steps), 0)
+        piecewise = np.mean(moved > 0, axis=0) < 0.5
+        if not exact and not np.any(piecewise & np.any(moved > 0, axis=0)):
+            size = moved / (np.median(moved, axis=0) + 1e-300)
+        else:
+            size = np.where(piecewise, moved, 0)
+        largest = np.argsort(-size.max(0, initial=0), kind="stable")[:MOST_ENTRIES]
+        self.where = {int(entry): int(np.argmax(size[:, entry])) for entry in largest if size[:, entry].max() > 0}
+
+    def _told(self, places: list[Any]) -> list[np.ndarray]:
+        return [np.asarray(x).reshape(_POINTS, -1) for x in self.along(places)]
+
+    def narrowed(self, entry: int) -> tuple[list[Any], list[Any]] | None:
+        """Two neighboring points of the line between which an entry changes; `None` if the change is lost on the way."""
+        ts, where = self.ts, self.where[entry]
+        while True:
+            low, high = float(ts[where]), float(ts[where + 1])
+            last = high - low <= 4 * np.finfo(self.dtype).eps or (high - low) * _POINTS**_NARROWINGS < 1
+            ts = np.linspace(low, high, _POINTS).astype(self.dtype)
+            places = self.points(ts)
+            part, column = self._told(places), entry
+            while column >= part[0].shape[1]:
+                part, column = part[1:], column - part[0].shape[1]
+            moved = np.nan_to_num(np.abs(np.diff(part[0][:, column].astype(np.float64))))
+            if not np.any(moved > 0):
+                return None
+            where = int(np.argmax(moved))
+            if last:
+                return [x[where] for x in places], [x[where + 1] for x in places]
+
+
+_NARROWINGS = 5
+"""How often a stretch is narrowed down, at most: to a 65th each time."""
+
+MOST_ENTRIES = 16
+"""Entries of the values that tell whose changes are followed on one line."""
+
+
+_POINTS = 65
+"""Points on a line, and on each stretch into which it is narrowed down: float32 is used up after four."""
+
+
+def is_key(value: Value) -> bool:
+    return _dtype_is_key(value.dtype)
+
+
+@functools.lru_cache(maxsize=4096)
+def _dtype_is_key(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jax.dtypes.prng_key)
