@@ -49,7 +49,9 @@ def _keys(fn: Any) -> Any:
 
 
 def _window(reducer: Any, start: Any, **more: Any) -> Any:
-    return lambda x: lax.reduce_window(x, start, reducer, **({"window_dimensions": (1, 2), "window_strides": (1, 1)} | more))
+    return lambda x: lax.reduce_window(
+        x, start, reducer, **({"window_dimensions": (1, 2), "window_strides": (1, 1)} | more)
+    )
 
 
 def _convolved(x: Any, kernel: Any) -> jax.Array:
@@ -139,7 +141,11 @@ CALLS: list[tuple[Any, ...]] = [
     (lambda x: lax.reduce_window(x, 0.5, lambda a, b: jnp.hypot(a, b), (1, 2), (1, 1), "VALID"), X),
     (_pooled_gradient, X, X[:, :2]),
     (lambda x, y: jax.jvp(_pooled_gradient, (x, y), (x, y))[1], X, X[:, :2]),
-    (lambda x, y: jax.jvp(lambda x: jax.jvp(_window(lax.max, -jnp.inf, padding="VALID"), (x,), (y,))[1], (x,), (y,)), X, X),
+    (
+        lambda x, y: jax.jvp(lambda x: jax.jvp(_window(lax.max, -jnp.inf, padding="VALID"), (x,), (y,))[1], (x,), (y,)),
+        X,
+        X,
+    ),
     (lambda x: lax.top_k(x, 2), X),
     (lambda x: lax.approx_max_k(x, 2), X),
     (lambda x, y: lax.sort([x, y], dimension=0, num_keys=1), X, X),
@@ -215,7 +221,9 @@ def public() -> list[Any]:
     return list({id(fn): fn for fn in found if callable(fn) and not isinstance(fn, type)}.values())
 
 
-_WITH_FILES = frozenset({"save", "savez", "load", "fromfile", "frombuffer", "from_dlpack", "set_printoptions", "printoptions"})
+_WITH_FILES = frozenset(
+    {"save", "savez", "load", "fromfile", "frombuffer", "from_dlpack", "set_printoptions", "printoptions"}
+)
 
 
 def first(fn: Any) -> Iterator[Program]:
