@@ -45,13 +45,22 @@ def register(
 ) -> None:
     """Tell mcgrad about a primitive of your own; the same row as those of JAX have.
 
+    **A rule that claims less than the truth makes gradients wrong, silently**; one that claims more makes them noisier. The page
+    `notebooks/your_own_primitive.md` has a primitive, its row and its test.
+
     Args:
         primitive: a `jax.extend.core.Primitive`, or the name of one.
         axes: `"elementwise"`, if entry `i` of the results depends on entry `i` of the operands alone; or a function
-            `(equation, known)` that returns for each operand a dict from its axes to a `Move(axis)` of the result; axes that
-            it leaves out are read as a whole.
+            `(equation, known)` that returns for each operand a dict from its axes to what an entry of the result reads along
+            them: `mcgrad.program.Move(axis, low, high)`, for the entry at `i` along `axis` entries `i + low .. i + high`, or
+            `Take((axis,), source, width)`, entries `source[i] .. source[i] + width`; axes that it leaves out are read as a
+            whole; `None` in place of a dict, if the result does not depend on the operand. With several results that differ,
+            a list of such lists. `equation.inputs` and `equation.outputs` have a `shape` and a `dtype`,
+            `equation.eqn.params` are the parameters; `known.value(equation.inputs[k])` is an operand of integers as an array,
+            or `None` where it is not known before the program runs. By default all entries are read.
         linear: in which operands it is linear, the others held: `"all"` together, the `"first"`, `"each"` by itself,
-            `"cases"` (all but the first together), or a tuple of positions.
+            `"cases"` (all but the first together), or a tuple of positions; or a function of the equation that returns one
+            of these. By default in none.
 
     Raises:
         ValueError: for another `linear`.
@@ -62,8 +71,8 @@ def register(
     """
     if not isinstance(linear, tuple) and not callable(linear) and linear not in (None, "all", "first", "each", "cases"):
         raise ValueError(
-            '`mcgrad.program.register(linear=...)` must be "all", "first", "each", "cases", a tuple of positions or None, got '
-            f"{linear!r}. Pass one of these."
+            '`mcgrad.program.register(linear=...)` must be "all", "first", "each", "cases", a tuple of positions, '
+            f"a function or None, got {linear!r}. Pass one of these."
         )
     rule = axes if callable(axes) or axes is None else _elementwise
     _RULES[getattr(primitive, "name", primitive)] = Rule(rule, linear)
