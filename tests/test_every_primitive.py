@@ -18,7 +18,7 @@ import pytest
 from fuzz import calls
 from fuzz.windows import allowed_by
 
-from mcgrad.program import primitives
+from mcgrad.program import axis_rules, primitives
 from mcgrad.program.dependence import Analysis, StandIn, _Pass
 from mcgrad.program.known import Known
 from mcgrad.program.relation import Window
@@ -223,9 +223,11 @@ def _changed(x: Any, change: float, name: str) -> Any:
 def cases_of(found: list[tuple[Equation, Program]]) -> list[Case]:
     apart = [(e, p) for e, p in found if len(set(e.inputs)) == len(e.inputs) and e.outputs]
     chosen = [pair for pair in apart or found if not pair[0].eqn.effects]
-    several = len(chosen) > MOST_CASES
-    # Those by hand come first; of those by introspection, some.
-    chosen = chosen[: MOST_CASES - 2] + chosen[MOST_CASES - 2 :: len(chosen) // 2] if several else chosen
+    if primitives.rule_of(chosen[0][0]).axes is axis_rules.elementwise:
+        chosen.sort(key=lambda pair: sum(isinstance(v, Constant) for v in pair[0].inputs))
+        chosen = chosen[:: max(1, len(chosen) // 3)]
+    elif len(chosen) > MOST_CASES:  # those by hand come first; of those by introspection, some
+        chosen = chosen[: MOST_CASES - 2] + chosen[MOST_CASES - 2 :: len(chosen) // 2]
     both = [Case(*pair, known=known) for pair in chosen for known in (True, False)]
     return [case for case in both if case.free and (case.any_known or not case.known)]
 
