@@ -10,7 +10,8 @@ primitives; the files that they live in are not.
   inside a `scan`.
 - What surrogate costs are made of: `unit_weight`, `zero_with_derivative_of`, `signed_term`; and `bring` and `bring_each`, which sum
   the weights of a draw over the entries that a cost depends on, by a `Relation` of `Window`s.
-- `register`, for the rule of a primitive.
+- `register`, for the row of a primitive of your own (the page `notebooks/your_own_primitive.md` shows how), and what the rule for
+  its axes gets and returns: an `Equation` and what is `Known`; a `Move`, `Take` or `Regroup` of the axes of each operand.
 """
 
 from mcgrad.program import control_flow as control_flow
@@ -21,8 +22,12 @@ from mcgrad.program.estimator import Estimator as Estimator
 from mcgrad.program.estimator import LocalEstimator as LocalEstimator
 from mcgrad.program.estimator import Rest as Rest
 from mcgrad.program.estimator import Result as Result
+from mcgrad.program.known import Known as Known
 from mcgrad.program.primitives import register as register
+from mcgrad.program.relation import Move as Move
+from mcgrad.program.relation import Regroup as Regroup
 from mcgrad.program.relation import Relation as Relation
+from mcgrad.program.relation import Take as Take
 from mcgrad.program.relation import Window as Window
 from mcgrad.program.representations import Alternatives as Alternatives
 from mcgrad.program.representations import Flow as Flow
@@ -36,3 +41,4 @@ from mcgrad.program.site import Site as Site
 from mcgrad.program.surrogates import signed_term as signed_term
 from mcgrad.program.surrogates import unit_weight as unit_weight
 from mcgrad.program.surrogates import zero_with_derivative_of as zero_with_derivative_of
+from mcgrad.program.trace import Equation as Equation

@@ -146,9 +146,10 @@ def matrices(equation: Equation, known: Known) -> Axes:
 def pooling(equation: Equation, known: Known) -> Axes:
     """Pooling: axes with a window of one entry."""
     params = equation.eqn.params
+    ones = (1,) * len(params["window_dimensions"])
     names = ("window_dimensions", "window_strides", "base_dilation", "padding")
-    axes = enumerate(zip(*(params[name] for name in names), strict=True))
-    kept = {a: Move(a) for a, (*ones, padding) in axes if ones == [1, 1, 1] and tuple(padding) == (0, 0)}
+    axes = enumerate(zip(*(params.get(name, ones) for name in names), strict=True))
+    kept = {a: Move(a) for a, (*sizes, padding) in axes if sizes == [1, 1, 1] and tuple(padding) == (0, 0)}
     return [kept if len(v.shape) == len(params["window_dimensions"]) else {} for v in equation.inputs]
 
 
@@ -241,7 +242,8 @@ def leading(number: Callable[[Equation], int]) -> AxisRule:
 
 def random_bits(equation: Equation, known: Known) -> Axes:
     """From keys to bits, or to more keys: the axes of the keys come first."""
-    return [_identity(len(v.shape)) for v in equation.inputs]
+    kept = min(len(v.shape) for v in (*equation.inputs, *equation.outputs))
+    return [_identity(kept) for _ in equation.inputs]
 
 
 def ragged_dot(equation: Equation, known: Known) -> Axes:

@@ -6,7 +6,7 @@ A primitive without a row is sound: its result counts as depending on all entrie
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ Linear: TypeAlias = "Literal['all', 'first', 'each', 'cases'] | tuple[int, ...] 
 """In which operands a primitive is linear while the others are held: in all together; in the first; in each by itself; in all
 but the first together; in those at these positions together."""
 
+LinearRule: TypeAlias = "Linear | Callable[[Equation], Linear]"
+"""The same, or a function that tells it from the parameters of an equation."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -31,22 +34,33 @@ class Rule:
     """
 
     axes: AxisRule | None = None
-    linear: Linear = None
+    linear: LinearRule = None
 
 
 _RULES: dict[str, Rule] = {}
 
 
-def register(primitive: Any, *, axes: AxisRule | Literal["elementwise"] | None = None, linear: Linear = None) -> None:
+def register(
+    primitive: Any, *, axes: AxisRule | Literal["elementwise"] | None = None, linear: LinearRule = None
+) -> None:
     """Tell mcgrad about a primitive of your own; the same row as those of JAX have.
+
+    **A rule that claims less than the truth makes gradients wrong, silently**; one that claims more makes them noisier. The page
+    `notebooks/your_own_primitive.md` has a primitive, its row and its test.
 
     Args:
         primitive: a `jax.extend.core.Primitive`, or the name of one.
         axes: `"elementwise"`, if entry `i` of the results depends on entry `i` of the operands alone; or a function
-            `(equation, known)` that returns for each operand a dict from its axes to a `Move(axis)` of the result; axes that
-            it leaves out are read as a whole.
+            `(equation, known)` that returns for each operand a dict from its axes to what an entry of the result reads along
+            them: `mcgrad.program.Move(axis, low, high)`, for the entry at `i` along `axis` entries `i + low .. i + high`, or
+            `Take((axis,), source, width)`, entries `source[i] .. source[i] + width`; axes that it leaves out are read as a
+            whole; `None` in place of a dict, if the result does not depend on the operand. With several results that differ,
+            a list of such lists. `equation.inputs` and `equation.outputs` have a `shape` and a `dtype`,
+            `equation.eqn.params` are the parameters; `known.value(equation.inputs[k])` is an operand of integers as an array,
+            or `None` where it is not known before the program runs. By default all entries are read.
         linear: in which operands it is linear, the others held: `"all"` together, the `"first"`, `"each"` by itself,
-            `"cases"` (all but the first together), or a tuple of positions.
+            `"cases"` (all but the first together), or a tuple of positions; or a function of the equation that returns one
+            of these. By default in none.
 
     Raises:
         ValueError: for another `linear`.
@@ -55,10 +69,10 @@ def register(primitive: Any, *, axes: AxisRule | Literal["elementwise"] | None =
         >>> import mcgrad
         >>> mcgrad.program.register("my_scale", axes="elementwise", linear="first")
     """
-    if not isinstance(linear, tuple) and linear not in (None, "all", "first", "each", "cases"):
+    if not isinstance(linear, tuple) and not callable(linear) and linear not in (None, "all", "first", "each", "cases"):
         raise ValueError(
-            '`mcgrad.program.register(linear=...)` must be "all", "first", "each", "cases", a tuple of positions or None, got '
-            f"{linear!r}. Pass one of these."
+            '`mcgrad.program.register(linear=...)` must be "all", "first", "each", "cases", a tuple of positions, '
+            f"a function or None, got {linear!r}. Pass one of these."
         )
     rule = axes if callable(axes) or axes is None else _elementwise
     _RULES[getattr(primitive, "name", primitive)] = Rule(rule, linear)
@@ -81,6 +95,7 @@ def moves_of(equation: Equation, known: Known) -> list[ByOperand]:
 def linear_group(equation: Equation, operands: Sequence[int]) -> tuple[int, ...] | None:
     """The positions of the operands, those given among them, in which an equation is linear together, the others held."""
     linear, n = rule_of(equation).linear, len(equation.inputs)
+    linear = linear(equation) if callable(linear) else linear
     group: tuple[int, ...] = ()
     match linear:
         case "all":
@@ -102,8 +117,19 @@ _UNKNOWN = Rule()
 _elementwise = axes.elementwise
 
 
-def _rows(names: str, rule: AxisRule | None, linear: Linear = None) -> None:
+def _rows(names: str, rule: AxisRule | None, linear: LinearRule = None) -> None:
     _RULES.update(dict.fromkeys(names.split(), Rule(rule, linear)))
+
+
+def _unless_filled(equation: Equation) -> Linear:
+    """Places out of bounds are filled with zeros or with what is not a number, or are not linear in the operand."""
+    filled = equation.eqn.params["fill_value"]
+    return "first" if "FILL" not in str(equation.eqn.params["mode"]) or filled is None or not filled else None
+
+
+def _right_hand_side(equation: Equation) -> Linear:
+    """The last operands of a linear solve, behind the constants of its functions."""
+    return tuple(range(sum(equation.eqn.params["const_lengths"]), len(equation.inputs)))
 
 
 _rows(
@@ -112,11 +138,11 @@ _rows(
     integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max min mulhi ne nextafter not
     one_minus_square or polygamma population_count pow random_gamma_grad regularized_incomplete_beta rem round rsqrt
     shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient tan tanh xor zeta
-    mcgrad_threshold mcgrad_forward_only random_clone debug_nans""",
+    mcgrad_threshold mcgrad_forward_only random_clone debug_nans polynomial reduce_precision random_gamma threefry2x32""",
     axes.elementwise,
 )
 _rows(
-    "add add_any sub neg copy copy_p convert_element_type complex conj imag real reduce_precision pvary pcast",
+    "add add_any sub neg copy copy_p convert_element_type complex conj imag real name pvary pcast",
     axes.elementwise,
     "all",
 )
@@ -144,17 +170,24 @@ _rows("tile", axes.tile, "all")
 _rows("pad", axes.pad, "all")
 _rows("dynamic_slice", axes.dynamic_slice, "first")
 _rows("dynamic_update_slice", axes.dynamic_update_slice, (0, 1))
-_rows("gather", axes.gather, "first")
+_rows("gather", axes.gather, _unless_filled)
 _rows("scatter scatter-add scatter_add scatter-sub scatter_sub", axes.scatter, (0, 2))
 _rows("scatter-mul scatter_mul scatter-min scatter_min scatter-max scatter_max", axes.scatter)
 _rows("reduce_window_sum", axes.pooling, "first")
 _rows("reduce_window_max reduce_window_min reduce_window", axes.pooling)
+_rows("select_and_scatter_add select_and_gather_add", axes.pooling, "first")
 _rows("sort", axes.all_but("dimension"))
 _rows("top_k", axes.top_k)
 _rows("approx_top_k", axes.all_but("reduction_dimension"))
 _rows("fft", axes.leading(lambda equation: len(equation.eqn.params["fft_lengths"])), "all")
-_rows("cholesky lu eigh eig svd qr geqrf householder_product schur lu_pivots_to_permutation", axes.matrices)
+_rows(
+    """cholesky lu eigh eig svd qr geqrf householder_product schur lu_pivots_to_permutation hessenberg
+    tridiagonal symmetric_product""",
+    axes.matrices,
+)
 _rows("triangular_solve", axes.matrices, (1,))
+_rows("ormqr", axes.matrices, (2,))
 _rows("tridiagonal_solve", axes.matrices, (3,))
+_rows("custom_linear_solve", None, _right_hand_side)
 _rows("optimization_barrier device_put sharding_constraint", axes.per_operand, "all")
 _rows("random_seed random_wrap random_unwrap random_fold_in random_bits random_split", axes.random_bits)

@@ -1,0 +1,99 @@
+"""Primitives as a third party adds them: the page on it runs as it stands, and what it registers keeps credit."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mcgrad
+from mcgrad.program import primitives
+
+PAGE = (Path(__file__).parent.parent / "notebooks" / "your_own_primitive.md").read_text(encoding="utf-8")
+CELLS = re.findall(r"```\{code-cell\}\n(.*?)```", PAGE, re.S)
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[dict[str, Any]]:
+    """What the page defines, and under `printed` what it prints."""
+    names: dict[str, Any] = {"__name__": "page"}
+    printed, rows = io.StringIO(), dict(primitives._RULES)
+    with jax.enable_x64(False), jax.debug_key_reuse(False), contextlib.redirect_stdout(printed):  # as a user runs it
+        for cell in CELLS:
+            exec(compile(cell, "your_own_primitive.py", "exec"), names)
+    yield names | {"printed": printed.getvalue()}
+    primitives._RULES.clear()
+    primitives._RULES.update(rows)
+
+
+def test_the_page_runs_and_finds_what_it_says(page: dict[str, Any]) -> None:
+    assert len(CELLS) == PAGE.count("```{code-cell}") > 0
+    said = page["printed"]
+    assert "False" not in said and said.count("True") == 4
+    assert re.search(r"shape \(\), from `reduce_sum`(.|\n)*shape \(8,\), from `integer_pow`", said)
+
+
+def test_the_page_needs_public_names_only() -> None:
+    imported = re.findall(r"^(?:import|from) (\S+)", "".join(CELLS), re.M)
+    assert {name.split(".")[0] for name in imported} == {"jax", "numpy", "mcgrad"}
+    assert not re.search(r"\._|_src", "".join(CELLS))
+
+
+def test_with_a_row_the_variance_is_that_of_a_reshape_and_a_sum(page: dict[str, Any]) -> None:
+    assert abs(page["registered"] / page["reshaped"] - 1) < 0.05
+    assert page["without"] > 5 * page["reshaped"]
+
+
+def test_a_row_with_something_else_for_linear_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"register\(linear=...\)` must be .* a function or None, got 'both'"):
+        mcgrad.program.register("block_sum", linear="both")  # ty: ignore[invalid-argument-type]
+
+
+ORDER = np.random.default_rng(0).permutation(16)
+BACK = np.argsort(ORDER)
+FOURIER = np.exp(-2j * np.pi * np.outer(np.arange(4), np.arange(4)) / 4)
+TARGET = jnp.linspace(-0.5, 1.5, 16)
+
+# By name: an operation on sixteen numbers, and the same as sums and products over blocks of four, or as a permutation.
+SPELLINGS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "segment_sum": (lambda x: jax.ops.segment_sum(x, np.arange(16) // 4, 4), lambda x: x.reshape(4, 4).sum(-1)),
+    "at set": (lambda x: jnp.zeros(16).at[ORDER].set(x) - TARGET, lambda x: x[BACK] - TARGET),
+    "at add": (lambda x: TARGET.at[ORDER].add(x), lambda x: TARGET + x[BACK]),
+    "fft": (
+        lambda x: jnp.fft.fft(x.reshape(4, 4)).real.sum(-1),
+        lambda x: (x.reshape(4, 4) @ FOURIER.real).sum(-1),
+    ),
+}
+COSTS = {"squares": lambda y: jnp.sum((y - 0.7) ** 2), "a sum": jnp.sum}
+
+
+THROUGH_COMPLEX = pytest.mark.xfail(strict=True, reason="weights are not moved back through complex numbers")
+CASES = [(name, cost) for name in SPELLINGS for cost in COSTS]
+
+
+@pytest.mark.parametrize(
+    ("name", "cost"), [pytest.param(*c, marks=[THROUGH_COMPLEX] * (c == ("fft", "a sum"))) for c in CASES]
+)
+def test_scatters_and_transforms_have_the_variance_of_their_other_spelling(name: str, cost: str) -> None:
+    logits, keys = jnp.linspace(-1.0, 1.0, 16), jax.random.split(jax.random.key(0), 1000)
+
+    def gradients(operation: Callable[[Any], Any]) -> Any:
+        def program(logits: Any, key: Any) -> Any:
+            bits = 1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+            return COSTS[cost](operation(jnp.sin(bits + logits)))
+
+        one = mcgrad.grad(program, estimator=mcgrad.Score(baseline=None))
+        return jax.jit(jax.vmap(one, (None, 0)))(logits, keys)
+
+    with jax.debug_key_reuse(False):
+        found, expected = (gradients(operation) for operation in SPELLINGS[name])
+    np.testing.assert_allclose(found.var(0).sum(), expected.var(0).sum(), rtol=0.05)
+    np.testing.assert_allclose(found.mean(0), expected.mean(0), atol=5 * float(np.max(found.std(0))) / np.sqrt(1000))
