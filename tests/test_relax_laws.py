@@ -126,11 +126,11 @@ def test_a_relaxation_by_hand():
         return jnp.exp(1.0 * mcgrad.sample(key, Coin(p), mcgrad.RELAX(control)))
 
     draws = {}
-    for name, control in (("nothing", jnp.zeros_like), ("line", lambda z: 1.5 * z)):
+    for name, control in (("nothing", jnp.zeros_like), ("line", lambda z: 2.0 + 0.5 * z)):
         one = mcgrad.grad(lambda p, key, control=control: loss(p, key, control))
         draws[name] = jax.jit(jax.vmap(one, (None, 0)))(0.3, jax.random.split(jax.random.key(0), 40_000))
         assert_unbiased(draws[name], jnp.e - 1)
-    assert draws["line"].var() < draws["nothing"].var()
+    assert draws["line"].var() < draws["nothing"].var() / 10
 
 
 @pytest.mark.parametrize("name", ["Bernoulli", "Categorical"])
