@@ -37,8 +37,8 @@ def iwae(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
     parameters of `q` falls as `1 / sqrt(K)`**; with `mcgrad.dreg` it grows.
 
     Args:
-        fn: a program that returns the log weight: an array of floats of any shape, each entry with a bound of its own.
-        num_samples: `K`, runs of it on keys split from the one given.
+        fn: a program that returns the log weight: an array of floats of any shape; each entry has its own bound.
+        num_samples: `K`, the number of runs, each on its own key, split from the one given.
 
     Returns:
         A program of the arguments of `fn` that returns `L_K`, in the shape of the log weight.
@@ -79,8 +79,8 @@ def vimco(
         d L = sum_k (L_K - L_{-k}) d log q(z_k) + sum_k (w_k / sum_j w_j) d log w_k
 
     where `L_{-k}` is `L_K` with `w_k` replaced by the mean of the other weights, so that it does not depend on `z_k`.
-    Unbiased, for derivatives of every order; discrete and continuous draws. `K` evaluations of the log weight. Each of its
-    entries is credited with the draws that it depends on.
+    Unbiased, for derivatives of every order; for discrete and continuous draws. `K` evaluations of the log weight. Each of its
+    entries is credited to the draws that it depends on.
 
     Args:
         fn: see `mcgrad.iwae`. Its draws name no estimator; all are differentiated by the score.
@@ -126,7 +126,8 @@ def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
 
     In the parameters of `q` the second sum is zero, and the first is minus the gradient of half the sample variance of
     `log w_k` with the draws held fixed. It is the leave-one-out score estimator without the term `d log q`, whose mean is zero.
-    Unbiased, for derivatives of every order, also in the parameters of `p`; discrete and continuous draws. `K` evaluations.
+    Unbiased, for derivatives of every order, also in the parameters of `p`; for discrete and continuous draws. `K` evaluations
+    of the log weight.
 
     Args:
         fn: see `mcgrad.iwae`. Its draws name no estimator; all are differentiated by the score.
@@ -205,7 +206,7 @@ def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callab
 
         d L = sum_k v_k (d log w_k / dz) dz_k + sum_k v_k (d log w_k + d log q(z_k)),    v_k = w_k / sum_j w_j
 
-    with `z_k` held fixed in the second sum. Without variance where `q` is the exact posterior. Unbiased for `K = 1`.
+    with `z_k` held fixed in the second sum. It has no variance if `q` is the exact posterior. Unbiased for `K = 1`.
     **Biased for `K > 1`** in the parameters of `q`, by `E[sum_k v_k d log q(z_k)]`, which does not vanish; use `mcgrad.dreg`
     there. First derivatives only; continuous draws with a path.
 
@@ -283,7 +284,7 @@ def _by_path(
 def _each(
     fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], num_samples: int, where: str
 ) -> tuple[Callable[..., Any], Array]:
-    """A function that runs a program on one key, with the other arguments of `fn`; and the `K` keys."""
+    """A function that runs a program on one key, with the other arguments of `fn`; and the `K` keys to run it on."""
     key_at = sample_key(fn, args, kwargs, where)
     key = key_at.get(args, kwargs)
 

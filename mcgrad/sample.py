@@ -1,4 +1,4 @@
-"""The random choice that users write."""
+"""`mcgrad.sample`: the random choice as users write it."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def sample(
 ) -> Array:
     """A random choice: draws from a distribution, and marks the draw so that `mcgrad` can differentiate through it.
 
-    Without a transform this is `dist.sample(key)`. Under `mcgrad.expectation` and the gradient transforms the site's
-    estimator makes the derivatives of the program's expectation in the parameters of `dist` unbiased.
+    Without a transform this is `dist.sample(key)`. Under `mcgrad.expectation` and the gradient transforms, the estimator of
+    this draw makes the derivatives of the program's expectation in the parameters of `dist` unbiased.
 
-    Plain `jax.grad` through a site is the pathwise derivative where the distribution has one, and an error elsewhere.
+    Plain `jax.grad` through a draw gives the pathwise derivative if the distribution has one, and raises otherwise.
 
     Args:
         key: a typed key (`jax.random.key`), used for this draw only.
         dist: a distribution of mcgrad, NumPyro, Distrax or TFP-on-JAX, or any pytree with `sample(key)`,
             `log_prob(x)`, `batch_shape`, `event_shape` and `reparameterized`.
-        estimator: how the derivative is estimated, for instance `mcgrad.Score()`; by default the transform's.
-        name: what `explain` and error messages call this site.
+        estimator: how the derivative is estimated, for instance by `mcgrad.Score()`; by default as the transform says.
+        name: what `mcgrad.explain` and error messages call this draw.
         proposal: a distribution to draw from in place of `dist` under a transform, or a function of `dist` that returns
-            it: the costs that the draw reaches are weighted, see `mcgrad.ImportanceSampling`, for which this is short.
+            it: costs that depend on the draw are then weighted. Short for `mcgrad.ImportanceSampling(proposal)`.
 
     Returns:
         One draw, of shape `dist.batch_shape + dist.event_shape`.
 
     Raises:
-        TypeError: if `key` is no typed scalar key, `dist` or `proposal` no distribution, or `estimator` no estimator.
-        ValueError: for both an `estimator` and a `proposal`.
+        TypeError: if `key` is not a typed scalar key, `dist` or `proposal` not a distribution, or `estimator` not an estimator.
+        ValueError: if both `estimator` and `proposal` are given.
 
     Example:
         >>> import jax, mcgrad
@@ -54,7 +54,7 @@ def sample(
     if proposal is not None:
         if estimator is not None:
             raise ValueError(
-                "`mcgrad.sample(proposal=...)` must stand without `estimator`: it chooses `mcgrad.ImportanceSampling`, got also "
+                "`mcgrad.sample(proposal=...)` must come without `estimator`, since it means `mcgrad.ImportanceSampling`, got also "
                 f"{estimator!r}. Leave one of them out."
             )
         estimator = ImportanceSampling(proposal)

@@ -1,4 +1,4 @@
-"""The transforms: a program in, an unbiased estimate of its expectation and of its derivatives out."""
+"""The transforms: from a program to unbiased estimates of its expectation and of its derivatives."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ def expectation(
         fn: a program: an ordinary JAX function that makes its random choices with `mcgrad.sample`. Its argument named
             `key`, positional or keyword, is the randomness. It returns floating-point costs, a pytree of arrays.
         estimator: for the draws that name none; by default `mcgrad.Auto()`.
-        num_samples: runs of the program, on as many keys split from the one given, that are averaged. Score
-            estimators then take the mean of the other runs as baseline (leave-one-out).
-        chunk_size: samples that run at once; it divides `num_samples`. Chunks run one after another and are recomputed in
-            the backward pass, so memory, in reverse mode too, is that of one chunk, and its value for each chunk (but all
-            `aux` is kept). The leave-one-out baseline is then the mean of the other runs **of the same chunk**; a chunk of
-            one has none. By default all samples run at once.
-        has_aux: `fn` returns `(costs, aux)`; `aux` is returned as it is, of one plain run of the program, with a
-            leading axis of `num_samples` where there are several.
+        num_samples: how many runs of the program are averaged, each on its own key, split from the one given. Score
+            estimators then use the mean of the other runs as their baseline (leave-one-out).
+        chunk_size: how many samples run at once; must divide `num_samples`. Chunks run one after another and are recomputed
+            in the backward pass, so that memory, also in reverse mode, is that of one chunk plus one value per chunk (all
+            `aux` is kept, however). The leave-one-out baseline is then the mean of the other runs **of the same chunk**;
+            with a chunk size of one there is none. By default all samples run at once.
+        has_aux: whether `fn` returns `(costs, aux)`. `aux` is returned as it is, from one plain run of the program, with a
+            leading axis of size `num_samples` if that is above one.
 
     Returns:
         A function of the arguments of `fn`.
 
     Raises:
-        TypeError: for an old-style key, or a program that returns something else than floating-point arrays.
-        ValueError: where an estimator would be wrong at a draw; with the line of the draw. For a `chunk_size` that does not
-            divide `num_samples`.
-        NotImplementedError: where a draw is inside something that cannot be transformed; with its line.
+        TypeError: for an old-style key, or a program that returns anything but floating-point arrays.
+        ValueError: if an estimator would be wrong at a draw; the message has the line of the draw. Also if `chunk_size` does
+            not divide `num_samples`.
+        NotImplementedError: if a draw is inside something that cannot be transformed; the message has its line.
 
     Example:
         >>> import jax, mcgrad
@@ -91,8 +91,8 @@ def expectation(
         if size == num_samples:
             return several(jax.random.split(key, num_samples))
 
-        # Keys are folded in chunk by chunk, since an array of all of them would grow with `num_samples`; with JAX's default
-        # keys they are those of `jax.random.split`.
+        # Keys are made chunk by chunk with `fold_in`, since an array of all of them would grow with `num_samples`; for JAX's
+        # default keys they equal those of `jax.random.split`.
         @functools.partial(jax.checkpoint, prevent_cse=False)
         def chunk(start: jax.Array) -> Any:
             return several(jax.vmap(jax.random.fold_in, (None, 0))(key, start + jnp.arange(size)))
@@ -232,7 +232,7 @@ def value_and_grad(
 def explain(
     fn: Callable[..., Any], *, estimator: Estimator | None = None, has_aux: bool = False
 ) -> Callable[..., Explanation]:
-    """What mcgrad finds in a program: draws, costs, who is credited for what, and what mixed an axis.
+    """What mcgrad finds in a program: draws, costs, which draws each cost is credited to, and what mixed an axis.
 
     Args:
         fn: a program; see `mcgrad.expectation`.
@@ -240,7 +240,7 @@ def explain(
         has_aux: as in `mcgrad.expectation`.
 
     Returns:
-        A function of the arguments of `fn` that runs nothing and returns an `Explanation`, to print or to look into.
+        A function of the arguments of `fn` that runs nothing and returns an `Explanation`, to print or to inspect.
 
     Example:
         >>> import jax, mcgrad

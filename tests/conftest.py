@@ -32,7 +32,7 @@ if importlib.util.find_spec("beartype"):
     ):  # a message names the user's line, not the checker's
         source_info_util.register_exclusion(frames)
 
-# Traced programs are kept in caches, by the million of objects: looking through them for garbage often takes long.
+# JAX caches millions of objects of traced programs; scanning them in each garbage collection is slow.
 gc.freeze()
 gc.set_threshold(100_000, 20, 50)
 

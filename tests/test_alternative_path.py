@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from helpers import assert_unbiased
 
 import mcgrad
+from mcgrad.program import zero_with_derivative_of
 
 
 def bernoulli_chain(logits, key, num_steps, estimator):
@@ -87,6 +89,29 @@ def test_alternative_path_on_a_walk(num_steps, sides):
     assert_unbiased(draws, jax.grad(exact_walk)(2.0 * num_steps, num_steps))
     if sides == "right" and num_steps < 1000:  # the published standard deviations
         assert np.std(draws) < 1.05 * {10: 1.0, 100: 6.5}[num_steps]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flip(mcgrad.Estimator):
+    """The other value of a bit, as its only alternative: an estimator of one's own that a `scan` carries along."""
+
+    follows_alternatives = True
+
+    def alternatives(self, draw, x):
+        there = draw.prob(1 - x)
+        size = jax.lax.stop_gradient(there * (1 - there))
+        return mcgrad.Alternatives((1 - x)[None], zero_with_derivative_of(there)[None], size[None])
+
+    def represent(self, draw):
+        x = draw.sample()
+        found = self.alternatives(draw, x)
+        return mcgrad.SignedPoints(x, found.values, found.coefficients, relative=True)
+
+
+def test_alternatives_of_an_estimator_of_ones_own():
+    num_steps = 100  # more than are unrolled
+    draws = draws_of(functools.partial(bernoulli_chain, num_steps=num_steps, estimator=Flip()), 0.4, 20_000)
+    assert_unbiased(draws, jax.jvp(lambda logits: exact_bernoulli_chain(logits, num_steps), (0.4,), (1.0,))[1])
 
 
 def test_alternative_path_where_a_cost_mixes_all_steps():

@@ -139,7 +139,7 @@ REFUSED = {
     "in a loop": (lambda x: jax.lax.scan(lambda c, x: (c + (x > 0.3), None), 0.0, x)[0], "test_boundary.*other than"),
     "later draw": (
         lambda x: 1.0 * (x > mcgrad.sample(jax.random.key(3), mcgrad.Normal(jnp.zeros(2), 1.0))),
-        "with something that is drawn later: draw that first",
+        "involves something that is drawn later: draw that first",
     ),
 }
 

@@ -138,6 +138,16 @@ def test_statistics_follow_argnums_and_estimator():
     np.testing.assert_allclose(found.total_variance, 0, atol=1e-25)
 
 
+def test_statistics_are_a_pytree_whose_number_of_samples_is_no_leaf():
+    found = mcgrad.gradient_statistics(lambda c, key: 3.0 * jnp.sum(c), 4)(jnp.ones(2), jax.random.key(0))
+    assert isinstance(found, mcgrad.GradientStatistics)
+    twice = jax.tree.map(lambda leaf: 2 * leaf, found)
+    np.testing.assert_array_equal(twice.mean, [6.0, 6.0])
+    np.testing.assert_array_equal(found.variance, [0.0, 0.0])
+    assert twice.num_samples == found.num_samples == 4
+    assert found.total_standard_error == 0 and np.isinf(found.total_signal_to_noise)
+
+
 def test_samples_for_is_the_number_that_gives_the_error():
     def square(loc, key):  # g = 2 x with x ~ Normal(1, 1): |g| = 2, V = 4
         return mcgrad.sample(key, mcgrad.Normal(loc, 1.0)) ** 2
@@ -214,6 +224,14 @@ def test_gradient_noise_is_the_weighted_mean_and_variance():
     expected = np.sqrt(max(np.sum(mean**2) - np.sum(weights**2) * noise, 0) / noise)
     np.testing.assert_allclose(state.signal_to_noise["w"], expected, rtol=1e-10)
     np.testing.assert_allclose(state.total_signal_to_noise, expected, rtol=1e-10)
+
+
+def test_gradient_noise_of_two_gradients_of_equal_weight():
+    """Of 1 and 5: mean 3, variance 8; the square of the mean is too large by half of that."""
+    state = mcgrad.GradientNoise(jnp.asarray(1.0), jnp.asarray(0.5), {"w": jnp.array([3.0])}, {"w": jnp.array([4.0])})
+    np.testing.assert_allclose(state.variance["w"], [8.0])
+    np.testing.assert_allclose(state.signal_to_noise["w"], np.sqrt((9 - 8 / 2) / 8))
+    np.testing.assert_allclose(state.total_signal_to_noise, state.signal_to_noise["w"])
 
 
 def test_gradient_noise_stands_in_a_chain():
@@ -296,6 +314,21 @@ def test_a_comparison_prints_and_draws_itself(tmp_path):
     assert max(map(len, text.split("\n\n")[1].splitlines())) <= 80
     path = found.plot(tmp_path / "picture.png")
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+
+
+def test_a_comparison_made_by_hand_prints_its_numbers():
+    nothing = jnp.zeros(())
+    statistics = mcgrad.GradientStatistics(nothing, nothing, nothing, nothing, jnp.asarray(2.0), nothing, nothing, 10)
+    report = mcgrad.EstimatorReport(statistics, 0.25, 0.5, 1.5, "undecided", 3e-6, 1200)
+    assert (report.variance, report.variance_time, report.biased) == (2.0, 6e-6, False)
+    text = str(mcgrad.Comparison({"one": report}, {"two": "not today"}, nothing, "the truth", 3.5, 10, 5))
+    lines = text.splitlines()
+    assert lines[0] == "10 gradients of each estimator"
+    assert lines[3].split() == ["one", "0.25", "±", "0.5", "1.5", "2", "3", "6", "1,200", "undecided"]
+    assert (
+        "Distances from the truth. Biased: more than 3.5 standard errors" in text
+        and "two was refused: not today" in text
+    )
 
 
 def test_no_name_is_broken_in_eighty_columns():

@@ -125,7 +125,7 @@ def test_what_cannot_be_is_refused():
         ValueError, match=r"num_samples=...\)` must be an int of at least 2 where weights are self-norm.*got 1"
     ):
         mcgrad.ImportanceSampling(mcgrad.Normal(0.0, 1.0), self_normalized=True)
-    with pytest.raises(ValueError, match=r"sample\(proposal=...\)` must stand without `estimator`.*Score"):
+    with pytest.raises(ValueError, match=r"sample\(proposal=...\)` must come without `estimator`.*Score"):
         mcgrad.sample(jax.random.key(0), mcgrad.Normal(0.0, 1.0), mcgrad.Score(), proposal=mcgrad.Normal(0.0, 2.0))
 
     def refused(law, proposal, match):

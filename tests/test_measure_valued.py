@@ -359,3 +359,18 @@ def test_perturbed_points_in_chunks_take_the_memory_of_one():
     np.testing.assert_allclose(chunked, whole, rtol=1e-9, atol=1e-15)
     assert most > 5 * least
     assert compiled(180, 7)[1] < 4 * least  # three times as many points, each three times as large
+
+
+def test_a_weak_derivative_by_hand_is_exact():
+    """`dp = dp1 (delta_1 - delta_0)` for a coin: both points whatever the draw, so no variance. Other names are ignored."""
+
+    class Coin(mcgrad.Bernoulli):
+        def weak_derivative(self, key, x, how):
+            one = jnp.ones_like(x)
+            return (mcgrad.WeakDerivative(("probs", "no field"), self.probs[None], one[None], 0 * one[None]),)
+
+    def loss(p, key):
+        return jnp.exp(1.0 * mcgrad.sample(key, Coin(probs=p), mcgrad.MeasureValued()))
+
+    draws = jax.vmap(mcgrad.grad(loss), (None, 0))(0.3, jax.random.split(jax.random.key(0), 50))
+    np.testing.assert_allclose(draws, jnp.e - 1, rtol=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers import PROGRAMS, EstimatorRow, assert_unbiased, exact_derivatives, gradient_draws
+
+import mcgrad
 
 PAGE = (Path(__file__).parent.parent / "notebooks" / "your_own_estimator.md").read_text(encoding="utf-8")
 CELLS = re.findall(r"```\{code-cell\}\n(.*?)```", PAGE, re.S)
@@ -66,3 +70,44 @@ def test_what_the_page_defines_is_unbiased(page: dict[str, Any], name: str, on: 
         draws = gradient_draws(lambda key: row.estimate(program, params, key), exact, jax.random.key(0))
     for what in exact:
         assert_unbiased(draws[what], exact[what])
+
+
+# What the page does not return: a draw that moves, and several weighted points.
+
+
+def test_a_flow_moves_each_draw_by_its_velocity() -> None:
+    """An exponential draw of rate `r` moves by `-x / r`."""
+
+    @dataclasses.dataclass(frozen=True)
+    class ByHand(mcgrad.LocalEstimator):
+        def represent(self, draw: Any) -> mcgrad.Flow:
+            x, rate = jax.lax.stop_gradient(draw.sample()), draw.dist.rate
+            return mcgrad.Flow(x * jax.lax.stop_gradient(rate) / rate)
+
+    def loss(rate: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = mcgrad.sample(key, mcgrad.Exponential(rate), ByHand())
+        return x**2, x
+
+    one = mcgrad.grad(loss, has_aux=True)
+    gradients, x = jax.vmap(one, (None, 0))(jnp.asarray(2.0), jax.random.split(jax.random.key(0), 20))
+    np.testing.assert_allclose(gradients, 2 * x * -x / 2.0, rtol=1e-12)
+
+
+def test_weighted_points_at_all_values_are_exact_to_second_order() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class BothValues(mcgrad.Estimator):
+        def represent(self, draw: Any) -> mcgrad.WeightedPoints:
+            points = jnp.arange(2)
+            return mcgrad.WeightedPoints(points, jax.vmap(draw.prob)(points))
+
+    def loss(logits: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.exp(1.3 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), BothValues()))
+
+    def exact(logits: jax.Array) -> jax.Array:
+        return 1 + jax.nn.sigmoid(logits) * (jnp.exp(1.3) - 1)
+
+    at, key = jnp.asarray(0.4), jax.random.key(0)
+    with jax.debug_key_reuse(False):  # three derivatives on one key
+        for derivative in (lambda fn: fn, jax.grad, jax.hessian):
+            got = derivative(mcgrad.expectation(loss))(at, key)
+            np.testing.assert_allclose(got, derivative(exact)(at), rtol=1e-12)

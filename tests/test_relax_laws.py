@@ -99,6 +99,40 @@ def test_a_law_of_ones_own():
     assert_unbiased(draws, jax.grad(exact)(logits))
 
 
+@dataclasses.dataclass(frozen=True)
+class Coin(mcgrad.Distribution):
+    """One where a uniform number in `(p - 1, p)` is above zero: a `mcgrad.Relaxation` written by hand."""
+
+    p: jax.Array
+
+    domains = {"p": mcgrad.distributions.PROBABILITY}
+    discrete = True
+
+    def sample(self, key):
+        return jax.random.bernoulli(key, self.p, self.batch_shape).astype(jnp.int32)
+
+    def log_prob(self, x):
+        return jnp.log(jnp.where(x == 1, self.p, 1 - self.p))
+
+    def relaxation(self, key, x, coupled):
+        assert not coupled
+        key_free, key_given = jax.random.split(key)
+        u, v = (jax.random.uniform(k, self.batch_shape) for k in (key_free, key_given))
+        return mcgrad.Relaxation(u - 1 + self.p, jnp.where(x == 1, self.p * v, (self.p - 1) * v), self.log_prob(x))
+
+
+def test_a_relaxation_by_hand():
+    def loss(p, key, control):
+        return jnp.exp(1.0 * mcgrad.sample(key, Coin(p), mcgrad.RELAX(control)))
+
+    draws = {}
+    for name, control in (("nothing", jnp.zeros_like), ("line", lambda z: 2.0 + 0.5 * z)):
+        one = mcgrad.grad(lambda p, key, control=control: loss(p, key, control))
+        draws[name] = jax.jit(jax.vmap(one, (None, 0)))(0.3, jax.random.split(jax.random.key(0), 40_000))
+        assert_unbiased(draws[name], jnp.e - 1)
+    assert draws["line"].var() < draws["nothing"].var() / 10
+
+
 @pytest.mark.parametrize("name", ["Bernoulli", "Categorical"])
 @pytest.mark.parametrize(("parameter", "function"), [("logits", jnp.sin), ("probs", jax.nn.softmax)])
 def test_laws_of_another_library(name, parameter, function):

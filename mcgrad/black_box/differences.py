@@ -1,6 +1,6 @@
-"""Differences of function values along directions: what all black-box gradients share.
+"""Differences of function values along directions, on which all black-box gradients are built.
 
-With random directions `d` of mean square one in each coordinate, each of them is, for some distribution of `d`,
+With directions `d` whose coordinates have mean square one, each black-box gradient is, for some distribution of `d`,
 
     g = mean over samples, sum over d of (f(theta + s d, key) - f(theta - s d, key)) d / (2 s)
 
@@ -89,7 +89,7 @@ def difference_grad(
                 values = jax.vmap(lambda row: call(_moved(params, unravel(distance * row)), key)[0])(points)
                 difference = values[: len(rows)] - values[len(rows) :]
                 along = jnp.tensordot(difference.astype(flat.dtype), rows, axes=1, precision="highest")
-                # The same key once more: auxiliary output of the run whose differences were taken.
+                # The same key again, so that the auxiliary output belongs to the differences that were taken.
                 aux = call(params, None if key is None else jax.random.clone(key))[1] if has_aux else ()
                 return along, aux
 
@@ -118,7 +118,7 @@ def difference_grad(
 
 
 def check_positive(value: Any, where: str) -> None:
-    """Refuse a step that is known and not positive, or no scalar."""
+    """Refuse a step that is not a scalar, or is concrete and not positive."""
     if jnp.shape(value) != ():
         raise ValueError(
             f"`mcgrad.{where}` must be one number, got an array of shape {jnp.shape(value)}. Pass a float."
@@ -142,7 +142,7 @@ def _select(args: Sequence[Any], argnums: int | Sequence[int]) -> Any:
 def _bind(
     fn: Callable[..., Any], argnums: Any, args: Sequence[Any], kwargs: dict[str, Any], where: str, has_aux: bool
 ) -> tuple[Callable[[Any, Any], tuple[Array, Any]], Any]:
-    """The black box as a function of `(params, key)`, and the key: of the directions alone, if the function takes none."""
+    """The black box as a function of `(params, key)`, and the key, which only draws directions if the function takes none."""
     key_at = find_key(fn, args, kwargs)
     key = None if key_at is None else key_at.get(args, kwargs)
     if key is not None:

@@ -31,20 +31,20 @@ def evolution_grad(
 
         g = (f(params + s e, key) - f(params - s e, key)) e / (2 s),    e ~ N(0, I)
 
-    Unbiased for the gradient of `E[f]` smoothed, `F(params) = E f(params + s e)`, which is smooth where `f` jumps; as an
-    estimate of the gradient of `E[f]` itself biased, by `s^2 / 2 grad laplacian E[f]` to leading order and by nothing
+    Unbiased for the gradient of the smoothed `F(params) = E f(params + s e)`, which is smooth even where `f` jumps. As an
+    estimate of the gradient of `E[f]` itself it is biased, by `s^2 / 2 grad laplacian E[f]` to leading order, and not at all
     where `E[f]` is quadratic. First derivatives only (the one-sided form of every order is `mcgrad.Score` at a draw of
     `mcgrad.Normal(params, scale)`); `fn` need not be differentiable. Two evaluations a sample.
 
     `orthogonal=True` makes the directions of a chunk orthogonal, as many as there are entries at a time, with the lengths
     of Gaussian vectors: each is still Gaussian, so the mean is the same.
 
-    `guide` takes directions to look along, such as recent gradients of a cheaper model: with an orthonormal basis `U`
+    `guide` takes directions to favor, such as recent gradients of a cheaper model: with an orthonormal basis `U`
     `[n, k]` of their span, `e ~ N(0, C)` with `C = (1 - guide_share) / n I + guide_share / k U U^T`. **The mean is then
     `C` times the gradient of `E[f]` smoothed by `N(0, s^2 C)`**: a direction of ascent, not the gradient. The squared
     length of `e` has mean 1, where it is `n` without `guide`.
 
-    A scale lost in the rounding of a parameter gives NaN there.
+    If the scale is lost to rounding when added to a parameter, that entry is NaN.
 
     Args:
         fn: any function that JAX can trace and that returns a scalar, of `(params, ..., key)`; both evaluations get the
@@ -52,13 +52,13 @@ def evolution_grad(
             so give a callback a `vmap_method`.
         argnums: which arguments to differentiate in, as in `jax.grad`.
         scale: `s`, a positive number in the units of the parameters.
-        orthogonal: see above; it needs several samples.
+        orthogonal: see above; needs several samples.
         guide: a pytree like the arguments named by `argnums`, with a leading axis `k` on every leaf.
         guide_share: the share of the variance inside the span of `guide`, at least 0 and below 1.
-        num_samples: pairs, with directions and keys of their own, that are averaged.
-        chunk_size: samples that run at once; it divides `num_samples`. By default all.
-        has_aux: as in `jax.grad`; `aux` is that of a run at `params`, with a leading axis of `num_samples` where there are
-            several. To have the value too, return it as `aux`.
+        num_samples: how many pairs are averaged, each with its own direction and key.
+        chunk_size: how many samples run at once; must divide `num_samples`. By default all.
+        has_aux: as in `jax.grad`; `aux` is that of a run at `params`, with a leading axis of size `num_samples` if that is
+            above one. To get the value too, return it as `aux`.
 
     Returns:
         A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.

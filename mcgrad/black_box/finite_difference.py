@@ -31,12 +31,12 @@ def finite_difference_grad(
 
     with one key for all values of a sample. Biased: `E[g_i]` is the exact derivative of `E[f]` averaged in entry `i` over
     `params_i +- h` (central) or `params_i .. params_i + h` (forward); off by `h^2/6 d_i^3 E[f]` or `h/2 d_i^2 E[f]`, and
-    by nothing where `E[f]` is quadratic, or linear, in that entry. First derivatives only; `fn` need not be
+    exact where `E[f]` is quadratic, or linear, in that entry. First derivatives only; `fn` need not be
     differentiable. `2 n` or `n + 1` evaluations a sample for `n` entries, all at once: for large `n` take
     `mcgrad.spsa_grad` or `mcgrad.evolution_grad`.
 
-    **What the step does to the variance**: with `f` smooth for a fixed key it does not depend on `h`; where `f` jumps for a
-    fixed key (discrete draws, thresholds) it grows as `1 / h`. A step lost in the rounding of a parameter gives NaN there.
+    **How the variance depends on the step**: not at all if `f` is smooth for a fixed key; as `1 / h` if it jumps for a fixed
+    key (discrete draws, thresholds). If the step is lost to rounding when added to a parameter, that entry is NaN.
 
     Args:
         fn: any function that JAX can trace and that returns a scalar, of `(params, ..., key)`; its draws may be plain
@@ -45,10 +45,10 @@ def finite_difference_grad(
         argnums: which arguments to differentiate in, as in `jax.grad`.
         step: `h`, a positive number in the units of the parameters.
         difference: `"central"` or `"forward"`.
-        num_samples: keys, split from the one given, that are averaged.
-        chunk_size: samples that run at once; it divides `num_samples`. By default all.
-        has_aux: as in `jax.grad`; `aux` is that of a run at `params`, with a leading axis of `num_samples` where there are
-            several. To have the value too, return it as `aux`.
+        num_samples: how many keys, split from the one given, to average over.
+        chunk_size: how many samples run at once; must divide `num_samples`. By default all.
+        has_aux: as in `jax.grad`; `aux` is that of a run at `params`, with a leading axis of size `num_samples` if that is
+            above one. To get the value too, return it as `aux`.
 
     Returns:
         A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.

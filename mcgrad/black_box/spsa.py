@@ -28,11 +28,11 @@ def spsa_grad(
 
     Biased: `E[g_i]` is the exact derivative in entry `i` of `E[f]` averaged over `params_i +- c` in that entry and over the
     two points `params_j - c`, `params_j + c` in each other; off by `c^2 (d_i^3 / 6 + sum_{j != i} d_i d_j^2 / 2) E[f]` to
-    leading order, and by nothing where `E[f]` is quadratic. First derivatives only; `fn` need not be differentiable. Two
-    evaluations a sample whatever the number of parameters, but the variance of an entry has the squares of all others: it
-    is at least `sum_{j != i} (d_j E[f])^2` for linear `E[f]`, over `num_samples`.
+    leading order, and exact where `E[f]` is quadratic. First derivatives only; `fn` need not be differentiable. Two
+    evaluations a sample whatever the number of parameters, but the variance of an entry contains the squares of all others:
+    for linear `E[f]` it is at least `sum_{j != i} (d_j E[f])^2`, over `num_samples`.
 
-    A step lost in the rounding of a parameter gives NaN there.
+    If the step is lost to rounding when added to a parameter, that entry is NaN.
 
     Args:
         fn: any function that JAX can trace and that returns a scalar, of `(params, ..., key)`; both evaluations get the
@@ -40,10 +40,10 @@ def spsa_grad(
             so give a callback a `vmap_method`.
         argnums: which arguments to differentiate in, as in `jax.grad`.
         step: `c`, a positive number in the units of the parameters.
-        num_samples: pairs, with directions and keys of their own, that are averaged.
-        chunk_size: samples that run at once; it divides `num_samples`. By default all.
-        has_aux: as in `jax.grad`; `aux` is that of a run at `params`, with a leading axis of `num_samples` where there are
-            several. To have the value too, return it as `aux`.
+        num_samples: how many pairs are averaged, each with its own direction and key.
+        chunk_size: how many samples run at once; must divide `num_samples`. By default all.
+        has_aux: as in `jax.grad`; `aux` is that of a run at `params`, with a leading axis of size `num_samples` if that is
+            above one. To get the value too, return it as `aux`.
 
     Returns:
         A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.

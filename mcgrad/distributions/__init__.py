@@ -1,4 +1,21 @@
-"""Distributions, and what estimators need to know of them."""
+"""Distributions, and what estimators need to know of them.
+
+The distributions themselves, their base class `Distribution` and the functions `distribution`, `bijection` and
+`implicit_reparameterization` are in `mcgrad` too. The names below are public as well, for distributions of your own (the page
+`notebooks/your_own_distribution.md` shows how); the files that they live in are not.
+
+- The protocols, one for each thing that a distribution may know: `HasLogProb`, `HasProb`, `HasCdf`, `HasSurvival`, `HasIcdf`,
+  `HasSupport`, `HasWeakDerivative`, `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasRelaxation`; and `knows`, which asks a
+  distribution for one of them.
+- What their methods take and return: `Coupling`, `WeakDerivative`, `Relaxation`.
+- The values that parameters may take: a `Domain` of your own, or `REAL`, `POSITIVE`, `NONNEGATIVE`, `PROBABILITY`, `LOG_ODDS`; and
+  `check_one_of`, for alternative parameters such as logits and probabilities.
+- Numerics: `open_uniform`, noise for a quantile function; `align`, for arrays of several ranks; `quotient`, a division whose
+  derivative does not overflow.
+- Derivatives of draws: `moving_draw`, from the velocity of a quantile, beside `implicit_reparameterization`.
+- Others' distributions: `as_distribution`, which brings them under the protocol; `pathwise_obstacle`, why draws of one have no
+  pathwise derivative; `FunctionDistribution`, the base of what `distribution` makes.
+"""
 
 from mcgrad.distributions.base import Distribution as Distribution
 from mcgrad.distributions.base import HasAdaptiveVelocity as HasAdaptiveVelocity
@@ -19,9 +36,17 @@ from mcgrad.distributions.binomial import Binomial as Binomial
 from mcgrad.distributions.categorical import Categorical as Categorical
 from mcgrad.distributions.categorical import OneHotCategorical as OneHotCategorical
 from mcgrad.distributions.cauchy import Cauchy as Cauchy
+from mcgrad.distributions.checks import LOG_ODDS as LOG_ODDS
+from mcgrad.distributions.checks import NONNEGATIVE as NONNEGATIVE
+from mcgrad.distributions.checks import POSITIVE as POSITIVE
+from mcgrad.distributions.checks import PROBABILITY as PROBABILITY
+from mcgrad.distributions.checks import REAL as REAL
+from mcgrad.distributions.checks import Domain as Domain
+from mcgrad.distributions.checks import check_one_of as check_one_of
 from mcgrad.distributions.chi2 import Chi2 as Chi2
 from mcgrad.distributions.derivatives.implicit import implicit_reparameterization as implicit_reparameterization
 from mcgrad.distributions.derivatives.pathwise_check import pathwise_obstacle as pathwise_obstacle
+from mcgrad.distributions.derivatives.quantile_rules import moving_draw as moving_draw
 from mcgrad.distributions.derivatives.weak_derivative import Coupling as Coupling
 from mcgrad.distributions.derivatives.weak_derivative import WeakDerivative as WeakDerivative
 from mcgrad.distributions.dirichlet import Dirichlet as Dirichlet
@@ -45,6 +70,9 @@ from mcgrad.distributions.multivariate_student_t import MultivariateStudentT as 
 from mcgrad.distributions.negative_binomial import NegativeBinomial as NegativeBinomial
 from mcgrad.distributions.noncentral_chi2 import NoncentralChi2 as NoncentralChi2
 from mcgrad.distributions.normal import Normal as Normal
+from mcgrad.distributions.numerics.arithmetic import align as align
+from mcgrad.distributions.numerics.arithmetic import open_uniform as open_uniform
+from mcgrad.distributions.numerics.arithmetic import quotient as quotient
 from mcgrad.distributions.pareto import Pareto as Pareto
 from mcgrad.distributions.poisson import Poisson as Poisson
 from mcgrad.distributions.student_t import StudentT as StudentT

@@ -39,8 +39,8 @@ class AdaptiveVelocity(PyTree):
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
         >>> def loss(tril, velocity, key):
-        ...     law = mcgrad.MultivariateNormal(jnp.zeros(3), scale_tril=tril)
-        ...     return jnp.prod(mcgrad.sample(key, law, mcgrad.Pathwise(path=velocity)))
+        ...     dist = mcgrad.MultivariateNormal(jnp.zeros(3), scale_tril=tril)
+        ...     return jnp.prod(mcgrad.sample(key, dist, mcgrad.Pathwise(path=velocity)))
         >>> def size(velocity, tril, key):  # descend its gradient by optax, beside that of the loss
         ...     return jnp.sum(mcgrad.grad(loss)(tril, velocity, key) ** 2)
         >>> velocity = mcgrad.AdaptiveVelocity.init(jax.random.key(0), dimension=3)

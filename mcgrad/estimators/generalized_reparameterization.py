@@ -52,10 +52,10 @@ class GeneralizedReparameterization(LocalEstimator):
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
-        >>> def proposal(e, law):  # Marsaglia and Tsang 2000
-        ...     return (law.concentration - 1 / 3) * (1 + e / jnp.sqrt(9 * law.concentration - 3)) ** 3
-        >>> def noise(x, law):
-        ...     return jnp.sqrt(9 * law.concentration - 3) * ((x / (law.concentration - 1 / 3)) ** (1 / 3) - 1)
+        >>> def proposal(e, dist):  # Marsaglia and Tsang 2000
+        ...     return (dist.concentration - 1 / 3) * (1 + e / jnp.sqrt(9 * dist.concentration - 3)) ** 3
+        >>> def noise(x, dist):
+        ...     return jnp.sqrt(9 * dist.concentration - 3) * ((x / (dist.concentration - 1 / 3)) ** (1 / 3) - 1)
         >>> def loss(concentration, key):
         ...     by_rejection = mcgrad.GeneralizedReparameterization(proposal, noise)
         ...     return jnp.cos(mcgrad.sample(key, mcgrad.Gamma(concentration, 1.0), by_rejection))
@@ -78,7 +78,7 @@ class GeneralizedReparameterization(LocalEstimator):
             if not callable(fn := getattr(self, name)):
                 raise TypeError(
                     f"`mcgrad.GeneralizedReparameterization({name}=...)` must be a function of a value and the distribution, got "
-                    f"{type(fn).__name__}. Pass `lambda value, law: ...`."
+                    f"{type(fn).__name__}. Pass `lambda value, dist: ...`."
                 )
 
     def why_not(self, site: Site) -> str | None:

@@ -97,7 +97,7 @@ def why_no_weak_derivative(site: Site) -> str | None:
 def weak_derivative_by_cdf(
     dist: Any, key: PRNGKey, x: Array, how: Coupling, chosen: list[Direction]
 ) -> tuple[WeakDerivative, ...]:
-    """Hahn-Jordan terms of the distribution `dist` in its leaves, from its `cdf`; one term a direction of each."""
+    """Hahn-Jordan terms of `dist` in each of its leaves, from its `cdf`: one term per direction."""
     leaves, tree = jax.tree.flatten(dist)
     frozen = stop(leaves)
     x = stop(x)
@@ -127,7 +127,7 @@ def weak_derivative_by_cdf(
             far = jnp.full_like(somewhere, jnp.finfo(somewhere.dtype).max)
             first, last = (inside(cdf(frozen[i], end), end, somewhere) for end in (-far, far))
             weight, positive, negative = hahn_jordan_parts(rate, turns, key, x, how)
-            # No zero where it is 1 from the start, as a formula may be outside of the support that it is for.
+            # NaN, not a silent zero, if the cdf does not go from 0 to 1: the formula may not hold there.
             return jnp.where((first < 0.5) & (last > 0.5), weight, jnp.nan), positive, negative
 
         weight, positive, negative = jax.vmap(part)(masks, jax.random.split(leaf_key, number))

@@ -37,7 +37,7 @@ def split_costs(
 ) -> Split:
     """Split the outputs into costs and a linear suffix, for the credit of the sites in `credited`.
 
-    `sums` are those of a value that draws reach and of one that none does: they are always split.
+    `sums` are additions of a value that depends on draws and one that depends on none: they are always split.
     """
     producer = {value: equation for equation in program.equations for value in equation.outputs}
     splits: dict[Value, tuple[tuple[Value, ...], frozenset[Equation]]] = {}
@@ -83,7 +83,7 @@ def _gains_credit(part: dict[Site, Relation], whole: dict[Site, Relation], value
 
 
 def _adds_draws_up(equation: Equation, part: dict[Site, Relation]) -> bool:
-    """Whether a cumulative sum adds entries up that different draws reach."""
+    """Whether a cumulative sum adds up entries that depend on different draws."""
     axis = equation.eqn.params["axis"]
     return any(axis in window.axes for relation in part.values() for window in relation)
 
@@ -97,7 +97,7 @@ def linear_parts(equation: Equation, analysis: Analysis) -> list[Value] | None:
 
 
 def linear_cone(program: Program, outputs: Sequence[Value], analysis: Analysis) -> list[Value]:
-    """The values that the outputs are linear in, in order: what goes through them in turn need not recurse far."""
+    """The values that the outputs are linear in, in order, so that a pass over them need not recurse deeply."""
     cone = set(outputs)
     for equation in reversed(program.equations):
         if not cone.isdisjoint(equation.outputs):

@@ -1,4 +1,4 @@
-"""Whether an operation keeps the derivative of what it is given, told by its own rule."""
+"""Whether an operation passes derivatives on, found from its own differentiation rule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mcgrad.program.trace import Equation
 
 
 def cuts(equation: Equation) -> bool:
-    """Whether no derivative goes from an operation's numbers to its results, found by its own rule."""
+    """Whether no derivative passes from the floating-point operands of an operation to its results, by its own rule."""
     if equation.name in _SMOOTH or equation.eqn.primitive is _compat.ruled_p:
         return False
     if equation.name == "stop_gradient":
@@ -38,7 +38,7 @@ def cuts(equation: Equation) -> bool:
                 if any(not isinstance(v, _compat.Literal) and v in moved for v in eqn.invars):
                     moved.update(eqn.outvars)
             _CUT[key] = not any(not isinstance(v, _compat.Literal) and v in moved for v in jaxpr.outvars)
-        except (ValueError, NotImplementedError, TypeError):  # it has no rule: JAX speaks when it is differentiated
+        except (ValueError, NotImplementedError, TypeError):  # it has no rule: JAX raises when it is differentiated
             _CUT[key] = True
     return _CUT[key]
 
@@ -105,4 +105,4 @@ _SMOOTH = frozenset(
         "complex",
     ]
 )
-"""Whose rules keep the derivative: so that these most frequent ones need not be tried."""
+"""The most frequent operations, known to pass derivatives on, so that they need not be tried."""

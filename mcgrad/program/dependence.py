@@ -109,7 +109,7 @@ class _Pass(Forward[Dependence]):
         return self.moved(equation, inputs)
 
     def moved(self, equation: Equation, inputs: Sequence[Dependence]) -> list[Dependence]:
-        """As the axes of the operands go."""
+        """The dependence of the results, as the operation moves the axes of its operands."""
         results: list[Dependence] = []
         for output, by_operand in zip(equation.outputs, moves_of(equation, self.known), strict=True):
             parts = []
@@ -121,7 +121,7 @@ class _Pass(Forward[Dependence]):
         return results
 
     def ruled(self, equation: Equation, inputs: list[Dependence]) -> list[Dependence]:
-        """As the value of the function does; on an operand that its derivative alone depends on, as a whole."""
+        """As for the value of the function; operands that only its derivative depends on count as a whole."""
         structs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in equation.inputs]
         function = from_jaxpr(jax.make_jaxpr(equation.eqn.params["fn"])(*structs))
         self.known.learn(function.everything())
@@ -136,7 +136,7 @@ class _Pass(Forward[Dependence]):
             site = self.analysis.sites[equation] = Site(equation, self.loops, self.depth == 0)
         own = tuple(Window((axis,), 0, 0) for axis in (*self.loops, *range(len(site.own_plates))))
         upstream = _parents(site, inputs) if any(inputs) else {}
-        # In a loop the law of a draw may depend on earlier draws of the same site.
+        # In a loop the distribution of a draw may depend on earlier draws of the same site.
         found = join([{site: own}, upstream], equation.outputs[0].shape, equation)
         return [found] * len(equation.outputs)
 
@@ -180,8 +180,8 @@ def _map_windows(dependence: Dependence, fn: Callable[[Window], Window]) -> Depe
 def _parents(site: Site, inputs: list[Dependence]) -> Dependence:
     """How the draws of a site depend on upstream draws: as its log density, entry by entry, does on the parameters.
 
-    Dependence in law is what credit needs: a draw whose law given the other upstream draws does not involve one of
-    them has no covariance with that one's score.
+    Credit needs dependence in distribution: if the distribution of a draw, given the other upstream draws, does not involve
+    one of them, the draw has no covariance with the score of that one.
     """
     operands = site.equation.inputs
     n = len(site.parameters)

@@ -49,11 +49,11 @@ class Draw:
 
     @property
     def key(self) -> Array:
-        """The key of the draw, one for each entry along the vmapped axes; for what is drawn *instead* of `sample`."""
+        """The key of the draw, one for each entry along the vmapped axes; to draw something *instead* of `sample`."""
         return self.operands[self._n]
 
     def key_beside(self, index: Any) -> Array:
-        """A key for what is drawn *beside* the draw, another for each index."""
+        """A key for something drawn *in addition* to the draw, a different one for each index."""
         return fold_in(self.key, index)
 
     @property
@@ -88,7 +88,7 @@ class Draw:
         return tuple(k for k in range(self.num_plates) if not all(r[k].separate for r in reached))
 
     def entries_apart(self) -> Array:
-        """Masks `[n, *plates]` of the entries that can be perturbed together: all along axes that no cost mixes, else one."""
+        """Masks `[n, *plates]` of entries that can be perturbed together: all along axes that no cost mixes, else one."""
         masks = jnp.ones((1, *self.plates), bool)
         for k in self.mixed_axes:
             size = self.plates[k]
@@ -105,15 +105,15 @@ class Draw:
         estimator: Any = None,
         frozen: bool = False,
     ) -> Any:
-        """A function of the distribution, evaluated inside the `vmap`s that stand around the draw in the program.
+        """A function of the distribution, evaluated inside the `vmap`s that surround the draw in the program.
 
         Args:
-            fn: `fn(estimator, key, dist, *values)`, without the first two where they are not given; `dist` has the shapes that
-                it has where the draw is written.
+            fn: `fn(estimator, key, dist, *values)`, without the first two if they are not given; `dist` has the shapes that
+                it has at the line of the draw.
             values: pytrees of arrays with the axes of those `vmap`s in front.
             key: `draw.key` or one of `draw.key_beside`.
-            estimator: the estimator that asks. The arrays of one that the user named at this draw are as they are where
-                the draw is written; those of any other are the same for the whole batch.
+            estimator: the estimator that asks. If the user named it at this draw, its arrays are batched like those of the
+                draw; otherwise they are the same for the whole batch.
             frozen: whether the distribution's parameters are held fixed.
 
         Returns:
@@ -181,8 +181,8 @@ class Draw:
         """For each cost, zero with the derivative `d coefficient * cost`; a second derivative raises.
 
         Args:
-            coefficient: zero in value, of shape `plates`; of costs that the draw does not reach nothing is added.
-            costs: what the coefficient of the entries that a cost depends on multiplies.
+            coefficient: zero in value, of shape `plates`; costs that do not depend on the draw get no term.
+            costs: what to multiply by the coefficients of the entries that each cost depends on.
         """
 
         def term(relation: Relation, cost: Array) -> Array:
@@ -192,7 +192,7 @@ class Draw:
         return self.per_cost(term, jnp.zeros_like, costs)
 
     def named_estimator(self) -> Any:
-        """The estimator that the user named, its leaves with the axes of enclosing `vmap`s in front and one for each plate."""
+        """The estimator that the user named; its leaves have the axes of enclosing `vmap`s in front and one axis for each plate."""
         n, site = self._n, self.site
         num_levels = site.num_levels
         arrays = []

@@ -19,7 +19,7 @@ OnJump: TypeAlias = Literal["ignore", "warn", "refuse"]
 
 
 class Result(NamedTuple):
-    """The weighted costs of a program, the auxiliary outputs of one plain run of it, and what no draw reaches."""
+    """Weighted costs, auxiliary outputs of one plain run, and values that the linear suffix reads and that depend on no draw."""
 
     costs: tuple[Array, ...]
     aux: tuple[Any, ...]
@@ -37,11 +37,11 @@ class Rest(Protocol):
         ...
 
     def simulate(self, x: Any) -> Result:
-        """The remaining costs at `x` of one plain run: later sites draw once, whatever their estimators."""
+        """The remaining costs at `x`, from one plain run: each later site draws once, whatever its estimator."""
         ...
 
     def evaluate(self, draw: Draw, representation: Representation) -> Result:
-        """The costs that a representation stands for."""
+        """The costs, weighted or perturbed as the representation says."""
         ...
 
     def thresholds(self, draw: Draw) -> list[tuple[Equation, Callable[[Array], Array]]]:
@@ -52,13 +52,13 @@ class Rest(Protocol):
 class Estimator(PyTree):
     """Base of estimators: subclass as a frozen dataclass and write `represent` (or, for the general form, `estimate`).
 
-    An estimator whose `represent` returns one point only is better a `LocalEstimator`, which also runs inside loops.
+    If `represent` returns a single point, subclass `LocalEstimator` instead, which also runs inside loops.
 
     Class attributes:
         flow: `represent` returns a `Flow`: costs need no weight for this site.
-        moves_draw: costs are differentiated in the draw, so that jumps are looked for, although it is no `flow`.
-        follows_thresholds: it also does something where no parameter of the draw moves, but a threshold that it is compared with.
-        follows_alternatives: it has `alternatives`, one of which is carried along inside a `scan`.
+        moves_draw: costs are differentiated in the draw, and therefore searched for jumps, although `flow` is false.
+        follows_thresholds: it also contributes where a threshold moves that the draw is compared with, and no parameter of the draw.
+        follows_alternatives: it defines `alternatives`; inside a `scan` one of them is carried beside the real state.
     """
 
     flow: ClassVar[bool] = False
@@ -68,7 +68,7 @@ class Estimator(PyTree):
 
     @property
     def needs_rest(self) -> bool:
-        """Whether it evaluates the rest of the program; it then runs in no `while_loop` and in short `scan`s only."""
+        """Whether it evaluates the rest of the program. If so, it cannot run in a `while_loop`, and in short `scan`s only."""
         return True
 
     def why_not(self, site: Site) -> str | None:
@@ -76,35 +76,35 @@ class Estimator(PyTree):
         return None
 
     def flows(self, facts: Facts) -> bool:
-        """Whether the path of a draw, where it has one, is what this estimator differentiates, as JAX by itself would."""
+        """Whether this estimator differentiates the path of a draw that has one, as plain JAX would."""
         return self.flow
 
     def closed(self, dist: Any) -> Estimator:
-        """This estimator, named at a draw from `dist`, with the arrays that its functions close over as leaves of its own.
+        """This estimator as named at a draw from `dist`: arrays that its functions close over become its own leaves.
 
-        So a function may close over what the program computes, in a `vmap` or a `scan` too.
+        A function may therefore close over values that the program computes, also inside a `vmap` or a `scan`.
         """
         return self
 
     def resolve(self, site: Site, relations: Sequence[Relation | None] | None) -> Estimator:
-        """The estimator that stands for this one at `site`; `relations` to the costs are `None` while not yet known."""
+        """The estimator to use in place of this one at `site`; `relations` to the costs are `None` while they are unknown."""
         return self
 
     def where_costs_jump(self, site: Site) -> Estimator:
-        """The estimator that stands for this one at `site` if a cost surely jumps in the draw."""
+        """The estimator to use in place of this one at `site` if a cost certainly jumps in the draw."""
         return self.resolve(site, None)
 
     def on_jump(self, *, certain: bool) -> OnJump:
-        """What to do, where the draw is moved, about a cost that jumps in the draw, or that may jump in it."""
+        """What to do about a cost that jumps in a moving draw (`certain`), or that may jump in it."""
         return "warn" if certain else "ignore"
 
     @property
     def num_points(self) -> int:
-        """At how many points it evaluates the rest of the program with the estimators of later draws."""
+        """The number of points at which it evaluates the rest of the program, later estimators included."""
         return 1
 
     def evaluations(self, site: Site, relation: Relation) -> int:
-        """How many evaluations of the rest of the program a cost with this relation takes, draws of a loop together."""
+        """The number of evaluations of the rest of the program that a cost with this relation takes, over all draws of a loop."""
         in_loops = zip(relation, site.plates[: len(site.loops)], strict=False)
         return self.num_points ** math.prod(window.most_draws(n) for window, n in in_loops)
 
@@ -113,16 +113,16 @@ class Estimator(PyTree):
         raise NotImplementedError(f"{type(self).__name__} must define `represent` or `estimate`.")
 
     def alternatives(self, draw: Draw, x: Any) -> Alternatives:
-        """Other values for the draw `x`; what a `scan` carries along beside the real state."""
+        """Other values that the draw `x` could have taken; a `scan` carries one of them beside the real state."""
         raise NotImplementedError(f"{type(self).__name__} must define `alternatives`.")
 
     def estimate(self, draw: Draw, rest: Rest) -> Result:
-        """The costs of the rest of the program, right in value and derivatives in expectation."""
+        """The costs of the rest of the program, whose value and derivatives are unbiased."""
         return rest.evaluate(draw, self.represent(draw))
 
 
 class LocalEstimator(Estimator):
-    """Base of estimators that return one point, drawn with what is known at the draw: a `Flow` or a `WeightedPoint`.
+    """Base of estimators that return one point, a `Flow` or a `WeightedPoint`, using nothing but the draw itself.
 
     The rest of the program runs once, so that such an estimator also works inside loops and branches.
     """

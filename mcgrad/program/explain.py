@@ -1,4 +1,4 @@
-"""What mcgrad found in a program, for people to read."""
+"""A readable report of what mcgrad found in a program."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class SiteReport:
 
 @dataclasses.dataclass(frozen=True)
 class CreditReport:
-    """How a cost depends on one draw: for each plate axis what, and what mixed it.
+    """How a cost depends on one draw, along each plate axis, and which operation mixed an axis.
 
     `axes` has an entry for each plate axis: `"same"`, `"earlier"`, `"later"`, `"within -1..2"`, `"draws 0..3"` or
-    `"mixed"`; `causes` the operation and line that lost the axis, or `None`.
+    `"mixed"`; `causes` has the operation and line at which the axis was lost, or `None`.
     """
 
     site: str
@@ -49,10 +49,10 @@ class CostReport:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What `mcgrad.explain` found: draws, costs, and who is credited for what.
+    """What `mcgrad.explain` found: the draws, the costs, and which draws each cost is credited to.
 
-    `accumulators` has the lines of the `scan`s that add costs up in their carry; these are credited one by one. `jumps` says
-    where a cost jumps, or may jump, in a draw that is differentiated along its path.
+    `accumulators` has the lines of the `scan`s that add up costs in their carry; these costs are credited one by one. `jumps`
+    tells where a cost jumps, or may jump, in a draw that is differentiated along its path.
     """
 
     sites: tuple[SiteReport, ...]
@@ -119,11 +119,11 @@ def describe(plan: Plan) -> Explanation:
 
 def _estimator(plan: Plan, site: Site) -> str:
     estimator = plan.estimators[site]
-    return "constant law, drawn as it is" if isinstance(estimator, Held) else type(estimator).__name__
+    return "constant distribution, drawn as it is" if isinstance(estimator, Held) else type(estimator).__name__
 
 
 def _names(sites: list[Site]) -> dict[Site, str]:
-    """A name for each site, numbered where two would be alike."""
+    """A name for each site, numbered if several share it."""
     plain = [site.name for site in sites]
     return {
         s: n if plain.count(n) == 1 else f"{n}#{plain[:i].count(n)}"

@@ -1,7 +1,7 @@
-"""One forward pass over a program: facts of values, through calls, branches and loops, these to a fixed point.
+"""One forward pass over a program, which propagates facts of values through calls, branches and loops (to a fixed point).
 
-What the facts are is said by a subclass, the *domain*: dependence on draws, paths from draws to costs, values known before the
-run.
+A subclass, the *domain*, defines what the facts are: dependence on draws, paths from draws to costs, or values known before
+the run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Fact = TypeVar("Fact")
 
 
 class Forward(Generic[Fact]):
-    """A domain: subclass, and say what a fact is, what operations do to it and how facts join.
+    """A domain: a subclass defines what a fact is, what operations do to it and how facts join.
 
     Attributes:
         facts: of all values so far, those in bodies included; a value without one has `nothing`.
@@ -48,7 +48,7 @@ class Forward(Generic[Fact]):
         raise NotImplementedError
 
     def widen(self, before: Fact, after: Fact) -> Fact:
-        """`after`, made large enough for a fixed point to be reached soon."""
+        """`after`, enlarged so that a fixed point is soon reached."""
         return after
 
     def chosen(self, equation: Equation, index: Fact, outputs: Sequence[Fact], value: Value) -> Fact:

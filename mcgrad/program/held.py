@@ -15,7 +15,7 @@ from mcgrad.program.site import Site
 class Held(LocalEstimator):
     """Holds a draw fixed, so that derivatives are those of the explicit dependence on the parameters only.
 
-    Right where no derivative can reach the distribution's parameters, or where its part is added otherwise.
+    Unbiased if no derivative can reach the distribution's parameters, or if their contribution is added separately.
     """
 
     flow = True

@@ -1,7 +1,7 @@
 """Hoisting: linear arithmetic on costs is moved out of loops and checkpoints, to where credit can see it.
 
-A user who adds rewards up in the carry of a `scan`, or takes a mean inside its body or inside a `checkpoint`, hides the
-single costs. Three rewritings, each of which computes the same numbers, bring them out:
+A program that adds up rewards in the carry of a `scan`, or takes a mean inside its body or inside a `checkpoint`, hides the
+individual costs. Three rewritings, each of which computes the same numbers, expose them:
 
 - a carry `c` of a `scan` that the body only adds to, `c <- c + r`, is replaced by the stacked `r` and their sum outside
   (`c <- a * c + r` with `a` that no draw reaches: by the sum of `r` times the products of the later `a`);
@@ -32,7 +32,7 @@ Rewritten: TypeAlias = Callable[..., Sequence[Any]]
 
 
 class Hoisted(NamedTuple):
-    """A program after one round, and the lines of the `scan`s whose accumulators were found in it."""
+    """A program after one round of hoisting, and the lines of the `scan`s whose accumulators were found."""
 
     program: Program
     accumulators: tuple[str, ...]
@@ -45,7 +45,7 @@ def hoist_costs(program: Program, num_outputs: int, analysis: Analysis, credited
 
 
 class _Known(NamedTuple):
-    """What one round goes by: `linear` are the values, in bodies too, that the outputs are linear in."""
+    """What one round is based on: `linear` has the values, also in bodies, that the outputs are linear in."""
 
     analysis: Analysis
     credited: set[Site]

@@ -1,9 +1,9 @@
 """Running a program with its estimators: continuation passing over the flat list of equations.
 
 Deterministic operations run as they stand. At a site whose estimator is *local* (one weighted point, or a flow) the draw
-is made, its log weight is noted, and the run goes on; at any other the estimator gets the *rest* of the program as a
-function of the drawn value, and what it returns is the result. Weights are brought to the costs at the end of each
-stretch, all sites of the stretch in one exponent.
+is made, its log weight is recorded, and the run goes on; at any other site the estimator gets the *rest* of the program as
+a function of the drawn value, and returns the result. At the end of each stretch, the costs are multiplied by the weights,
+with all sites of the stretch in one exponent.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Interpreter:
         replicates: `(axis name, number)` of the transform's samples, if there are several.
         folds: indices of the replicates that this run is in; they are folded into the keys of later sites.
         plain: whether every site just draws, by flow or with a score weight, whatever its estimator.
-        recording: whether estimators that follow alternatives draw, and note the alternatives.
-        steps: of the `scan`s that are unrolled around the current equation, which step this is.
+        recording: whether estimators that follow alternatives only draw, and record the alternatives.
+        steps: for each unrolled `scan` around the current equation, the index of the step.
         moved: by site, a mask of shape `site.plates` and the values to take there in place of draws.
-        decision: how comparisons that tie come out, if not as they stand.
-        points: how many points at once this run stands for.
-        evaluations: the points of each time that the end of the program was reached, over all runs.
+        decision: how to resolve comparisons whose two sides are equal; by default they are left as they are.
+        points: the number of points, under a `vmap`, that this run stands for.
+        evaluations: one entry for each arrival at the end of the program: how many points it stood for.
     """
 
     plan: Plan
@@ -137,7 +137,7 @@ class Interpreter:
         return self.plain or equation not in self.plan.nonlocal_equations
 
     def step(self, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Record]]:
-        """One equation with draws in it, all of them local: its results and the notes of the draws."""
+        """One equation with draws in it, all of them local: its results and the records of the draws."""
         site = self.plan.analysis.sites.get(equation)
         if site is None:
             return _form(equation).run_local(self, operands)
@@ -166,7 +166,7 @@ class Interpreter:
         return WeightedPoint(x, draw.log_prob(x) if has_density else jnp.zeros(draw.plates))
 
     def body(self, body: Program, inputs: Sequence[Any]) -> tuple[list[Any], list[Record]]:
-        """A body of control flow, all of whose draws are local: its outputs and the notes of the draws."""
+        """A body of control flow, all of whose draws are local: its outputs and the records of the draws."""
         env: Environment = dict(zip(body.inputs, inputs, strict=True))
         weights: list[Record] = []
         for equation in body.equations:
@@ -230,7 +230,7 @@ class Interpreter:
         return result._replace(costs=tuple(costs))
 
     def _among_all_steps(self, weight: Weight) -> Weight:
-        """The weight with the time axes of unrolled `scan`s, where no other step weighs anything."""
+        """The weight with the time axes of unrolled `scan`s added, zero at all other steps."""
         log_weight, baseline, control = weight.log_weight, weight.baseline, weight.control
         stacked = log_weight.ndim - len(weight.site.own_plates)  # the innermost `scan`s may have run as they are
         for loop in reversed(weight.site.loops[: len(weight.site.loops) - stacked]):
@@ -243,11 +243,11 @@ class Interpreter:
         return Weight(weight.site, log_weight, baseline, control)
 
     def subtract_baseline(self, costs: list[Array], site: Site, weight: Array, baseline: Array) -> None:
-        """Add `(1 - w) b`, of value and expectation zero, to the cost that depends on most draws."""
+        """Add `(1 - w) b`, whose value and expectation are zero, to the cost that depends on the most draws."""
         self._add_once(costs, site, (1 - weight) * jnp.broadcast_to(baseline, weight.shape))
 
     def _add_once(self, costs: list[Array], site: Site, term: Array) -> None:
-        """Add a term, of shape `site.plates`, once for each draw, to the cost that depends on most draws."""
+        """Add a term of shape `site.plates`, once for each draw, to the cost that depends on the most draws."""
         j = self.plan.baseline_cost.get(site)
         if j is None:
             return
@@ -280,7 +280,7 @@ def _finish(run: Interpreter, env: Environment) -> Result:
 
 
 def _run_parts(run: Interpreter, env: Environment) -> Result:
-    """The parts of a program one beside the other, and what is beside the costs by one plain run."""
+    """Run the parts of a program side by side; auxiliary and other outputs come from one plain run."""
     found: Environment = {}
     for part in run.plan.parts:
         result = dataclasses.replace(run, plan=part)._stretch(part.body, 0, env, _finish)

@@ -1,4 +1,4 @@
-"""What is said where costs are blind to a draw: warnings, refusals, and thresholds that move against draws held fixed."""
+"""Warnings about jumps that a derivative misses, and about thresholds that move while the draw is held fixed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class JumpWarning(UserWarning):
 
 
 def watched(ways: Iterable[BlindWay], following: Set[Site]) -> dict[Equation, str]:
-    """The comparisons by which costs surely jump in draws that are held fixed, or in raw random bits, and what to say where a
-    derivative moves them: whether one does is known when it is taken.
+    """For each comparison at which a cost certainly jumps in a fixed draw, or in raw random bits: the warning to issue if a
+    derivative reaches it, which is known only once the derivative is taken.
     """
     found: dict[Equation, str] = {}
     for way in ways:
@@ -42,9 +42,9 @@ def _of_raw_bits(way: BlindWay, root: Equation) -> str:
     drawn, instead = _RAW_DRAWS.get(root.within, ("a comparison with raw random numbers", ""))
     instead = instead or "the distribution that it is"
     return (
-        f"{drawn} at {root.line} moves with what is differentiated, and no one knows that it is a draw: the gradient leaves out "
-        f"how its outcome changes. Draw it by `mcgrad.sample(key, {instead})`; `jax.lax.stop_gradient` of its parameters says that "
-        "this is meant."
+        f"{drawn} at {root.line} moves with what is differentiated, and mcgrad cannot see that it is a draw: the gradient "
+        f"leaves out how its outcome changes. Draw it by `mcgrad.sample(key, {instead})`; `jax.lax.stop_gradient` of its "
+        "parameters says that this is meant."
     )
 
 
@@ -56,7 +56,7 @@ _RAW_DRAWS: Mapping[str, tuple[str, str]] = {
     "_geometric": ("`jax.random.geometric`", "mcgrad.Geometric(probs=p)"),
     "_gamma": ("`jax.random.gamma`", "mcgrad.Gamma(concentration, rate)"),
 }
-"""By the function of JAX in which the comparison stands: how to speak of it, and what to write in its place."""
+"""For the function of JAX that contains the comparison: what to call it, and what to write instead."""
 
 
 def _warn(message: str) -> None:
@@ -64,4 +64,4 @@ def _warn(message: str) -> None:
 
 
 watch = _compat.new_watched("mcgrad_threshold", _warn)
-"""`watch(x, message)` is `x`, and warns where a derivative moves it."""
+"""`watch(x, message)` is `x`, and warns if a derivative reaches it."""

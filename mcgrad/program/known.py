@@ -1,4 +1,4 @@
-"""Values that are known before a program runs: indices above all, which say where entries go."""
+"""Values that are known before a program runs: above all indices, which determine where entries go."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_KNOWN = 2**22
 
 
 class Known:
-    """The integers of a program that no input, draw or traced value reaches, computed when they are asked for."""
+    """The integers of a program that depend on no input, draw or traced value, computed on demand."""
 
     def __init__(self, program: Program | None = None):
         self._producer: dict[Value, Equation] = {}
@@ -26,7 +26,7 @@ class Known:
             self.learn(program.everything())
 
     def learn(self, equations: Iterable[Equation]) -> None:
-        """Tell how values are made."""
+        """Add equations, from which values are then computed."""
         self._producer.update((value, equation) for equation in equations for value in equation.outputs)
 
     def value(self, value: Value) -> np.ndarray | None:
@@ -68,4 +68,4 @@ class Known:
 _NOT_FOLDED = frozenset(
     {"mcgrad_sample", "random_bits", "threefry2x32", "pure_callback", "io_callback", "mcgrad_custom_jvp"}
 )
-"""What must not be evaluated beforehand: draws, and what calls the user."""
+"""What must not be evaluated beforehand: draws, and calls of user functions."""

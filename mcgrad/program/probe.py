@@ -1,4 +1,4 @@
-"""Whether values jump where an operation does, found by trying: numbers in, numbers out, no patterns.
+"""Finds out by numerical trial, and not by matching patterns, whether values jump where an operation jumps.
 
 `jnp.where(x > 0, x, 0.1 * x)` is continuous and `jnp.where(x > 0, x, 1.0)` is not, though both select by a comparison. To tell,
 the part of the program around the selection is cut out; its inputs are put on a line through random points; the place on the
@@ -25,7 +25,7 @@ from mcgrad.program.trace import Constant, Equation, Program, Value
 
 
 class Surroundings:
-    """A program seen from its operations: who makes a value, who reads it, and which inputs it is made of."""
+    """The neighborhood of each value: the equation that makes it, those that read it, and the inputs that it is made of."""
 
     def __init__(self, program: Program):
         self.equations = program.equations
@@ -135,7 +135,7 @@ _MOST_SEEN = 4096
 def _fingerprint(
     equations: Sequence[Equation], inputs: Sequence[Value], gate: Equation, tells: Any, reached: Any, cut: bool
 ) -> Any:
-    """What the outcome depends on: the same activation in another layer is tried once."""
+    """Everything that the outcome depends on, so that the same activation in several layers is tried only once."""
     number = {value: n for n, value in enumerate(inputs)}
 
     def word(value: Value) -> Any:

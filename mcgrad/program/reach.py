@@ -13,7 +13,7 @@ from mcgrad.program.trace import Equation, Program, Value
 
 
 def can_follow(equation: Equation, needing_rest: Mapping[Site, Estimator]) -> bool:
-    """Whether all draws of a `scan` that need the rest of the program follow alternatives, in its own steps."""
+    """Whether all draws directly inside a `scan` that need the rest of the program can follow alternatives instead."""
     if equation.eqn.primitive is not _compat.scan_p:
         return False
     inner = {e for body in equation.bodies for e in body.everything()}
@@ -25,7 +25,7 @@ class Reach(NamedTuple):
     """How the costs of a program read a `scan`.
 
     Attributes:
-        by_step: for the costs whose entry `t` along an axis reads step `t` only, that axis.
+        by_step: for each cost whose entry `t` along some axis reads only step `t`: that axis.
         separate: whether all other costs read nothing but the carry after the last step.
     """
 

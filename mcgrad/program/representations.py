@@ -1,6 +1,6 @@
-"""What estimators return: the points of one random choice, in one of three representations.
+"""What estimators return: the points of one random choice, in one of three kinds of representation.
 
-Each is a reading of the signed measure `d_theta p`:
+Each is a way to write the signed measure `d_theta p`:
 
 | representation                           | identity              | derivatives            |
 |------------------------------------------|-----------------------|------------------------|
@@ -38,9 +38,9 @@ class WeightedPoint:
         log_weight: of shape `plates`; only its derivatives matter (the weight's value is 1).
         baseline: subtracted from the costs that the point is credited with, without changing their expectation:
             an array that broadcasts to `plates`, `"leave_one_out"` (the mean of the other samples of the transform), or `None`.
-        moves: whether costs are differentiated in the value too; else it is held fixed.
-        control: a control variate, of shape `plates`: zero in value, all of its derivatives of expectation zero, given what
-            came before the draw. It is added to the cost that the baseline is subtracted from.
+        moves: whether costs are also differentiated in the value; otherwise it is held fixed.
+        control: a control variate, of shape `plates`: its value is zero, and so is the expectation of each of its
+            derivatives, given what came before the draw. It is added to the cost that the baseline is subtracted from.
     """
 
     value: Any
@@ -51,7 +51,7 @@ class WeightedPoint:
 
     @property
     def point(self) -> Any:
-        """The value, with the derivative that it is to have."""
+        """The value, differentiable if it `moves`, else held fixed."""
         return self.value if self.moves else jax.lax.stop_gradient(self.value)
 
 
@@ -61,7 +61,7 @@ class WeightedPoints:
 
     Attributes:
         points: of shape `[n, *site shape]`.
-        weights: of shape `[n, *plates]`; a cost gets the product over the plate entries that it depends on.
+        weights: of shape `[n, *plates]`; a cost is multiplied by the product over the plate entries that it depends on.
     """
 
     points: Any
@@ -89,7 +89,7 @@ class Replicates:
 class Reweighted:
     """Several points with constant weights, times `p_theta(x_i) / stop(p_theta(x_i))` of the entries that a cost depends on.
 
-    Along axes that some cost mixes the points are joint, and `weights` have one entry.
+    Along axes that some cost mixes, each point sets all entries jointly, and `weights` has size one.
 
     Attributes:
         points: of shape `[n, *site shape]`.
@@ -106,17 +106,17 @@ class Reweighted:
 
 @dataclasses.dataclass(frozen=True)
 class SignedPoints:
-    """A point for the value, and perturbed points whose differences make the first derivative.
+    """A point for the value, and perturbed points whose differences give the first derivative.
 
     Attributes:
-        value: the point at which the rest of the program is run with its own derivatives.
+        value: the point at which the rest of the program runs, and is differentiated by itself.
         points: perturbed points `[n, *site shape]`. Entries along plate axes that no cost mixes are perturbed together,
             the others one at a time.
         coefficients: `[n, *plates]`, zero in value, with the derivative that multiplies `f(x_j)`:
             `c_j * (theta - stop(theta))` summed over the parameters.
         relative: whether the coefficients multiply `f(x_j) - f(value)` instead.
-        joint: whether a point perturbs all entries together also along axes that some cost mixes.
-        decision: how comparisons that tie at the points come out, with `side` and `reach` of each point.
+        joint: whether to perturb all entries at once, even along axes that a cost mixes.
+        decision: how to resolve comparisons whose two sides are equal at a perturbed point; `side` and `reach` are per point.
         chunk_size: how many perturbed points are evaluated at once, all by default; memory is that of one chunk.
     """
 
@@ -132,13 +132,14 @@ class SignedPoints:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Alternatives:
-    """Other values of a draw `x`, whose differences make the first derivative: `E[sum_j dc_j (f(y_j) - f(x))]`.
+    """Other values of a draw `x`, whose differences give the first derivative: `E[sum_j dc_j (f(y_j) - f(x))]`.
 
     Attributes:
         values: `[n, *site shape]`.
         coefficients: `[n, *plates]`, zero in value, with derivative `dc_j`.
-        sizes: `[n, *plates]`, at least zero: how large the derivatives of the coefficients are, up to a common factor; an
-            alternative is chosen in proportion to it, and one of size zero must have a coefficient without derivative.
+        sizes: `[n, *plates]`, at least zero: the magnitudes of the derivatives of the coefficients, up to a common factor.
+            An alternative is chosen with probability proportional to its size; if that is zero, its coefficient must have
+            no derivative.
     """
 
     values: Any

@@ -1,4 +1,4 @@
-"""The rest of the program as a function of one draw, and what representations make of it."""
+"""The rest of the program as a function of one draw, evaluated at the points that an estimator returns."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class RestOfProgram(Rest):
         return self._at(run, x)
 
     def _times(self, num_points: int) -> RestOfProgram:
-        """The rest, to be mapped over points."""
+        """The rest, for use under a `vmap` over `num_points` points."""
         return dataclasses.replace(self, _run=self._run.but(points=self._run.points * num_points))
 
     def _deciding(self, decision: Decision) -> RestOfProgram:
-        """The rest, with comparisons that tie decided."""
+        """The rest, in which comparisons whose two sides are equal are resolved."""
         return dataclasses.replace(self, _run=self._run.but(decision=decision))
 
     def thresholds(self, draw: Draw) -> list[tuple[Equation, Callable[[Array], Array]]]:
@@ -76,11 +76,11 @@ class RestOfProgram(Rest):
         return [(t.equation, functools.partial(t.margin, draw.site, self._env)) for t in found]
 
     def simulate(self, x: Any) -> Result:
-        """The remaining costs at `x` of one plain run: later sites draw once, whatever their estimators."""
+        """The remaining costs at `x`, from one plain run: each later site draws once, whatever its estimator."""
         return self._at(self._run.but(plain=True), x)
 
     def evaluate(self, draw: Draw, representation: Representation) -> Result:
-        """The costs that a representation stands for."""
+        """The costs, weighted or perturbed as the representation says."""
         if isinstance(representation, Flow):
             return self(representation.value)
         if isinstance(representation, WeightedPoint):

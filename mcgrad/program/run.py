@@ -1,4 +1,4 @@
-"""What control flow and the rest of a program use of a run: the protocol of the interpreter."""
+"""The protocol of the interpreter: what control flow and the rest of a program use of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mcgrad.program.weights import Record
 Environment: TypeAlias = dict[Value, Any]
 
 Continuation: TypeAlias = "Callable[[Any, Environment], Result]"
-"""What comes after a stretch of equations; it takes the run, since a rest may be run plainly, or as a replicate."""
+"""What comes after a stretch of equations. It takes the run as an argument, since it may be a plain one, or a replicate."""
 
 
 class Run(Protocol):
@@ -51,7 +51,7 @@ class Run(Protocol):
         ...
 
     def subtract_baseline(self, costs: list[Any], site: Site, weight: Any, baseline: Any) -> None:
-        """Add `(1 - w) b`, of value and expectation zero, to the cost that depends on most draws."""
+        """Add `(1 - w) b`, whose value and expectation are zero, to the cost that depends on the most draws."""
         ...
 
     def estimator(self, draw: Draw) -> Estimator:
@@ -60,5 +60,5 @@ class Run(Protocol):
 
 
 def read(env: Environment, value: Value) -> Any:
-    """The value of a value: known beforehand, or computed by the run."""
+    """The array that a value stands for: known beforehand, or computed by the run."""
     return value.value if isinstance(value, Constant) else env[value]

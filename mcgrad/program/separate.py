@@ -1,8 +1,8 @@
-"""Addends that no draw reaches, taken off the costs: noise in a weight times a constant is noise for nothing.
+"""Moves terms that depend on no draw out of the costs: weighting them would add variance and no information.
 
-`mean(f(b) + g)` is linear in the sum, but a cost in its place, `f(b) + g`, would be weighted whole. Each output that is linear
-in such a sum is computed in two tracks, that of the summands that draws reach and that of the others, which are added at the
-end: `mean(f(b)) + mean(g)`. So the weights stay on as few numbers as without the addend.
+`mean(f(b) + g)` is linear in the sum; taken as one cost, all of `f(b) + g` would be weighted. So each output that is linear in such
+a sum is computed in two tracks, one from the terms that depend on a draw and one from the others, and the two are added at the
+end: `mean(f(b)) + mean(g)`. The weights then multiply as few numbers as if `g` were not there.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from mcgrad.program.trace import Constant, Equation, Program, Value, trace_in_pl
 
 
 class Separated(NamedTuple):
-    """A program whose outputs end in `sums`, each of a value that draws reach and of one that none does."""
+    """A program with two tracks; `sums` are the additions that join a value depending on draws and one depending on none."""
 
     program: Program
     sums: frozenset[Equation]
 
 
 def separate_addends(program: Program, num_outputs: int, analysis: Analysis, credited: set[Site]) -> Separated | None:
-    """The program with the addends of its first `num_outputs` outputs apart; `None` where there are none."""
+    """The program with the terms of its first `num_outputs` outputs separated; `None` if there is nothing to separate."""
     tracks = _Tracks(program, analysis, credited)
     for value in linear_cone(program, program.outputs[:num_outputs], analysis):
         tracks.of(value)
@@ -48,7 +48,7 @@ def separate_addends(program: Program, num_outputs: int, analysis: Analysis, cre
 
 
 class _Tracks:
-    """The two tracks of values: equations that compute them are inserted behind those of the values."""
+    """The two tracks of each value. The equations that compute them are inserted after the one that makes the value."""
 
     def __init__(self, program: Program, analysis: Analysis, credited: set[Site]):
         self.producer = {value: equation for equation in program.equations for value in equation.outputs}
@@ -57,7 +57,7 @@ class _Tracks:
         self._found: dict[Value, tuple[Value | None, Value | None]] = {}
 
     def of(self, value: Value) -> tuple[Value | None, Value | None]:
-        """What draws reach of a value, and what none does; `None` for zero."""
+        """The part of a value that depends on draws, and the part that does not; `None` stands for zero."""
         if value not in self._found:
             self._found[value] = self._split(value)
         return self._found[value]
@@ -84,7 +84,7 @@ class _Tracks:
         return with_draws, free
 
     def _again(self, equation: Equation, output: int, track: dict[int, Value | None]) -> Value | None:
-        """A result of the equation, of one track of the operands in which it is linear."""
+        """A result of the equation, computed from one track of the operands that it is linear in."""
         given = {i: value for i, value in track.items() if value is not None}
         result = equation.outputs[output]
         if not given:

@@ -1,10 +1,10 @@
 """The site primitive: one random choice of a program, visible in its jaxpr.
 
 `mcgrad.sample` binds a primitive whose operands are the distribution's leaves, the key and the estimator's leaves, and whose
-meaning is the distribution's own `sample`, so that a program runs, jits and vmaps without any transform. A `vmap` is
-recorded as one more level of `in_axes`; sampling and log densities are then the base functions under the same nested
-`vmap`s. The axes of a site's value are: vmapped levels, the distribution's batch axes (both are *plates*: entries
-independent given the parents), its event axes.
+meaning is the distribution's own `sample`, so that a program runs, jits and vmaps without any transform of mcgrad. A `vmap`
+is recorded as one more level of `in_axes`; sampling and log densities are then the base functions under the same nested
+`vmap`s. The axes of a site's value are the vmapped levels, the distribution's batch axes (both are *plates*: their entries
+are independent given the parents) and its event axes, in this order.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _batch(operands: Sequence[Array], axes: Sequence[int | None], *, levels: Any
 
 
 def _jvp(primals: Sequence[Array], tangents: Sequence[Array | None], **params: Any) -> Any:
-    """Plain `jax.grad`, `jax.jvp` through a site: pathwise where that is right."""
+    """Plain `jax.grad` or `jax.jvp` through a site: the pathwise derivative where it is unbiased, else an error."""
     n = params["dist_tree"].num_leaves
     moving = [i for i in range(n) if tangents[i] is not None]
     if not moving:
@@ -99,7 +99,7 @@ class Facts:
     """What is known of a site's distribution before the program runs.
 
     Attributes:
-        law: its name.
+        law: the name of the distribution.
         knows: which of the optional methods of `mcgrad.Distribution` it has, `"log_prob"` among them.
         reparameterized: see `mcgrad.Distribution`.
         discrete: see `mcgrad.Distribution`.

@@ -1,4 +1,4 @@
-"""Control flow as the passes and the run see it: one class for each primitive that has bodies, open to new ones.
+"""Control flow as seen by the passes and the run: one class for each primitive that has bodies; new ones can be added.
 
 A class says how facts of values go through it (`forward`), how it is run where all draws in it are local (`run_local`), and
 how it becomes part of the rest of the program (`continue_into`). A primitive without a class is evaluated as it stands, its
@@ -25,26 +25,26 @@ class ControlFlow:
     """One equation with bodies. Subclass, and register with `control_flow(primitive)`.
 
     Class attributes:
-        rebuilds: whether a draw in a body can be credited: `run_local` and `continue_into` are there.
+        rebuilds: whether a draw in a body can be credited, because `run_local` and `continue_into` are defined.
     """
 
     equation: Equation
     rebuilds: ClassVar[bool] = True
 
     def forward(self, facts: Forward, inputs: Sequence[Any]) -> list[Any]:
-        """The facts of the results, from those of the operands: runs the bodies by `facts.run`."""
+        """The facts of the results, from those of the operands; `facts.run` goes through the bodies."""
         raise NotImplementedError
 
     def wanted(self, body: Program, outputs: Sequence[bool]) -> set[Value]:
-        """The outputs of a body that matter, given which of the results do; by default those at their place."""
+        """The outputs of a body that matter, given which results do; by default those at the same positions."""
         return {value for value, used in zip(body.outputs, outputs, strict=True) if used}
 
     def run_local(self, run: Any, operands: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """The results where all draws inside are local, and what these record."""
+        """The results, for bodies in which all draws are local, and the records of these draws."""
         raise NotImplementedError
 
     def check_continuation(self, estimator: str) -> None:
-        """Refuse what cannot become part of the rest of the program, which `estimator` needs."""
+        """Raise if the body cannot become part of the rest of the program, which `estimator` needs."""
 
     def continue_into(self, run: Any, operands: Sequence[Any], env: dict[Any, Any], then: Any) -> Any:
         """Run the body as part of the program, and go on by `then(run, results)`."""
@@ -57,7 +57,7 @@ _Class = TypeVar("_Class", bound=type[ControlFlow])
 
 
 def control_flow(*primitives: Any) -> Callable[[_Class], _Class]:
-    """A class decorator: these primitives are control flow of this class."""
+    """Class decorator: registers the class for these control-flow primitives."""
 
     def register(cls: _Class) -> _Class:
         _CLASSES.update(dict.fromkeys(primitives, cls))
@@ -67,7 +67,7 @@ def control_flow(*primitives: Any) -> Callable[[_Class], _Class]:
 
 
 def form_of(equation: Equation) -> ControlFlow | None:
-    """The control flow that an equation is, if it is one that is known."""
+    """The equation as control flow, or `None` if its primitive has no class."""
     cls = _CLASSES.get(equation.eqn.primitive)
     return None if cls is None else cls(equation)
 

@@ -1,4 +1,4 @@
-"""Functions whose derivatives are not those of their value: the parts that surrogate costs are made of."""
+"""Functions whose derivatives are not those of their values: the building blocks of surrogate costs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mcgrad._compat import custom_jvp, undifferentiable
 
 @custom_jvp
 def unit_weight(log_weight: jax.Array) -> jax.Array:
-    """`exp(l - stop(l))`: one in value, with the derivatives of `exp(l)` relative to it (Foerster et al. 2018, eq. 5).
+    """`exp(l - stop(l))`: one in value, with the derivatives of `exp(l)` divided by `exp(l)` (Foerster et al. 2018, eq. 5).
 
-    As a rule of its own it never forms `l - l`, which is NaN where `l` is infinite, and costs nothing where only the
-    value is wanted.
+    It has its own derivative rule, so that it never forms `l - l`, which is NaN for infinite `l`, and costs nothing if only
+    the value is needed.
     """
     return jnp.ones_like(log_weight)
 
@@ -49,8 +49,8 @@ _first_order = undifferentiable(
 def signed_term(coefficient: jax.Array, cost: jax.Array) -> jax.Array:
     """`coefficient * stop(cost)` for a coefficient that is zero in value, with an error in place of a second derivative.
 
-    The cost is not stopped here but in the rule, so that a derivative in a parameter that only the cost depends on,
-    after one in the site's parameter, is seen and refused rather than silently zero.
+    The rule, and not this function, stops the cost. A second derivative, first in the site's parameter and then in one that
+    only the cost depends on, is thus refused rather than silently zero.
     """
     return coefficient * cost
 

@@ -19,7 +19,7 @@ from mcgrad.program.site import Site, has_site
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
 _ABOVE = {"gt": True, "ge": True, "lt": False, "le": False}
-"""For each comparison of `a` with `b`, what it says where `a - b` is positive."""
+"""For each comparison of `a` with `b`, its result where `a - b` is positive."""
 
 _SUMS = frozenset({"add", "sub", "add_any"})
 
@@ -50,12 +50,12 @@ class Threshold:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """How comparisons that tie come out.
+    """How to resolve comparisons whose two sides are equal.
 
     Attributes:
         slopes: of the compared difference, by comparison.
         side: 1 just above the threshold in the draw, -1 just below.
-        reach: how near the threshold counts as on it, in units of the draw.
+        reach: the distance from the threshold, in units of the draw, below which the two sides count as equal.
     """
 
     slopes: Mapping[Equation, Array]
@@ -67,7 +67,7 @@ class Decision:
         return dataclasses.replace(self, side=side, reach=reach)
 
     def decide(self, equation: Equation, operands: Sequence[Any], out: Array) -> Array:
-        """The result of a comparison, given what it is off the threshold."""
+        """The result of a comparison; `out` is its result away from the threshold."""
         slope = self.slopes[equation]
         tie = (slope != 0) & (jnp.abs(difference(equation, operands)) <= self.reach * jnp.abs(slope))
         positive = self.side * slope > 0
@@ -84,7 +84,7 @@ def difference(equation: Equation, operands: Sequence[Any]) -> Array:
 def find_thresholds(
     program: Program, outputs: Sequence[Value], sites: dict[Equation, Site], site: Site
 ) -> tuple[tuple[Threshold, ...], str | None]:
-    """The thresholds of a draw, and why its jumps are not all at such, if they are not."""
+    """The thresholds of a draw, and, if some jump is not at one of them, the reason."""
     if not site.top_level:
         return (), "the draw stands in a loop or branch"
     jumps = blind_ways(program, outputs, {site.equation: site}, {site})
@@ -104,7 +104,7 @@ def find_thresholds(
             return (), f"{_words(equation)} is not of something affine in the draw, entry by entry"
         needed = _between(live, equation.inputs, site.equation)
         if has_site(Program((), needed, ())):
-            return (), f"{_words(equation)} is with something that is drawn later: draw that first"
+            return (), f"{_words(equation)} involves something that is drawn later: draw that first"
         found.append(Threshold(equation, needed))
     return tuple(found), None
 

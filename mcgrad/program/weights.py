@@ -15,7 +15,7 @@ from mcgrad.program.site import Site
 
 @dataclasses.dataclass(frozen=True)
 class Weight(PyTree):
-    """What a local estimator leaves behind: the log weight of its draws and their control variate, of shape `site.plates`."""
+    """What a local estimator records: the log weight of its draws and their control variate, of shape `site.plates`."""
 
     site: Site = static_field()
     log_weight: Array  # ty: ignore[invalid-dataclass-field-order]
@@ -24,7 +24,7 @@ class Weight(PyTree):
 
     @classmethod
     def of(cls, site: Site, point: WeightedPoint) -> Weight:
-        """That of one point."""
+        """The record of one point."""
 
         def on_plates(array: Any) -> Any:
             return array if array is None or isinstance(array, str) else jnp.broadcast_to(array, site.own_plates)
@@ -34,7 +34,7 @@ class Weight(PyTree):
 
 @dataclasses.dataclass(frozen=True)
 class Recorded(PyTree):
-    """A draw inside a `scan` beside which an alternative path is carried, and the other values that it could have taken."""
+    """A draw inside a `scan` that carries an alternative path, and the other values that the draw could have taken."""
 
     site: Site = static_field()
     x: Any  # ty: ignore[invalid-dataclass-field-order]

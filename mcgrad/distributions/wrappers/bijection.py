@@ -87,8 +87,8 @@ def bijection(
         >>> import jax.numpy as jnp, mcgrad
         >>> root = lambda y, k: jnp.where(y > 0, y, jnp.nan) ** (1 / k)
         >>> Power = mcgrad.bijection(lambda x, k: x**k, root, keeps_support=True)
-        >>> law = mcgrad.Transformed(mcgrad.Exponential(1.0), Power(jnp.asarray(0.5)))  # a Weibull law
-        >>> bool(jnp.abs(law.log_prob(2.0) - mcgrad.Weibull(1.0, 2.0).log_prob(2.0)) < 1e-5)
+        >>> dist = mcgrad.Transformed(mcgrad.Exponential(1.0), Power(jnp.asarray(0.5)))  # a Weibull distribution
+        >>> bool(jnp.abs(dist.log_prob(2.0) - mcgrad.Weibull(1.0, 2.0).log_prob(2.0)) < 1e-5)
         True
     """
     functions = {"forward": forward, "inverse": inverse, "log_det_jacobian": log_det_jacobian}

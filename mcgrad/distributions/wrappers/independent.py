@@ -32,8 +32,8 @@ class Independent(Wrapper):
 
     Example:
         >>> import jax.numpy as jnp, mcgrad
-        >>> law = mcgrad.Independent(mcgrad.Bernoulli(logits=jnp.zeros((5, 3))), 1)
-        >>> law.batch_shape, law.event_shape
+        >>> dist = mcgrad.Independent(mcgrad.Bernoulli(logits=jnp.zeros((5, 3))), 1)
+        >>> dist.batch_shape, dist.event_shape
         ((5,), (3,))
     """
 

@@ -1,8 +1,8 @@
 """One perturbed path beside the real one through a `scan`, for estimators whose alternatives change the later steps.
 
-Each draw of each step could have taken another value; following all of them would cost a simulation each. Instead one
-alternative state is carried beside the real one, chosen among all steps so far in proportion to the size of what they
-contribute (*pruning*, Arya et al. 2022), with the total size `W` of all that it was chosen from. A cost `c` gets the term
+Each draw of each step could have taken another value; following all of them would cost one simulation each. Instead, one
+alternative state is carried beside the real one. It is chosen among all steps so far, in proportion to the size of their
+contributions (*pruning*, Arya et al. 2022); `W` is the total size of all that it was chosen from. A cost `c` gets the term
 
     W * (dc_s / size_s) * (c(alternative) - c(real))
 
@@ -108,7 +108,7 @@ def _invariant(run: Run, body: Program, consts: Sequence[Any]) -> dict[Value, An
 
 
 def _without_known(record: Recorded, known: _Known) -> Recorded:
-    """What of a record must be stacked: the draw, and the operands of the site that are not at hand after the `scan`."""
+    """The part of a record that must be stacked: the draw, and the operands of the site that are not available after the `scan`."""
     inputs = zip(record.site.equation.inputs, record.operands, strict=True)
     operands = tuple(x if _source(value, known) is None else None for value, x in inputs)
     return dataclasses.replace(record, operands=operands, alternatives=None)
@@ -121,7 +121,7 @@ def _source(value: Value, known: _Known) -> tuple[Any, int | None] | None:
 def _coefficients_of(run: Run, record: Recorded, known: _Known) -> Array:
     """The coefficients of a site's alternatives over their sizes, `[steps, alternatives]`.
 
-    All steps at once after the `scan`, so that its own derivative carries nothing of them.
+    Computed for all steps at once after the `scan`, so that the derivative of the `scan` need not carry them.
     """
     stacked = zip(record.site.equation.inputs, record.operands, strict=True)
     sources = [_source(value, known) or (x, 0) for value, x in stacked]
@@ -140,7 +140,7 @@ _CHOICE = 0x5EED
 
 
 def _own_key(run: Run, equation: Equation, operands: Sequence[Any]) -> Array:
-    """A key for the choices among alternatives, from a key that the `scan` is given."""
+    """A key for the choices among alternatives, derived from a key that enters the `scan`."""
     for operand in operands:
         if jnp.issubdtype(operand.dtype, jax.dtypes.prng_key):
             key = operand.ravel()[0]
@@ -162,9 +162,9 @@ class _Row(NamedTuple):
 
 
 def _stretches(rows: _Row, coefficients: Array, reverse: bool) -> tuple[Array, Array]:
-    """For each step, whether the alternative that was followed to the end of its stretch had begun, and its coefficient.
+    """For each step: whether the alternative kept at the end of its stretch has branched off already, and its coefficient.
 
-    A stretch ends where the paths merge. All of it has the total size at its end, and the alternative taken last.
+    A stretch ends where both paths merge; all its steps use the total size and the alternative at its end.
     """
     if reverse:
         rows, coefficients = _Row(*(jnp.flip(row) for row in rows)), jnp.flip(coefficients, 0)

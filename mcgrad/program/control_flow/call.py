@@ -12,7 +12,7 @@ from mcgrad.program.structure import ControlFlow, control_flow
 
 @control_flow(_compat.custom_jvp_p, _compat.custom_vjp_p)
 class CustomRule(ControlFlow):
-    """A call of a function with its own rule; the rule does not see a draw inside, which is therefore refused."""
+    """A call of a function with its own rule. The rule cannot account for a draw inside, which is therefore refused."""
 
     rebuilds = False
 

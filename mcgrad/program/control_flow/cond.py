@@ -33,7 +33,7 @@ class Cond(ControlFlow):
         bodies = self.equation.bodies
         shapes = [jax.eval_shape(lambda *x, body=body: run.body(body, x)[1], *inputs) for body in bodies]
 
-        # Every branch gives the records of all branches: its own, and zeros for the draws that it does not make.
+        # Every branch returns the records of all branches: its own, and zeros for draws of the others.
         def branch(b: int) -> Callable[..., Any]:
             def taken(*inputs: Any) -> Any:
                 outs, own = run.body(bodies[b], inputs)

@@ -19,7 +19,7 @@ from mcgrad.program.weights import Record, Weight
 
 @control_flow(_compat.while_p)
 class While(ControlFlow):
-    """A loop while a condition on what it carries holds; no reverse mode in JAX."""
+    """A loop that runs while a condition on its carry holds; JAX has no reverse mode for it."""
 
     @property
     def condition(self) -> Program:
@@ -30,7 +30,7 @@ class While(ControlFlow):
         return self.equation.bodies[1]
 
     def split(self, operands: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        """Constants of the condition, constants of the body, what is carried."""
+        """Constants of the condition, constants of the body, and the carry."""
         params = self.equation.eqn.params
         a, b = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
         return list(operands[:a]), list(operands[a:b]), list(operands[b:])
