@@ -11,6 +11,7 @@ from jaxtyping import Array
 from mcgrad._types import PRNGKey, PyTree, Shape
 from mcgrad.distributions.checks import Domain, check_domain, check_shapes, common_dtype, is_real_array
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.half_precision import compute_in_single
 
 
 class Relaxation(NamedTuple):
@@ -143,9 +144,15 @@ class Distribution(PyTree):
     Attributes:
         domains: the domain of each parameter. Parameters named here are checked where they are concrete, brought to one
             floating dtype, and define the batch shape.
+        rounds_at_the_end: whether methods see parameters of 16 bits in float32, their results being rounded.
     """
 
     domains: ClassVar[Mapping[str, Domain]] = {}
+    rounds_at_the_end: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        compute_in_single(cls)
 
     @property
     def event_ndim(self) -> int:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape
+from mcgrad.distributions.half_precision import widened
 from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.program.bring import bring
 from mcgrad.program.relation import Relation
@@ -20,6 +21,7 @@ from mcgrad.program.surrogates import signed_term
 
 def probability(dist: Any, x: Any) -> Array:
     """Probability of a value, by the distribution's own `prob` if it has one."""
+    dist = widened(dist)
     own = getattr(dist, "prob", None)
     return own(x) if callable(own) else jnp.exp(dist.log_prob(x))
 
@@ -155,7 +157,7 @@ class Draw:
 
     def log_prob(self, x: Any) -> Array:
         """Log density of a value of the site's shape; of shape `plates`."""
-        return self.under_vmaps(lambda dist, x: dist.log_prob(x), x)
+        return self.under_vmaps(lambda dist, x: widened(dist).log_prob(x), x)
 
     def prob(self, x: Any) -> Array:
         """Probability of a value of the site's shape, with a finite derivative where it is zero if the distribution has one."""

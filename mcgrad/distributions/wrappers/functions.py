@@ -31,6 +31,7 @@ class FunctionDistribution(Distribution):
 
     params: tuple[Any, ...]
 
+    rounds_at_the_end: ClassVar[bool] = False  # functions get the parameters that were given
     functions: ClassVar[dict[str, Callable[..., Any] | None]]
     given_event_ndim: ClassVar[int | None]
     given_support: ClassVar[Support | None]
