@@ -90,7 +90,9 @@ def test_gradients_of_16_bits(estimator):
     def program(t, key):
         return mcgrad.sample(key, mcgrad.Normal(t, jnp.ones_like(t)), estimator) ** 2
 
-    gradients = jax.jit(jax.vmap(lambda key: mcgrad.grad(program)(jnp.asarray(0.75, jnp.bfloat16), key)))(_keys(2 * NUM))
+    gradients = jax.jit(jax.vmap(lambda key: mcgrad.grad(program)(jnp.asarray(0.75, jnp.bfloat16), key)))(
+        _keys(2 * NUM)
+    )
     assert gradients.dtype == jnp.bfloat16
     assert_unbiased(np.asarray(gradients, np.float64), 1.5)
 
@@ -132,3 +134,66 @@ def test_importance_weights_of_16_bits_keep_their_digits():
     np.testing.assert_allclose(weights, 1.0)
     shifted = jax.jit(jax.vmap(lambda key: mcgrad.expectation(program)(jnp.asarray(2**-6, jnp.bfloat16), key)))(_keys())
     assert_unbiased(np.asarray(shifted, np.float64), 1.0)
+
+
+# ---- smoothed perturbation beside classes without probability
+
+COSTS = jnp.asarray([1.0, -2.0, 5.0, 0.5, 3.0, 2.0])
+MASKS = {
+    "inside": [1, 0, 0, 1, 1, 1],
+    "several": [1, 0, 1, 0, 1, 0],
+    "ends": [0, 0, 1, 1, 0, 0],
+    "one left": [0, 0, 0, 1, 0, 0],
+}
+
+
+def masked_by_logits(t, key, mask):
+    return COSTS[mcgrad.sample(key, mcgrad.Categorical(logits=jnp.where(mask, t, -jnp.inf)))]
+
+
+def masked_by_probs(t, key, mask):
+    p = jnp.where(mask, jax.nn.softmax(t), 0.0)
+    return COSTS[mcgrad.sample(key, mcgrad.Categorical(probs=p / p.sum()))]
+
+
+def masked_in_a_loop(t, key, mask):
+    def step(last, key):
+        x = mcgrad.sample(key, mcgrad.Categorical(logits=jnp.where(mask, t + 0.1 * last, -jnp.inf)))
+        return COSTS[x], COSTS[x]
+
+    return jnp.sum(jax.lax.scan(step, 0.0, jax.random.split(key, 3))[1])
+
+
+def masks_of_a_batch(t, key, mask):
+    logits = jnp.where(jnp.stack([mask, mask[::-1]]), t[None], -jnp.inf)
+    return jnp.sum(COSTS[mcgrad.sample(key, mcgrad.Categorical(logits=logits))])
+
+
+@pytest.mark.parametrize(
+    ("mask", "sides"),
+    [("inside", "both"), ("several", "right"), ("several", "left"), ("ends", "both"), ("one left", "both")],
+)
+@pytest.mark.parametrize("program", [masked_by_logits, masked_by_probs, masked_in_a_loop, masks_of_a_batch])
+def test_smoothed_perturbation_steps_over_classes_without_probability(mask, program, sides):
+    mask = jnp.asarray(MASKS[mask], bool)
+    t = jnp.asarray([0.3, -0.2, 0.1, -0.5, 0.4, 0.2])
+    fn = lambda t, key: program(t, key, mask)  # noqa: E731
+    exact = mcgrad.grad(fn, estimator=mcgrad.Enumerate())(t, jax.random.key(0))
+    estimate = mcgrad.grad(fn, estimator=mcgrad.SmoothedPerturbation(sides=sides))
+    with jax.debug_key_reuse(False):  # the alternative path runs on the keys of the real one
+        draws = np.asarray(jax.jit(jax.vmap(estimate, (None, 0)))(t, _keys()), np.float64)
+    error = draws.std(0) / NUM**0.5
+    assert (np.abs(draws.mean(0) - exact) <= 5 * error + 1e-6).all()
+    assert 5 * error.max() <= 0.2 * np.linalg.norm(exact) + 1e-12
+
+
+def test_smoothed_perturbation_steps_over_gaps_of_a_mixture():
+    def program(t, key):
+        rows = mcgrad.Categorical(probs=jnp.asarray([[0.5, 0.0, 0.0, 0.5], [0.2, 0.0, 0.0, 0.8]]))
+        dist = mcgrad.Mixture(mcgrad.Categorical(logits=jnp.stack([t, 0.0 * t])), rows)
+        return COSTS[mcgrad.sample(key, dist)]
+
+    estimate = mcgrad.grad(program, estimator=mcgrad.SmoothedPerturbation())
+    draws = jax.jit(jax.vmap(estimate, (None, 0)))(0.5, _keys())
+    exact = -0.3 * (0.5 - 1.0) * jax.nn.sigmoid(0.5) * jax.nn.sigmoid(-0.5)
+    assert_unbiased(np.asarray(draws, np.float64), exact)
