@@ -197,3 +197,88 @@ def test_smoothed_perturbation_steps_over_gaps_of_a_mixture():
     draws = jax.jit(jax.vmap(estimate, (None, 0)))(0.5, _keys())
     exact = -0.3 * (0.5 - 1.0) * jax.nn.sigmoid(0.5) * jax.nn.sigmoid(-0.5)
     assert_unbiased(np.asarray(draws, np.float64), exact)
+
+
+# ---- counts of many trials, in float32
+
+TRIALS = [1, 2, 30, 200, 10_000, 1_000_000]
+
+
+@pytest.mark.parametrize("by", ["probs", "logits"])
+@pytest.mark.parametrize("n", TRIALS)
+def test_binomial_of_many_trials(n, by):
+    given = np.float32([1e-4, 0.01, 0.3, 0.5, 0.9] if by == "probs" else [-9.0, -4.5, -0.8, 0.0, 2.2])
+    exact = scipy.stats.binom(n, np.float64(given) if by == "probs" else scipy.special.expit(np.float64(given)))
+    x = np.clip(np.round(exact.mean() + exact.std() * np.linspace(-4, 4, 9)[:, None]), 0, n).astype(np.int32)
+
+    @jax.jit
+    def found(given, x):
+        dist = mcgrad.Binomial(n, **{by: given})
+        return dist.log_prob(x), dist.prob(x), dist.cdf(x.astype(jnp.float32))
+
+    log_prob, prob, cdf = found(given, x)
+    np.testing.assert_allclose(log_prob, exact.logpmf(x), rtol=1e-5, atol=5e-5)
+    np.testing.assert_allclose(prob, exact.pmf(x), rtol=2e-4)
+    np.testing.assert_allclose(cdf, exact.cdf(x), rtol=2e-4, atol=1e-4)
+
+
+def test_binomial_of_more_trials_still():
+    exact = scipy.stats.binom(2 * 10**6, 0.25)
+    assert abs(mcgrad.Binomial(2 * 10**6, probs=np.float32(0.25)).log_prob(501_000) - exact.logpmf(501_000)) < 1e-4
+    exact = scipy.stats.binom(3 * 10**6, float(np.float32(1e-3)))
+    found = mcgrad.Binomial(3 * 10**6, probs=np.float32(1e-3)).cdf(np.float32(3010))
+    assert abs(found - exact.cdf(3010)) < 1e-4
+
+
+@pytest.mark.parametrize("by", ["probs", "logits"])
+@pytest.mark.parametrize("n", [7, 500, 100_000])
+def test_derivatives_of_binomial_probabilities(n, by):
+    p = 0.3
+    given = p if by == "probs" else float(np.log(p / (1 - p)))
+    scale = 1.0 if by == "probs" else p * (1 - p)
+    x = int(n * p) + 1
+
+    def functions(given):
+        dist = mcgrad.Binomial(n, **{by: given})
+        return jnp.stack([dist.log_prob(x), dist.prob(x), dist.cdf(float(x))])
+
+    log_slope, slope, cdf_slope = jax.jit(jax.jacrev(functions))(given)
+    np.testing.assert_allclose(log_slope, scale * (x - n * p) / (p * (1 - p)), rtol=1e-8)
+    np.testing.assert_allclose(slope, scale * scipy.stats.binom(n, p).pmf(x) * (x - n * p) / (p * (1 - p)), rtol=1e-8)
+    np.testing.assert_allclose(cdf_slope, -scale * n * scipy.stats.binom(n - 1, p).pmf(x), rtol=1e-8)
+
+
+@pytest.mark.parametrize(("p", "k", "slope"), [(0.0, 0, -40.0), (0.0, 1, 0.0), (1.0, 39, -40.0), (1.0, 3, 0.0)])
+def test_cdf_of_a_binomial_without_chance(p, k, slope):
+    value, got = jax.value_and_grad(lambda p: mcgrad.Binomial(40, probs=p).cdf(float(k)))(p)
+    assert (value, got) == (1.0 - p, slope)
+
+
+def test_enumeration_of_a_binomial_of_many_trials():
+    def program(p, key):
+        return (mcgrad.sample(key, mcgrad.Binomial(700, probs=p)) / 700 - 0.2) ** 2
+
+    value, slope = mcgrad.value_and_grad(program, estimator=mcgrad.Enumerate())(jnp.float32(0.4), jax.random.key(0))
+    np.testing.assert_allclose(value, 0.04 + 0.24 / 700, rtol=1e-5)
+    np.testing.assert_allclose(slope, 0.4 + 0.2 / 700, rtol=1e-4)
+
+
+@pytest.mark.parametrize("by", ["probs", "logits"])
+@pytest.mark.parametrize("n", TRIALS)
+def test_multinomial_of_many_trials(n, by):
+    p = np.float32([0.2, 0.5, 0.2999, 1e-4])
+    exact = scipy.stats.multinomial(n, np.float64(p) / np.float64(p).sum())
+    x = np.random.default_rng(0).multinomial(n, exact.p, 5)
+    dist = mcgrad.Multinomial(n, **{by: p if by == "probs" else np.log(p)})
+    np.testing.assert_allclose(jax.jit(dist.log_prob)(jnp.asarray(x, jnp.int32)), exact.logpmf(x), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("total_count", [0.5, 20.0])
+@pytest.mark.parametrize("mean", [10.0, 10_000.0, 1_000_000.0])
+def test_negative_binomial_of_large_counts(total_count, mean):
+    p = np.float32(mean / (mean + total_count))
+    exact = scipy.stats.nbinom(total_count, 1 - np.float64(p))
+    x = np.round(exact.mean() + exact.std() * np.linspace(-1, 3, 5)).clip(0).astype(np.int32)
+    dist = mcgrad.NegativeBinomial(np.float32(total_count), probs=p)
+    np.testing.assert_allclose(jax.jit(dist.log_prob)(x), exact.logpmf(x), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(dist.cdf)(x.astype(np.float32)), exact.cdf(x), atol=1e-4)
