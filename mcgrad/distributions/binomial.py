@@ -47,6 +47,7 @@ class Binomial(Distribution):
     def __post_init__(self) -> None:
         check_one_of("Binomial", logits=self.logits, probs=self.probs)
         count = self.total_count
+        count = jnp.asarray(count) if isinstance(count, (list, tuple)) else count
         check_trials("Binomial", count)
         super().__post_init__()
         check_shapes("Binomial", {"total_count": (jnp.shape(count), 0), "probability": (jnp.shape(self._given), 0)})

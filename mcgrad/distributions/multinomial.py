@@ -46,6 +46,8 @@ class Multinomial(Classes):
     event_ndim: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        if isinstance(self.total_count, (list, tuple)):
+            object.__setattr__(self, "total_count", jnp.asarray(self.total_count))
         check_trials("Multinomial", self.total_count)
         super().__post_init__()
         shapes = {"total_count": (jnp.shape(self.total_count), 0), "probabilities": (jnp.shape(self._given), 1)}

@@ -11,7 +11,7 @@ import numpy as np
 from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
-from mcgrad._arguments import check_at_least
+from mcgrad._arguments import check_field
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.half_precision import widened
 from mcgrad.distributions.wrappers.foreign import as_distribution
@@ -86,7 +86,7 @@ class ImportanceSampling(Estimator):
         least, what = (
             (2, "an int of at least 2 where weights are self-normalized") if self.self_normalized else (1, None)
         )
-        check_at_least(self.num_samples, least, "ImportanceSampling(num_samples=...)", what=what)
+        check_field(self, "num_samples", least, "ImportanceSampling(num_samples=...)", what=what)
 
     def why_not(self, site: Site) -> str | None:
         return why_no_score(site, "weights of fixed points miss")
