@@ -11,15 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def check_key(key: Any, where: str) -> None:
+def is_key(x: Any) -> bool:
+    """Whether this is an array of typed keys, or a placeholder of one."""
+    return isinstance(x, (jax.Array, jax.ShapeDtypeStruct)) and bool(jnp.issubdtype(x.dtype, jax.dtypes.prng_key))
+
+
+def check_key(key: Any, where: str, way_out: str = "Make keys with `jax.random.key(seed)`") -> None:
     """Refuse what is not one typed key."""
-    dtype = getattr(key, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    if not is_key(key):
+        dtype = getattr(key, "dtype", None)
         old = dtype == np.uint32 and getattr(key, "shape", ())[-1:] == (2,)
         raise TypeError(
             f"`mcgrad.{where}(key=...)` must be a typed key, got "
-            + (f"an old-style uint32 key of shape {key.shape}. " if old else f"{_describe(key)}. ")
-            + "Make keys with `jax.random.key(seed)`"
+            + (f"an old-style uint32 key of shape {key.shape}. " if old else f"{describe(key)}. ")
+            + way_out
             + (", or wrap this one with `jax.random.wrap_key_data(key)`." if old else ".")
         )
     if key.shape != ():
@@ -29,37 +34,51 @@ def check_key(key: Any, where: str) -> None:
         )
 
 
-def _describe(x: Any) -> str:
+def describe(x: Any) -> str:
     is_array = isinstance(x, (np.ndarray, jax.Array))
     return f"an array of {x.dtype} and shape {x.shape}" if is_array else f"{type(x).__name__}: {x!r}"
 
 
 def check_at_least(
     value: Any, least: int, where: str, most: int | None = None, *, what: str | None = None, way_out: str = ""
-) -> None:
-    """Refuse what is not an int, or one that is too small or too large.
+) -> int:
+    """The int, one of NumPy included; refuses anything else, and one that is too small or too large.
 
     `what` says in other words what it must be, `way_out` what to do besides passing another.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (value if most is None else most):
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not least <= value <= (value if most is None else most):
         fits = f"{least} or more" if most is None else f"{least} to {most}"
         if what is None and most is None:
             what = "a positive int" if least == 1 else f"an int of at least {least}"
         raise ValueError(
             f"`mcgrad.{where}` must be {what or f'an int between {least} and {most}'}, got {value!r}. Pass {fits}{way_out}."
         )
+    return int(value)
 
 
-def check_chunks(num_samples: Any, chunk_size: Any, where: str) -> None:
-    """Refuse numbers of samples, or of those at once, that cannot be."""
-    check_at_least(num_samples, 1, f"{where}(num_samples=...)")
+def check_field(instance: Any, name: str, least: int, where: str, most: int | None = None, **words: Any) -> None:
+    """`check_at_least` of a field of a frozen dataclass, which becomes an int of Python: one of NumPy has a dtype."""
+    object.__setattr__(instance, name, check_at_least(getattr(instance, name), least, where, most, **words))
+
+
+def check_chunks(num_samples: Any, chunk_size: Any, where: str) -> tuple[int, int | None]:
+    """Numbers of samples, and of those at once, as ints; refuses those that cannot be."""
+    num_samples = check_at_least(num_samples, 1, f"{where}(num_samples=...)")
     if chunk_size is not None:
-        check_at_least(chunk_size, 1, f"{where}(chunk_size=...)")
+        chunk_size = check_at_least(chunk_size, 1, f"{where}(chunk_size=...)")
         if num_samples % chunk_size:
             raise ValueError(
                 f"`mcgrad.{where}(chunk_size=...)` must divide `num_samples`, got {chunk_size} for {num_samples}. Take "
                 f"{-(-num_samples // chunk_size) * chunk_size} samples."
             )
+    return num_samples, chunk_size
+
+
+def check_flag(value: Any, where: str) -> None:
+    """Refuse what is not a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"`mcgrad.{where}` must be True or False, got {value!r}. Pass one of these.")
 
 
 def check_option(where: str, value: Any, options: Sequence[str | None], *others: str) -> None:
@@ -90,12 +109,19 @@ def find_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
     if "key" in kwargs:
         return Argument(None)
     try:
-        names = list(inspect.signature(fn).parameters)
+        parameters = inspect.signature(fn).parameters
     except (TypeError, ValueError):
-        names = []
-    if "key" in names and names.index("key") < len(args):
-        return Argument(names.index("key"))
-    typed = [i for i, a in enumerate(args) if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key)]
+        parameters = {}
+    if "key" in parameters:
+        position = list(parameters).index("key")
+        if position < len(args):
+            return Argument(position)
+        if parameters["key"].default is inspect.Parameter.empty:
+            raise TypeError(
+                f"`{getattr(fn, '__name__', type(fn).__name__)}(key=...)` must be a typed key, got none. Pass "
+                "`jax.random.key(seed)` too."
+            )
+    typed = [i for i, a in enumerate(args) if isinstance(a, jax.Array) and is_key(a)]
     return Argument(typed[0]) if len(typed) == 1 else None
 
 

@@ -61,7 +61,7 @@ def iwae(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         2018, theorem 1 (signal-to-noise ratio), "Tighter Variational Bounds are Not Necessarily Better",
         https://arxiv.org/abs/1802.04537.
     """
-    check_at_least(num_samples, 1, "iwae(num_samples=...)")
+    num_samples = check_at_least(num_samples, 1, "iwae(num_samples=...)")
 
     @functools.wraps(fn)
     def bound(*args: Any, **kwargs: Any) -> Any:
@@ -107,7 +107,7 @@ def vimco(
         Mnih and Rezende 2016, section 2 (gradient and both means), "Variational Inference for Monte Carlo Objectives",
         https://arxiv.org/abs/1602.06725.
     """
-    check_at_least(num_samples, 2, "vimco(num_samples=...)")
+    num_samples = check_at_least(num_samples, 2, "vimco(num_samples=...)")
     check_option("vimco(others=...)", others, ("geometric", "arithmetic"))
 
     def surrogate(log_weights: Array, score: Array) -> Array:
@@ -151,7 +151,7 @@ def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         Richter et al. 2020, section 3 (of the divergence, so with the opposite sign), "VarGrad: A Low-Variance Gradient
         Estimator for Variational Inference", https://arxiv.org/abs/2010.10436.
     """
-    check_at_least(num_samples, 2, "vargrad(num_samples=...)")
+    num_samples = check_at_least(num_samples, 2, "vargrad(num_samples=...)")
 
     def surrogate(log_weights: Array, score: Array) -> Array:
         total = jnp.sum(log_weights, axis=0, keepdims=True)
@@ -197,7 +197,7 @@ def dreg(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         https://arxiv.org/abs/1810.04152. They leave `d log q` out of the log weight; here it is added, so that the result
         differs from the plain gradient by a term of mean zero for any program.
     """
-    check_at_least(num_samples, 1, "dreg(num_samples=...)")
+    num_samples = check_at_least(num_samples, 1, "dreg(num_samples=...)")
     return _by_path(fn, num_samples, "dreg", lambda v: v**2)
 
 
@@ -233,7 +233,7 @@ def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callab
         Roeder et al. 2017, section 3, "Sticking the Landing", https://arxiv.org/abs/1703.09194; Tucker et al. 2019, section 4
         (bias for several samples), https://arxiv.org/abs/1810.04152.
     """
-    check_at_least(num_samples, 1, "sticking_the_landing(num_samples=...)")
+    num_samples = check_at_least(num_samples, 1, "sticking_the_landing(num_samples=...)")
     return _by_path(fn, num_samples, "sticking_the_landing", lambda v: v)
 
 

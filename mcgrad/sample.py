@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxtyping import Array
 
-from mcgrad._arguments import check_key
+from mcgrad._arguments import check_key, is_key
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.wrappers.closed import close
 from mcgrad.distributions.wrappers.foreign import as_distribution
@@ -46,7 +46,8 @@ def sample(
         >>> mcgrad.sample(jax.random.key(0), mcgrad.Normal(0.0, 1.0)).shape
         ()
     """
-    check_key(key, "sample")
+    swapped = is_key(dist) and not is_key(key)
+    check_key(key, "sample", *["Swap the two: `mcgrad.sample(key, dist)`"] * swapped)
     if estimator is not None and not isinstance(estimator, Estimator):
         raise TypeError(
             f"`mcgrad.sample(estimator=...)` must be an estimator such as `mcgrad.Score()`, got {estimator!r}."

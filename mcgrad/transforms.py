@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mcgrad._arguments import check_chunks, check_key, find_key, sample_key
+from mcgrad._arguments import check_chunks, check_flag, check_key, describe, find_key, sample_key
+from mcgrad.distributions.half_precision import in_single
 from mcgrad.estimators.auto import Auto
 from mcgrad.estimators.suggestions import CANDIDATES
 from mcgrad.program.checks import check_floating
 from mcgrad.program.estimator import Estimator
-from mcgrad.program.explain import Explanation, describe
+from mcgrad.program.explain import Explanation
+from mcgrad.program.explain import describe as explanation_of
 from mcgrad.program.interpret import Interpreter
 from mcgrad.program.plan import Plan, make_plan
 from mcgrad.program.trace import trace
@@ -68,7 +71,7 @@ def expectation(
     References:
         Schulman et al. 2015, theorem 1; Foerster et al. 2018, eq. 5; Lew et al. 2023, section 4.
     """
-    _check_options(estimator, num_samples, chunk_size)
+    num_samples, chunk_size = _check_options(estimator, num_samples, chunk_size, has_aux)
     size = chunk_size or num_samples
     replicates = (_SAMPLES, size) if size > 1 else None
 
@@ -81,8 +84,12 @@ def expectation(
         key_at = sample_key(fn, args, kwargs, "expectation")
         key = key_at.get(args, kwargs)
 
+        # In float32, the derivatives of 16 bits of all chunks are added up without getting stuck.
+        wide = in_single((args, kwargs))
+
         def one(key: jax.Array) -> Any:
-            return _run(fn, *key_at.put(args, kwargs, key), estimator, has_aux, replicates, key)
+            narrow = jax.tree.map(lambda x, own: x if x is own else x.astype(own.dtype), wide, (args, kwargs))
+            return _run(fn, *key_at.put(*narrow, key), estimator, has_aux, replicates, key)
 
         def several(keys: jax.Array) -> Any:
             results = jax.vmap(one, axis_name=_SAMPLES)(keys)
@@ -137,14 +144,13 @@ def plan_of(
 
     def program() -> Any:
         out = fn(*args, **kwargs)
-        if has_aux:
-            if not (isinstance(out, tuple) and len(out) == 2):
-                raise TypeError(
-                    f"With `has_aux=True` the program must return a pair `(costs, aux)`, got {type(out).__name__}."
-                )
-            split.append(len(jax.tree.leaves(out[0])))
-        else:
-            split.append(len(jax.tree.leaves(out)))
+        if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+            raise TypeError(
+                f"With `has_aux=True` the program must return a pair `(costs, aux)`, got {type(out).__name__}."
+            )
+        costs = out[0] if has_aux else out
+        _check_costs(costs, fn)
+        split.append(len(jax.tree.leaves(costs)))
         return out
 
     traced, tree = trace(program)
@@ -184,6 +190,7 @@ def grad(
         >>> round(float(mcgrad.grad(loss)(0.0, jax.random.key(0))), 4)
         0.05
     """
+    _check_argnums(argnums, "grad")
     surrogate = expectation(fn, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
     surrogate = _scalar(surrogate, fn, has_aux)
     return jax.grad(surrogate, argnums, has_aux=has_aux)
@@ -199,7 +206,7 @@ def grad_of_sample(
         key = sample_key(fn, args, kwargs, where).get(args, kwargs)
         return _run(fn, args, kwargs, estimator, False, None, key)
 
-    _check_options(estimator, 1, None)
+    _check_options(estimator, 1, None, False)
     return jax.grad(_scalar(surrogate, fn, False), argnums)
 
 
@@ -224,6 +231,7 @@ def value_and_grad(
         >>> float(gradient)
         2.0
     """
+    _check_argnums(argnums, "value_and_grad")
     surrogate = expectation(fn, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
     surrogate = _scalar(surrogate, fn, has_aux)
     return jax.value_and_grad(surrogate, argnums, has_aux=has_aux)
@@ -251,6 +259,8 @@ def explain(
         ('same',)
     """
 
+    _check_options(estimator, 1, None, has_aux)
+
     @functools.wraps(fn)
     def explained(*args: Any, **kwargs: Any) -> Explanation:
         key_at = find_key(fn, args, kwargs)
@@ -267,7 +277,7 @@ def explain(
             for i, value in zip(traced, values, strict=True):
                 full[i] = value
             args, kwargs = jax.tree.unflatten(tree, full)
-            found.append(describe(plan_of(fn, args, kwargs, estimator, has_aux)[0]))
+            found.append(explanation_of(plan_of(fn, args, kwargs, estimator, has_aux)[0]))
             return 0
 
         jax.eval_shape(of_arrays, *(leaves[i] for i in traced))
@@ -281,8 +291,9 @@ def _scalar(surrogate: Callable[..., Any], fn: Callable[..., Any], has_aux: bool
     def checked(*args: Any, **kwargs: Any) -> Any:
         out = surrogate(*args, **kwargs)
         value = out[0] if has_aux else out
-        if jnp.shape(value) != () if not isinstance(value, (tuple, list, dict)) else True:
-            got = "a pytree" if isinstance(value, (tuple, list, dict)) else f"an array of shape {jnp.shape(value)}"
+        single = jax.tree_util.all_leaves([value])
+        if not single or jnp.shape(value) != ():
+            got = f"an array of shape {jnp.shape(value)}" if single else "a pytree"
             raise TypeError(
                 f"A gradient needs a program that returns a scalar, got {got} from `{_name(fn)}`. Take a mean or a sum, or "
                 "use `jax.jacrev(mcgrad.expectation(program))`."
@@ -296,9 +307,31 @@ def _name(fn: Callable[..., Any]) -> str:
     return getattr(fn, "__name__", type(fn).__name__)
 
 
-def _check_options(estimator: Any, num_samples: Any, chunk_size: Any) -> None:
+def _check_options(estimator: Any, num_samples: Any, chunk_size: Any, has_aux: Any) -> tuple[int, int | None]:
     if estimator is not None and not isinstance(estimator, Estimator):
         raise TypeError(
             f"`mcgrad.expectation(estimator=...)` must be an estimator such as `mcgrad.Score()`, got {estimator!r}."
         )
-    check_chunks(num_samples, chunk_size, "expectation")
+    check_flag(has_aux, "expectation(has_aux=...)")
+    return check_chunks(num_samples, chunk_size, "expectation")
+
+
+def _check_argnums(argnums: Any, where: str) -> None:
+    if isinstance(argnums, Estimator):
+        raise TypeError(
+            f"`mcgrad.{where}(argnums=...)` must be an int or several, got {type(argnums).__name__}. Pass the estimator by "
+            "its name, `estimator=`."
+        )
+
+
+def _check_costs(costs: Any, fn: Callable[..., Any]) -> None:
+    leaves = jax.tree.leaves(costs)
+    wrong = [leaf for leaf in leaves or [costs] if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float))]
+    if wrong:
+        way_out = "Return a number, an array or a pytree of these."
+        if dataclasses.is_dataclass(wrong[0]):
+            way_out = "Register the class with `jax.tree_util.register_dataclass`, or return a dict."
+        raise TypeError(
+            f"The program of `mcgrad.expectation` must return floating-point costs, got {describe(wrong[0])} from `{_name(fn)}`. "
+            + way_out
+        )

@@ -23,7 +23,7 @@ import mcgrad
         (lambda: mcgrad.Normal(0.0, np.nan), ValueError, r"scale=...\)` must be positive .* got nan"),
         (lambda: mcgrad.Normal(np.inf, 1.0), ValueError, r"loc=...\)` must be finite, got inf"),
         (lambda: mcgrad.Normal("0", 1.0), TypeError, r"loc=...\)` must be a real number or array, got str"),
-        (lambda: mcgrad.Normal([0.0], 1.0), TypeError, r"must be a real number or array, got list"),
+        (lambda: mcgrad.Normal(["0"], 1.0), TypeError, r"must be a real number or array, got list"),
         (lambda: mcgrad.Normal(1j, 1.0), TypeError, r"must be a real number or array, got complex"),
         (lambda: mcgrad.Normal(jnp.ones(2) * 1j, 1.0), TypeError, r"must be a real number or array"),
         (

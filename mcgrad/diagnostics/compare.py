@@ -80,8 +80,8 @@ def compare(
         Simulation Estimators", https://doi.org/10.1287/opre.40.3.505.
     """
     named = _named(estimators)
-    check_at_least(num_samples, 2, "compare(num_samples=...)")
-    check_at_least(chunk_size, 1, "compare(chunk_size=...)")
+    num_samples = check_at_least(num_samples, 2, "compare(num_samples=...)")
+    chunk_size = check_at_least(chunk_size, 1, "compare(chunk_size=...)")
     if progress:
         need("`mcgrad.compare(progress=True)`", "rich")
     num_chunks = -(-num_samples // chunk_size)

@@ -101,8 +101,8 @@ def gradient_statistics(
         Chan, Golub and LeVeque 1983, eq. 1.5 (merging of moments), "Algorithms for Computing the Sample Variance",
         https://doi.org/10.1080/00031305.1983.10483115.
     """
-    check_at_least(num_samples, 2, "gradient_statistics(num_samples=...)")
-    check_at_least(chunk_size, 1, "gradient_statistics(chunk_size=...)")
+    num_samples = check_at_least(num_samples, 2, "gradient_statistics(num_samples=...)")
+    chunk_size = check_at_least(chunk_size, 1, "gradient_statistics(chunk_size=...)")
 
     @functools.wraps(fn)
     def statistics(*args: Any, **kwargs: Any) -> GradientStatistics:
@@ -152,7 +152,7 @@ def per_sample_grad(
         >>> mcgrad.per_sample_grad(loss, num_samples=5)(jax.numpy.float32(1.0), jax.random.key(0)).shape
         (5,)
     """
-    check_at_least(num_samples, 1, "per_sample_grad(num_samples=...)")
+    num_samples = check_at_least(num_samples, 1, "per_sample_grad(num_samples=...)")
 
     @functools.wraps(fn)
     def gradients(*args: Any, **kwargs: Any) -> Any:
@@ -209,7 +209,7 @@ def samples_for(
         raise ValueError(
             f"`mcgrad.samples_for(relative_error=...)` must be positive, got {relative_error!r}. Pass 0.1 for ten percent."
         )
-    check_at_least(pilot_samples, 2, "samples_for(pilot_samples=...)")
+    pilot_samples = check_at_least(pilot_samples, 2, "samples_for(pilot_samples=...)")
     pilot = gradient_statistics(fn, pilot_samples, chunk_size, argnums=argnums, estimator=estimator)
 
     @functools.wraps(fn)

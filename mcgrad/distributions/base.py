@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, PyTree, Shape
-from mcgrad.distributions.checks import Domain, check_domain, check_shapes, common_dtype, is_real_array
+from mcgrad.distributions.checks import Domain, as_parameter, check_domain, check_positional, check_shapes, common_dtype
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
+from mcgrad.distributions.half_precision import compute_in_single
 
 
 class Relaxation(NamedTuple):
@@ -143,9 +144,15 @@ class Distribution(PyTree):
     Attributes:
         domains: the domain of each parameter. Parameters named here are checked where they are concrete, brought to one
             floating dtype, and define the batch shape.
+        rounds_at_the_end: whether methods see parameters of 16 bits in float32, their results being rounded.
     """
 
     domains: ClassVar[Mapping[str, Domain]] = {}
+    rounds_at_the_end: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        compute_in_single(cls)
 
     @property
     def event_ndim(self) -> int:
@@ -167,16 +174,20 @@ class Distribution(PyTree):
         """The parameters with which the support moves; score functions are biased for those."""
         return ()
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        check_positional(cls, args)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
-        given = {name: getattr(self, name) for name in self.domains if getattr(self, name) is not None}
+        optional = {name for name, field in getattr(self, "__dataclass_fields__", {}).items() if field.default is None}
+        given = {name: getattr(self, name) for name in self.domains}
+        given = {
+            name: as_parameter(self.law, name, value)
+            for name, value in given.items()
+            if value is not None or name not in optional
+        }
         if not given:
             return
-        for name, value in given.items():
-            if not is_real_array(value):
-                raise TypeError(
-                    f"`mcgrad.{self.law}({name}=...)` must be a real number or array, got "
-                    f"{type(value).__name__}: {value!r}. Convert it with `jnp.asarray`."
-                )
         check_shapes(
             self.law, {name: (jnp.shape(value), self.domains[name].event_ndim) for name, value in given.items()}
         )

@@ -15,7 +15,10 @@ from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape, static_field
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import LOG_ODDS, PROBABILITY, check_one_of, check_shapes, check_trials
+from mcgrad.distributions.derivatives.beta import log_odds_cdf_of_constants
 from mcgrad.distributions.numerics.arithmetic import align, is_count, open_uniform
+from mcgrad.distributions.numerics.gamma import drop_from_mean
+from mcgrad.distributions.numerics.gamma_function import log_peak
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Binomial(Distribution):
     def __post_init__(self) -> None:
         check_one_of("Binomial", logits=self.logits, probs=self.probs)
         count = self.total_count
+        count = jnp.asarray(count) if isinstance(count, (list, tuple)) else count
         check_trials("Binomial", count)
         super().__post_init__()
         check_shapes("Binomial", {"total_count": (jnp.shape(count), 0), "probability": (jnp.shape(self._given), 0)})
@@ -68,36 +72,48 @@ class Binomial(Distribution):
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of a value; `-inf` outside `{0, ..., n}`."""
-        x, n, given = align(x, self.total_count, self._given)
+        return self._log_prob(*jnp.broadcast_arrays(*align(x, self.total_count, self._given)))
+
+    def _log_prob(self, x: Array, n: Array, given: Array) -> Array:
         inside = is_count(x) & (x <= n)
         x = jnp.where(inside, x, 0)
-        # A count of zero meets no parameter, so that `0 * -inf` neither arises nor is differentiated.
         none, all_ = x == 0, x == n
-        if self.probs is None:
-            success = jax.nn.log_sigmoid(jnp.where(none, 0.0, given))
-            failure = jax.nn.log_sigmoid(-jnp.where(all_, 0.0, given))
-        else:
-            success = jnp.log(jnp.where(none, 1.0, given))
-            failure = jnp.log1p(-jnp.where(all_, 0.0, given))
-        return jnp.where(inside, self._log_choices(x, n) + x * success + (n - x) * failure, -jnp.inf)
+        # A count of zero meets no parameter, so that `0 * -inf` neither arises nor is differentiated.
+        success, failure = self._log_chances(given, none, all_)
+        k, m = x.astype(self.dtype), (n - x).astype(self.dtype)
+        at_end = k * success + m * failure
+        return jnp.where(inside, jnp.where(none | all_, at_end, self._log_prob_between(k, m, given)), -jnp.inf)
 
     def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Probability of a value, with a finite derivative also where it is zero."""
-        x, n, given = align(x, self.total_count, self._given)
+        x, n, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))
         inside = is_count(x) & (x <= n)
         x = jnp.where(inside, x, 0)
+        sure = jnp.isinf(given) if self.probs is None else (given <= 0) | (given >= 1)
+        between = jnp.exp(self._log_prob(x, n, jnp.where(sure, 0.5, given)))
+        # Where all trials come out alike, with derivatives in `p` for the few that do not.
         p, q = (jax.nn.sigmoid(given), jax.nn.sigmoid(-given)) if self.probs is None else (given, 1 - given)
-        powers = jnp.power(p, x.astype(p.dtype)) * jnp.power(q, (n - x).astype(p.dtype))
-        return jnp.where(inside, jnp.exp(self._log_choices(x, n)) * powers, 0.0)
+        k, m = x.astype(self.dtype), (n - x).astype(self.dtype)
+        few = jnp.minimum(k, m) <= _FEW
+        choices = jnp.where(few, jnp.exp(_log_choices(jnp.where(few, k, 0), jnp.where(few, m, 0))), 0.0)
+        return jnp.where(inside, jnp.where(sure, choices * jnp.power(p, k) * jnp.power(q, m), between), 0.0)
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
-        """Distribution function, by the incomplete beta function."""
-        x, n, given = align(x, self.total_count, self._given)
+        """Distribution function, by that of the beta distribution."""
+        x, n, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))
         within = (x >= 0) & (x < n)
         k = jnp.where(within, jnp.floor(x), 0).astype(self.dtype)
         n = jnp.where(within, n, 1).astype(self.dtype)
-        failure = jax.nn.sigmoid(-given) if self.probs is None else 1 - given
-        return jnp.where(within, special.betainc(n - k, k + 1, failure), jnp.where(x < 0, 0.0, 1.0))
+        sure = jnp.isinf(given) if self.probs is None else (given <= 0) | (given >= 1)
+        inner = jnp.where(sure, 0.5, given)
+        # at most k successes: a draw of Beta(n - k, k + 1) is below 1 - p
+        log_odds = inner if self.probs is None else jnp.log(inner) - jnp.log1p(-inner)
+        below = log_odds_cdf_of_constants(-log_odds, n - k, k + 1)
+        p, q = (jax.nn.sigmoid(given), jax.nn.sigmoid(-given)) if self.probs is None else (given, 1 - given)
+        at_end = jnp.where(
+            k == 0, jnp.power(q, n), jnp.where(k == n - 1, 1 - jnp.power(p, n), (p < 0.5).astype(p.dtype))
+        )
+        return jnp.where(within, jnp.where(sure, at_end, below), jnp.where(x < 0, 0.0, 1.0))
 
     def support(self) -> Int[Array, " n"] | None:
         """The values `0, ..., max(total_count)`; `None` if `total_count` was traced."""
@@ -116,6 +132,30 @@ class Binomial(Distribution):
         p = jax.nn.sigmoid(given) if self.probs is None else given
         return (WeakDerivative.single(("logits", "probs"), n * p, positive, negative, success),)
 
-    def _log_choices(self, x: Array, n: Array) -> Array:
-        x, n = x.astype(self.dtype), n.astype(self.dtype)
-        return special.gammaln(n + 1) - special.gammaln(x + 1) - special.gammaln(n - x + 1)
+    def _log_chances(self, given: Array, none: Array, all_: Array) -> tuple[Array, Array]:
+        """`log(p)` where there are successes, and `log(1 - p)` where there are failures."""
+        if self.probs is None:
+            return jax.nn.log_sigmoid(jnp.where(none, 0.0, given)), jax.nn.log_sigmoid(-jnp.where(all_, 0.0, given))
+        return jnp.log(jnp.where(none, 1.0, given)), jnp.log1p(-jnp.where(all_, 0.0, given))
+
+    def _log_prob_between(self, k: Array, m: Array, given: Array) -> Array:
+        """Log probability of `k` successes and `m` failures, both at least 1.
+
+        With what the probability of `k` loses from where `k` is the mean, `D(k, np)` for `D(k, a) = a - k - k log(a / k)`, nothing
+        cancels.
+        """
+        n, between = k + m, (k > 0) & (m > 0)
+        k, m, n = (jnp.where(between, count, other) for count, other in ((k, 1.0), (m, 1.0), (n, 2.0)))
+        given = jnp.where(between, given, 0.5)
+        success, failure = self._log_chances(given, ~between, ~between)
+        p, q = (jax.nn.sigmoid(given), jax.nn.sigmoid(-given)) if self.probs is None else (given, 1 - given)
+        lost = drop_from_mean(n * p, jnp.log(n) + success, k) + drop_from_mean(n * q, jnp.log(n) + failure, m)
+        return log_peak(k) + log_peak(m) - log_peak(n) + jnp.log(n / m / k) - lost
+
+
+_FEW = 4
+"""Derivatives of the probability of more at `p = 0` are zero to as many orders."""
+
+
+def _log_choices(k: Array, m: Array) -> Array:
+    return special.gammaln(k + m + 1) - special.gammaln(k + 1) - special.gammaln(m + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from mcgrad import _compat
+from mcgrad._arguments import describe
 from mcgrad._types import Shape
 
 
@@ -136,6 +138,32 @@ def check_factor(law: str, scale_tril: Array) -> None:
             f"got {concrete.tolist() if concrete.size <= 16 else 'another matrix'}. "
             "Pass `jnp.linalg.cholesky(covariance)`."
         )
+
+
+def check_positional(cls: type, args: tuple[Any, ...]) -> None:
+    """Refuse alternative parameters without their names."""
+    fields = [field for field in dataclasses.fields(cls) if field.init] if dataclasses.is_dataclass(cls) else []
+    named = [field.name for field in fields if field.kw_only]
+    first = [field.name for field in fields if not field.kw_only]
+    if named and len(args) > len(first):
+        options = " or ".join(f"`{name}=`" for name in named)
+        raise TypeError(
+            f"`mcgrad.{cls.__name__}(...)` must get {options} by name, got {describe(args[len(first)])}. Pass for instance "
+            f"`mcgrad.{cls.__name__}({', '.join([*first, f'{named[0]}=...'])})`."
+        )
+
+
+def as_parameter(law: str, name: str, value: Any) -> Any:
+    """A parameter, a list or tuple as an array; refuses what is no real number or array."""
+    if isinstance(value, (list, tuple)) and all(map(is_real_array, jax.tree.leaves(value))):
+        with contextlib.suppress(TypeError, ValueError):  # to be refused
+            value = jnp.asarray(value)
+    if not is_real_array(value):
+        raise TypeError(
+            f"`mcgrad.{law}({name}=...)` must be a real number or array, got {type(value).__name__}: {value!r}. Convert it with "
+            "`jnp.asarray`."
+        )
+    return value
 
 
 def is_real_array(value: Any) -> bool:

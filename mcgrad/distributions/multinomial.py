@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey, Shape
@@ -15,6 +14,8 @@ from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.checks import check_shapes, check_trials
 from mcgrad.distributions.classes import Classes
 from mcgrad.distributions.numerics.arithmetic import align, is_count, open_uniform
+from mcgrad.distributions.numerics.gamma import drop_from_mean
+from mcgrad.distributions.numerics.gamma_function import log_peak
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Multinomial(Classes):
     event_ndim: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        if isinstance(self.total_count, (list, tuple)):
+            object.__setattr__(self, "total_count", jnp.asarray(self.total_count))
         check_trials("Multinomial", self.total_count)
         super().__post_init__()
         shapes = {"total_count": (jnp.shape(self.total_count), 0), "probabilities": (jnp.shape(self._given), 1)}
@@ -83,15 +86,25 @@ class Multinomial(Classes):
         x, given, n = align(x, self._given, jnp.expand_dims(self.total_count, -1))
         inside = jnp.all(is_count(x), -1) & (jnp.sum(x, -1) == n[..., 0])
         x = jnp.where(inside[..., None], x, 0).astype(self.dtype)
-        # A count of zero meets no parameter, so that `0 * -inf` neither arises nor is differentiated.
+        n = jnp.where(inside, n[..., 0], 0).astype(self.dtype)
+        # A count of zero meets no logarithm, so that `0 * -inf` neither arises nor is differentiated.
+        some = x > 0
         if self.probs is None:
-            log_p = jnp.where(x == 0, 0.0, jax.nn.log_softmax(given, axis=-1))
+            log_p, p = jax.nn.log_softmax(given, axis=-1), jax.nn.softmax(given, axis=-1)
+            log_p = jnp.where(some, log_p, 0.0)
         else:
-            log_p = jnp.where(
-                x == 0, 0.0, jnp.log(jnp.where(x == 0, 1.0, given)) - jnp.log(jnp.sum(given, -1, keepdims=True))
-            )
-        log_choices = special.gammaln(n[..., 0].astype(self.dtype) + 1) - jnp.sum(special.gammaln(x + 1), -1)
-        return jnp.where(inside, log_choices + jnp.sum(x * log_p, -1), -jnp.inf)
+            total = jnp.sum(given, -1, keepdims=True)
+            log_p, p = jnp.log(jnp.where(some, given, 1.0)) - jnp.log(total), given / total
+        # What each count loses from its mean `n p`, which for none is that mean; nothing of the size of the counts cancels.
+        x, mean = jnp.broadcast_arrays(x, n[..., None] * p)
+        one = jnp.where(some, x, 1.0)
+        lost = jnp.where(
+            some, drop_from_mean(jnp.where(some, mean, 1.0), jnp.log(jnp.maximum(n, 1))[..., None] + log_p, one), mean
+        )
+        peaks = jnp.where(some, log_peak(one) - jnp.log(one), 0.0)
+        most = jnp.maximum(n, 1)
+        of_all = jnp.where(n > 0, jnp.log(most) - log_peak(most), 0.0)
+        return jnp.where(inside, of_all + jnp.sum(peaks - lost, -1), -jnp.inf)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in the probabilities: each class in place of that of one trial, against the draw itself.

@@ -12,7 +12,7 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float
 
-from mcgrad._arguments import check_at_least, check_option
+from mcgrad._arguments import check_field, check_option
 from mcgrad._types import static_field
 from mcgrad.estimators.antithetic import why_not_binary
 from mcgrad.program.draw import Draw
@@ -61,7 +61,7 @@ class ARMS(Estimator):
     copula: Literal["dirichlet", "gaussian"] = static_field(default="dirichlet")
 
     def __post_init__(self) -> None:
-        check_at_least(self.num_samples, 2, "ARMS(num_samples=...)")
+        check_field(self, "num_samples", 2, "ARMS(num_samples=...)")
         check_option("ARMS(copula=...)", self.copula, ("dirichlet", "gaussian"))
 
     def why_not(self, site: Site) -> str | None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mcgrad._arguments import check_at_least
+from mcgrad._arguments import check_field
 from mcgrad._types import static_field
 from mcgrad.estimators.arms import dirichlet_copula
 from mcgrad.estimators.finite_support import each_value, values_at, why_no_values
@@ -63,7 +63,7 @@ class CARMS(Estimator):
     num_samples: int = static_field(default=4)
 
     def __post_init__(self) -> None:
-        check_at_least(self.num_samples, 2, "CARMS(num_samples=...)")
+        check_field(self, "num_samples", 2, "CARMS(num_samples=...)")
 
     def why_not(self, site: Site) -> str | None:
         return why_no_values(site)

@@ -11,8 +11,9 @@ import numpy as np
 from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
-from mcgrad._arguments import check_at_least
+from mcgrad._arguments import check_field
 from mcgrad._types import PRNGKey, static_field
+from mcgrad.distributions.half_precision import widened
 from mcgrad.distributions.wrappers.foreign import as_distribution
 from mcgrad.distributions.wrappers.independent import Independent
 from mcgrad.estimators.score import why_no_score
@@ -85,7 +86,7 @@ class ImportanceSampling(Estimator):
         least, what = (
             (2, "an int of at least 2 where weights are self-normalized") if self.self_normalized else (1, None)
         )
-        check_at_least(self.num_samples, least, "ImportanceSampling(num_samples=...)", what=what)
+        check_field(self, "num_samples", least, "ImportanceSampling(num_samples=...)", what=what)
 
     def why_not(self, site: Site) -> str | None:
         return why_no_score(site, "weights of fixed points miss")
@@ -98,7 +99,9 @@ class ImportanceSampling(Estimator):
         x = self._points(draw, draw.key)
 
         def weight(own: ImportanceSampling, dist: Any, x: Any) -> Array:
-            prob, log_q = getattr(dist, "prob", None), own._log_proposal(draw.site, dist, x)
+            log_q = own._log_proposal(draw.site, dist, x)
+            dist = widened(dist)
+            prob = getattr(dist, "prob", None)
             # With a finite derivative where the distribution gives a point no probability; a product over entries would
             # underflow.
             if callable(prob) and not isinstance(dist, Independent):
@@ -113,7 +116,7 @@ class ImportanceSampling(Estimator):
             return rest.evaluate(draw, self.represent(draw))
 
         def log_weight(own: ImportanceSampling, dist: Any, x: Any) -> Array:
-            return dist.log_prob(x) - own._log_proposal(draw.site, dist, x)
+            return widened(dist).log_prob(x) - own._log_proposal(draw.site, dist, x)
 
         def one(index: Array) -> tuple[Result, Array]:
             x = self._points(draw, draw.key_beside(index))
@@ -150,7 +153,7 @@ class ImportanceSampling(Estimator):
 
     def _log_proposal(self, site: Site, dist: Any, x: Any) -> Array:
         proposal = self._proposal_at(site, dist)
-        return stop(jnp.where(_covers(proposal, dist), proposal.log_prob(x), jnp.nan))
+        return stop(jnp.where(_covers(proposal, dist), widened(proposal).log_prob(x), jnp.nan))
 
 
 def _covers(proposal: Any, dist: Any) -> Any:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad._arguments import check_at_least, check_option
+from mcgrad._arguments import check_field, check_option
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.estimators.weak_derivative_by_cdf import directions, weak_derivative_by_cdf, why_no_weak_derivative
@@ -92,7 +92,7 @@ class MeasureValued(Estimator):
             check_option(f"MeasureValued({name}=...)", getattr(self, name), get_args(options))
         if self.chunk_size is not None:
             what = "a number of points, at least 1, or None"
-            check_at_least(self.chunk_size, 1, "MeasureValued(chunk_size=...)", what=what)
+            check_field(self, "chunk_size", 1, "MeasureValued(chunk_size=...)", what=what)
 
     def why_not(self, site: Site) -> str | None:
         return why_no_weak_derivative(site)

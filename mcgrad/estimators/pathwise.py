@@ -78,6 +78,11 @@ class Pathwise(LocalEstimator):
         if not isinstance(self.path, AdaptiveVelocity):
             options = ("sampler", "optimal_transport")
             check_option("Pathwise(path=...)", self.path, options, "a `mcgrad.AdaptiveVelocity`")
+        if self.jumps in ("sampler", "optimal_transport") or isinstance(self.jumps, AdaptiveVelocity):
+            raise TypeError(
+                f"`mcgrad.Pathwise(path=...)` must be passed by its name, got {self.jumps!r} for `jumps`, the "
+                "first argument. Write `path=`."
+            )
         for name in ("jumps", "possible_jumps"):
             check_option(f"Pathwise({name}=...)", getattr(self, name), get_args(OnJump))
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad._arguments import check_at_least, check_option
+from mcgrad._arguments import check_field, check_option
 from mcgrad._types import static_field
 from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator
@@ -64,9 +64,14 @@ class Score(Estimator):
     num_samples: int = static_field(default=1)
 
     def __post_init__(self) -> None:
+        if isinstance(self.baseline, (bool, int)):
+            raise TypeError(
+                f'`mcgrad.Score(baseline=...)` must be "auto", "leave_one_out", an array or None, got {self.baseline!r}. For '
+                "several samples pass `num_samples=`; for a constant baseline a float."
+            )
         if isinstance(self.baseline, str):
             check_option("Score(baseline=...)", self.baseline, ("auto", "leave_one_out"), "an array", "None")
-        check_at_least(self.num_samples, 1, "Score(num_samples=...)")
+        check_field(self, "num_samples", 1, "Score(num_samples=...)")
 
     @property
     def needs_rest(self) -> bool:

@@ -12,6 +12,8 @@ from jaxtyping import Array
 
 from mcgrad._arguments import check_option
 from mcgrad._types import static_field
+from mcgrad.distributions.bernoulli import Bernoulli
+from mcgrad.distributions.binomial import Binomial
 from mcgrad.program.draw import Draw, probability
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.representations import Alternatives, SignedPoints
@@ -32,7 +34,8 @@ class SmoothedPerturbation(Estimator):
 
     and half of each for `sides="both"`. Unbiased, for the first derivative; a second one raises. For distributions on integers
     with a `cdf`: `Bernoulli`, `Binomial`, `Geometric`, `NegativeBinomial`, `Poisson`, `Categorical` (of classes in their order)
-    and those of a user. Later draws share their keys with those of the real path, so what the perturbation does not reach cancels.
+    and those of a user. Values without probability are stepped over where the support is known.
+    Later draws share their keys with those of the real path, so what the perturbation does not reach cancels.
     Two evaluations of the rest of the program more for `"both"`, one for a single side, batch axes that no cost mixes
     together.
 
@@ -87,9 +90,13 @@ class SmoothedPerturbation(Estimator):
     def alternatives(self, draw: Draw, x: Any) -> Alternatives:
         steps = {"both": (1, -1), "right": (1,), "left": (-1,)}[self.sides]
 
+        # What is possible asks for no parameter where none but the ends stop a step: inside a `scan` that keeps a step small.
+        gapless = isinstance(draw.site.base_dist, (Bernoulli, Binomial))
+
         def neighbors(dist: Any, x: Array) -> list[tuple[Array, Array, Array]]:
             here = stop(probability(dist, x))
-            return [_neighbor(dist, x, here, step, 1 / len(steps), draw.facts.support) for step in steps]
+            beside = [_beside(dist, x, step, draw.facts.support, gapless) for step in steps]
+            return [_alternative(dist, x, y, here, 1 / len(steps)) for y in beside]
 
         return Alternatives(*(jnp.stack(parts) for parts in zip(*draw.under_vmaps(neighbors, x), strict=True)))
 
@@ -99,20 +106,28 @@ class SmoothedPerturbation(Estimator):
         return SignedPoints(x, found.values, found.coefficients, relative=True)
 
 
-def _neighbor(
-    dist: Any, x: Array, here: Array, step: int, share: float, support: np.ndarray | None
-) -> tuple[Array, Array, Array]:
-    """The neighbor `x + step` (`x` itself where that is impossible), its coefficient, of value zero, and its size.
+def _beside(dist: Any, x: Array, step: int, support: np.ndarray | None, gapless: bool) -> Array:
+    """The next value above or below that has probability; `x` itself where there is none."""
+    if support is None:
+        return jnp.where(stop(probability(dist, x + step)) > 0, x + step, x)
+    if gapless:
+        return jnp.clip(x + step, int(np.min(support)), int(np.max(support)))
+    values = jnp.asarray(support, x.dtype)
+    possible = stop(jax.vmap(lambda value: probability(dist, jnp.full_like(x, value)))(values)) > 0  # [n, *batch]
+    values = values.reshape(-1, *[1] * x.ndim)
+    beyond = possible & ((values - x[None]) * step > 0)
+    distance = jnp.where(beyond, jnp.abs(values - x[None]), values.size)
+    nearest = jnp.min(distance, axis=0)
+    return jnp.where(nearest < values.size, x + step * nearest, x).astype(x.dtype)
+
+
+def _alternative(dist: Any, x: Array, y: Array, here: Array, share: float) -> tuple[Array, Array, Array]:
+    """A value `y` beside the draw, its coefficient, of value zero, and its size, which is zero where `y` is `x`.
 
     Coefficient and size are for a `share` of the estimate; `here` is the probability of `x`. The size takes `F (1 - F)` for
-    the derivative of the distribution function `F`: the derivative in a location on the scale of log odds. Where the support
-    is known, what is possible asks for no parameter: inside a `scan` that keeps a step small.
+    the derivative of the distribution function `F`: the derivative in a location on the scale of log odds.
     """
-    if support is None:
-        possible = stop(probability(dist, x + step)) > 0
-    else:
-        possible = x + step <= np.max(support) if step > 0 else x + step >= np.min(support)
-    below = dist.cdf(jnp.minimum(x, x + step))
-    coefficient = -step * share * zero_with_derivative_of(below) / here
+    below = dist.cdf(jnp.minimum(x, y))
+    coefficient = jnp.sign(x - y).astype(here.dtype) * share * zero_with_derivative_of(below) / here
     size = share * jnp.maximum(stop(below * (1 - below)) / here, jnp.finfo(here.dtype).eps)
-    return jnp.where(possible, x + step, x), jnp.where(possible, coefficient, 0), jnp.where(possible, size, 0)
+    return y, jnp.where(y == x, 0, coefficient), jnp.where(y == x, 0, size)

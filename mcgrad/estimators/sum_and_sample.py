@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from mcgrad._arguments import check_at_least, check_option
+from mcgrad._arguments import check_field, check_option
 from mcgrad._types import static_field
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, draw_outside, log_prob, most_probable
 from mcgrad.estimators.without_replacement import Chosen, WithoutReplacement, shares
@@ -66,7 +66,7 @@ class SumAndSample(WithoutReplacement):
         if isinstance(self.enumerated, str):
             check_option("SumAndSample(enumerated=...)", self.enumerated, ("most_probable", "drawn"), "an array")
             if self.num_samples is not None:
-                check_at_least(self.num_samples, 1, "SumAndSample(num_samples=...)", what="an int of at least 1")
+                check_field(self, "num_samples", 1, "SumAndSample(num_samples=...)", what="an int of at least 1")
         elif self.num_samples is not None:
             raise ValueError(
                 f"`mcgrad.SumAndSample(num_samples=...)` must be left out with a buffer, got {self.num_samples!r}. The "

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mcgrad._arguments import check_at_least, check_option
+from mcgrad._arguments import check_field, check_option
 from mcgrad._types import static_field
 from mcgrad.estimators.finite_support import why_no_values
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, log_prob
@@ -105,7 +105,7 @@ class UnorderedSet(WithoutReplacement):
     baseline: Literal["built_in"] | None = static_field(default="built_in")
 
     def __post_init__(self) -> None:
-        check_at_least(self.num_samples, 1, "UnorderedSet(num_samples=...)", MOST_IN_A_SET, way_out=WITHOUT_LIMIT)
+        check_field(self, "num_samples", 1, "UnorderedSet(num_samples=...)", MOST_IN_A_SET, way_out=WITHOUT_LIMIT)
         check_option("UnorderedSet(baseline=...)", self.baseline, ("built_in", None))
 
     @property
@@ -219,7 +219,7 @@ class ImportanceWithoutReplacement(WithoutReplacement):
         check_option("ImportanceWithoutReplacement(baseline=...)", self.baseline, options)
         most = MOST_IN_A_SET if self.baseline == "unordered_set" else None
         way_out = WITHOUT_LIMIT if most else ""
-        check_at_least(self.num_samples, 2, "ImportanceWithoutReplacement(num_samples=...)", most, way_out=way_out)
+        check_field(self, "num_samples", 2, "ImportanceWithoutReplacement(num_samples=...)", most, way_out=way_out)
 
     @property
     def num_points(self) -> int:

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad._arguments import describe
 from mcgrad._types import PRNGKey, Shape
+from mcgrad.distributions.half_precision import widened
 from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.program.bring import bring
 from mcgrad.program.relation import Relation
@@ -20,8 +22,21 @@ from mcgrad.program.surrogates import signed_term
 
 def probability(dist: Any, x: Any) -> Array:
     """Probability of a value, by the distribution's own `prob` if it has one."""
+    dist = widened(dist)
     own = getattr(dist, "prob", None)
-    return own(x) if callable(own) else jnp.exp(dist.log_prob(x))
+    return own(x) if callable(own) else jnp.exp(log_density(dist, x))
+
+
+def log_density(dist: Any, x: Any) -> Array:
+    """Log density of a value; refuses a `log_prob` that returns none."""
+    dist = widened(dist)
+    value = dist.log_prob(x)
+    if not isinstance(value, (int, float)) and not hasattr(value, "dtype"):
+        raise TypeError(
+            f"The `log_prob` of {getattr(dist, 'law', type(dist).__name__)} must return the log density, an array, got "
+            f"{describe(value)}. Look for a missing `return`."
+        )
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +170,7 @@ class Draw:
 
     def log_prob(self, x: Any) -> Array:
         """Log density of a value of the site's shape; of shape `plates`."""
-        return self.under_vmaps(lambda dist, x: dist.log_prob(x), x)
+        return self.under_vmaps(log_density, x)
 
     def prob(self, x: Any) -> Array:
         """Probability of a value of the site's shape, with a finite derivative where it is zero if the distribution has one."""

@@ -57,7 +57,7 @@ class Estimator(PyTree):
     Class attributes:
         flow: `represent` returns a `Flow`: costs need no weight for this site.
         moves_draw: costs are differentiated in the draw, and therefore searched for jumps, although `flow` is false.
-        follows_thresholds: it also contributes where a threshold moves that the draw is compared with, and no parameter of the draw.
+        follows_thresholds: it also contributes where a threshold moves and no parameter of the draw that is compared with it.
         follows_alternatives: it defines `alternatives`; inside a `scan` one of them is carried beside the real state.
     """
 

@@ -9,6 +9,7 @@ with all sites of the stretch in one exponent.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ from mcgrad.program.structure import ControlFlow, form_of
 from mcgrad.program.surrogates import unit_weight
 from mcgrad.program.thresholds import Decision
 from mcgrad.program.trace import Equation, Program, Value
-from mcgrad.program.weights import Record, Recorded, Weight, is_leave_one_out
+from mcgrad.program.weights import Record, Recorded, Weight, is_leave_one_out, mean_of_others
 
 stop = jax.lax.stop_gradient
 
@@ -219,7 +220,7 @@ class Interpreter:
                 costs[j] = cost * own
                 if leave_one_out and self.replicates is not None:
                     name, number = self.replicates
-                    others = stop((jax.lax.psum(cost, name) - cost) / (number - 1))
+                    others = mean_of_others(cost, functools.partial(jax.lax.psum, axis_name=name), number)
                     partial = own if len(leave_one_out) == len(all_sites) else unit_weight(_total(leave_one_out))
                     costs[j] += (1 - partial) * others
         for weight in weights:

@@ -28,7 +28,7 @@ from mcgrad.program.run import Continuation, Environment, Run
 from mcgrad.program.surrogates import unit_weight
 from mcgrad.program.thresholds import Decision, find_thresholds
 from mcgrad.program.trace import Equation
-from mcgrad.program.weights import Weight, is_leave_one_out
+from mcgrad.program.weights import Weight, is_leave_one_out, mean_of_others
 
 stop = jax.lax.stop_gradient
 
@@ -100,7 +100,8 @@ class RestOfProgram(Rest):
             weight = unit_weight(bring_each(points.log_weights, relation, cost.shape[1:]).astype(cost.dtype))
             weighted = cost * weight
             if is_leave_one_out(points.baseline):
-                weighted += (1 - weight) * stop((jnp.sum(cost, 0, keepdims=True) - cost) / (n - 1))
+                others = mean_of_others(cost, functools.partial(jnp.sum, axis=0, keepdims=True), n)
+                weighted += (1 - weight) * others
             return jnp.mean(weighted, axis=0)
 
         costs = list(draw.per_cost(mean, lambda cost: jnp.mean(cost, axis=0), results.costs))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._types import PyTree, static_field
+from mcgrad.distributions.half_precision import in_single
 from mcgrad.program.representations import Baseline, WeightedPoint
 from mcgrad.program.site import Site
 
@@ -29,7 +32,7 @@ class Weight(PyTree):
         def on_plates(array: Any) -> Any:
             return array if array is None or isinstance(array, str) else jnp.broadcast_to(array, site.own_plates)
 
-        return cls(site, *map(on_plates, (point.log_weight, point.baseline, point.control)))
+        return cls(site, *map(on_plates, (in_single(point.log_weight), point.baseline, point.control)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +45,16 @@ class Recorded(PyTree):
     alternatives: Any  # ty: ignore[invalid-dataclass-field-order]
 
 
+stop = jax.lax.stop_gradient
+
 Record: TypeAlias = Weight | Recorded
 
 
 def is_leave_one_out(baseline: Baseline) -> bool:
     return isinstance(baseline, str)
+
+
+def mean_of_others(cost: Array, total: Callable[[Array], Array], number: int) -> Array:
+    """The mean of the costs of the other samples, in float32 at least: rounded, the sum less the cost would still hold it."""
+    wide = in_single(stop(cost))
+    return ((total(wide) - wide) / (number - 1)).astype(cost.dtype)

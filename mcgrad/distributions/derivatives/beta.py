@@ -27,6 +27,11 @@ log_odds_cdf = distribution_function(log_odds_probability, log_odds_log_prob, _v
 """The distribution function of the log odds, of them and both concentrations; of minus them, and the concentrations exchanged, what
 is above, with all its digits. Elementwise, arguments of one shape; differentiable in all, to every order."""
 
+log_odds_cdf_of_constants = distribution_function(
+    log_odds_probability, log_odds_log_prob, lambda y, a, b: (jnp.zeros_like(y), jnp.zeros_like(y))
+)
+"""The same for concentrations that are constants."""
+
 
 def beta_factor(key: PRNGKey, a: Float[Array, "*batch"], b: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """A factor `v` for which `x v`, for `x` from `Beta(a, b)`, has the density `-log(x) p(x) / (psi(a + b) - psi(a))`.

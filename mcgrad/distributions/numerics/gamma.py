@@ -21,11 +21,11 @@ def log_density_of_log(x: Array, log_x: Array, a: Array) -> Array:
 
     Nothing cancels: neither in what it is at the mode, nor in what is lost from there.
     """
-    return log_peak(a) - _below_mode(x, log_x, a)
+    return log_peak(a) - drop_from_mean(x, log_x, a)
 
 
 @custom_jvp
-def _below_mode(x: Array, log_x: Array, a: Array) -> Array:
+def drop_from_mean(x: Array, log_x: Array, a: Array) -> Array:
     """`x - a - a log(x / a)`. Of `log_x`, of which `x` is a function, its derivative is `x - a`, and of `a` it is `-log(x / a)`."""
     near, log_ratio = jnp.abs(x - a) < 0.5 * a, log_ratio_to(x, log_x, a)
     far = (
@@ -34,11 +34,11 @@ def _below_mode(x: Array, log_x: Array, a: Array) -> Array:
     return jnp.where(near, a * expm1_minus_linear(jnp.where(near, log_ratio, 0.0), a.dtype), far)
 
 
-@_below_mode.defjvp
-def _below_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@drop_from_mean.defjvp
+def _drop_from_mean_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, log_x, a), (_, log_x_dot, a_dot) = primals, tangents
     x = jnp.minimum(x, jnp.finfo(x.dtype).max)  # no infinite derivative, for a weight of zero may multiply it
-    return _below_mode(*primals), (x - a) * log_x_dot - log_ratio_to(x, log_x, a) * a_dot
+    return drop_from_mean(*primals), (x - a) * log_x_dot - log_ratio_to(x, log_x, a) * a_dot
 
 
 def log_density(x: Array, a: Array) -> Array:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad._arguments import describe
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.derivatives.implicit import implicit_reparameterization
@@ -31,6 +32,7 @@ class FunctionDistribution(Distribution):
 
     params: tuple[Any, ...]
 
+    rounds_at_the_end: ClassVar[bool] = False  # functions get the parameters that were given
     functions: ClassVar[dict[str, Callable[..., Any] | None]]
     given_event_ndim: ClassVar[int | None]
     given_support: ClassVar[Support | None]
@@ -78,7 +80,13 @@ class FunctionDistribution(Distribution):
         log_prob, event_ndim = self.functions["log_prob"], self.given_event_ndim
         batch = None
         if log_prob is not None:
-            batch = jax.eval_shape(lambda x, params: log_prob(x, *params), draw, self.params).shape
+            log_density = jax.eval_shape(lambda x, params: log_prob(x, *params), draw, self.params)
+            if not hasattr(log_density, "shape"):
+                raise TypeError(
+                    "`mcgrad.distribution(log_prob=...)` must return the log density, an array, got "
+                    f"{describe(log_density)}. Look for a missing `return`."
+                )
+            batch = log_density.shape
             if any(shape[: len(batch)] != batch for shape in shapes):
                 raise ValueError(
                     f"`mcgrad.distribution(log_prob=...)` must return the leading axes of a draw, got shape {batch} "
