@@ -159,5 +159,5 @@ def test_refusals():
     stacked = jax.tree.map(lambda leaf: leaf[None], short)
     refused(lambda p: mcgrad.Normal(p, 1.0), short, "Normal has no path with learned coefficients, only .*Use `mcgrad")
     refused(diagonal, short, "MultivariateNormal has no path with learned coefficients, only .*with `scale_tril` has")
-    refused(normal, RANDOM, r"must be arrays of shape `\[m, 2\]` for a law of 2 dimensions, got \(2, 3\)")
-    refused(normal, stacked, r"must be arrays of shape `\[m, 2\]` for a law of 2 dimensions, got \(1, 1, 2\)")
+    refused(normal, RANDOM, r"must be arrays of shape `\[m, 2\]` for a distribution of 2 dimensions, got \(2, 3\)")
+    refused(normal, stacked, r"must be arrays of shape `\[m, 2\]` for a distribution of 2 dimensions, got \(1, 1, 2\)")

@@ -100,7 +100,7 @@ def test_refusals_and_the_jump_warning():
 
     with pytest.raises(TypeError, match=r"GeneralizedReparameterization\(standardize=...\)` must be a function.*float"):
         mcgrad.GeneralizedReparameterization(proposal, 1.0)
-    with pytest.raises(ValueError, match="test_generalized.*discrete law has no smooth transformation"):
+    with pytest.raises(ValueError, match="test_generalized.*discrete distribution has no smooth transformation"):
         grad_of(lambda p: mcgrad.Bernoulli(probs=p))
     with pytest.raises(ValueError, match="the support moves with `low` and `high`.*unless the transformation follows"):
         grad_of(lambda p: mcgrad.Uniform(0.0, p))
