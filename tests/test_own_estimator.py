@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import PROGRAMS, EstimatorRow, assert_unbiased, exact_derivatives, gradient_draws
+from helpers import LOOP_PROGRAMS, PROGRAMS, EstimatorRow, assert_unbiased, exact_derivatives, gradient_draws
 
 import mcgrad
 
@@ -28,7 +28,7 @@ def page() -> dict[str, Any]:
     printed = io.StringIO()
     with jax.enable_x64(False), jax.debug_key_reuse(False), contextlib.redirect_stdout(printed):  # as a user runs it
         for cell in CELLS:
-            exec(compile(cell, "your_own_estimator.py", "exec"), names)
+            exec(compile(cell, "your_own_estimator.py", "exec", dont_inherit=True), names)
     return names | {"printed": printed.getvalue()}
 
 
@@ -62,7 +62,7 @@ ROWS = {
 
 @pytest.mark.parametrize(("name", "on"), [(name, on) for name, row in ROWS.items() for on in row["on"]])
 def test_what_the_page_defines_is_unbiased(page: dict[str, Any], name: str, on: str) -> None:
-    program, claimed = PROGRAMS[on], ROWS[name]
+    program, claimed = next(p for p in (*PROGRAMS.values(), *LOOP_PROGRAMS) if p.name == on), ROWS[name]
     row = EstimatorRow(name, lambda program, params: page[name](), claimed["kind"], order=claimed["order"])
     params, exact = program.typed_params(jnp.float64), exact_derivatives(program)
     exact = {what: exact[what] for what in ("value", "gradient", "hessian")[: row.order_on(program) + 1]}
