@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -28,6 +29,18 @@ class Split:
     suffix: tuple[Equation, ...]
 
 
+class _Front(NamedTuple):
+    """What a value is a linear function of, by which equations, and whether credit is gained there."""
+
+    costs: tuple[Value, ...]
+    behind: frozenset[Equation] = frozenset()
+    gained: bool = False
+
+
+def _is_real(value: Value) -> bool:
+    return jnp.issubdtype(value.dtype, jnp.floating)
+
+
 def split_costs(
     program: Program,
     outputs: Sequence[Value],
@@ -40,25 +53,26 @@ def split_costs(
     `sums` are additions of a value that depends on draws and one that depends on none: they are always split.
     """
     producer = {value: equation for equation in program.equations for value in equation.outputs}
-    splits: dict[Value, tuple[tuple[Value, ...], frozenset[Equation]]] = {}
+    splits: dict[Value, _Front] = {}
 
     def reached(value: Value) -> dict[Site, Relation]:
         return {site: r for site, r in analysis.of(value).items() if site in credited}
 
-    def split(value: Value) -> tuple[tuple[Value, ...], frozenset[Equation]]:
+    def split(value: Value) -> _Front:
         if value not in splits:
-            splits[value] = whole = ((value,), frozenset())
+            splits[value] = _Front((value,))
             equation = producer.get(value)
             parts = linear_parts(equation, analysis) if equation is not None else None
             if equation is not None and parts:
                 found = [split(part) for part in parts]
-                front = tuple(dict.fromkeys(v for costs, _ in found for v in costs))
-                behind = frozenset({equation}).union(*(equations for _, equations in found))
+                front = tuple(dict.fromkeys(v for part in found for v in part.costs))
+                behind = frozenset({equation}).union(*(part.behind for part in found))
                 gains = any(_gains_credit(reached(part), reached(value), part, value) for part in front)
                 gains |= equation.name == "cumsum" and _adds_draws_up(equation, reached(equation.inputs[0]))
-                gains |= equation in sums or bool(behind - {equation})  # a part has gained already
-                real = all(jnp.issubdtype(part.dtype, jnp.floating) for part in front)
-                splits[value] = (front, behind) if gains and real else whole
+                gains |= equation in sums or any(part.gained for part in found)
+                # What is complex is no cost: it is split in any case, in the hope of real numbers before it.
+                if not _is_real(value) or (gains and all(map(_is_real, front))):
+                    splits[value] = _Front(front, behind, gains)
         return splits[value]
 
     for value in linear_cone(program, outputs, analysis):
@@ -67,9 +81,9 @@ def split_costs(
     suffix: set[Equation] = set()
     for output in outputs:
         if analysis.of(output):
-            front, behind = split(output)
-            costs.update(dict.fromkeys(front))
-            suffix |= behind
+            found = split(output)
+            costs.update(dict.fromkeys(found.costs))
+            suffix |= found.behind
     return Split(tuple(costs), tuple(e for e in program.equations if e in suffix))
 
 

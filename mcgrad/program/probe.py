@@ -153,7 +153,14 @@ def _fingerprint(
         for value in equation.outputs:
             number[value] = len(number)
     types = tuple((value.shape, str(value.dtype)) for value in inputs)
-    return types, tuple(words), tuple(map(word, tells)), tuple(map(word, reached)), cut, jax.config.read("jax_enable_x64")
+    return (
+        types,
+        tuple(words),
+        tuple(map(word, tells)),
+        tuple(map(word, reached)),
+        cut,
+        jax.config.read("jax_enable_x64"),
+    )
 
 
 def _cut_out(
