@@ -282,3 +282,39 @@ def test_negative_binomial_of_large_counts(total_count, mean):
     dist = mcgrad.NegativeBinomial(np.float32(total_count), probs=p)
     np.testing.assert_allclose(jax.jit(dist.log_prob)(x), exact.logpmf(x), rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(jax.jit(dist.cdf)(x.astype(np.float32)), exact.cdf(x), atol=1e-4)
+
+
+# ---- at infinity, and at an end with a finite density
+
+
+AT_INFINITY = {
+    "NoncentralChi2": lambda: mcgrad.NoncentralChi2(jnp.asarray([2.0, 5.0]), 3.0),
+    "F": lambda: mcgrad.F(jnp.asarray([2.0, 5.0]), 3.0),
+    "VonMises": lambda: mcgrad.VonMises(jnp.asarray([0.5, 1.0]), 2.0),
+    "InverseGaussian": lambda: mcgrad.InverseGaussian(jnp.asarray([0.5, 2.0]), 1.5),
+    "NegativeBinomial": lambda: mcgrad.NegativeBinomial(jnp.asarray([0.5, 2.0]), logits=0.3),
+    "Poisson": lambda: mcgrad.Poisson(jnp.asarray([0.5, 40.0])),
+    "Geometric": lambda: mcgrad.Geometric(probs=jnp.asarray([0.5, 0.1])),
+    "Binomial": lambda: mcgrad.Binomial(jnp.asarray([3, 400]), probs=0.3),
+    "Bernoulli": lambda: mcgrad.Bernoulli(logits=jnp.asarray([0.5, 0.1])),
+    "Gamma": lambda: mcgrad.Gamma(jnp.asarray([0.5, 2.0]), 1.0),
+    "Normal": lambda: mcgrad.Normal(jnp.asarray([0.5, 2.0]), 1.0),
+    "StudentT": lambda: mcgrad.StudentT(jnp.asarray([0.5, 2.0]), 1.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", AT_INFINITY)
+def test_at_infinity_there_is_no_density(name):
+    dist = AT_INFINITY[name]()
+    for x in (-np.inf, np.inf):
+        for method, exact in (("log_prob", -np.inf), ("prob", 0.0), ("cdf", x > 0), ("survival", x < 0)):
+            if getattr(dist, method, None) is not None:
+                found = getattr(dist, method)(x)
+                np.testing.assert_allclose(found, np.full(2, float(exact)), atol=1e-60, err_msg=method)
+
+
+def test_densities_at_an_end_where_they_are_finite():
+    np.testing.assert_allclose(mcgrad.F(2.0, 3.0).log_prob(0.0), scipy.stats.f(2, 3).logpdf(0.0), atol=1e-12)
+    np.testing.assert_allclose(mcgrad.NoncentralChi2(2.0, 3.0).log_prob(0.0), scipy.stats.ncx2(2, 3).logpdf(0.0))
+    assert mcgrad.F(3.0, 3.0).log_prob(0.0) == mcgrad.NoncentralChi2(3.0, 3.0).log_prob(0.0) == -np.inf
+    assert jax.grad(lambda c: mcgrad.NoncentralChi2(2.0, c).log_prob(0.0))(3.0) == -0.5

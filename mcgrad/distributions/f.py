@@ -49,10 +49,10 @@ class F(Distribution):
         return bounded_exp(y1 - y2)
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` at zero and below."""
+        """Log density; `-inf` below zero, and at zero, where it is finite for `df1 = 2` only."""
         x, log_odds, a, b = self._odds(x)
         log_prob = log_odds_log_prob(log_odds, a, b) - jnp.log(jnp.where(x > 0, x, 1.0))
-        return jnp.where(x > 0, log_prob, -jnp.inf)
+        return jnp.where(x > 0, log_prob, jnp.where((x == 0) & (a == 1), 0.0, -jnp.inf))
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function, with exact derivatives in both parameters."""
@@ -62,7 +62,8 @@ class F(Distribution):
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """One minus the distribution function."""
         x, log_odds, a, b = self._odds(x)
-        return jnp.where(x > 0, log_odds_cdf(-log_odds, b, a), jnp.where(x <= 0, 1.0, jnp.nan))
+        above = jnp.where(x == jnp.inf, 0.0, log_odds_cdf(-log_odds, b, a))
+        return jnp.where(x > 0, above, jnp.where(x <= 0, 1.0, jnp.nan))
 
     def _odds(self, x: ArrayLike) -> tuple[Array, ...]:
         """`x`, the log odds of `df1 x / (df1 x + df2)`, a draw of `Beta(a, b)`, and `a` and `b`."""

@@ -73,12 +73,15 @@ class InverseGaussian(Distribution):
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` at zero and below."""
         x, mean, concentration = align(x, self.mean, self.concentration)
-        return jnp.where(x > 0, _log_density(jnp.where(x > 0, x, mean), mean, concentration), -jnp.inf)
+        inside = (x > 0) & (x < jnp.inf)
+        return jnp.where(inside, _log_density(jnp.where(inside, x, mean), mean, concentration), -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function."""
         x, mean, concentration = jnp.broadcast_arrays(*align(x, self.mean, self.concentration))
-        return jnp.where(x > 0, _distribution_function(jnp.where(x > 0, x, mean), mean, concentration), 0.0)
+        inside = (x > 0) & (x < jnp.inf)
+        at_end = jnp.where(x == jnp.inf, 1.0, 0.0)
+        return jnp.where(inside, _distribution_function(jnp.where(inside, x, mean), mean, concentration), at_end)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Hahn-Jordan in both: the derivative of the log density has the sign of `x - mean` in `mean`, and is positive between

@@ -84,15 +84,18 @@ class NoncentralChi2(Distribution):
         return _draw(jnp.maximum(2 * x, jnp.finfo(self.dtype).tiny), df, noncentrality)
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` at zero and below."""
+        """Log density; `-inf` below zero, and at zero, where it is finite for `df = 2` only."""
         x, df, noncentrality = jnp.broadcast_arrays(*align(x, self.df, self.noncentrality))
-        inside = jnp.where(x > 0, x, 1.0)
-        return jnp.where(x > 0, _log_density(inside, df, noncentrality), -jnp.inf)
+        inside = (x > 0) & (x < jnp.inf)
+        at_end = jnp.where((x == 0) & (df == 2), -math.log(2) - noncentrality / 2, -jnp.inf)
+        return jnp.where(inside, _log_density(jnp.where(inside, x, 1.0), df, noncentrality), at_end)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function, to a rounding error of one: far down the lower tail relative digits are lost."""
         x, df, noncentrality = jnp.broadcast_arrays(*align(x, self.df, self.noncentrality))
-        return jnp.where(x > 0, _distribution_function(jnp.where(x > 0, x, 1.0), df, noncentrality), 0.0)
+        inside = (x > 0) & (x < jnp.inf)
+        at_end = jnp.where(x == jnp.inf, 1.0, 0.0)
+        return jnp.where(inside, _distribution_function(jnp.where(inside, x, 1.0), df, noncentrality), at_end)
 
 
 def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Array]:

@@ -55,9 +55,10 @@ class Poisson(Distribution):
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
         """Distribution function, by the incomplete gamma function."""
         x, rate = align(x, self.rate)
-        k, rate = jnp.broadcast_arrays(jnp.maximum(jnp.floor(x), 0).astype(self.dtype), rate)
+        k = jnp.where(x == jnp.inf, 0, jnp.maximum(jnp.floor(x), 0))
+        k, rate = jnp.broadcast_arrays(k.astype(self.dtype), rate)
         rate = jnp.where(rate > 0, rate, rate + jnp.finfo(self.dtype).tiny)  # its derivative is not zero at zero
-        return jnp.where(x < 0, 0.0, probability_above(rate, k + 1))
+        return jnp.where(x < 0, 0.0, jnp.where(x == jnp.inf, 1.0, probability_above(rate, k + 1)))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivative in `rate`: one more than the draw against the draw itself."""

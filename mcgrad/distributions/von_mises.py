@@ -69,8 +69,9 @@ class VonMises(Distribution):
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density of an angle, which need not be in `[-pi, pi)`."""
         x, loc, k = align(x, self.loc, self.concentration)
-        half = (x - loc) / 2
-        return -2 * k * jnp.sin(half) ** 2 - jnp.log(2 * _normalizer(k)[0])
+        finite = jnp.abs(x) != jnp.inf
+        half = (jnp.where(finite, x, 0.0) - loc) / 2
+        return jnp.where(finite, -2 * k * jnp.sin(half) ** 2 - jnp.log(2 * _normalizer(k)[0]), -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Probability of the angles from `-pi` to `x`."""

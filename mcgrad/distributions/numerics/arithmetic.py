@@ -155,4 +155,6 @@ LARGEST_COUNT = 2**31 - 128
 
 def is_count(x: Array) -> Array:
     """True where a value is one of 0, 1, ...; elementwise."""
-    return (x >= 0) & (x == jnp.floor(x))
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x >= 0
+    return (x >= 0) & (x < jnp.inf) & (x == jnp.floor(x))
