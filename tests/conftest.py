@@ -23,7 +23,7 @@ jax.config.update("jax_debug_key_reuse", True)
 
 # Arrays are checked against the shapes of annotations, where `beartype` is there to do it; not those of distributions, whose
 # parameters broadcast while their annotations say that they are equal.
-CHECKED = ("_compat", "black_box", "demo", "diagnostics", "estimators", "objectives", "program", "sample", "transforms")
+CHECKED = ("_compat", "demo", "diagnostics", "estimators", "objectives", "program", "sample", "transforms")
 if importlib.util.find_spec("beartype"):
     jaxtyping.install_import_hook([f"mcgrad.{name}" for name in CHECKED], "shapes.check")
     for frames in (
