@@ -35,8 +35,8 @@ KINDS = {
 def judge(kind: str, program: Program, seed: int) -> Outcome:
     try:
         return check_windows(program, seed) if kind == "windows" else check(program, seed)
-    except Exception as error:  # not mcgrad's: those are outcomes
-        return Outcome("skipped", f"the fuzzer: {type(error).__name__}: {error}")
+    except Exception as error:  # of the fuzzer: those of mcgrad are outcomes
+        return Outcome("broken", f"the fuzzer: {type(error).__name__}: {error}")
 
 
 def main() -> int:

@@ -45,7 +45,7 @@ def _check(program: Program, key: Any) -> Outcome:
         analysis = analyze(traced)
     except Exception as error:
         return refusal(error, program)
-    sites = {site.params["name"]: site for site in analysis.sites.values()}
+    sites = {site.name: site for site in analysis.sites.values()}
     moved, base = _moved(program, key, run)
     for j, (name, output) in enumerate(zip(names, traced.outputs, strict=True)):
         for draw in {draw for draw, _ in run.places}:
