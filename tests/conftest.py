@@ -21,10 +21,11 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
-# Arrays are checked against the shapes of annotations, where `beartype` is there to do it; not those of distributions, whose
-# parameters broadcast while their annotations say that they are equal.
+# Arrays are checked against the shapes of annotations, where `beartype` is there to do it and jaxtyping leaves the annotations of
+# dataclasses as text; not those of distributions, whose parameters broadcast while their annotations say that they are equal, nor
+# of the gradients of black boxes, which check the shapes of what users pass.
 CHECKED = ("_compat", "demo", "diagnostics", "estimators", "objectives", "program", "sample", "transforms")
-if importlib.util.find_spec("beartype"):
+if importlib.util.find_spec("beartype") and jaxtyping.__version__ >= "0.3":
     jaxtyping.install_import_hook([f"mcgrad.{name}" for name in CHECKED], "shapes.check")
     for frames in (
         os.path.dirname(jaxtyping.__file__),
