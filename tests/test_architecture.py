@@ -19,6 +19,7 @@ MAX_LINES = 400
 # stands there, whatever its folder does.
 FLOORS = (
     ("_types", "_compat", "_arguments"),
+    ("_closures",),
     ("program.trace",),
     ("distributions",),
     ("program",),

@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad import _compat
-from mcgrad._types import PRNGKey, PyTree, Shape, static_field
+from mcgrad._closures import Closed
+from mcgrad._types import PRNGKey, Shape, static_field
 from mcgrad.distributions.base import Relaxation
 from mcgrad.distributions.logistic import Logistic
 from mcgrad.distributions.wrappers.independent import Independent
@@ -46,23 +46,6 @@ stop = jax.lax.stop_gradient
 
 _NOISE = 1
 """Folded into a draw's key, for the relaxed draws beside it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Closed(PyTree):
-    """A function as its operations, with the arrays that it closed over as leaves."""
-
-    arrays: tuple[Array, ...]
-    jaxpr: Any = static_field()
-    tree: Any = static_field()
-
-    def __call__(self, z: Any) -> Any:
-        return jax.tree.unflatten(self.tree, _compat.evaluate(self.jaxpr, [*self.arrays, *jax.tree.leaves(z)]))
-
-    @property
-    def structs(self) -> list[jax.ShapeDtypeStruct]:
-        """Placeholders of the arrays."""
-        return [jax.ShapeDtypeStruct(jnp.shape(array), array.dtype) for array in self.arrays]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +72,8 @@ class _Surrogate(LocalEstimator):
         if point is None:
             return "a draw is not one floating-point array"
         own, batch = self._closed_on(point), site.own_plates[site.num_levels :]
-        control = own.control
-        assert isinstance(control, _Closed)
-        out = jax.eval_shape(lambda arrays, z: dataclasses.replace(control, arrays=arrays)(z), control.structs, point)
+        assert isinstance(own.control, Closed)
+        out = own.control.result
         leaves = jax.tree.leaves(out)
         fits = len(leaves) == 1 and _broadcasts(leaves[0].shape, batch)
         if not fits or leaves[0] is not out or not jnp.issubdtype(out.dtype, jnp.floating):
@@ -135,10 +117,9 @@ class _Surrogate(LocalEstimator):
         return found[0]
 
     def _closed_on(self, point: jax.ShapeDtypeStruct | None) -> _Surrogate:
-        if point is None or isinstance(self.control, _Closed):
+        if point is None or isinstance(self.control, Closed):
             return self
-        jaxpr, arrays, tree = _compat.closed(self.control, point)
-        return dataclasses.replace(self, control=_Closed(tuple(arrays), jaxpr, tree))
+        return dataclasses.replace(self, control=Closed.of(self.control, point))
 
     def _variate(self, at: Relaxation, batch: Shape) -> Array:
         """The control variate, of the batch shape."""
@@ -157,14 +138,15 @@ class _Surrogate(LocalEstimator):
     def _seen(self, point: Any, batch_ndim: int) -> tuple[Relation | None, list[BlindWay]]:
         """Which entries of the draw an entry of the function's value depends on, and where it jumps in the draw."""
         control = self.control
-        assert isinstance(control, _Closed)
+        assert isinstance(control, Closed)
 
         def on_a_draw(key: PRNGKey, arrays: Any) -> Any:
             anywhere = Logistic(jnp.zeros(point.shape, point.dtype), jnp.ones((), point.dtype))
             z = bind_draw(key, Independent(anywhere, len(point.shape) - batch_ndim))
             return dataclasses.replace(control, arrays=arrays)(z)
 
-        program = from_jaxpr(jax.make_jaxpr(on_a_draw)(_key_struct(), control.structs))
+        structs = [jax.ShapeDtypeStruct(jnp.shape(array), array.dtype) for array in control.arrays]
+        program = from_jaxpr(jax.make_jaxpr(on_a_draw)(_key_struct(), structs))
         analysis = analyze(program)
         site = next(iter(analysis.sites.values()))
         jumps = blind_ways(program, program.outputs, {site.equation: site}, {site})

@@ -7,8 +7,8 @@ batch axes and its dependence on earlier draws would go unseen.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+import functools
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,29 +16,15 @@ import numpy as np
 from jaxtyping import Array
 
 from mcgrad import _compat
+from mcgrad._closures import Closed
 from mcgrad._types import PRNGKey, Shape, static_field
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.derivatives.pathwise_check import name_of, pathwise_obstacle, sampler_obstacle
+from mcgrad.distributions.wrappers.base import Wrapper
 from mcgrad.distributions.wrappers.foreign import ForeignDistribution
 from mcgrad.distributions.wrappers.functions import FunctionDistribution
 
 _OF_DRAWS = ("log_prob", "prob", "cdf", "survival")
-_OF_UNIFORMS = ("icdf",)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Method:
-    """A method of a distribution as its operations on `leaves`, an argument, and those of `values` at `positions`."""
-
-    jaxpr: Any
-    arrays: tuple[Any, ...]
-    positions: tuple[int | None, ...]
-    tree: Any
-
-    def __call__(self, leaves: Sequence[Any], values: Sequence[Any], argument: Any) -> Any:
-        hidden = [a if i is None else values[i] for a, i in zip(self.arrays, self.positions, strict=True)]
-        out = _compat.evaluate(self.jaxpr, [*hidden, *leaves, *jax.tree.leaves(argument)])
-        return jax.tree.unflatten(self.tree, out)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,51 +34,50 @@ class _Known:
     law: str
     batch_shape: Shape
     event_shape: Any
+    event_ndim: int
     discrete: bool
     support_parameters: tuple[str, ...]
-    support: Any
+    support: np.ndarray | None
     pathwise_obstacle: str | None
-    draw: Any
 
 
 @dataclasses.dataclass(frozen=True)
-class ClosedDistribution(Distribution):
-    """A distribution with what its methods close over as further parameters.
+class ClosedDistribution(Wrapper):
+    """A distribution whose methods are operations, with what they close over as further parameters.
 
     Args:
         leaves: those of the distribution.
-        values: what its methods close over.
-        methods: its methods.
+        methods: its methods, as functions of the leaves and their argument.
         known: its facts.
     """
 
     leaves: tuple[Array, ...]
-    values: tuple[Array, ...]
-    methods: tuple[tuple[str, _Method], ...] = static_field()
+    methods: dict[str, Closed]
     known: _Known = static_field()
 
-    def __post_init__(self) -> None:
-        pass
+    rounds_at_the_end: ClassVar[bool] = False
 
     def __getattr__(self, name: str) -> Any:
-        if name in (*_OF_DRAWS, *_OF_UNIFORMS) and name in (methods := dict(self.methods)):
-            return lambda x: self._at(methods[name], x)
+        if name in (*_OF_DRAWS, "icdf") and name in self.methods:
+            return functools.partial(self._at, name)
         raise AttributeError(f"{name!r} is not known of {type(self).__name__}")
 
     def sample(self, key: PRNGKey) -> Any:
         """One draw."""
-        return dict(self.methods)["sample"](self.leaves, self.values, key)
+        return self.methods["sample"]((self.leaves, key))
 
-    def _at(self, method: _Method, x: Any) -> Array:
-        shapes = jax.tree.map(lambda draw: draw.shape, self.known.draw)
-        x = jax.tree.map(
-            lambda a, s: jnp.broadcast_to(a, jnp.broadcast_shapes(jnp.shape(a), s.shape)), x, self.known.draw
-        )
-        first, shape = jax.tree.leaves(x)[0], jax.tree.leaves(shapes, is_leaf=lambda s: isinstance(s, tuple))[0]
-        fn = lambda x: method(self.leaves, self.values, x)  # noqa: E731
-        for _ in range(first.ndim - len(shape)):
+    def _at(self, name: str, x: Any) -> Array:
+        """A method of an argument of the shape of a draw, or with more axes in front."""
+        draw = self.methods["sample"].result
+        x = jax.tree.map(lambda a, of: jnp.broadcast_to(a, jnp.broadcast_shapes(jnp.shape(a), of.shape)), x, draw)
+        fn = lambda x: self.methods[name]((self.leaves, x))  # noqa: E731
+        for _ in range(jax.tree.leaves(x)[0].ndim - jax.tree.leaves(draw)[0].ndim):
             fn = jax.vmap(fn)
         return fn(x)
+
+    @property
+    def _inner(self) -> _Known:
+        return self.known
 
     @property
     def law(self) -> str:
@@ -100,41 +85,21 @@ class ClosedDistribution(Distribution):
         return self.known.law
 
     @property
-    def batch_shape(self) -> Shape:
-        """Shape of the independent entries."""
-        return self.known.batch_shape
-
-    @property
     def event_shape(self) -> Any:
-        """Shape of one entry."""
+        """Shape of one entry; for draws of several arrays the tree of their shapes."""
         return self.known.event_shape
 
     @property
     def event_ndim(self) -> int:
-        """Number of event axes."""
-        return len(self.known.event_shape)
-
-    @property
-    def discrete(self) -> bool:
-        """Whether the distribution has a probability mass function."""
-        return self.known.discrete
-
-    @property
-    def support_parameters(self) -> tuple[str, ...]:
-        """The parameters with which the support moves."""
-        return self.known.support_parameters
+        """Number of event axes; for draws of several arrays that of the first."""
+        return self.known.event_ndim
 
     @property
     def pathwise_obstacle(self) -> str | None:
         """Why the derivative of `sample` would be wrong, or `None`."""
         return self.known.pathwise_obstacle
 
-    @property
-    def reparameterized(self) -> bool:
-        """Whether the derivative of `sample` is right."""
-        return self.known.pathwise_obstacle is None
-
-    def support(self) -> Any:
+    def support(self) -> np.ndarray | None:
         """The values of a finite support, or `None`."""
         return self.known.support
 
@@ -156,48 +121,35 @@ def close(dist: Any, key: PRNGKey) -> Any:
     if not may_close(dist):
         return dist
     leaves, tree = jax.tree.flatten(dist)
-    leaves = list(map(jnp.asarray, leaves))
-    traced: dict[str, tuple[Any, Sequence[Any], Any]] = {}
+    leaves = tuple(map(jnp.asarray, leaves))
+    structs = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
 
-    def trace(name: str, argument: Any) -> None:
-        def method(given: tuple[Any, Any]) -> Any:
-            return getattr(jax.tree.unflatten(tree, given[0]), name)(given[1])
+    def closed(name: str, argument: Any) -> Closed:
+        return Closed.of(lambda given: getattr(jax.tree.unflatten(tree, given[0]), name)(given[1]), (structs, argument))
 
-        structs = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-        traced[name] = _compat.closed(method, (structs, argument))
-
-    trace("sample", key)
-    draw = jax.eval_shape(lambda: jax.tree.unflatten(tree, leaves).sample(key))
-    for name in _OF_DRAWS:
-        if callable(getattr(dist, name, None)):
-            trace(name, draw)
-    for name in _OF_UNIFORMS:
-        if callable(getattr(dist, name, None)) and not jax.tree.leaves(tuple(dist.event_shape)):
-            trace(name, draw)
-    hidden = {id(a): a for _, arrays, _ in traced.values() for a in arrays if isinstance(a, _compat.Tracer)}
-    if not hidden:
+    sample = closed("sample", key)
+    of_scalars = ("icdf",) if tuple(dist.event_shape) == () else ()
+    names = [name for name in (*_OF_DRAWS, *of_scalars) if callable(getattr(dist, name, None))]
+    methods = {"sample": sample, **{name: closed(name, sample.result) for name in names}}
+    if not any(isinstance(array, _compat.Tracer) for method in methods.values() for array in method.arrays):
         return dist
-    values, at = tuple(hidden.values()), {identity: i for i, identity in enumerate(hidden)}
-    methods = {
-        name: _Method(
-            jaxpr,
-            tuple(None if id(a) in at else a for a in arrays),
-            tuple(at.get(id(a)) for a in arrays),
-            out,
-        )
-        for name, (jaxpr, arrays, out) in traced.items()
-    }
 
     obstacle = pathwise_obstacle(dist)
     if obstacle is None:
-        names = [f"what it closes over ({value.dtype} of shape {value.shape})" for value in values]
-        of_values = lambda key, values: methods["sample"](leaves, values, key)  # noqa: E731
-        obstacle = sampler_obstacle(of_values, values, name_of(dist), names)
-    moving = dist.bounds_close_over if isinstance(dist, ForeignDistribution) else False
+        hidden = {i: array for i, array in enumerate(sample.arrays) if isinstance(array, _compat.Tracer)}
+
+        def draw(key: PRNGKey, values: dict[int, Array]) -> Any:
+            arrays = tuple(values.get(i, array) for i, array in enumerate(sample.arrays))
+            return dataclasses.replace(sample, arrays=arrays)((leaves, key))
+
+        names = [f"what it closes over ({array.dtype} of shape {array.shape})" for array in hidden.values()]
+        obstacle = sampler_obstacle(draw, hidden, name_of(dist), names)
+    moving = isinstance(dist, ForeignDistribution) and dist.bounds_close_over
     known = _Known(
         law=name_of(dist),
         batch_shape=tuple(dist.batch_shape),
         event_shape=dist.event_shape,
+        event_ndim=getattr(dist, "event_ndim", len(dist.event_shape)),
         discrete=bool(getattr(dist, "discrete", False)),
         support_parameters=(
             *getattr(dist, "support_parameters", ()),
@@ -205,9 +157,8 @@ def close(dist: Any, key: PRNGKey) -> Any:
         ),
         support=_support(dist),
         pathwise_obstacle=obstacle,
-        draw=draw,
     )
-    return ClosedDistribution(tuple(leaves), values, tuple(methods.items()), known)
+    return ClosedDistribution(leaves, methods, known)
 
 
 def _support(dist: Any) -> np.ndarray | None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad import _compat
+from mcgrad._closures import Closed
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.bernoulli import Bernoulli
@@ -138,8 +139,8 @@ class ForeignDistribution(Wrapper):
             return True
         leaves, bounds = self._all_bounds()
         with jax.numpy_rank_promotion("allow"):
-            hidden = _compat.closed(lambda leaves: bounds(*leaves), list(map(jnp.asarray, leaves)))[1]
-        return any(isinstance(array, _compat.Tracer) for array in hidden)
+            hidden = Closed.of(lambda leaves: bounds(*leaves), list(map(jnp.asarray, leaves)))
+        return any(isinstance(array, _compat.Tracer) for array in hidden.arrays)
 
     def _all_bounds(self) -> tuple[list[Any], Callable[..., list[Any]]]:
         """The leaves, and what the support is made of as a function of them."""
