@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import io
 import re
 from pathlib import Path
 from typing import Any
@@ -20,37 +18,29 @@ import test_distributions as ours
 import test_weak_derivatives as weak
 from distributions import ORDINARY, Ordinary, costs
 from helpers import assert_unbiased
+from pages import Page
 
 import mcgrad
 
-PAGE = (Path(__file__).parent.parent / "notebooks" / "your_own_distribution.md").read_text(encoding="utf-8")
-CELLS = re.findall(r"```\{code-cell\}\n(.*?)```", PAGE, re.S)
+PAGE = Page("your_own_distribution")
 
 
 @pytest.fixture(scope="module")
 def page() -> dict[str, Any]:
     """What the page defines, and under `printed` what it prints."""
-    names: dict[str, Any] = {"__name__": "page"}
-    printed = io.StringIO()
-    with jax.enable_x64(False), jax.debug_key_reuse(False), contextlib.redirect_stdout(printed):  # as a user runs it
-        for cell in CELLS:
-            exec(compile(cell, "your_own_distribution.py", "exec", dont_inherit=True), names)
-    return names | {"printed": printed.getvalue()}
+    return PAGE.run()
 
 
 def test_the_page_runs_and_finds_what_it_says(page: dict[str, Any]) -> None:
-    assert len(CELLS) == PAGE.count("```{code-cell}") > 0
     said = page["printed"]
     assert "False" not in said and said.count("True") == 15
     assert re.search(r"`mcgrad.Pathwise` would be wrong at .*your_own_distribution.py.*Use `mcgrad.Score\(\)`", said)
 
 
 def test_the_page_needs_public_names_only() -> None:
-    code = "".join(CELLS)
-    modules = re.findall(r"^(?:import|from) (\S+)", code, re.M)
-    assert set(modules) == {"dataclasses", "typing", "jax", "jax.numpy", "mcgrad", "mcgrad.distributions"}
-    assert not re.search(r"\._", code)
-    (imported,) = re.findall(r"^from mcgrad.distributions import (.*)$", code, re.M)
+    assert PAGE.modules == {"dataclasses", "typing", "jax", "jax.numpy", "mcgrad", "mcgrad.distributions"}
+    assert not re.search(r"\._", PAGE.code)
+    (imported,) = re.findall(r"^from mcgrad.distributions import (.*)$", PAGE.code, re.M)
     assert all(f"`{name}`" in (mcgrad.distributions.__doc__ or "") for name in imported.split(", "))
 
 

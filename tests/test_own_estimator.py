@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,35 +11,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import LOOP_PROGRAMS, PROGRAMS, EstimatorRow, assert_unbiased, exact_derivatives, gradient_draws
+from pages import Page
 
 import mcgrad
 
-PAGE = (Path(__file__).parent.parent / "notebooks" / "your_own_estimator.md").read_text(encoding="utf-8")
-CELLS = re.findall(r"```\{code-cell\}\n(.*?)```", PAGE, re.S)
+PAGE = Page("your_own_estimator")
 
 
 @pytest.fixture(scope="module")
 def page() -> dict[str, Any]:
     """What the page defines, and under `printed` what it prints."""
-    names: dict[str, Any] = {"__name__": "page"}
-    printed = io.StringIO()
-    with jax.enable_x64(False), jax.debug_key_reuse(False), contextlib.redirect_stdout(printed):  # as a user runs it
-        for cell in CELLS:
-            exec(compile(cell, "your_own_estimator.py", "exec", dont_inherit=True), names)
-    return names | {"printed": printed.getvalue()}
+    return PAGE.run()
 
 
 def test_the_page_runs_and_finds_what_it_says(page: dict[str, Any]) -> None:
-    assert len(CELLS) == PAGE.count("```{code-cell}") > 0
     said = page["printed"]
     assert "False" not in said and said.count("True") == 5
     assert re.search(r"`mcgrad.Flip` would be wrong at .*your_own_estimator.py.*0 and 1\. Use `mcgrad.Score\(\)`", said)
 
 
 def test_the_page_needs_public_names_only() -> None:
-    imported = re.findall(r"^(?:import|from) (\S+)", "".join(CELLS), re.M)
-    assert set(imported) == {"dataclasses", "jax", "jax.numpy", "mcgrad", "mcgrad.program"}
-    assert not re.search(r"\._(?!replace)", "".join(CELLS))
+    assert PAGE.modules == {"dataclasses", "jax", "jax.numpy", "mcgrad", "mcgrad.program"}
+    assert not re.search(r"\._(?!replace)", PAGE.code)
 
 
 ROWS = {
