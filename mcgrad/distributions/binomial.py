@@ -89,10 +89,10 @@ class Binomial(Distribution):
         x, n, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))
         inside = is_count(x) & (x <= n)
         x = jnp.where(inside, x, 0)
-        sure = jnp.isinf(given) if self.probs is None else (given <= 0) | (given >= 1)
+        sure = self._is_sure(given)
         between = jnp.exp(self._log_prob(x, n, jnp.where(sure, 0.5, given)))
         # Where all trials come out alike, with derivatives in `p` for the few that do not.
-        p, q = (jax.nn.sigmoid(given), jax.nn.sigmoid(-given)) if self.probs is None else (given, 1 - given)
+        p, q = self._chances(given)
         k, m = x.astype(self.dtype), (n - x).astype(self.dtype)
         few = jnp.minimum(k, m) <= _FEW
         choices = jnp.where(few, jnp.exp(_log_choices(jnp.where(few, k, 0), jnp.where(few, m, 0))), 0.0)
@@ -104,12 +104,12 @@ class Binomial(Distribution):
         within = (x >= 0) & (x < n)
         k = jnp.where(within, jnp.floor(x), 0).astype(self.dtype)
         n = jnp.where(within, n, 1).astype(self.dtype)
-        sure = jnp.isinf(given) if self.probs is None else (given <= 0) | (given >= 1)
+        sure = self._is_sure(given)
         inner = jnp.where(sure, 0.5, given)
         # at most k successes: a draw of Beta(n - k, k + 1) is below 1 - p
         log_odds = inner if self.probs is None else jnp.log(inner) - jnp.log1p(-inner)
         below = log_odds_cdf_of_constants(-log_odds, n - k, k + 1)
-        p, q = (jax.nn.sigmoid(given), jax.nn.sigmoid(-given)) if self.probs is None else (given, 1 - given)
+        p, q = self._chances(given)
         at_end = jnp.where(
             k == 0, jnp.power(q, n), jnp.where(k == n - 1, 1 - jnp.power(p, n), (p < 0.5).astype(p.dtype))
         )
@@ -132,6 +132,14 @@ class Binomial(Distribution):
         p = jax.nn.sigmoid(given) if self.probs is None else given
         return (WeakDerivative.single(("logits", "probs"), n * p, positive, negative, success),)
 
+    def _chances(self, given: Array) -> tuple[Array, Array]:
+        """`p` and `1 - p`."""
+        return (jax.nn.sigmoid(given), jax.nn.sigmoid(-given)) if self.probs is None else (given, 1 - given)
+
+    def _is_sure(self, given: Array) -> Array:
+        """Whether all trials come out alike."""
+        return jnp.isinf(given) if self.probs is None else (given <= 0) | (given >= 1)
+
     def _log_chances(self, given: Array, none: Array, all_: Array) -> tuple[Array, Array]:
         """`log(p)` where there are successes, and `log(1 - p)` where there are failures."""
         if self.probs is None:
@@ -148,7 +156,7 @@ class Binomial(Distribution):
         k, m, n = (jnp.where(between, count, other) for count, other in ((k, 1.0), (m, 1.0), (n, 2.0)))
         given = jnp.where(between, given, 0.5)
         success, failure = self._log_chances(given, ~between, ~between)
-        p, q = (jax.nn.sigmoid(given), jax.nn.sigmoid(-given)) if self.probs is None else (given, 1 - given)
+        p, q = self._chances(given)
         lost = drop_from_mean(n * p, jnp.log(n) + success, k) + drop_from_mean(n * q, jnp.log(n) + failure, m)
         return log_peak(k) + log_peak(m) - log_peak(n) + jnp.log(n / m / k) - lost
 

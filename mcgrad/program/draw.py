@@ -22,8 +22,7 @@ from mcgrad.program.surrogates import signed_term
 
 def probability(dist: Any, x: Any) -> Array:
     """Probability of a value, by the distribution's own `prob` if it has one."""
-    dist = widened(dist)
-    own = getattr(dist, "prob", None)
+    own = getattr(widened(dist), "prob", None)
     return own(x) if callable(own) else jnp.exp(log_density(dist, x))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -45,9 +44,9 @@ class Line(NamedTuple):
     @classmethod
     def through(cls, inputs: Sequence[Value], scale: float, positive: bool, seed: int) -> Line:
         rng = np.random.default_rng(seed)
-        start = [np.uint32(rng.integers(2**31)) if is_key(v) else random_value(v, rng, scale, positive) for v in inputs]
+        start = [np.uint32(rng.integers(2**31)) if v.is_key else random_value(v, rng, scale, positive) for v in inputs]
         end = [
-            None if is_key(v) or not v.is_inexact else _opposite(v, a, rng, scale, positive)
+            None if v.is_key or not v.is_inexact else _opposite(v, a, rng, scale, positive)
             for v, a in zip(inputs, start, strict=True)
         ]
         return cls(start, end)
@@ -55,7 +54,7 @@ class Line(NamedTuple):
     def at(self, t: Any, inputs: Sequence[Value]) -> list[Any]:
         points = []
         for a, b, value in zip(self.start, self.end, inputs, strict=True):
-            if is_key(value):
+            if value.is_key:
                 points.append(jax.random.split(jax.random.key(a), math.prod(value.shape)).reshape(value.shape))
             else:
                 points.append(a if b is None else (a + jnp.asarray(t, a.dtype) * (b - a)).astype(a.dtype))
@@ -81,7 +80,7 @@ class Search:
             size = moved / (np.median(moved, axis=0) + 1e-300)
         else:
             size = np.where(piecewise, moved, 0)
-        largest = np.argsort(-size.max(0, initial=0), kind="stable")[:MOST_ENTRIES]
+        largest = np.argsort(-size.max(0, initial=0), kind="stable")[:_MOST_ENTRIES]
         self.where = {int(entry): int(np.argmax(size[:, entry])) for entry in largest if size[:, entry].max() > 0}
 
     def _told(self, places: list[Any]) -> list[np.ndarray]:
@@ -106,21 +105,11 @@ class Search:
                 return [x[where] for x in places], [x[where + 1] for x in places]
 
 
-_NARROWINGS = 5
-"""How often a stretch is narrowed down, at most: to a 65th each time."""
-
-MOST_ENTRIES = 16
-"""Entries of the values that tell whose changes are followed on one line."""
-
-
 _POINTS = 65
 """Points on a line, and on each stretch into which it is narrowed down: float32 is used up after four."""
 
+_NARROWINGS = 5
+"""How often a stretch is narrowed down, at most: to a 65th each time."""
 
-def is_key(value: Value) -> bool:
-    return _dtype_is_key(value.dtype)
-
-
-@functools.lru_cache(maxsize=4096)
-def _dtype_is_key(dtype: Any) -> bool:
-    return jnp.issubdtype(dtype, jax.dtypes.prng_key)
+_MOST_ENTRIES = 16
+"""Entries of the values that tell whose changes are followed on one line."""

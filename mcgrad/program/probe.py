@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcgrad import _compat
-from mcgrad.program.lines import MOST_ENTRIES, Line, Search, is_key, random_value
+from mcgrad._arguments import is_key
+from mcgrad.program.lines import Line, Search, random_value
 from mcgrad.program.site import sample_p
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
@@ -41,7 +43,7 @@ class Surroundings:
         if value in self._leaves or value in self.producer:
             return self._leaves[value]
         known = isinstance(value, Constant) and not isinstance(value.value, _compat.Tracer)
-        return frozenset() if known or is_key(value) else frozenset({value})
+        return frozenset() if known or value.is_key else frozenset({value})
 
     def after(self, equation: Equation) -> list[Equation]:
         """The equations that read what an equation makes, directly or not, in order."""
@@ -179,12 +181,12 @@ def _cut_out(
             if equation not in chosen:
                 chosen.add(equation)
                 numbers = max(numbers, *(math.prod(v.shape) for v in equation.outputs), 0)
-                frontier.update(v for v in equation.inputs if v in around.producer or around.leaves(v) or is_key(v))
+                frontier.update(v for v in equation.inputs if v in around.producer or around.leaves(v) or v.is_key)
         frontier.difference_update(v for equation in chosen for v in equation.outputs)
 
     while True:
         # A draw from a constant distribution would stand still on every line: it is an input itself.
-        open_ = [v for v in frontier if v in around.producer and not is_key(v) and not _is_constant_draw(around, v)]
+        open_ = [v for v in frontier if v in around.producer and not v.is_key and not _is_constant_draw(around, v)]
         must = [v for v in open_ if v in reached or not v.is_inexact or around.producer[v].eqn.primitive is sample_p]
         if must:
             expand(must)
@@ -246,16 +248,16 @@ def _compare(
     points = jax.jit(lambda line, ts: jax.vmap(lambda t: line.at(t, inputs))(ts))
     along = jax.jit(functools.partial(jax.lax.map, told))
     found: list[bool | None] = [None] * len(reached)
-    crossings: dict[int, int] = {}
+    crossings: Counter[int] = Counter()
     entries_in_all = sum(math.prod(v.shape) for v in tells)
     few = entries_in_all <= _FEW_NUMBERS
     for seed, (scale, positive) in enumerate(_LINES):
         line = Line.through(inputs, scale, positive, seed)
         search = Search(functools.partial(points, line), along, exact=bool(tells))
         # A value may depend on few entries of the gate: every entry has its turn, if there are not too many.
-        entries = sorted(search.where, key=lambda entry: crossings.setdefault(entry, 0))
-        for entry in entries[: MOST_ENTRIES if few and tells else 1]:
-            if crossings[entry] and sum(crossings.values()) >= _CROSSINGS:
+        entries = sorted(search.where, key=lambda entry: crossings[entry])
+        for entry in entries if few and tells else entries[:1]:
+            if crossings[entry] and crossings.total() >= _CROSSINGS:
                 break
             if (bracket := search.narrowed(entry)) is None:
                 continue
@@ -264,15 +266,14 @@ def _compare(
                 continue
             crossings[entry] += bool(tells) or any(differ)  # what merely moves much was perhaps no jump
             found = _either(found, differ)
-        crossed = sum(count > 0 for count in crossings.values())
-        if sum(crossings.values()) >= _CROSSINGS and (not few or crossed >= entries_in_all):
+        if crossings.total() >= _CROSSINGS and (not few or len(+crossings) >= entries_in_all):
             break
     return found
 
 
 def _differs(a: Any, b: Any) -> bool | None:
     """Whether two values differ by more than rounding and a tiny step explain; `None` where both are no numbers."""
-    if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+    if is_key(a):
         return None
     a, b = np.asarray(a), np.asarray(b)
     if a.dtype.kind not in "fc" and not jnp.issubdtype(a.dtype, jnp.inexact):
@@ -296,7 +297,7 @@ def _compare_cut(
     equations: Sequence[Equation], inputs: Sequence[Value], gate: Equation, reached: Sequence[Value]
 ) -> list[bool | None]:
     """Which of the values change with the results of the gate, all else held."""
-    if any(map(is_key, gate.outputs)):
+    if any(v.is_key for v in gate.outputs):
         return [True] * len(reached)
     fn = jax.jit(_values(equations, inputs, reached, gate))
     own = jax.jit(_values(equations, inputs, gate.outputs))

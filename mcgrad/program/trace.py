@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from mcgrad import _compat
@@ -34,6 +35,11 @@ class Value:
     def is_inexact(self) -> bool:
         """Whether it is of floating-point or complex numbers, so that a derivative may go through it."""
         return jnp.issubdtype(self.dtype, jnp.inexact)
+
+    @property
+    def is_key(self) -> bool:
+        """Whether it is of typed random keys."""
+        return jnp.issubdtype(self.dtype, jax.dtypes.prng_key)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

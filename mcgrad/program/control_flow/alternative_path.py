@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad._arguments import is_key
 from mcgrad.program.bring import expand_right
 from mcgrad.program.draw import Draw, fold_in
 from mcgrad.program.estimator import Result
@@ -142,7 +143,7 @@ _CHOICE = 0x5EED
 def _own_key(run: Run, equation: Equation, operands: Sequence[Any]) -> Array:
     """A key for the choices among alternatives, derived from a key that enters the `scan`."""
     for operand in operands:
-        if jnp.issubdtype(operand.dtype, jax.dtypes.prng_key):
+        if is_key(operand):
             key = operand.ravel()[0]
             for index in (*run.folds, _CHOICE):
                 key = fold_in(key, index)
@@ -186,7 +187,7 @@ def _same(real: Sequence[Any], other: Sequence[Any]) -> Array:
     """Whether two states are the same up to rounding."""
 
     def close(a: Any, b: Any) -> Array:
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+        if is_key(a):
             return jnp.all(jax.random.key_data(a) == jax.random.key_data(b))
         if not jnp.issubdtype(a.dtype, jnp.floating):
             return jnp.all(a == b)
