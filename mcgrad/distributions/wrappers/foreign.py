@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -17,8 +17,12 @@ from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.bernoulli import Bernoulli
 from mcgrad.distributions.categorical import Categorical, OneHotCategorical
+from mcgrad.distributions.checks import is_real_array
 from mcgrad.distributions.derivatives.pathwise_check import influences, sampler_obstacle
+from mcgrad.distributions.half_precision import in_single
 from mcgrad.distributions.wrappers.base import Wrapper
+from mcgrad.distributions.wrappers.parts import attributes, is_map, library_of, parts_of, parts_with
+from mcgrad.distributions.wrappers.rebuilt import Rebuilt, shapes_of
 
 # Parameters with which the support of a distribution moves (point masses included), for libraries that do not tell.
 _SUPPORT_PARAMETERS = {
@@ -28,6 +32,7 @@ _SUPPORT_PARAMETERS = {
     "Empirical": ("samples",),
     "GeneralizedExtremeValue": ("loc", "scale", "concentration"),
     "GeneralizedPareto": ("loc", "scale", "concentration"),
+    "Levy": ("loc",),
     "PERT": ("low", "high"),
     "Pareto": ("scale",),
     "QuantizedDistribution": ("low", "high"),
@@ -67,12 +72,17 @@ class ForeignDistribution(Wrapper):
     """A distribution of another library under mcgrad's protocol.
 
     Args:
-        dist: the library's distribution, a pytree.
+        parameters: the library's distribution, a pytree.
     """
 
-    dist: Any
+    parameters: Rebuilt
 
     library: ClassVar[str]
+
+    @property
+    def dist(self) -> Any:
+        """The library's distribution."""
+        return self.parameters.dist
 
     @property
     def law(self) -> str:
@@ -110,7 +120,7 @@ class ForeignDistribution(Wrapper):
     @functools.cached_property
     def _draw_dtype(self) -> Any:
         key = jax.eval_shape(lambda: jax.random.key(0))
-        return jax.eval_shape(lambda key, dist: self._sample(key, dist), key, self.dist).dtype
+        return jax.eval_shape(lambda key, dist: dist.sample(key), key, self).dtype
 
     @functools.cached_property
     def pathwise_obstacle(self) -> str | None:
@@ -134,7 +144,7 @@ class ForeignDistribution(Wrapper):
     @property
     def bounds_close_over(self) -> bool:
         """Whether the support moves, or for all that can be seen may move, with what the program computes and is no parameter."""
-        around_tfp = [part for part in _parts(self.dist) if type(part).__name__ == "DistributionFromTFP"]
+        around_tfp = [part for part in parts_of(self.dist) if type(part).__name__ == "DistributionFromTFP"]
         if not self.discrete and any(part.name not in _LAWS_ON_THE_LINE.split() for part in around_tfp):
             return True
         leaves, bounds = self._all_bounds()
@@ -147,8 +157,10 @@ class ForeignDistribution(Wrapper):
         leaves, tree = jax.tree.flatten(self.dist)
 
         def bounds(*leaves: Any) -> list[Any]:
-            laws = _parts_with(jax.tree.unflatten(tree, leaves), "log_prob")
-            return [jnp.asarray(value) for law in laws for value in self._bounds(law)]
+            laws = parts_with(jax.tree.unflatten(tree, leaves), "log_prob")
+            found = [value for law in laws for value in self._bounds(law) if value is not None]
+            # what TFP calls a deferred tensor is a number once something is added to it
+            return [jnp.asarray(value if is_real_array(value) else value + 0) for value in found]
 
         return leaves, bounds
 
@@ -195,8 +207,8 @@ class ForeignDistribution(Wrapper):
         """Arrays that the support of one distribution is made of."""
         name = type(law).__name__
         if name in _TRANSFORMED:
-            maps = [part for part in _parts(law) if _is_map(part)]
-            base = [part for part in _parts(law) if part is not law and hasattr(part, "log_prob")]
+            maps = [part for part in parts_of(law) if is_map(part)]
+            base = [part for part in parts_of(law) if part is not law and hasattr(part, "log_prob")]
             fixed = all(type(part).__name__ in _AFFINE_MAPS.split() for part in maps) and all(
                 type(part).__name__ in _LAWS_ON_THE_LINE.split() for part in base
             )
@@ -204,13 +216,13 @@ class ForeignDistribution(Wrapper):
         return [getattr(law, parameter) for parameter in _SUPPORT_PARAMETERS.get(name, ())]
 
     def _optional(self, name: str) -> Callable[[Any], Array] | None:
-        fn = getattr(self.dist, name, None)
-        if fn is None or self.event_ndim:
+        if getattr(self.dist, name, None) is None or self.event_ndim:
             return None
+        fn = getattr(in_single(self).dist, name)
 
         def function(value: Any) -> Array:
             with jax.numpy_rank_promotion("allow"):
-                return fn(value)
+                return fn(in_single(value))
 
         dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(self.dist)]
         dtype = jnp.result_type(jnp.float32, *(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)))
@@ -229,7 +241,7 @@ class ForeignDistribution(Wrapper):
 
         def inspect(*placeholders: Any) -> int:
             known = {id(placeholder): i for i, placeholder in enumerate(placeholders)}
-            for path, value in _attributes(jax.tree.unflatten(tree, placeholders)):
+            for path, value in attributes(jax.tree.unflatten(tree, placeholders)):
                 i = known.pop(id(value), None)
                 if i is not None:
                     names[i] = path
@@ -254,7 +266,10 @@ class NumPyroDistribution(ForeignDistribution):
         return self.dist.has_rsample
 
     def _is_discrete(self) -> bool:
-        return self.dist.is_discrete
+        try:
+            return self.dist.is_discrete
+        except (NotImplementedError, AssertionError):  # its support is not known: the dtype of a draw tells
+            return False
 
     def _bounds(self, law: Any) -> list[Any]:
         try:
@@ -291,10 +306,10 @@ class TFPDistribution(ForeignDistribution):
         return "FULLY_REPARAMETERIZED" in repr(self.dist.reparameterization_type)
 
     def _is_discrete(self) -> bool:
-        return any(type(part).__name__ in _TFP_COUNTS.split() for part in _parts(self.dist))
+        return any(type(part).__name__ in _TFP_COUNTS.split() for part in parts_of(self.dist))
 
 
-_LIBRARIES: dict[str, type[ForeignDistribution]] = {
+_ADAPTERS: dict[str | None, type[ForeignDistribution]] = {
     "numpyro": NumPyroDistribution,
     "distrax": DistraxDistribution,
     "tensorflow_probability": TFPDistribution,
@@ -323,14 +338,15 @@ def as_distribution(dist: Any) -> Any:
         return dist
     protocol = ("sample", "log_prob", "batch_shape", "event_shape")
     if not isinstance(dist, type) and all(hasattr(dist, name) for name in protocol):
-        adapter = _adapter(dist)
+        adapter = _ADAPTERS.get(library_of(dist))
         if adapter is not None or hasattr(dist, "reparameterized"):
-            if any(leaf is dist for leaf in jax.tree.leaves(dist)):
+            parameters: Any = None if adapter is None else Rebuilt.of(_unmasked(dist))
+            if any(leaf is dist for leaf in (jax.tree.leaves(dist) if parameters is None else parameters.leaves)):
                 raise TypeError(
                     f"`mcgrad.sample(dist=...)` must be a pytree, got {type(dist).__name__}, whose parameters JAX "
                     "cannot see. Register the class with `jax.tree_util.register_dataclass`."
                 )
-            return dist if adapter is None else adapter(_unmasked(dist))
+            return dist if adapter is None else _adapted(adapter, parameters)
     is_class = isinstance(dist, type)
     raise TypeError(
         f"`mcgrad.sample(dist=...)` must be a distribution, got {dist if is_class else type(dist).__name__}."
@@ -340,56 +356,23 @@ def as_distribution(dist: Any) -> Any:
     )
 
 
+_WITHOUT_DENSITY = {cls: type(cls.__name__, (cls,), {"log_prob": None}) for cls in _ADAPTERS.values()}
+
+
+def _adapted(adapter: type[ForeignDistribution], parameters: Rebuilt) -> ForeignDistribution:
+    adapted = adapter(parameters)
+    _, log_prob = shapes_of(adapted)
+    return adapted if log_prob is not None else _WITHOUT_DENSITY[adapter](parameters)
+
+
 def _unmasked(dist: Any) -> Any:
     """The distribution that draws come from: NumPyro's masks change the log density alone."""
     while type(dist).__name__ == "MaskedDistribution":
         dist = dist.base_dist
-    for part in _parts(dist):
+    for part in parts_of(dist):
         if type(part).__name__ in ("MaskedDistribution", "Masked"):
             raise TypeError(
                 f"`mcgrad.sample(dist=...)` must be a distribution whose log density is that of its draws, got "
                 f"{type(dist).__name__} with {type(part).__name__} in it. Draw without the mask, and multiply the costs by it."
             )
     return dist
-
-
-def _adapter(dist: Any) -> type[ForeignDistribution] | None:
-    for cls in type(dist).__mro__:
-        library = cls.__module__.partition(".")[0]
-        if library in _LIBRARIES:
-            return _LIBRARIES[library]
-    return None
-
-
-def _attributes(obj: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """Names and values of the attributes of a distribution, of its parts, and of entries of containers in it."""
-    seen = set() if seen is None else seen
-    if id(obj) in seen or isinstance(obj, type):
-        return
-    seen.add(id(obj))
-    yield prefix, obj
-    if isinstance(obj, dict):
-        entries = [(str(key), value) for key, value in obj.items()]
-    elif isinstance(obj, (list, tuple)):
-        entries = [(str(i), value) for i, value in enumerate(obj)]
-    elif _adapter(obj) is not None:
-        entries = list(getattr(obj, "__dict__", {}).items())
-    else:
-        return
-    for key, value in entries:
-        name = key.lstrip("_")
-        # TFP keeps the arguments of the constructor in `_parameters`
-        path = prefix if name == "parameters" else f"{prefix}.{name}" if prefix else name
-        yield from _attributes(value, path, seen)
-
-
-def _parts(dist: Any) -> list[Any]:
-    return [value for _, value in _attributes(dist) if _adapter(value) is not None]
-
-
-def _parts_with(dist: Any, attribute: str) -> list[Any]:
-    return [part for part in _parts(dist) if hasattr(part, attribute)]
-
-
-def _is_map(part: Any) -> bool:
-    return hasattr(part, "log_abs_det_jacobian") or hasattr(part, "forward_log_det_jacobian")
