@@ -102,11 +102,8 @@ def deviation(found: dict[str, Any]) -> float | None:
 
 def problems(found: dict[str, Any]) -> list[str]:
     """What is neither right nor refused in words."""
-    wrong = [
-        f"internal error: {part['internal']}"
-        for part in (found, found.get("path", {}), found.get("score", {}))
-        if "internal" in part
-    ]
+    parts = (found, found.get("path", {}), found.get("score", {}))
+    wrong = [f"internal error: {part['internal']}" for part in parts if "internal" in part]
     wrong += found.get("disagrees", [])
     for name in ("path", "score"):
         if not np.isfinite(found.get(name, {}).get("mean", 0.0)):
@@ -133,11 +130,10 @@ def cells(found: dict[str, Any]) -> tuple[str, ...]:
     off = deviation(found)
     words = [f"path and score {off:.1f} standard errors apart"] if off is not None else []
     words += problems(found)
-    words += [
-        f"{name}: {found[name]['refused'].partition('because ')[2] or found[name]['refused']}"
-        for name in ("path", "score")
-        if "refused" in found.get(name, {})
-    ]
+    for name in ("path", "score"):
+        if "refused" in found.get(name, {}):
+            reason = found[name]["refused"]
+            words.append(f"{name}: {reason.partition('): ')[2] or reason}")
     return draws, *kinds, "; ".join(words)
 
 
@@ -159,6 +155,12 @@ def document(data: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def save(data: dict[str, Any]) -> None:
+    """Over what another process may have written of other libraries meanwhile."""
+    kept = json.loads(DATA.read_text()) if DATA.exists() else {}
+    DATA.write_text(json.dumps({**kept, **data}, indent=1) + "\n")
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.foreign", description=__doc__)
@@ -166,10 +168,11 @@ def main() -> None:
     parser.add_argument("--name", action="append", help="this distribution alone (may be repeated)")
     parser.add_argument("--missing", action="store_true", help="only what was not measured yet")
     options = parser.parse_args()
-    data = json.loads(DATA.read_text()) if DATA.exists() else {}
     for library in [options.only] if options.only else foreign.LIBRARIES:
-        kept = data.setdefault(library, {"rows": {}})
-        kept["version"] = version(PACKAGES[library])
+        data = json.loads(DATA.read_text()) if DATA.exists() else {}
+        kept = data.get(library, {"rows": {}})
+        data = {library: {"version": version(PACKAGES[library]), "rows": kept["rows"]}}
+        kept = data[library]
         rows = {name: make for name, make in foreign.rows(library).items() if not isinstance(make, str)}
         kept["rows"] = {name: found for name, found in kept["rows"].items() if name in rows}
         for name, make in rows.items():
@@ -181,8 +184,8 @@ def main() -> None:
                 *problems(kept["rows"][name]),
                 flush=True,
             )
-            DATA.write_text(json.dumps(data, indent=1) + "\n")
-    DOCUMENT.write_text(document(data))
+            save(data)
+    DOCUMENT.write_text(document(json.loads(DATA.read_text())))
 
 
 if __name__ == "__main__":

@@ -261,6 +261,9 @@ def _discrete(subject: Subject, level: float) -> Iterator[Agreement]:
         yield within("prob", off, 1e-5 + 4 * subject.rounding, "prob = exp(log_prob)")
     if not subject.scalar:
         return
+    # beyond all mass nothing is asked of the distribution function
+    some = np.flatnonzero(np.any(normalized[order] > 0, axis=1))
+    order = order[some[0] : some[-1] + 1] if some.size else order
     below = np.cumsum(normalized[order], axis=0)  # at the values in their order
     at = subject.everywhere(values[order])
     cdf, icdf, survival = (subject.method(name) for name in ("cdf", "icdf", "survival"))
