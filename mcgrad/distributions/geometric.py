@@ -68,12 +68,14 @@ class Geometric(Distribution):
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log probability of a value; `-inf` for what is no count."""
         x, given = align(x, self._given)
+        inside = is_count(x)
+        x = jnp.where(inside, x, 0)
         # No failure meets no `log(1 - p)`, so that `0 * -inf` neither arises nor is differentiated.
         if self.probs is None:
             success, failure = jax.nn.log_sigmoid(given), -jax.nn.softplus(jnp.where(x == 0, 0.0, given))
         else:
             success, failure = jnp.log(given), jnp.log1p(-jnp.where(x == 0, 0.0, given))
-        return jnp.where(is_count(x), success + x * failure, -jnp.inf)
+        return jnp.where(inside, success + x * failure, -jnp.inf)
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
         """Distribution function."""
