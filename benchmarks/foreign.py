@@ -74,12 +74,12 @@ def checked(make: Callable[[Any], Any]) -> dict[str, Any]:
         stack.enter_context(jax.debug_key_reuse(False))
         stack.enter_context(jax.enable_x64(False))
         try:
-            dist = make(jnp.float32(1.0))
+            make(jnp.float32(1.0))
             jax.make_jaxpr(lambda p: (make(p), p)[1])(jnp.float32(1.0))
         except Exception as error:
             return {"not built": said(error)}
         try:
-            report = mcgrad.check_distribution(dist, jax.random.key(0), num_samples=NUM_DRAWS)
+            report = mcgrad.check_distribution(make, jax.random.key(0), params=jnp.float32(1.0), num_samples=NUM_DRAWS)
             found["rows"] = {row.name: row.verdict for row in report.rows}
             found["disagrees"] = [f"{row.name}: {row.statistic:.3g} {row.words}" for row in report.disagreements]
         except Exception as error:
@@ -167,7 +167,8 @@ def main() -> None:
     parser.add_argument("--only", choices=foreign.LIBRARIES, help="this library alone")
     parser.add_argument("--name", action="append", help="this distribution alone (may be repeated)")
     parser.add_argument("--missing", action="store_true", help="only what was not measured yet")
-    options = parser.parse_args()
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no distribution after this time")
+    options, began = parser.parse_args(), time.perf_counter()
     for library in [options.only] if options.only else foreign.LIBRARIES:
         data = json.loads(DATA.read_text()) if DATA.exists() else {}
         kept = data.get(library, {"rows": {}})
@@ -176,6 +177,8 @@ def main() -> None:
         rows = {name: make for name, make in foreign.rows(library).items() if not isinstance(make, str)}
         kept["rows"] = {name: found for name, found in kept["rows"].items() if name in rows}
         for name, make in rows.items():
+            if time.perf_counter() - began > options.seconds:
+                break
             if (options.name and name not in options.name) or (options.missing and name in kept["rows"]):
                 continue
             kept["rows"][name] = checked(make)

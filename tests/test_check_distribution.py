@@ -301,6 +301,33 @@ def test_draws_of_several_arrays_are_checked_by_their_derivatives() -> None:
     assert {"score", "parameters moved"} <= wrong(made(1.3))
 
 
+def test_derivatives_are_in_the_parameters_given() -> None:
+    """Leaves that depend on each other, as a normalizing constant on a rate, have scores whose mean is not zero."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Kept(mcgrad.Distribution):
+        rate: Any
+        log_rate: Any
+
+        reparameterized = True
+
+        def sample(self, key: Any) -> Any:
+            return jax.random.exponential(key) / self.rate
+
+        def log_prob(self, x: Any) -> Any:
+            return jnp.where(x >= 0, self.log_rate - self.rate * x, -jnp.inf)
+
+    assert "score" in wrong(Kept(jnp.asarray(2.0), jnp.log(2.0)))
+    make = lambda p: Kept(p["rate"], jnp.log(p["rate"]))  # noqa: E731
+    assert not wrong(make, params={"rate": jnp.asarray(2.0)})
+    bounded = lambda p: mcgrad.Uniform(-1.0, 2.0 * p)  # noqa: E731
+    report = mcgrad.check_distribution(bounded, key(), params=jnp.asarray(1.0))
+    assert report.agrees and "`params`" in next(row.words for row in report.rows if row.name == "score")
+    shifted = lambda p: mcgrad.TruncatedNormal(p, 1.0, -1.0, 2.0)  # noqa: E731
+    report = mcgrad.check_distribution(shifted, key(), params=jnp.asarray(0.3))
+    assert report.agrees and next(row.verdict for row in report.rows if row.name == "score") == "agrees"
+
+
 def test_without_a_density_little_is_known() -> None:
     report = mcgrad.check_distribution(mcgrad.distribution(lambda key, p: p * jax.random.normal(key))(2.0), key())
     assert report.agrees and {row.verdict for row in report.rows[1:]} == {"not known"}
@@ -340,6 +367,11 @@ def test_the_report_is_a_table_of_80_columns() -> None:
             lambda: mcgrad.check_distribution(mcgrad.Normal(0.0, 1.0), key(), level=2.0),
             ValueError,
             r"check_distribution\(level=...\)` must be between 0 and 1, got 2.0",
+        ),
+        (
+            lambda: mcgrad.check_distribution(mcgrad.Normal(0.0, 1.0), key(), params=1.0),
+            TypeError,
+            "must be a function of `params`, got Normal",
         ),
         (
             lambda: jax.jit(lambda loc: mcgrad.check_distribution(mcgrad.Normal(loc, 1.0), key()).rows[0].statistic)(

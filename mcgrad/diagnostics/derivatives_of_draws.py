@@ -13,7 +13,6 @@ import numpy as np
 from mcgrad.diagnostics.agreement import Agreement, mean_zero, not_known
 from mcgrad.diagnostics.subject import Subject
 from mcgrad.distributions.derivatives.pathwise_check import pathwise_obstacle
-from mcgrad.distributions.wrappers.base import leaf_names
 
 _MOST_COORDINATES = 24  # of one parameter; of more, as many random sums of all
 _STEP = 0.04  # by which parameters are moved, relatively
@@ -45,18 +44,14 @@ def derivative_rows(subject: Subject, level: float) -> Iterator[Agreement]:
 
 def _parameters(subject: Subject) -> tuple[list[int], list[str]]:
     """The leaves whose score has mean zero, and the names of those with which the support moves."""
-    names = getattr(subject.dist, "_leaf_names", None) or leaf_names(subject.dist)
-    moving = tuple(getattr(subject.dist, "support_parameters", ()))
     known, left_out = [], []
-    for i, (name, leaf) in enumerate(zip(names, subject.leaves, strict=True)):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.size == 0:
-            continue
-        if any(name == m or name.endswith(f".{m}") for m in moving):
-            left_out.append(f"`{name}`")
-        elif not name.endswith("total_count") or not np.all(np.asarray(leaf) == np.round(np.asarray(leaf))):
-            known.append(i)
-    if moving and not left_out:  # told by names that no leaf has
-        return [], [f"`{name}`" for name in moving]
+    for i, (name, leaf) in enumerate(zip(subject.names, subject.leaves, strict=True)):
+        whole = name.endswith("total_count") and np.all(np.asarray(leaf) == np.round(np.asarray(leaf)))
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.size and not whole:
+            if subject.moves_support[i]:
+                left_out.append(f"`{name or 'params'}`")
+            else:
+                known.append(i)
     return known, left_out
 
 

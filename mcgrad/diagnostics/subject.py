@@ -12,33 +12,48 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcgrad._types import PRNGKey, Shape
+from mcgrad.distributions.derivatives.pathwise_check import influences
+from mcgrad.distributions.wrappers.base import leaf_names
 
 _BLOCK = 4096  # points that a method gets at once, so that one program serves all
 
 
 class Subject:
-    """A distribution with `num_samples` draws.
+    """A distribution `make(params)` with `num_samples` draws.
 
     Attributes:
         dist: the distribution.
+        leaves: those of the parameters; `names`: theirs.
         num_samples: of its draws.
         other_key: for what else is drawn.
         batch_shape: of the distribution, with `entries` entries.
     """
 
-    def __init__(self, dist: Any, key: PRNGKey, num_samples: int):
-        self.dist, self.num_samples = dist, num_samples
-        leaves, self.tree = jax.tree.flatten(dist)
+    def __init__(self, make: Callable[[Any], Any], params: Any, key: PRNGKey, num_samples: int):
+        self.dist, self.num_samples = make(params), num_samples
+        leaves, self.tree = jax.tree.flatten(params)
+        self.names = getattr(params, "_leaf_names", None) or leaf_names(params)
         self.leaves = tuple(map(jnp.asarray, leaves))
         draw_key, self.other_key, seed_key = jax.random.split(key, 3)
         self.seed = int(jax.random.bits(seed_key, dtype=jnp.uint32))
         self._keys = jax.random.split(draw_key, num_samples)
-        self.batch_shape: Shape = tuple(dist.batch_shape)
+        self._make = make
+        self.batch_shape: Shape = tuple(self.dist.batch_shape)
         self.entries = math.prod(self.batch_shape)
 
     def of(self, leaves: Any) -> Any:
-        """The distribution with other leaves."""
-        return jax.tree.unflatten(self.tree, leaves)
+        """The distribution with other parameters."""
+        return self._make(jax.tree.unflatten(self.tree, leaves))
+
+    @functools.cached_property
+    def moves_support(self) -> list[bool]:
+        """Whether the support moves with each parameter."""
+        moving = tuple(getattr(self.dist, "support_parameters", ()))
+        names = getattr(self.dist, "_leaf_names", None) or leaf_names(self.dist)
+        which = [i for i, name in enumerate(names) if any(name == m or name.endswith(f".{m}") for m in moving)]
+        if moving and not which:  # told by names that no leaf has
+            return [True] * len(self.leaves)
+        return influences(lambda *leaves: [jax.tree.leaves(self.of(leaves))[i] for i in which], self.leaves)
 
     @property
     def keys(self) -> Any:
