@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mcgrad
 from mcgrad import distributions as laws
 from mcgrad.distributions import as_distribution, pathwise_obstacle
 
@@ -263,3 +264,44 @@ def test_the_protocol_is_enough() -> None:
 def test_what_is_no_distribution_is_refused(value: Any, match: str) -> None:
     with pytest.raises(TypeError, match=match):
         as_distribution(value)
+
+
+# In programs, and what cannot be used
+
+
+def _gradient(make: Any, estimator: Any) -> Any:
+    program = lambda p, key: jnp.sum(jnp.cos(mcgrad.sample(key, make(p), estimator)))  # noqa: E731
+    return jax.jit(jax.vmap(mcgrad.grad(program), (None, 0)))(
+        jnp.asarray(0.7), jax.random.split(jax.random.key(0), 500)
+    )
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("estimator", [mcgrad.Pathwise(), mcgrad.Score(), None])
+def test_a_draw_in_a_program_has_the_gradient_of_mcgrads_own(name: str, estimator: Any) -> None:
+    """Constructors of TFP fail on placeholders, those of Distrax on numbers of Python."""
+    nd = library(LIBRARIES[name][0])
+    gradients = _gradient(lambda p: nd.Normal(p, 0.8), estimator)
+    exact = -np.sin(0.7) * np.exp(-0.32)
+    assert abs(np.mean(gradients) - exact) < 5 * np.std(gradients) / np.sqrt(500)
+
+
+def test_the_location_of_a_levy_distribution_moves_its_support() -> None:
+    nd = library("numpyro.distributions")
+    assert as_distribution(nd.Levy(0.3, 1.3)).support_parameters == ("loc",)
+
+
+def test_what_cannot_be_used_is_refused() -> None:
+    dx = library("distrax")
+    joint = dx.Joint([dx.Normal(0.0, 1.0), dx.Gamma(2.0, 1.0)])
+    with pytest.raises(
+        TypeError, match="whose draw is one array, got Distrax's Joint, whose draw has 2. Draw its parts"
+    ):
+        as_distribution(joint)
+    nd = library("numpyro.distributions")
+    with pytest.raises(TypeError, match="drawn from while JAX traces its parameters, got NumPyro's ImproperUniform"):
+        as_distribution(nd.ImproperUniform(nd.constraints.real, (), ()))
+    tfd = library("tensorflow_probability.substrates.jax.distributions")
+    joint = tfd.JointDistributionSequential([tfd.Normal(0.0, 1.0), lambda a: tfd.Normal(a, 1.0)])
+    with pytest.raises(TypeError, match="`mcgrad.sample"):
+        as_distribution(joint)
