@@ -168,13 +168,14 @@ def main() -> None:
     parser.add_argument("--name", action="append", help="this distribution alone (may be repeated)")
     parser.add_argument("--missing", action="store_true", help="only what was not measured yet")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no distribution after this time")
-    options, began = parser.parse_args(), time.perf_counter()
+    options = parser.parse_args()
     for library in [options.only] if options.only else foreign.LIBRARIES:
         data = json.loads(DATA.read_text()) if DATA.exists() else {}
         kept = data.get(library, {"rows": {}})
         data = {library: {"version": version(PACKAGES[library]), "rows": kept["rows"]}}
         kept = data[library]
         rows = {name: make for name, make in foreign.rows(library).items() if not isinstance(make, str)}
+        began = time.perf_counter()
         kept["rows"] = {name: found for name, found in kept["rows"].items() if name in rows}
         for name, make in rows.items():
             if time.perf_counter() - began > options.seconds:
