@@ -327,7 +327,8 @@ def as_distribution(dist: Any) -> Any:
         The distribution.
 
     Raises:
-        TypeError: if it is none.
+        TypeError: if it is none, or one that cannot be drawn from while JAX traces its parameters, whose draw has several arrays,
+            or other shapes than it says.
 
     Example:
         >>> import mcgrad
