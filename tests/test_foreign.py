@@ -305,3 +305,13 @@ def test_what_cannot_be_used_is_refused() -> None:
     joint = tfd.JointDistributionSequential([tfd.Normal(0.0, 1.0), lambda a: tfd.Normal(a, 1.0)])
     with pytest.raises(TypeError, match="`mcgrad.sample"):
         as_distribution(joint)
+
+
+def test_a_log_density_that_is_not_that_of_the_draws_is_none() -> None:
+    """Censored distributions draw what is not censored."""
+    nd = library("numpyro.distributions")
+    censored = lambda p: nd.LeftCensoredDistribution(nd.Normal(p, 0.8), jnp.asarray(True))  # noqa: E731
+    assert not laws.knows(as_distribution(censored(0.3)), laws.HasLogProb)
+    with pytest.raises(ValueError, match="the distribution has no log density"):
+        _gradient(censored, mcgrad.Score())
+    assert np.isfinite(_gradient(censored, mcgrad.Pathwise())).all()

@@ -84,7 +84,7 @@ class Subject:
     @property
     def share_not_finite(self) -> float:
         leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(self.draws)]
-        return max(float(np.mean(~np.isfinite(leaf))) for leaf in leaves)
+        return max(float(np.mean(~np.isfinite(leaf))) if leaf.size else 0.0 for leaf in leaves)
 
     @functools.cached_property
     def flat(self) -> np.ndarray:

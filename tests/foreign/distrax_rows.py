@@ -31,7 +31,7 @@ def rows() -> dict[str, Any]:
         "Bernoulli, probs": lambda p: dx.Bernoulli(probs=0.3 * p),
         "Beta": lambda p: dx.Beta(1.4 * p, 2.3),
         "Categorical": lambda p: dx.Categorical(logits=p * logits),
-        "Categorical, probs": lambda p: dx.Categorical(probs=probs + 0.1 * (p - 1)),
+        "Categorical, probs": lambda p: dx.Categorical(probs=probs + (p - 1) * jnp.asarray([0.1, -0.1, 0.0])),
         "CategoricalUniform": lambda p: dx.CategoricalUniform(
             low=jnp.asarray(0.3), high=jnp.asarray(2.0), logits=p * logits
         ),

@@ -14,6 +14,7 @@ def rows() -> dict[str, Any]:
     from numpyro.distributions import constraints, transforms
 
     logits, probs = jnp.asarray([0.3, -0.5, 0.1]), jnp.asarray([0.5, 0.2, 0.3])
+    tilt = jnp.asarray([0.1, -0.1, 0.0])  # weights still add up to one
     tril = jnp.asarray([[1.0, 0.0], [0.4, 0.8]])
     covariance, correlation = tril @ tril.T, jnp.asarray([[1.0, 0.3], [0.3, 1.0]])
     two = jnp.asarray([0.5, -0.3])
@@ -38,9 +39,9 @@ def rows() -> dict[str, Any]:
         "CAR": lambda p: nd.CAR(
             p * jnp.asarray([0.3, -0.2, 0.1]), 0.4, 1.5, jnp.asarray([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]])
         ),
-        "Categorical": lambda p: nd.Categorical(probs=probs * p),
+        "Categorical": lambda p: nd.Categorical(probs=probs + (p - 1) * tilt),
         "CategoricalLogits": lambda p: nd.CategoricalLogits(p * logits),
-        "CategoricalProbs": lambda p: nd.CategoricalProbs(jnp.asarray([0.5, 0.2, 0.3]) + 0.1 * (p - 1) * two[0]),
+        "CategoricalProbs": lambda p: nd.CategoricalProbs(probs + (p - 1) * tilt),
         "Cauchy": lambda p: nd.Cauchy(0.3 * p, 1.3),
         "Chi2": lambda p: nd.Chi2(3.3 * p),
         "CirculantNormal": lambda p: nd.CirculantNormal(
@@ -119,7 +120,7 @@ def rows() -> dict[str, Any]:
         "MixtureSameFamily, discrete": lambda p: nd.MixtureSameFamily(mixed(p), nd.Poisson(jnp.asarray([0.5, 3.0]))),
         "Multinomial": lambda p: nd.Multinomial(4, logits=p * logits),
         "MultinomialLogits": lambda p: nd.MultinomialLogits(p * logits, 4),
-        "MultinomialProbs": lambda p: nd.MultinomialProbs(probs, 4),
+        "MultinomialProbs": lambda p: nd.MultinomialProbs(probs + (p - 1) * tilt, 4),
         "MultivariateNormal": lambda p: nd.MultivariateNormal(two, scale_tril=tril * p),
         "MultivariateNormal, covariance": lambda p: nd.MultivariateNormal(p * two, covariance_matrix=covariance),
         "MultivariateNormal, precision": lambda p: nd.MultivariateNormal(p * two, precision_matrix=covariance),

@@ -55,7 +55,7 @@ def rows() -> dict[str, Any]:
         "Binomial": lambda p: tfd.Binomial(5.0, probs=0.3 * p),
         "Blockwise": lambda p: tfd.Blockwise([tfd.Normal(0.3 * p, 1.0), tfd.Gamma(2.0, 1.0)]),
         "Categorical": lambda p: tfd.Categorical(logits=p * logits),
-        "Categorical, probs": lambda p: tfd.Categorical(probs=probs + 0.1 * (p - 1)),
+        "Categorical, probs": lambda p: tfd.Categorical(probs=probs + (p - 1) * jnp.asarray([0.1, -0.1, 0.0])),
         "Cauchy": lambda p: tfd.Cauchy(0.3 * p, 1.3),
         "Chi": lambda p: tfd.Chi(3.3 * p),
         "Chi2": lambda p: tfd.Chi2(3.3 * p),

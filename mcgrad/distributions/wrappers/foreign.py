@@ -63,6 +63,12 @@ _TFP_COUNTS = """
     PoissonLogNormalQuadratureCompound QuantizedDistribution Skellam ZeroInflatedNegativeBinomial Zipf
 """
 
+# The log density of these is not that of their draws: censored ones give the probability of what is censored and draw what is
+# not, `Unit` has any number, and that of TFP's `BetaQuotient` is off by some permille. Their draws are right.
+_OTHER_DENSITY = """
+    BetaQuotient IntervalCensoredDistribution LeftCensoredDistribution RightCensoredDistribution Unit
+"""
+
 _RELAXED = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
 _TRANSFORMED = ("Transformed", "TransformedDistribution")
 
@@ -363,7 +369,8 @@ _WITHOUT_DENSITY = {cls: type(cls.__name__, (cls,), {"log_prob": None}) for cls 
 def _adapted(adapter: type[ForeignDistribution], parameters: Rebuilt) -> ForeignDistribution:
     adapted = adapter(parameters)
     _, log_prob = shapes_of(adapted)
-    return adapted if log_prob is not None else _WITHOUT_DENSITY[adapter](parameters)
+    other = any(type(part).__name__ in _OTHER_DENSITY.split() for part in parts_of(adapted.dist))
+    return _WITHOUT_DENSITY[adapter](parameters) if other or log_prob is None else adapted
 
 
 def _unmasked(dist: Any) -> Any:
