@@ -101,7 +101,7 @@ def within(name: str, deviation: float, allowed: float, words: str) -> Agreement
 def mean_zero(name: str, samples: np.ndarray, epsilon: float, level: float, words: str, size: float = 0.0) -> Agreement:
     """Whether the columns of `samples [n, m]` have mean zero; the statistic is the largest in standard errors.
 
-    A share `epsilon` of the mean size of a column is rounding.
+    A share `epsilon` of the mean size of a column, and of one, is rounding.
     """
     samples = np.asarray(samples, np.float64)
     finite = np.isfinite(samples).all(axis=1)
@@ -118,7 +118,7 @@ def mean_zero(name: str, samples: np.ndarray, epsilon: float, level: float, word
     if not known.any():
         return not_known(name, f"{words}; decided by too few draws") if known.size else not_known(name, words)
     error = np.sqrt(squares / (number - 1) / number)
-    rounding = epsilon * np.abs(samples).mean(axis=0)
+    rounding = epsilon * (1 + np.abs(samples).mean(axis=0))
     z = np.maximum(np.abs(mean) - rounding, 0) / np.maximum(error, 1e-300)
     return by_chance(name, float(np.max(z[known])), normal_p(float(np.max(z[known]))) * int(known.sum()), level, words)
 

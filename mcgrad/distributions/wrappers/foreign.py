@@ -32,6 +32,8 @@ _SUPPORT_PARAMETERS = {
     "Empirical": ("samples",),
     "GeneralizedExtremeValue": ("loc", "scale", "concentration"),
     "GeneralizedPareto": ("loc", "scale", "concentration"),
+    "HalfCauchy": ("loc",),
+    "HalfStudentT": ("loc",),
     "Levy": ("loc",),
     "PERT": ("low", "high"),
     "Pareto": ("scale",),
@@ -201,7 +203,7 @@ class ForeignDistribution(Wrapper):
 
     def _finite_support(self) -> Array | None:
         name = type(self.dist).__name__
-        if name == "Bernoulli":
+        if name in ("Bernoulli", "ProbitBernoulli"):
             return jnp.arange(2)
         if name not in ("Categorical", "OneHotCategorical"):
             return None
@@ -219,7 +221,7 @@ class ForeignDistribution(Wrapper):
                 type(part).__name__ in _LAWS_ON_THE_LINE.split() for part in base
             )
             return [] if fixed else jax.tree.leaves(maps)
-        return [getattr(law, parameter) for parameter in _SUPPORT_PARAMETERS.get(name, ())]
+        return [getattr(law, parameter, None) for parameter in _SUPPORT_PARAMETERS.get(name, ())]
 
     def _optional(self, name: str) -> Callable[[Any], Array] | None:
         if getattr(self.dist, name, None) is None or self.event_ndim:
@@ -308,6 +310,12 @@ class TFPDistribution(ForeignDistribution):
     library: ClassVar[str] = "TFP"
     _icdf_name: ClassVar[str] = "quantile"
 
+    def log_prob(self, x: Any) -> Array:
+        """Log density."""
+        found = super().log_prob(x)
+        below = type(self.dist).__name__ == "GeneralizedPareto"  # has a density there
+        return jnp.where(x >= self.dist.loc, found, -jnp.inf) if below else found
+
     def _declares_reparameterized(self) -> bool:
         return "FULLY_REPARAMETERIZED" in repr(self.dist.reparameterization_type)
 
@@ -347,7 +355,7 @@ def as_distribution(dist: Any) -> Any:
     if not isinstance(dist, type) and all(hasattr(dist, name) for name in protocol):
         adapter = _ADAPTERS.get(library_of(dist))
         if adapter is not None or hasattr(dist, "reparameterized"):
-            parameters: Any = None if adapter is None else Rebuilt.of(_unmasked(dist))
+            parameters: Any = None if adapter is None else Rebuilt.of(_strict(_unmasked(dist)))
             if any(leaf is dist for leaf in (jax.tree.leaves(dist) if parameters is None else parameters.leaves)):
                 raise TypeError(
                     f"`mcgrad.sample(dist=...)` must be a pytree, got {type(dist).__name__}, whose parameters JAX "
@@ -371,6 +379,12 @@ def _adapted(adapter: type[ForeignDistribution], parameters: Rebuilt) -> Foreign
     _, log_prob = shapes_of(adapted)
     other = any(type(part).__name__ in _OTHER_DENSITY.split() for part in parts_of(adapted.dist))
     return _WITHOUT_DENSITY[adapter](parameters) if other or log_prob is None else adapted
+
+
+def _strict(dist: Any) -> Any:
+    """The distribution with no density outside of its support, where TFP asks whether to have one there."""
+    asks = "force_probs_to_zero_outside_support" in getattr(dist, "parameters", ())
+    return dist.copy(force_probs_to_zero_outside_support=True) if asks else dist
 
 
 def _unmasked(dist: Any) -> Any:
