@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import sys
 import time
 import warnings
@@ -37,7 +38,8 @@ PACKAGES = {"numpyro": "numpyro", "distrax": "distrax", "tfp": "tfp-nightly"}
 
 def said(error: Exception) -> str:
     """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return re.sub(r" at \S+:\d+:\d+ \([^)]*\)", "", text)[:300]  # not the line, which is one of this file
 
 
 def is_clear(error: Exception) -> bool:
@@ -133,7 +135,7 @@ def cells(found: dict[str, Any]) -> tuple[str, ...]:
     for name in ("path", "score"):
         if "refused" in found.get(name, {}):
             reason = found[name]["refused"]
-            words.append(f"{name}: {reason.partition('): ')[2] or reason}")
+            words.append(f"{name}: {reason.partition(' would be wrong at ')[2].partition(': ')[2] or reason}")
     return draws, *kinds, "; ".join(words)
 
 

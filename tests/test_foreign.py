@@ -319,7 +319,12 @@ def test_a_log_density_that_is_not_that_of_the_draws_is_none() -> None:
 def test_tfp_has_no_density_outside_of_a_support() -> None:
     """An importance weight of a wider proposal would count what is drawn there."""
     tfd = library("tensorflow_probability.substrates.jax.distributions")
-    for dist in (tfd.Exponential(1.3), tfd.Geometric(probs=0.3), tfd.Poisson(1.3), tfd.GeneralizedPareto(0.3, 1.0, 0.2)):
+    for dist in (
+        tfd.Exponential(1.3),
+        tfd.Geometric(probs=0.3),
+        tfd.Poisson(1.3),
+        tfd.GeneralizedPareto(0.3, 1.0, 0.2),
+    ):
         assert as_distribution(dist).log_prob(jnp.asarray(-1.0)) == -np.inf
     assert as_distribution(tfd.HalfCauchy(0.3, 1.3)).support_parameters == ("loc",)
     np.testing.assert_array_equal(as_distribution(tfd.ProbitBernoulli(0.3)).support(), [0, 1])

@@ -66,9 +66,9 @@ _TFP_COUNTS = """
 """
 
 # The log density of these is not that of their draws: censored ones give the probability of what is censored and draw what is
-# not, `Unit` has any number, and that of TFP's `BetaQuotient` is off by some permille. Their draws are right.
+# not, `Unit` has any number; TFP's `BetaQuotient` is off by permille, the derivative of its `Skellam` below -1. Draws are right.
 _OTHER_DENSITY = """
-    BetaQuotient IntervalCensoredDistribution LeftCensoredDistribution RightCensoredDistribution Unit
+    BetaQuotient IntervalCensoredDistribution LeftCensoredDistribution RightCensoredDistribution Skellam Unit
 """
 
 _RELAXED = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
