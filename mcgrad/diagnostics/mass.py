@@ -100,11 +100,14 @@ def _integrate(
 
 
 class Ball(NamedTuple):
-    """A ball in coordinates that a linear map makes those of the draws of one entry."""
+    """A ball in coordinates that a linear map makes those of the draws of one entry.
+
+    Its volume in these coordinates, and in the plane that the draws are in: densities are defined by one or the other.
+    """
 
     inside: Callable[[np.ndarray], np.ndarray]
     points: np.ndarray
-    volume: float
+    volumes: tuple[float, float]
 
 
 def ball(draws: np.ndarray, rng: np.random.Generator) -> Ball | str:
@@ -145,4 +148,5 @@ def ball(draws: np.ndarray, rng: np.random.Generator) -> Ball | str:
         return np.linalg.norm(np.linalg.solve(factor, (x[:, free] - origin[free]).T), axis=0) <= radius
 
     unit = [2.0, np.pi, 4 / 3 * np.pi, np.pi**2 / 2, 8 / 15 * np.pi**2][len(free) - 1]
-    return Ball(inside, points, float(unit * radius ** len(free) * np.prod(np.diagonal(factor))))
+    volume = float(unit * radius ** len(free) * np.prod(np.diagonal(factor)))
+    return Ball(inside, points, (volume, volume * float(np.sqrt(np.linalg.det(to_all @ to_all.T)))))
