@@ -21,7 +21,7 @@ from mcgrad.distributions.checks import is_real_array
 from mcgrad.distributions.derivatives.pathwise_check import influences, sampler_obstacle
 from mcgrad.distributions.half_precision import in_single
 from mcgrad.distributions.wrappers.base import Wrapper
-from mcgrad.distributions.wrappers.parts import attributes, is_map, library_of, parts_of, parts_with
+from mcgrad.distributions.wrappers.parts import attributes, is_map, library_of, parts_of, parts_with, strict
 from mcgrad.distributions.wrappers.rebuilt import Rebuilt, shapes_of
 
 # Parameters with which the support of a distribution moves (point masses included), for libraries that do not tell.
@@ -66,10 +66,13 @@ _TFP_COUNTS = """
 """
 
 # The log density of these is not that of their draws: censored ones give the probability of what is censored and draw what is
-# not, `Unit` has any number; TFP's `BetaQuotient` is off by permille, the derivative of its `Skellam` below -1. Draws are right.
+# not, `Unit` has any number; TFP's `BetaQuotient` is off by permille, `NoncentralChi2` and `Skellam` have wrong derivatives.
 _OTHER_DENSITY = """
-    BetaQuotient IntervalCensoredDistribution LeftCensoredDistribution RightCensoredDistribution Skellam Unit
+    BetaQuotient IntervalCensoredDistribution LeftCensoredDistribution NoncentralChi2 RightCensoredDistribution Skellam Unit
 """
+
+# A function of angles around the location, not from -pi; quantiles that are no integers.
+_OTHER_FUNCTION = {("TFP", "VonMises"): "cdf", ("NumPyro", "DiscreteUniform"): "icdf"}
 
 _RELAXED = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
 _TRANSFORMED = ("Transformed", "TransformedDistribution")
@@ -224,7 +227,8 @@ class ForeignDistribution(Wrapper):
         return [getattr(law, parameter, None) for parameter in _SUPPORT_PARAMETERS.get(name, ())]
 
     def _optional(self, name: str) -> Callable[[Any], Array] | None:
-        if getattr(self.dist, name, None) is None or self.event_ndim:
+        other = _OTHER_FUNCTION.get((self.library, type(self.dist).__name__)) == name
+        if other or getattr(self.dist, name, None) is None or self.event_ndim:
             return None
         fn = getattr(in_single(self).dist, name)
 
@@ -355,7 +359,7 @@ def as_distribution(dist: Any) -> Any:
     if not isinstance(dist, type) and all(hasattr(dist, name) for name in protocol):
         adapter = _ADAPTERS.get(library_of(dist))
         if adapter is not None or hasattr(dist, "reparameterized"):
-            parameters: Any = None if adapter is None else Rebuilt.of(_strict(_unmasked(dist)))
+            parameters: Any = None if adapter is None else Rebuilt.of(strict(_unmasked(dist)))
             if any(leaf is dist for leaf in (jax.tree.leaves(dist) if parameters is None else parameters.leaves)):
                 raise TypeError(
                     f"`mcgrad.sample(dist=...)` must be a pytree, got {type(dist).__name__}, whose parameters JAX "
@@ -379,12 +383,6 @@ def _adapted(adapter: type[ForeignDistribution], parameters: Rebuilt) -> Foreign
     _, log_prob = shapes_of(adapted)
     other = any(type(part).__name__ in _OTHER_DENSITY.split() for part in parts_of(adapted.dist))
     return _WITHOUT_DENSITY[adapter](parameters) if other or log_prob is None else adapted
-
-
-def _strict(dist: Any) -> Any:
-    """The distribution with no density outside of its support, where TFP asks whether to have one there."""
-    asks = "force_probs_to_zero_outside_support" in getattr(dist, "parameters", ())
-    return dist.copy(force_probs_to_zero_outside_support=True) if asks else dist
 
 
 def _unmasked(dist: Any) -> Any:

@@ -49,3 +49,9 @@ def parts_with(dist: Any, attribute: str) -> list[Any]:
 def is_map(part: Any) -> bool:
     """Whether a part is a transformation."""
     return hasattr(part, "log_abs_det_jacobian") or hasattr(part, "forward_log_det_jacobian")
+
+
+def strict(dist: Any) -> Any:
+    """The distribution with no density outside of its support, where TFP asks whether to have one there."""
+    asks = "force_probs_to_zero_outside_support" in getattr(dist, "parameters", ())
+    return dist.copy(force_probs_to_zero_outside_support=True) if asks else dist
