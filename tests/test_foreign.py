@@ -328,3 +328,13 @@ def test_tfp_has_no_density_outside_of_a_support() -> None:
         assert as_distribution(dist).log_prob(jnp.asarray(-1.0)) == -np.inf
     assert as_distribution(tfd.HalfCauchy(0.3, 1.3)).support_parameters == ("loc",)
     np.testing.assert_array_equal(as_distribution(tfd.ProbitBernoulli(0.3)).support(), [0, 1])
+
+
+def test_functions_that_are_wrong_in_their_library_are_not_known() -> None:
+    """Each was found by the sweep; where the library mends it, the name goes."""
+    nd = library("numpyro.distributions")
+    tfd = library("tensorflow_probability.substrates.jax.distributions")
+    assert not laws.knows(as_distribution(nd.DiscreteUniform(2, 6)), laws.HasIcdf)
+    assert not laws.knows(as_distribution(tfd.VonMises(0.3, 1.3)), laws.HasCdf)
+    for dist in (tfd.NoncentralChi2(3.3, 1.2), tfd.Skellam(1.3, 2.1)):
+        assert not laws.knows(as_distribution(dist), laws.HasLogProb)
