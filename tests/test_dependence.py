@@ -287,3 +287,26 @@ def test_explain_names_what_mixed_an_axis():
     (cost,) = mcgrad.explain(loss)(jnp.zeros((ROWS, COLUMNS)), jax.random.key(0)).costs
     assert cost.credits[0].axes == ("same", "mixed")
     assert "dot_general" in cost.credits[0].causes[1] and "test_dependence.py" in cost.credits[0].causes[1]
+
+
+ROW = jnp.linspace(0.5, 1.5, 3)
+
+BATCHED = {
+    "solve": lambda x: jnp.linalg.solve(jnp.eye(3) + 0.1 * jnp.outer(x, x), ROW),
+    "inverse": lambda x: jnp.linalg.inv(jnp.eye(3) + 0.1 * jnp.outer(x, x)),
+    "positive solve": lambda x: jax.scipy.linalg.solve(jnp.eye(3) + 0.1 * jnp.outer(x, x), ROW, assume_a="pos"),
+    "conjugate gradients": lambda x: jax.scipy.sparse.linalg.cg(lambda y: y + x * (x @ y), x)[0],
+    "digitize": lambda x: 1.0 * jnp.digitize(x, ROW),
+    "frexp": lambda x: jnp.frexp(x)[0],
+    "searchsorted": lambda x: 1.0 * jnp.searchsorted(ROW, x, method="sort"),
+}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_a_batch_axis_stays_apart(name):
+    def loss(logits, key):
+        x = 0.7 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        return jnp.sum(jnp.sin(jax.vmap(BATCHED[name])(x)))
+
+    (cost,) = mcgrad.explain(loss)(jnp.zeros((4, 3)), jax.random.key(0)).costs
+    assert cost.credits[0].axes[0] == "same"
