@@ -22,6 +22,7 @@ from mcgrad.program.dependence import Analysis, analyze
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.held import Held, followed
 from mcgrad.program.hoist import hoist_costs
+from mcgrad.program.integers import convert_first
 from mcgrad.program.jumps import watched
 from mcgrad.program.made_of import constants_of
 from mcgrad.program.paths import PARAMETER, BlindWay, blind_ways
@@ -185,7 +186,9 @@ def _simplified(
     sums: frozenset[Equation] = frozenset()
     while True:
         seen = _study(program, program.outputs[:num_outputs], default)
-        if (hoisted := hoist_costs(program, num_outputs, seen.analysis, seen.credited)) is not None:
+        if (converted := convert_first(program, num_outputs, seen.analysis, seen.credited)) is not None:
+            program = converted
+        elif (hoisted := hoist_costs(program, num_outputs, seen.analysis, seen.credited)) is not None:
             program = hoisted.program
             accumulators += hoisted.accumulators
         elif not sums and (found := separate_addends(program, num_outputs, seen.analysis, seen.credited)) is not None:
