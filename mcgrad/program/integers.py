@@ -34,9 +34,9 @@ def convert_first(program: Program, num_outputs: int, analysis: Analysis, credit
     equations: list[Equation] = []
     renamed: dict[Value, Value] = {}
     for equation in program.equations:
-        (result, *_) = equation.outputs or (None,)
-        if equation in ends and result in linear and ends[equation].gains(analysis, credited):
-            found = ends[equation]
+        found = ends.get(equation)
+        if found is not None and not linear.isdisjoint(equation.outputs) and found.gains(analysis, credited):
+            (result,) = equation.outputs
             made, (renamed[result],) = trace_in_place(found.converted(result.dtype), found.terms, equation)
             equations += made
         else:
