@@ -310,3 +310,39 @@ def test_a_batch_axis_stays_apart(name):
 
     (cost,) = mcgrad.explain(loss)(jnp.zeros((4, 3)), jax.random.key(0)).costs
     assert cost.credits[0].axes[0] == "same"
+
+
+def callback(method):
+    def host(x):
+        return np.sin(np.asarray(x)).sum(-1)
+
+    def call(x):
+        return jax.pure_callback(host, jax.ShapeDtypeStruct((), jnp.zeros(()).dtype), x, vmap_method=method)
+
+    def loss(logits, key):
+        return jnp.sum(jax.vmap(call)(1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))))
+
+    return loss
+
+
+def test_an_unknown_operation_on_a_batch_is_warned_of_with_its_line():
+    loss, arguments = callback("expand_dims"), (jnp.zeros((4, 3)), jax.random.key(0))
+    message = r"no rule for `pure_callback` at .*test_dependence.py:\d+.* its 4 results along axis 0 .* 4 draws .*sequential"
+    with pytest.warns(mcgrad.CreditWarning, match=message):
+        mcgrad.grad(loss)(*arguments)
+    (cost,) = mcgrad.explain(callback("sequential"))(*arguments).costs
+    assert cost.credits[0].axes == ("same", "mixed")
+
+
+def test_an_operation_that_mixes_truly_and_a_vector_for_a_callback_are_not_warned_of():
+    def batch_norm(logits, key):
+        b = 1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        return jnp.sum((b - b.mean(0, keepdims=True)) ** 3)
+
+    def simulator(logits, key):
+        b = 1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        out = jax.ShapeDtypeStruct((), b.dtype)
+        return jax.pure_callback(lambda b: np.sum(b) ** 2, out, b)
+
+    for loss in (batch_norm, simulator):
+        mcgrad.explain(loss, estimator=mcgrad.Score())(jnp.zeros((4, 3)), jax.random.key(0))

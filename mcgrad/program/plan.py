@@ -32,6 +32,7 @@ from mcgrad.program.separate import separate_addends
 from mcgrad.program.site import Site, has_site
 from mcgrad.program.structure import contains_any, form_of
 from mcgrad.program.trace import Equation, Program, Value
+from mcgrad.program.unknown import warn_of_unknown
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,6 +122,7 @@ def make_plan(
     if key_of_sample is not None:
         check_samples(program, estimators, key_of_sample)
     check_evaluations(estimators, seen.analysis, split)
+    warn_of_unknown(estimators, seen.analysis, split)
     return _scheduled(program, outputs, aux, seen, split, estimators, ways, watched(ways, following), accumulators)
 
 
