@@ -327,7 +327,9 @@ def callback(method):
 
 def test_an_unknown_operation_on_a_batch_is_warned_of_with_its_line():
     loss, arguments = callback("expand_dims"), (jnp.zeros((4, 3)), jax.random.key(0))
-    message = r"no rule for `pure_callback` at .*test_dependence.py:\d+.* its 4 results along axis 0 .* 4 draws .*sequential"
+    message = (
+        r"no rule for `pure_callback` at .*test_dependence.py:\d+.* its 4 results along axis 0 .* 4 draws .*sequential"
+    )
     with pytest.warns(mcgrad.CreditWarning, match=message):
         mcgrad.grad(loss)(*arguments)
     (cost,) = mcgrad.explain(callback("sequential"))(*arguments).costs

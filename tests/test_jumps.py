@@ -369,3 +369,14 @@ def test_explain_tells_what_each_pass_found():
     assert list(found) == ["trace", "dependence", "constants", "paths", "hoisting", "costs", "estimators", "schedule"]
     assert found["estimators"] == "Score (1)" and found["costs"].startswith("1 cost, 1 linear operation")
     assert str(report.passes[1]).startswith("dependence: 1 draw, ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["poisson", "binomial"])
+def test_raw_draws_by_rejection_are_warned_of(name):
+    def loss(p, key):
+        counts = jax.random.poisson(key, p) if name == "poisson" else jax.random.binomial(key, 5.0, p)
+        return 1.0 * counts
+
+    with pytest.warns(mcgrad.JumpWarning, match=r"at .*test_jumps.py:\d+.* moves with what is differentiated"):
+        mcgrad.grad(loss)(0.4, jax.random.key(0))

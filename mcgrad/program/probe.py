@@ -247,7 +247,8 @@ def _compare(
     reached: Sequence[Value],
 ) -> list[Verdict]:
     """Which of the values jump where the values that tell change."""
-    told, values = _values(equations, inputs, tells or gate.outputs), _values(equations, inputs, reached)
+    watched = tells or [v for v in gate.outputs if not v.is_key]
+    told, values = _values(equations, inputs, watched), _values(equations, inputs, reached)
     compare = jax.jit(values)  # apart, so that what is compared is rounded once
     points = jax.jit(lambda line, ts: jax.vmap(lambda t: line.at(t, inputs))(ts))
     along = jax.jit(functools.partial(jax.lax.map, told))
