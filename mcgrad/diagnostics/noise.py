@@ -89,10 +89,10 @@ def gradient_noise(decay: float = 0.99) -> optax.GradientTransformation:
         )
 
     def init(params: Any) -> GradientNoise:
-        def zeros() -> Any:
-            return jax.tree.map(jnp.zeros_like, params)
-
-        return GradientNoise(jnp.zeros(()), jnp.ones(()), zeros(), zeros())
+        mean, spread = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(2)
+        )  # not one array twice: they may be donated
+        return GradientNoise(jnp.zeros(()), jnp.ones(()), mean, spread)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, GradientNoise]:
         total_weight = decay * state.total_weight + (1 - decay)
