@@ -11,9 +11,8 @@ from typing import Any
 import jax
 
 from mcgrad.distributions.wrappers.functions import distribution
-from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
-from mcgrad.estimators.pathwise import Pathwise
-from mcgrad.estimators.score import Score
+from mcgrad.estimators import MeasureValued, Pathwise, Score
+from mcgrad.estimators.measure_valued import CouplingName, Decomposition
 from mcgrad.sample import sample
 from mcgrad.transforms import grad
 
@@ -43,9 +42,7 @@ def score_grad(
         sampler: `draw(key, params)`, any pytree of arrays.
         log_prob: `log_density(x, params)`: of the shape of the draw without the axes of one event; a scalar makes the
             whole draw one event.
-        num_samples: see `mcgrad.expectation`.
-        chunk_size: see `mcgrad.expectation`.
-        has_aux: see `mcgrad.grad`.
+        num_samples, chunk_size, has_aux: see `mcgrad.expectation`.
 
     Raises:
         ValueError: if only one of `sampler` and `log_prob` is given; and see `mcgrad.grad`.
@@ -103,9 +100,7 @@ def pathwise_grad(
         cdf: `cdf(x, params)`.
         log_prob: `log_prob(x, params)`, elementwise in x, for distributions of single numbers; the constant does not matter.
         support: the fixed interval where `exp(log_prob)` is positive and continuous, see `mcgrad.distribution`.
-        num_samples: see `mcgrad.expectation`.
-        chunk_size: see `mcgrad.expectation`.
-        has_aux: see `mcgrad.grad`.
+        num_samples, chunk_size, has_aux: see `mcgrad.expectation`.
 
     Raises:
         ValueError: for a `cdf` without `sampler`; for a sampler that has no derivative; and see `mcgrad.grad`.
@@ -151,11 +146,8 @@ def measure_valued_grad(
     Args:
         fn: a program.
         argnums: see `mcgrad.grad`.
-        decomposition: see `mcgrad.MeasureValued`.
-        coupling: see `mcgrad.MeasureValued`.
-        num_samples: see `mcgrad.expectation`.
-        chunk_size: see `mcgrad.expectation`.
-        has_aux: see `mcgrad.grad`.
+        decomposition, coupling: see `mcgrad.MeasureValued`.
+        num_samples, chunk_size, has_aux: see `mcgrad.expectation`.
 
     Raises:
         ValueError: for another `decomposition` or `coupling`, a distribution without `weak_derivative`; and see `mcgrad.grad`.

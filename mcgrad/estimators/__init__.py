@@ -1,11 +1,11 @@
 """Estimators: one rule for one random choice each."""
 
 from mcgrad.estimators.adaptive_velocity import AdaptiveVelocity as AdaptiveVelocity
-from mcgrad.estimators.antithetic import ARM as ARM
-from mcgrad.estimators.antithetic import DisARM as DisARM
-from mcgrad.estimators.arms import ARMS as ARMS
 from mcgrad.estimators.arsm import ARSM as ARSM
 from mcgrad.estimators.auto import Auto as Auto
+from mcgrad.estimators.binary import ARM as ARM
+from mcgrad.estimators.binary import ARMS as ARMS
+from mcgrad.estimators.binary import DisARM as DisARM
 from mcgrad.estimators.bonnet_price import BonnetPrice as BonnetPrice
 from mcgrad.estimators.boundary import PathwiseWithBoundary as PathwiseWithBoundary
 from mcgrad.estimators.carms import CARMS as CARMS

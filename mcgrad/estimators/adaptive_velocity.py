@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mcgrad._types import PRNGKey, PyTree
-from mcgrad.program.site import Site
+from mcgrad.program import Site
 
 
 @dataclasses.dataclass(frozen=True)

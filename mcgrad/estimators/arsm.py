@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import stop_gradient as stop
 
-from mcgrad.estimators.finite_support import each_value, values_at, why_no_values
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator
-from mcgrad.program.representations import SignedPoints
-from mcgrad.program.site import Site
-from mcgrad.program.surrogates import zero_with_derivative_of
-
-stop = jax.lax.stop_gradient
+from mcgrad.estimators.finite_support import FiniteSupportEstimator, differences_from_first, each_value, log_derivative
+from mcgrad.program import Draw, SignedPoints
 
 
 @dataclasses.dataclass(frozen=True)
-class ARSM(Estimator):
+class ARSM(FiniteSupportEstimator):
     r"""Augment-REINFORCE-swap-merge: the draw again, with each two of its noise variates swapped.
 
     For `n` values, `pi` uniform on the simplex and `x_ij` the draw `argmin_k pi_k / p_k` with `pi_i` and `pi_j` swapped,
@@ -45,9 +39,6 @@ class ARSM(Estimator):
         Categorical Variables", https://arxiv.org/abs/1905.01413.
     """
 
-    def why_not(self, site: Site) -> str | None:
-        return why_no_values(site)
-
     def represent(self, draw: Draw) -> SignedPoints:
         p = each_value(draw, draw.prob)  # [*plates, n]
         n, inside = p.shape[-1], stop(p) > 0
@@ -61,9 +52,8 @@ class ARSM(Estimator):
         late = jnp.log(swapped) - jnp.log(jnp.where(inside, stop(p), 1))[..., None, :]
         x = jnp.argmin(jnp.where(inside[..., None, :], late, jnp.inf), axis=-1)
         # With derivatives of the logits for `c`, the coefficient of `f(x_cj)` is that of the pair `c, j` and of `j, c`.
-        logits = jnp.where(inside, zero_with_derivative_of(p) / jnp.where(inside, stop(p), 1), 0)
+        logits = log_derivative(p)
         logits = logits - jnp.mean(logits, axis=-1, keepdims=True)
         weights = 1 / n - shares
         coefficients = weights[..., second] * logits[..., first] + weights[..., first] * logits[..., second]
-        points = values_at(draw, jnp.moveaxis(x, -1, 0))
-        return SignedPoints(points[0], points[1:], jnp.moveaxis(coefficients, -1, 0), relative=True, joint=True)
+        return differences_from_first(draw, x, coefficients)

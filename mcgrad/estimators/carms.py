@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import stop_gradient as stop
 from jaxtyping import Array, Float, Int
 
 from mcgrad._arguments import check_field
 from mcgrad._types import static_field
-from mcgrad.estimators.arms import dirichlet_copula
-from mcgrad.estimators.finite_support import each_value, values_at, why_no_values
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator
-from mcgrad.program.representations import SignedPoints
-from mcgrad.program.site import Site
-from mcgrad.program.surrogates import zero_with_derivative_of
-
-stop = jax.lax.stop_gradient
+from mcgrad.estimators.binary import dirichlet_copula
+from mcgrad.estimators.finite_support import FiniteSupportEstimator, differences_from_first, each_value, log_derivative
+from mcgrad.program import Draw, SignedPoints
 
 
 @dataclasses.dataclass(frozen=True)
-class CARMS(Estimator):
+class CARMS(FiniteSupportEstimator):
     r"""CARMS: leave-one-out over `n` negatively dependent draws, each pair corrected for the dependence.
 
     Each entry has `n` exchangeable draws `x_i` of the distribution, of which any two have the joint probabilities `J`. Then
@@ -44,8 +38,7 @@ class CARMS(Estimator):
         num_samples: draws `n` of each entry, at least 2.
 
     Raises:
-        ValueError: where it is built, for another number; where the program is planned, for a distribution without finite
-            support.
+        ValueError: where built, for another number; where planned, for a distribution without finite support.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -63,19 +56,16 @@ class CARMS(Estimator):
     num_samples: int = static_field(default=4)
 
     def __post_init__(self) -> None:
-        check_field(self, "num_samples", 2, "CARMS(num_samples=...)")
-
-    def why_not(self, site: Site) -> str | None:
-        return why_no_values(site)
+        check_field(self, "num_samples", 2)
 
     def represent(self, draw: Draw) -> SignedPoints:
         n = self.num_samples
         p = each_value(draw, draw.prob)  # [*plates, values]
         frozen = stop(p)
-        ends = _ends(p.shape[-1])
+        low, high = _intervals(frozen)  # [*plates, orders, values]
+        num_orders = low.shape[-2]
         noise = draw.uniform(n + 1, dtype=p.dtype)
-        order = jnp.minimum((noise[..., n] * len(ends)).astype(jnp.int32), len(ends) - 1)
-        low, high = _intervals(frozen, ends)  # [*plates, orders, values]
+        order = jnp.minimum((noise[..., n] * num_orders).astype(jnp.int32), num_orders - 1)
         chosen = jnp.take_along_axis(high, order[..., None, None], axis=-2)  # [*plates, 1, values]
         inside = frozen[..., None, :] > 0
         u = dirichlet_copula(noise[..., :n])[..., None]  # [*plates, n, 1]
@@ -88,31 +78,24 @@ class CARMS(Estimator):
         # The corner of a first and a last value has at least the probability of independence, so that the ratio is at most
         # the number of orders, which single precision may not see.
         independent = own[..., :, None] * own[..., None, :]
-        share = independent / jnp.maximum(_joint(low, high, x, n), independent / len(ends))
+        share = independent / jnp.maximum(_joint(low, high, x, n), independent / num_orders)
         share = jnp.where(x[..., :, None] == x[..., None, :], 0, share)
-        # Derivatives of the log probabilities of the values drawn.
-        scores = zero_with_derivative_of(jnp.take_along_axis(p, x, axis=-1)) / own
+        scores = log_derivative(jnp.take_along_axis(p, x, axis=-1))
         coefficients = jnp.sum(share * (scores[..., :, None] - scores[..., None, :]), axis=-1) / (n * (n - 1))
-        points = values_at(draw, jnp.moveaxis(x, -1, 0))
-        coefficients = jnp.moveaxis(coefficients, -1, 0)[1:]
-        return SignedPoints(points[0], points[1:], coefficients, relative=True, joint=True)
+        return differences_from_first(draw, x, coefficients[..., 1:])
 
 
-def _ends(num_values: int) -> np.ndarray:
-    """The first and the last value of each order of the values; between them the others stand as they are."""
-    pairs = [(a, b) for a in range(num_values) for b in range(a + 1, num_values)]
-    return np.array(pairs or [(0, 0)])
+def _intervals(p: Float[Array, "*plates values"]) -> tuple[Array, Array]:
+    """The interval of the unit line that each value has in each order of the values, as `[*plates, orders, values]`.
 
-
-def _intervals(p: Float[Array, "*plates values"], ends: np.ndarray) -> tuple[Array, Array]:
-    """The interval of the unit line that each value has in each order, as `[*plates, orders, values]`."""
+    There is an order for each two values: one is the first, the other the last, and those between them stand as they are.
+    """
     values = np.arange(p.shape[-1])
-    first, last = ends[:, :1], ends[:, 1:]
-    before = (values[None, None] < values[None, :, None]) & (values != first)[:, None] & (values != last)[:, None]
-    before |= (values[None, None] == first[:, None]) & (values != first)[..., None]
-    before = np.where((values == last)[..., None], values != last[..., None], before)
-    before = np.where((values == first)[..., None], False, before)  # [orders, value, those before it]
-    low = jnp.einsum("...v,owv->...ow", p, jnp.asarray(before, p.dtype))
+    first, last = np.triu_indices(len(values), 1) if len(values) > 1 else np.zeros((2, 1), int)
+    place = np.where(values == last[:, None], len(values), values)
+    place = np.where(values == first[:, None], -1, place)
+    before = jnp.asarray(place[:, None] < place[..., None], p.dtype)  # [orders, value, those before it]
+    low = jnp.einsum("...v,owv->...ow", p, before)
     return low, low + p[..., None, :]
 
 

@@ -9,16 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad.estimators.finite_support import why_no_values
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator
-from mcgrad.program.relation import Relation
-from mcgrad.program.representations import WeightedPoints
-from mcgrad.program.site import Site
+from mcgrad.estimators.finite_support import FiniteSupportEstimator
+from mcgrad.program import Draw, Relation, Site, WeightedPoints
 
 
 @dataclasses.dataclass(frozen=True)
-class Enumerate(Estimator):
+class Enumerate(FiniteSupportEstimator):
     r"""Enumeration (marginalization): the exact expectation over a distribution of finite support.
 
         E[f(x)] = sum_i p_theta(x_i) f(x_i)
@@ -42,9 +38,6 @@ class Enumerate(Estimator):
         Schulman et al. 2015, section 3 (marginalization of a node), "Gradient Estimation Using Stochastic Computation Graphs",
         https://arxiv.org/abs/1506.05254.
     """
-
-    def why_not(self, site: Site) -> str | None:
-        return why_no_values(site)
 
     def evaluations(self, site: Site, relation: Relation) -> int:
         together = math.prod(window.most_draws(n) for window, n in zip(relation, site.plates, strict=True))

@@ -1,4 +1,4 @@
-"""What estimators for distributions of finite support share: the values of a draw, and what refusals say."""
+"""What estimators for distributions of finite support share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jax.lax import stop_gradient as stop
+from jaxtyping import Array, Float, Int
 
-from mcgrad.program.draw import Draw
-from mcgrad.program.site import Site
+from mcgrad.program import Draw, Estimator, SignedPoints, Site, zero_with_derivative_of
+
+
+class FiniteSupportEstimator(Estimator):
+    """Base of estimators that go through the values of a draw."""
+
+    def why_not(self, site: Site) -> str | None:
+        known = site.facts.support is not None
+        return None if known else "the distribution has no finite support that is known beforehand"
 
 
 def each_value(draw: Draw, fn: Callable[[Array], Array]) -> Array:
@@ -20,11 +28,15 @@ def each_value(draw: Draw, fn: Callable[[Array], Array]) -> Array:
     return jnp.moveaxis(jax.vmap(fn)(points), 0, -1)
 
 
-def values_at(draw: Draw, positions: Int[Array, "*shape"]) -> Array:
-    """The values at positions in the support, `[*shape, *event]`."""
-    return jnp.asarray(draw.facts.support)[positions]
+def log_derivative(p: Array) -> Array:
+    """Zeros with the derivatives of `log p`, of none where `p` is zero."""
+    inside = stop(p) > 0
+    return jnp.where(inside, zero_with_derivative_of(p) / jnp.where(inside, stop(p), 1), 0)
 
 
-def why_no_values(site: Site) -> str | None:
-    """Why estimators that go through the values of a draw would be wrong at a site, or `None`."""
-    return None if site.facts.support is not None else "the distribution has no finite support that is known beforehand"
+def differences_from_first(
+    draw: Draw, positions: Int[Array, "*plates k"], coefficients: Float[Array, "*plates n"]
+) -> SignedPoints:
+    """`sum_j c_j (f(x_j) - f(x_0))` for values at positions in the support, all entries of a draw together."""
+    points = jnp.asarray(draw.facts.support)[jnp.moveaxis(positions, -1, 0)]
+    return SignedPoints(points[0], points[1:], jnp.moveaxis(coefficients, -1, 0), relative=True, joint=True)

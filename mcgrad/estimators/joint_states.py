@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mcgrad.estimators.finite_support import each_value, values_at
-from mcgrad.program.draw import Draw
+from mcgrad.estimators.finite_support import each_value
+from mcgrad.program import Draw
 
 
 class Drawn(NamedTuple):
@@ -152,7 +152,7 @@ class Groups:
     @property
     def num_values(self) -> int:
         """The number of values of one entry."""
-        assert self.draw.facts.support is not None  # see `why_no_values`
+        assert self.draw.facts.support is not None  # see `FiniteSupportEstimator`
         return len(self.draw.facts.support)
 
     def log_probs(self) -> Float[Array, "g d n"]:
@@ -167,21 +167,16 @@ class Groups:
     def gather(self, x: Array) -> Array:
         """`[*plates, *rest]` to `[g, d, *rest]`."""
         num = self.draw.num_plates
-        rest = x.shape[num:]
-        return jnp.transpose(x, (*self._order, *range(num, x.ndim))).reshape(-1, self.size, *rest)
+        return jnp.transpose(x, (*self._order, *range(num, x.ndim))).reshape(-1, self.size, *x.shape[num:])
 
     def points(self, states: Int[Array, "g k d"]) -> Array:
         """The values `[k, *draw shape]` of joint states."""
-        shape = [self.draw.plates[k] for k in self._order]
-        back = sorted(range(len(shape)), key=self._order.__getitem__)
-        states = jnp.moveaxis(states, 1, 0)
-        states = states.reshape(len(states), *shape)
-        return values_at(self.draw, jnp.transpose(states, (0, *(1 + k for k in back))))
+        states = jnp.moveaxis(states, 1, 0).reshape(states.shape[1], *(self.draw.plates[k] for k in self._order))
+        states = jnp.moveaxis(states, range(1, states.ndim), [1 + k for k in self._order])
+        return jnp.asarray(self.draw.facts.support)[states]
 
     def per_entry(self, x: Float[Array, " g *lead"]) -> Float[Array, "*lead *plates"]:
         """Numbers of each group in the shape of the plates, with one entry along axes that some cost mixes."""
         mixed = self.draw.mixed_axes
-        x = x.reshape(*(size for k, size in enumerate(self.draw.plates) if k not in mixed), *x.shape[1:])
-        lead = x.ndim - (self.draw.num_plates - len(mixed))
-        x = jnp.moveaxis(x, range(x.ndim - lead, x.ndim), range(lead))
-        return jnp.expand_dims(x, tuple(lead + k for k in mixed))
+        plates = [1 if k in mixed else size for k, size in enumerate(self.draw.plates)]
+        return jnp.moveaxis(x, 0, -1).reshape(*x.shape[1:], *plates)

@@ -8,10 +8,8 @@ from typing import Literal, get_args
 from mcgrad._arguments import check_option
 from mcgrad._types import static_field
 from mcgrad.estimators.adaptive_velocity import AdaptiveVelocity
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import LocalEstimator, OnJump
-from mcgrad.program.representations import Flow
-from mcgrad.program.site import Site
+from mcgrad.program import Draw, Flow, LocalEstimator, Site
+from mcgrad.program.estimator import OnJump
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +34,8 @@ class Pathwise(LocalEstimator):
     A `mcgrad.AdaptiveVelocity` has coefficients, and is a right path of a normal distribution whatever they are: they can be
     learned.
 
-    (Related estimators: integration by parts turns any velocity `v` into a weight, `E[f' v] = -E[f (p v)'/p]` (Stoker 1986, of
-    a constant `v`), for the velocities here the score function of `mcgrad.Score()`. The tricks of Walder et al. 2019 estimate
-    `v` by further draws, see `mcgrad.implicit_reparameterization`.)
+    (By parts this is `mcgrad.Score`. The tricks of Walder et al. 2019 estimate the velocity of the path by further draws, see
+    `mcgrad.implicit_reparameterization`.)
 
     Args:
         path: `"sampler"`, that of the distribution's sampler; `"optimal_transport"`, for distributions that know it:

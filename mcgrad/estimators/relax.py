@@ -23,26 +23,29 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
+from mcgrad._arguments import broadcasts_to, check_callable
 from mcgrad._closures import Closed
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import Relaxation
-from mcgrad.distributions.logistic import Logistic
-from mcgrad.distributions.wrappers.independent import Independent
+from mcgrad.distributions import Independent, Logistic, Relaxation
 from mcgrad.estimators.score import why_no_score
-from mcgrad.program.bring import bring
+from mcgrad.program import (
+    Draw,
+    Estimator,
+    LocalEstimator,
+    Relation,
+    Site,
+    WeightedPoint,
+    bring,
+    unit_weight,
+    zero_with_derivative_of,
+)
 from mcgrad.program.dependence import analyze
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, LocalEstimator
 from mcgrad.program.paths import BlindWay, blind_ways
-from mcgrad.program.relation import Relation
-from mcgrad.program.representations import WeightedPoint
-from mcgrad.program.site import Site, bind_draw
-from mcgrad.program.surrogates import unit_weight, zero_with_derivative_of
+from mcgrad.program.site import bind_draw
 from mcgrad.program.trace import from_jaxpr
-
-stop = jax.lax.stop_gradient
 
 _NOISE = 1
 """Folded into a draw's key, for the relaxed draws beside it."""
@@ -55,11 +58,8 @@ class _Surrogate(LocalEstimator):
     control: Callable[[Any], Any]
 
     def __post_init__(self) -> None:
-        if not callable(self.control):
-            raise TypeError(
-                f"`mcgrad.{type(self).__name__}(control=...)` must be a function of the draw, got "
-                f"{type(self.control).__name__}. Pass `lambda z: ...`, or an array as `mcgrad.Score(baseline=...)`."
-            )
+        way_out = "Pass `lambda z: ...`, or an array as `mcgrad.Score(baseline=...)`."
+        check_callable(self, "control", "the draw", way_out)
 
     def closed(self, dist: Any) -> Estimator:
         return self._closed_on(self._argument(dist))
@@ -75,7 +75,7 @@ class _Surrogate(LocalEstimator):
         assert isinstance(own.control, Closed)
         out = own.control.result
         leaves = jax.tree.leaves(out)
-        fits = len(leaves) == 1 and _broadcasts(leaves[0].shape, batch)
+        fits = len(leaves) == 1 and broadcasts_to(leaves[0].shape, batch)
         if not fits or leaves[0] is not out or not jnp.issubdtype(out.dtype, jnp.floating):
             got = ", ".join(f"{leaf.dtype} of shape {leaf.shape}" for leaf in leaves) or "nothing"
             return (
@@ -155,13 +155,6 @@ class _Surrogate(LocalEstimator):
 
 def _key_struct() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0))
-
-
-def _broadcasts(shape: Shape, batch: Shape) -> bool:
-    try:
-        return jnp.broadcast_shapes(shape, batch) == tuple(batch)
-    except ValueError:
-        return False
 
 
 @dataclasses.dataclass(frozen=True)

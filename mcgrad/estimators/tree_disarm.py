@@ -5,25 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import stop_gradient as stop
 from jaxtyping import Array, Bool
 
 from mcgrad._arguments import check_option
 from mcgrad._types import static_field
-from mcgrad.estimators.finite_support import each_value, values_at, why_no_values
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator
-from mcgrad.program.representations import SignedPoints
-from mcgrad.program.site import Site
-from mcgrad.program.surrogates import zero_with_derivative_of
-
-stop = jax.lax.stop_gradient
+from mcgrad.estimators.finite_support import FiniteSupportEstimator, differences_from_first, each_value, log_derivative
+from mcgrad.program import Draw, SignedPoints
 
 
 @dataclasses.dataclass(frozen=True)
-class TreeDisARM(Estimator):
+class TreeDisARM(FiniteSupportEstimator):
     r"""DisARM of a draw made by binary choices: an antithetic pair of walks down a tree whose leaves are the values.
 
     At node `i` a walk goes left with the probability `s_i` of what is on the left there, of log odds `a_i`. Both walks,
@@ -42,7 +36,7 @@ class TreeDisARM(Estimator):
             the second, and so on: better where the first values are the likely ones.
 
     Raises:
-        ValueError: where it is built, for another tree; where the program is planned, for a distribution without finite support.
+        ValueError: where built, for another tree; where planned, for a distribution without finite support.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -61,9 +55,6 @@ class TreeDisARM(Estimator):
     def __post_init__(self) -> None:
         check_option("TreeDisARM(tree=...)", self.tree, ("balanced", "stick_breaking"))
 
-    def why_not(self, site: Site) -> str | None:
-        return why_no_values(site)
-
     def represent(self, draw: Draw) -> SignedPoints:
         p = each_value(draw, draw.prob)  # [*plates, values]
         sides = _sides(p.shape[-1], self.tree)
@@ -81,33 +72,25 @@ class TreeDisARM(Estimator):
         together = jnp.where(b != c, jnp.where(c, -1, 1) * jnp.maximum(goes_left, goes_right), 0)
         apart = jnp.where(first, b - goes_left, goes_left - c)
         weight = 0.5 * jnp.where(first & second, together, jnp.where(first | second, apart, 0))
-        # Derivatives of the log odds.
-        log_odds = zero_with_derivative_of(left) / jnp.where(inside, stop(left), 1)
-        log_odds -= zero_with_derivative_of(right) / jnp.where(inside, stop(right), 1)
+        log_odds = log_derivative(left) - log_derivative(right)
         coefficient = -jnp.sum(jnp.where(inside, weight, 0) * log_odds, axis=-1)
-        points = values_at(draw, jnp.stack([x, y]))
-        return SignedPoints(points[0], points[1:], coefficient[None], relative=True, joint=True)
+        return differences_from_first(draw, jnp.stack([x, y], axis=-1), coefficient[..., None])
 
 
-def _sides(num_values: int, tree: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which values stand left and right of each inner node, as `[nodes, values]`."""
-    nodes: list[tuple[range, range]] = []
-
-    def split(values: range) -> None:
+def _sides(num_values: int, tree: str) -> np.ndarray:
+    """Which values stand left and right of each inner node, as `[2, nodes, values]`."""
+    every = np.arange(num_values)
+    sides, waiting = [], [every]
+    for values in waiting:  # which grows meanwhile
         if len(values) > 1:
             at = 1 if tree == "stick_breaking" else len(values) // 2
-            nodes.append((values[:at], values[at:]))
-
-    split(range(num_values))
-    for node in nodes:  # which grows meanwhile
-        for side in node:
-            split(side)
-    all_values = np.arange(num_values)
-    left, right = (np.array([np.isin(all_values, node[k]) for node in nodes], bool) for k in (0, 1))
-    return left.reshape(-1, num_values), right.reshape(-1, num_values)
+            both = [values[:at], values[at:]]
+            sides.append([np.isin(every, side) for side in both])
+            waiting += both
+    return np.swapaxes(np.array(sides, bool).reshape(-1, 2, num_values), 0, 1)
 
 
-def _leaf(goes_left: Bool[Array, "*plates nodes"], sides: tuple[np.ndarray, np.ndarray]) -> Array:
+def _leaf(goes_left: Bool[Array, "*plates nodes"], sides: np.ndarray) -> Array:
     """The position of the value that a walk ends at: the one that disagrees with no node."""
     left, right = (jnp.expand_dims(jnp.asarray(side), tuple(range(goes_left.ndim - 1))) for side in sides)
     choice = goes_left[..., None]

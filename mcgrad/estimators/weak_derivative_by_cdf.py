@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts, inside, turning_points
+from mcgrad.program import Site
 from mcgrad.program.dependence import axes_of_entries
-from mcgrad.program.site import Site
-
-stop = jax.lax.stop_gradient
 
 _MOST_DIRECTIONS = 256
 """Parameters that one entry may depend on: each takes some 5,000 evaluations of the `cdf`. A limit of time, not of accuracy."""
@@ -48,12 +47,11 @@ def directions(site: Site) -> list[Direction]:
         return jax.tree.unflatten(tree, operands[:-1]).cdf(operands[-1])
 
     found = axes_of_entries(cdf, [*structs, x])[:-1]
-    floating = [jnp.issubdtype(struct.dtype, jnp.floating) for struct in structs]
-    return [
-        Direction(i, axes)
-        for i, (axes, moves) in enumerate(zip(found, floating, strict=True))
-        if moves and axes is not None
-    ]
+    return [Direction(i, axes) for i, axes in enumerate(found) if axes is not None and _moves(structs[i])]
+
+
+def _moves(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def why_no_weak_derivative(site: Site) -> str | None:
@@ -66,17 +64,10 @@ def why_no_weak_derivative(site: Site) -> str | None:
     structs, tree = jax.tree.flatten(site.base_dist)
 
     def slope(x: Array, *leaves: Any) -> Array:
+        moves = [jnp.ones_like(leaf) if _moves(leaf) else np.zeros(leaf.shape, jax.dtypes.float0) for leaf in leaves]
+
         def growth(x: Array) -> Array:
-            moves = [jnp.ones_like(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else None for leaf in leaves]
-            chosen = [i for i, move in enumerate(moves) if move is not None]
-
-            def cdf(*values: Array) -> Array:
-                every = list(leaves)
-                for i, value in zip(chosen, values, strict=True):
-                    every[i] = value
-                return jax.tree.unflatten(tree, every).cdf(x)
-
-            return jax.jvp(cdf, [leaves[i] for i in chosen], [moves[i] for i in chosen])[1]
+            return jax.jvp(lambda *leaves: jax.tree.unflatten(tree, leaves).cdf(x), leaves, tuple(moves))[1]
 
         return jax.jvp(growth, (x,), (jnp.ones_like(x),))[1]
 
