@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import jax
@@ -336,3 +337,20 @@ def test_thresholds_that_do_not_move_and_costs_that_do_not_jump_are_not_warned_o
     assert np.isfinite(mcgrad.expectation(of_threshold(above, mcgrad.Score()))(0.3, 0.0, jax.random.key(0)))
     boundary = of_threshold(above, mcgrad.PathwiseWithBoundary())
     assert np.isfinite(mcgrad.grad(boundary)(0.3, 0.0, jax.random.key(0)))
+
+
+def test_explain_says_where_a_path_is_given_up():
+    report = mcgrad.explain(loss_of(lambda x: jnp.where(x > 0, 1.0, x), None))(jnp.zeros(3), jax.random.key(0))
+    (site,) = report.sites
+    assert site.estimator == "Score" and re.search(r"`where` at .*test_jumps.py:\d+.* jumps", site.reason)
+    assert f"its path is not followed: {site.reason}" in str(report)
+    (site,) = mcgrad.explain(loss_of(jnp.abs, None))(jnp.zeros(3), jax.random.key(0)).sites
+    assert site.estimator == "Pathwise" and not site.reason
+
+
+def test_explain_tells_what_each_pass_found():
+    report = mcgrad.explain(loss_of(lambda x: jnp.where(x > 0, 1.0, x), None))(jnp.zeros(3), jax.random.key(0))
+    found = {one.name: one.found for one in report.passes}
+    assert list(found) == ["trace", "dependence", "constants", "paths", "hoisting", "costs", "estimators", "schedule"]
+    assert found["estimators"] == "Score (1)" and found["costs"].startswith("1 cost, 1 linear operation")
+    assert str(report.passes[1]).startswith("dependence: 1 draw, ")

@@ -83,3 +83,17 @@ def test_scatters_and_transforms_have_the_variance_of_their_other_spelling(name:
         found, expected = (gradients(operation) for operation in SPELLINGS[name])
     np.testing.assert_allclose(found.var(0).sum(), expected.var(0).sum(), rtol=0.05)
     np.testing.assert_allclose(found.mean(0), expected.mean(0), atol=5 * float(np.max(found.std(0))) / np.sqrt(1000))
+
+
+def test_a_row_that_says_what_becomes_of_derivatives_is_believed(page: dict[str, Any]) -> None:
+    steps, program = page["own_floor_p"], page["rounded"]
+    rows = dict(primitives._RULES)
+    estimators = []
+    for path in ("steps", "keeps"):
+        mcgrad.program.register(steps, axes="elementwise", path=path)
+        estimators.append(mcgrad.explain(program)(0.3, jax.random.key(0)).sites[0].estimator)
+    primitives._RULES.clear()
+    primitives._RULES.update(rows)
+    assert estimators == ["Score", "Pathwise"]
+    with pytest.raises(ValueError, match=r"register\(path=...\)` must be one of 'keeps', .* got 'smooth'"):
+        mcgrad.program.register("own_floor", path="smooth")  # ty: ignore[invalid-argument-type]

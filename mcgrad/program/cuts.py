@@ -1,4 +1,4 @@
-"""Whether an operation passes derivatives on, found from its own differentiation rule."""
+"""Whether an operation passes derivatives on: by its row, or found from its own differentiation rule."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import jax
 import jax.numpy as jnp
 
 from mcgrad import _compat
+from mcgrad.program.primitives import rule_of
 from mcgrad.program.trace import Equation
 
 
 def cuts(equation: Equation) -> bool:
-    """Whether no derivative passes from the floating-point operands of an operation to its results, by its own rule."""
-    if equation.name in _SMOOTH or equation.eqn.primitive is _compat.ruled_p:
-        return False
-    if equation.name == "stop_gradient":
-        return True
+    """Whether no derivative passes from the floating-point operands of an operation to its results."""
+    path = rule_of(equation).path
+    known = path is not None or equation.eqn.primitive is _compat.ruled_p
+    return path == "cuts" if known else cuts_by_its_rule(equation)
+
+
+def cuts_by_its_rule(equation: Equation) -> bool:
+    """The same, found by tracing the operation's rule for derivatives: it cuts if its results use no tangent."""
     numbers = [i for i, value in enumerate(equation.inputs) if value.is_inexact]
     structs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in equation.inputs]
     key = (equation.eqn.primitive, str(equation.eqn.params), tuple((v.shape, str(v.dtype)) for v in equation.inputs))
@@ -44,65 +48,3 @@ def cuts(equation: Equation) -> bool:
 
 
 _CUT: dict[Any, bool] = {}
-
-_SMOOTH = frozenset(
-    [
-        "abs",
-        "add",
-        "add_any",
-        "broadcast_in_dim",
-        "concatenate",
-        "convert_element_type",
-        "copy",
-        "copy_p",
-        "cos",
-        "cumsum",
-        "div",
-        "dot_general",
-        "conv_general_dilated",
-        "dynamic_slice",
-        "dynamic_update_slice",
-        "erf",
-        "exp",
-        "expand_dims",
-        "expm1",
-        "gather",
-        "integer_pow",
-        "log",
-        "log1p",
-        "logistic",
-        "max",
-        "min",
-        "mul",
-        "neg",
-        "pad",
-        "pow",
-        "reduce_max",
-        "reduce_min",
-        "reduce_sum",
-        "reduce_prod",
-        "reshape",
-        "rev",
-        "rsqrt",
-        "scatter",
-        "scatter-add",
-        "select_n",
-        "sin",
-        "slice",
-        "sort",
-        "split",
-        "sqrt",
-        "square",
-        "squeeze",
-        "stack",
-        "sub",
-        "tanh",
-        "top_k",
-        "transpose",
-        "clamp",
-        "real",
-        "imag",
-        "complex",
-    ]
-)
-"""The most frequent operations, known to pass derivatives on, so that they need not be tried."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 
 from mcgrad.program.held import Held, followed
 from mcgrad.program.plan import Plan
@@ -14,13 +15,16 @@ from mcgrad.program.trace import Value
 
 @dataclasses.dataclass(frozen=True)
 class SiteReport:
-    """A draw: where it stands, its plate axes (time axes of loops first), and the estimator chosen for it."""
+    """A draw: where it stands, its plate axes (time axes of loops first), the estimator chosen for it, and why, if its path
+    was given up.
+    """
 
     name: str
     law: str
     line: str
     plates: tuple[int, ...]
     estimator: str
+    reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,27 +52,42 @@ class CostReport:
 
 
 @dataclasses.dataclass(frozen=True)
+class PassReport:
+    """One pass of the planning, and what it found."""
+
+    name: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.found}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Explanation:
     """What `mcgrad.explain` found: the draws, the costs, and which draws each cost is credited to.
 
     `accumulators` has the lines of the `scan`s that add up costs in their carry; these costs are credited one by one. `jumps`
-    tells where a cost jumps, or may jump, in a draw that is differentiated along its path.
+    tells where a cost jumps, or may jump, in a draw that is differentiated along its path. `passes` has what each pass over the
+    program found, in their order: `print(*report.passes, sep="\\n")`.
     """
 
     sites: tuple[SiteReport, ...]
     costs: tuple[CostReport, ...]
     accumulators: tuple[str, ...] = ()
     jumps: tuple[str, ...] = ()
+    passes: tuple[PassReport, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{len(self.sites)} draw{'s' * (len(self.sites) != 1)}"]
+        lines = [_count(len(self.sites), "draw")]
         if not self.sites:
             lines[0] += (
                 " through `mcgrad.sample`: derivatives are those of `jax.grad`, which sees no other discrete draw"
             )
         for site in self.sites:
             lines.append(f"  {site.name}: {site.law}, plates {site.plates}, {site.estimator}, at {site.line}")
-        lines.append(f"{len(self.costs)} cost{'s' * (len(self.costs) != 1)}")
+            if site.reason:
+                lines.append(f"    its path is not followed: {site.reason}")
+        lines.append(_count(len(self.costs), "cost"))
         for i, cost in enumerate(self.costs):
             lines.append(f"  cost {i}: shape {cost.shape}, from `{cost.operation}` at {cost.line}")
             for credit in cost.credits:
@@ -92,7 +111,15 @@ def describe(plan: Plan) -> Explanation:
     names = _names(sites)
     producer = {v: e for e in plan.program.equations for v in e.outputs}
     reports = tuple(
-        SiteReport(names[s], s.facts.law, s.line or "the call", s.plates, _estimator(plan, s)) for s in sites
+        SiteReport(
+            names[s],
+            s.facts.law,
+            s.line or "the call",
+            s.plates,
+            _estimator(plan, s),
+            plan.given_up[s].describe() if s in plan.given_up else "",
+        )
+        for s in sites
     )
 
     def cost_report(value: Value) -> CostReport:
@@ -114,7 +141,30 @@ def describe(plan: Plan) -> Explanation:
         for way in plan.ways
         if way.sources & following
     )
-    return Explanation(reports, tuple(map(cost_report, plan.split.costs)), plan.accumulators, jumps)
+    return Explanation(reports, tuple(map(cost_report, plan.split.costs)), plan.accumulators, jumps, _passes(plan))
+
+
+def _passes(plan: Plan) -> tuple[PassReport, ...]:
+    """What the passes of `make_plan` found, in their order."""
+    sites, split = plan.analysis.sites.values(), plan.split
+    reached = sum(bool(plan.analysis.of(v)) for e in plan.program.everything() for v in e.outputs)
+    chosen = Counter(_estimator(plan, site) for site in sites)
+    found = {
+        "trace": _count(sum(1 for _ in plan.program.everything()), "operation"),
+        "dependence": f"{_count(len(sites), 'draw')}, {_count(reached, 'value')} that draws reach",
+        "constants": _count(len(plan.constants), "value") + " known before the run",
+        "paths": f"{_count(len(plan.ways), 'place')} where costs are blind to draws",
+        "hoisting": f"{_count(len(plan.accumulators), 'loop')} whose sums of costs are taken apart",
+        "costs": f"{_count(len(split.costs), 'cost')}, {_count(len(split.suffix), 'linear operation')} after them",
+        "estimators": ", ".join(f"{name} ({n})" for name, n in chosen.items()) or "none",
+        "schedule": f"{_count(len(plan.prologue), 'operation')} before the first draw, {len(plan.body)} after it, "
+        f"{len(plan.nonlocal_equations)} of them followed by the rest of the program more than once",
+    }
+    return tuple(PassReport(name, text) for name, text in found.items())
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 def _estimator(plan: Plan, site: Site) -> str:

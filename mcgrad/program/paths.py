@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 from mcgrad.program.cuts import cuts
 from mcgrad.program.forward import Forward
 from mcgrad.program.made_of import is_traced
+from mcgrad.program.primitives import rule_of
 from mcgrad.program.probe import Probe, Surroundings
 from mcgrad.program.site import Site
 from mcgrad.program.structure import form_of
@@ -160,12 +161,12 @@ class _Paths(Forward[Reach]):
         return [Reach(moving | {site}, frozenset(), through.blind)] * len(equation.outputs)
 
     def apply(self, equation: Equation, inputs: list[Reach]) -> list[Reach]:
-        name = equation.name
-        if name in _RAW_BITS:
+        path = rule_of(equation).path
+        if path == "random":
             seeds = self.join(inputs, equation.outputs[0], equation)
             return [Reach(frozenset({equation}), seeds.held, seeds.blind)] * len(equation.outputs)
         through = self.join(inputs, equation.outputs[0], equation) if equation.outputs else Reach()
-        if not through or name in _NEVER:
+        if not through or path == "constant":
             return [Reach(blind=through.blind)] * len(equation.outputs)
         of_numbers = frozenset().union(
             *(found.moving for value, found in zip(equation.inputs, inputs, strict=True) if value.is_inexact)
@@ -215,9 +216,10 @@ class _Paths(Forward[Reach]):
             return True
         if not self.matters(of_numbers):
             return False
-        if equation.name in _JUMPS:
-            self.note_gate(equation, {equation}, equation.outputs if equation.name in _STEPS else ())
-        elif len(numbers) < len(equation.outputs) and equation.name not in ("sort", "top_k"):
+        path = rule_of(equation).path
+        if path in ("steps", "jumps"):
+            self.note_gate(equation, {equation}, equation.outputs if path == "steps" else ())
+        elif len(numbers) < len(equation.outputs) and path != "keeps":
             self.note_gate(equation, {equation}, [v for v in equation.outputs if not v.is_inexact])
         elif equation.name == "sort" and equation.eqn.params["num_keys"] < len(numbers):
             self.note_gate(equation, {equation}, ())
@@ -306,17 +308,6 @@ class _Paths(Forward[Reach]):
             return Reach(blind=going_on.blind)
         self.note_gate(equation, going_on.held, ())
         return Reach(blind=going_on.blind | {equation})
-
-
-_RAW_BITS = frozenset({"random_bits", "threefry2x32", "rng_uniform", "rng_bit_generator"})
-
-_NEVER = frozenset({"is_finite"})
-"""What tells something of a draw with probability zero only."""
-
-_STEPS = frozenset({"sign", "floor", "ceil", "round"})
-"""Constant between jumps."""
-
-_JUMPS = _STEPS | {"rem", "nextafter"}
 
 
 def _live(program: Program, wanted: Set[Value]) -> set[Equation]:

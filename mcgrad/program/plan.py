@@ -49,6 +49,7 @@ class Plan:
         reach: for the `scan`s beside which an alternative path is carried, how the costs read them.
         accumulators: lines of the `scan`s whose carries add costs up, now seen one by one.
         ways: where costs are blind to draws: they jump there, or the derivative is cut.
+        given_up: for each site whose path was given up, such a way.
         watched: operations by which costs jump in draws that are held fixed, and what to say where a parameter moves them.
         baseline_cost: for each site, the cost that depends on most of its draws.
         constants: values known before the program runs, through which no derivative can come.
@@ -72,6 +73,7 @@ class Plan:
     reach: dict[Equation, Reach]
     accumulators: tuple[str, ...]
     ways: tuple[BlindWay, ...]
+    given_up: dict[Site, BlindWay]
     watched: dict[Equation, str]
     baseline_cost: dict[Site, int]
     constants: frozenset[Value]
@@ -130,12 +132,14 @@ class _Study:
         constants: values known before the program runs.
         estimators: of each site, as far as it can be known before the costs are.
         ways: gates that costs are blind behind, for draws that are differentiated along their path and for others.
+        given_up: for sites whose path is given up, a way to a cost that it would miss.
     """
 
     analysis: Analysis
     constants: frozenset[Value]
     estimators: dict[Site, Estimator]
     ways: tuple[BlindWay, ...] = ()
+    given_up: dict[Site, BlindWay] = dataclasses.field(default_factory=dict)
 
     @property
     def credited(self) -> set[Site]:
@@ -151,8 +155,10 @@ def _study(program: Program, outputs: Sequence[Value], default: Estimator) -> _S
         estimators[site] = Held() if held else (site.estimator or default).resolve(site, None)
     seen = _Study(analysis, constants, estimators)
     ways = _ways(program, outputs, seen, following := followed(estimators))
-    for site in {s for way in ways if way.certain for s in way.sources if isinstance(s, Site)} & following:
+    missed = {s: way for way in ways if way.certain for s in way.sources if s in following}
+    for site in missed:
         estimators[site] = (site.estimator or default).where_costs_jump(site)
+    given_up = {site: way for site, way in missed.items() if not estimators[site].flow}
     if default.follows_thresholds:
         moved = {
             s for way in ways if not way.cut and PARAMETER in way.sources for s in way.sources if isinstance(s, Site)
@@ -160,7 +166,7 @@ def _study(program: Program, outputs: Sequence[Value], default: Estimator) -> _S
         for site in moved:
             if isinstance(estimators[site], Held) and site.estimator is None and default.why_not(site) is None:
                 estimators[site] = default
-    return dataclasses.replace(seen, ways=ways)
+    return dataclasses.replace(seen, ways=ways, given_up=given_up)
 
 
 def _ways(program: Program, outputs: Sequence[Value], seen: _Study, following: Set[Site]) -> tuple[BlindWay, ...]:
@@ -241,6 +247,7 @@ def _scheduled(
         reach=reach,
         accumulators=accumulators,
         ways=ways,
+        given_up=seen.given_up,
         watched=messages,
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
         constants=seen.constants,

@@ -23,6 +23,11 @@ but the first together; in those at these positions together."""
 LinearRule: TypeAlias = "Linear | Callable[[Equation], Linear]"
 """The same, or a function that tells it from the parameters of an equation."""
 
+Path: TypeAlias = "Literal['keeps', 'cuts', 'steps', 'jumps', 'constant', 'random'] | None"
+"""What becomes of a derivative with respect to a draw: a continuous function with its derivative *keeps* it; one without a
+derivative *cuts* it; one that is constant but for jumps *steps*, one that also moves between them *jumps*; one is *constant*
+with probability one; or the results are *random* bits. `None`: found out from its rule for derivatives."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -31,17 +36,23 @@ class Rule:
     Attributes:
         axes: where the axes of the operands go; `None`: every entry of the results depends on all entries.
         linear: in which operands it is linear, see `Linear`.
+        path: what becomes of derivatives, see `Path`.
     """
 
     axes: AxisRule | None = None
     linear: LinearRule = None
+    path: Path = None
 
 
 _RULES: dict[str, Rule] = {}
 
 
 def register(
-    primitive: Any, *, axes: AxisRule | Literal["elementwise"] | None = None, linear: LinearRule = None
+    primitive: Any,
+    *,
+    axes: AxisRule | Literal["elementwise"] | None = None,
+    linear: LinearRule = None,
+    path: Path = None,
 ) -> None:
     """Tell mcgrad about a primitive of your own; the same row as those of JAX have.
 
@@ -61,9 +72,13 @@ def register(
         linear: in which operands it is linear, the others held: `"all"` together, the `"first"`, `"each"` by itself,
             `"cases"` (all but the first together), or a tuple of positions; or a function of the equation that returns one
             of these. By default in none.
+        path: what becomes of derivatives with respect to draws: `"keeps"`, if it is continuous and has its derivative;
+            `"cuts"`, if it has none; `"steps"`, if it is constant between jumps, like `floor`; `"jumps"`, if it moves between
+            them, like `rem`; `"constant"`, if it is constant with probability one, like `is_finite`; `"random"`, if it makes
+            random bits. By default mcgrad looks whether its rule for derivatives uses the tangents: it keeps or cuts.
 
     Raises:
-        ValueError: for another `linear`.
+        ValueError: for another `linear` or `path`.
 
     Example:
         >>> import mcgrad
@@ -74,8 +89,13 @@ def register(
             '`mcgrad.program.register(linear=...)` must be "all", "first", "each", "cases", a tuple of positions, '
             f"a function or None, got {linear!r}. Pass one of these."
         )
+    if path not in (None, *_PATHS):
+        raise ValueError(
+            f"`mcgrad.program.register(path=...)` must be one of {', '.join(map(repr, _PATHS))} or None, got {path!r}. "
+            "Leave it out to have it found from the primitive's rule for derivatives."
+        )
     rule = axes if callable(axes) or axes is None else _elementwise
-    _RULES[getattr(primitive, "name", primitive)] = Rule(rule, linear)
+    _RULES[getattr(primitive, "name", primitive)] = Rule(rule, linear, path)
 
 
 def rule_of(equation: Equation) -> Rule:
@@ -114,11 +134,13 @@ def linear_group(equation: Equation, operands: Sequence[int]) -> tuple[int, ...]
 
 
 _UNKNOWN = Rule()
+_PATHS = ("keeps", "cuts", "steps", "jumps", "constant", "random")
 _elementwise = axes.elementwise
 
 
-def _rows(names: str, rule: AxisRule | None, linear: LinearRule = None) -> None:
-    _RULES.update(dict.fromkeys(names.split(), Rule(rule, linear)))
+def _rows(names: str, rule: AxisRule | None, linear: LinearRule = None, path: Path = None) -> None:
+    path = "keeps" if path is None and linear is not None else path
+    _RULES.update(dict.fromkeys(names.split(), Rule(rule, linear, path)))
 
 
 def _unless_filled(equation: Equation) -> Linear:
@@ -133,14 +155,23 @@ def _right_hand_side(equation: Equation) -> Linear:
 
 
 _rows(
-    """abs acos acosh and asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type cbrt ceil clamp clz
-    copysign cos cosh digamma eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac
-    integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max min mulhi ne nextafter not
-    one_minus_square or polygamma population_count pow random_gamma_grad regularized_incomplete_beta rem round rsqrt
-    shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient tan tanh xor zeta
-    mcgrad_threshold mcgrad_forward_only random_clone debug_nans polynomial reduce_precision random_gamma threefry2x32""",
+    """abs acos acosh asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt clamp cos cosh digamma erf erf_inv erfc exp exp2
+    expm1 integer_pow lgamma log log1p log2 logistic max min one_minus_square pow rsqrt sin sinh sqrt square tan tanh""",
+    axes.elementwise,
+    path="keeps",
+)
+_rows(
+    """and bitcast_convert_type clz copysign eq eq_to ge gt igamma igamma_grad_a igammac le le_to lt lt_to mulhi ne not or
+    polygamma population_count random_gamma_grad regularized_incomplete_beta shift_left shift_right_arithmetic
+    shift_right_logical xor zeta mcgrad_threshold mcgrad_forward_only random_clone debug_nans polynomial reduce_precision
+    random_gamma""",
     axes.elementwise,
 )
+_rows("ceil floor round sign", axes.elementwise, path="steps")
+_rows("nextafter rem", axes.elementwise, path="jumps")
+_rows("stop_gradient", axes.elementwise, path="cuts")
+_rows("is_finite", axes.elementwise, path="constant")
+_rows("threefry2x32", axes.elementwise, path="random")
 _rows(
     "add add_any sub neg copy copy_p convert_element_type complex conj imag real name pvary pcast",
     axes.elementwise,
@@ -150,7 +181,8 @@ _rows("mul", axes.elementwise, "each")
 _rows("div", axes.elementwise, "first")
 _rows("select_n", axes.elementwise, "cases")
 _rows("reduce_sum reduce_precision_sum", axes.reduce_axes, "all")
-_rows("reduce_prod reduce_max reduce_min reduce_and reduce_or reduce_xor argmax argmin reduce", axes.reduce_axes)
+_rows("reduce_max reduce_min reduce_prod", axes.reduce_axes, path="keeps")
+_rows("argmax argmin reduce reduce_and reduce_or reduce_xor", axes.reduce_axes)
 _rows("cumsum", axes.cumulative, "all")
 _rows("cumprod cummax cummin cumlogsumexp", axes.cumulative)
 _rows("dot_general", axes.dot_general, "each")
@@ -176,8 +208,8 @@ _rows("scatter-mul scatter_mul scatter-min scatter_min scatter-max scatter_max",
 _rows("reduce_window_sum", axes.pooling, "first")
 _rows("reduce_window_max reduce_window_min reduce_window", axes.pooling)
 _rows("select_and_scatter_add select_and_gather_add", axes.pooling, "first")
-_rows("sort", axes.all_but("dimension"))
-_rows("top_k", axes.top_k)
+_rows("sort", axes.all_but("dimension"), path="keeps")
+_rows("top_k", axes.top_k, path="keeps")
 _rows("approx_top_k", axes.all_but("reduction_dimension"))
 _rows("fft", axes.leading(lambda equation: len(equation.eqn.params["fft_lengths"])), "all")
 _rows(
@@ -186,8 +218,10 @@ _rows(
     axes.matrices,
 )
 _rows("triangular_solve", axes.matrices, (1,))
-_rows("ormqr", axes.matrices, (2,))
+_rows("ormqr", axes.matrices, (2,), path="cuts")  # JAX has no derivative of it
 _rows("tridiagonal_solve", axes.matrices, (3,))
 _rows("custom_linear_solve", None, _right_hand_side)
 _rows("optimization_barrier device_put sharding_constraint", axes.per_operand, "all")
-_rows("random_seed random_wrap random_unwrap random_fold_in random_bits random_split", axes.random_bits)
+_rows("random_seed random_wrap random_unwrap random_fold_in random_split", axes.random_bits)
+_rows("random_bits", axes.random_bits, path="random")
+_rows("rng_uniform rng_bit_generator", None, path="random")
