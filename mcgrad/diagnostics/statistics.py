@@ -276,31 +276,21 @@ def moments_of_chunk(one: Callable[[Any], Any], start: Any, size: int, end: Any)
     samples = jax.vmap(one)(indices)
     count = jnp.minimum(end - start, size)
 
-    def total(leaf: Array) -> Array:
-        kept = (indices < end).reshape(size, *[1] * (leaf.ndim - 1))
-        return jnp.sum(jnp.where(kept, leaf, 0), axis=0)
+    def kept(leaf: Array) -> Array:
+        return (indices < end).reshape(size, *[1] * (leaf.ndim - 1))
 
-    mean = jax.tree.map(lambda leaf: total(leaf) / count.astype(leaf.dtype), samples)
-    deviation = jax.tree.map(lambda leaf, m: total((leaf - m[None]) ** 2), samples, mean)
-    return Moments(count, mean, deviation)
+    mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0, where=kept(leaf)), samples)
+    variance = jax.tree.map(lambda leaf: jnp.var(leaf, axis=0, where=kept(leaf)), samples)
+    return Moments(count, mean, jax.tree.map(lambda leaf: leaf * count.astype(leaf.dtype), variance))
 
 
 def merge(a: Moments, b: Moments) -> Moments:
     """The moments of two sets of samples together."""
-    count = a.count + b.count
-
-    def share(part: Array, leaf: Array) -> Array:
-        return part.astype(leaf.dtype) / count.astype(leaf.dtype)
-
-    mean = jax.tree.map(lambda m, n: m + (n - m) * share(b.count, n), a.mean, b.mean)
-    deviation = jax.tree.map(
-        lambda s, t, m, n: s + t + (n - m) ** 2 * a.count.astype(n.dtype) * share(b.count, n),
-        a.deviation,
-        b.deviation,
-        a.mean,
-        b.mean,
-    )
-    return Moments(count, mean, deviation)
+    share = b.count / (a.count + b.count)
+    apart = jax.tree.map(jnp.subtract, b.mean, a.mean)
+    mean = jax.tree.map(lambda m, d: m + d * share.astype(d.dtype), a.mean, apart)
+    between = jax.tree.map(lambda d: d**2 * (a.count * share).astype(d.dtype), apart)
+    return Moments(a.count + b.count, mean, jax.tree.map(lambda *parts: sum(parts), a.deviation, b.deviation, between))
 
 
 def summarize(moments: Moments, num_samples: int) -> GradientStatistics:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from mcgrad.estimators.coupled import TreeDisARM
 from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.estimators.local_expectation import LocalExpectation
 from mcgrad.estimators.measure_valued import MeasureValued
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
 from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation
-from mcgrad.estimators.tree_disarm import TreeDisARM
 from mcgrad.estimators.without_replacement import UnorderedSet
 from mcgrad.program import Estimator, Facts, Relation, Site
 

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.lax import stop_gradient as stop
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
-from mcgrad.program import Draw, Estimator, SignedPoints, Site, zero_with_derivative_of
+from mcgrad.program import Draw, Estimator, Site
 
 
 class FiniteSupportEstimator(Estimator):
@@ -26,17 +25,3 @@ def each_value(draw: Draw, fn: Callable[[Array], Array]) -> Array:
     rows = jnp.expand_dims(support, tuple(range(1, 1 + draw.num_plates)))
     points = jnp.broadcast_to(rows, (len(support), *draw.plates, *support.shape[1:]))
     return jnp.moveaxis(jax.vmap(fn)(points), 0, -1)
-
-
-def log_derivative(p: Array) -> Array:
-    """Zeros with the derivatives of `log p`, of none where `p` is zero."""
-    inside = stop(p) > 0
-    return jnp.where(inside, zero_with_derivative_of(p) / jnp.where(inside, stop(p), 1), 0)
-
-
-def differences_from_first(
-    draw: Draw, positions: Int[Array, "*plates k"], coefficients: Float[Array, "*plates n"]
-) -> SignedPoints:
-    """`sum_j c_j (f(x_j) - f(x_0))` for values at positions in the support, all entries of a draw together."""
-    points = jnp.asarray(draw.facts.support)[jnp.moveaxis(positions, -1, 0)]
-    return SignedPoints(points[0], points[1:], jnp.moveaxis(coefficients, -1, 0), relative=True, joint=True)
