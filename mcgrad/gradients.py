@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -175,7 +174,5 @@ def _plain(cost: Callable[..., Any], argnums: Any, dist: Any, where: str) -> Cal
     def program(params: Any, key: jax.Array) -> Any:
         return cost(params, sample(key, dist(params)))
 
-    program.__signature__ = inspect.Signature(  # ty: ignore[missing-attribute]
-        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("params", "key")]
-    )
+    del program.__wrapped__  # whose arguments are others
     return program

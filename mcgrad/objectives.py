@@ -21,7 +21,6 @@ from mcgrad._types import PRNGKey
 from mcgrad.estimators import Pathwise, Score
 from mcgrad.program import Estimator
 from mcgrad.program.held import Held
-from mcgrad.program.interpret import Interpreter
 from mcgrad.transforms import plan_of
 
 
@@ -252,14 +251,14 @@ def _bound(
             if estimator is None:
                 return _checked(fn(*at, **named), where)
             program = _reached(fn) if estimator is _SCORE else fn
-            plan, tree = plan_of(program, at, named, estimator, False, key)
+            plan, run_plan = plan_of(program, at, named, estimator, False, key)
             for site in plan.analysis.sites.values():
                 if site.estimator is not None:
                     raise ValueError(
                         f"`mcgrad.{where}` must choose the estimator of every draw, and {site.describe()} names "
                         f"`mcgrad.{type(site.estimator).__name__}`. Leave it out of `mcgrad.sample`."
                     )
-            return _checked(jax.tree.unflatten(tree, Interpreter(plan).run()), where)
+            return _checked(run_plan(), where)
 
         def one(key: PRNGKey) -> list[Array]:
             return [run(jax.random.clone(key), estimator) for estimator in estimators]  # the same draws

@@ -79,7 +79,8 @@ def expectation(
     def surrogate(*args: Any, **kwargs: Any) -> Any:
         if num_samples == 1:
             find_key(fn, args, kwargs, "expectation")
-            return _run(fn, args, kwargs, estimator, has_aux)
+            _, run = plan_of(fn, args, kwargs, estimator, has_aux)
+            return run()
         key, with_key = sample_key(fn, args, kwargs, "expectation")
 
         # In float32, the derivatives of 16 bits of all chunks are added up without getting stuck.
@@ -89,8 +90,8 @@ def expectation(
             return own if getattr(x, "dtype", None) == getattr(own, "dtype", None) else x.astype(own.dtype)
 
         def one(key: jax.Array) -> tuple[Any, Any]:
-            out = _run(fn, *jax.tree.map(narrow, wide, with_key(key)), estimator, has_aux, replicates, key)
-            return out if has_aux else (out, ())
+            _, run = plan_of(fn, *jax.tree.map(narrow, wide, with_key(key)), estimator, has_aux, key)
+            return run(replicates) if has_aux else (run(replicates), ())
 
         def several(keys: jax.Array) -> tuple[Any, Any]:
             costs, aux = jax.vmap(one, axis_name=_SAMPLES)(keys)
@@ -116,20 +117,6 @@ def _mean(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.mean(x, axis=0), tree)
 
 
-def _run(
-    fn: Callable[..., Any],
-    args: Any,
-    kwargs: Any,
-    estimator: Estimator | None,
-    has_aux: bool,
-    replicates: Any = None,
-    key_of_sample: Any = None,
-) -> Any:
-    plan, tree = plan_of(fn, args, kwargs, estimator, has_aux, key_of_sample)
-    outs = Interpreter(plan, replicates).run()
-    return jax.tree.unflatten(tree, outs)
-
-
 def plan_of(
     fn: Callable[..., Any],
     args: Any,
@@ -137,9 +124,8 @@ def plan_of(
     estimator: Estimator | None,
     has_aux: bool,
     key_of_sample: Any = None,
-) -> tuple[Plan, Any]:
-    """The plan of a program on given arguments, with the key of one of several samples; and the tree of its output."""
-    split: list[int] = []
+) -> tuple[Plan, Callable[..., Any]]:
+    """The plan of a program on given arguments, with the key of one of several samples; and a function that runs it."""
 
     def program() -> Any:
         out = fn(*args, **kwargs)
@@ -147,14 +133,14 @@ def plan_of(
             raise TypeError(
                 f"With `has_aux=True` the program must return a pair `(costs, aux)`, got {type(out).__name__}."
             )
-        costs = out[0] if has_aux else out
-        _check_costs(costs, fn)
-        split.append(len(jax.tree.leaves(costs)))
+        _check_costs(out[0] if has_aux else out, fn)
         return out
 
     traced, tree = trace(program)
-    check_floating(traced, split[-1])
-    return make_plan(traced, split[-1], estimator or Auto(), CANDIDATES, key_of_sample), tree
+    num_costs = (tree.children()[0] if has_aux else tree).num_leaves
+    check_floating(traced, num_costs)
+    plan = make_plan(traced, num_costs, estimator or Auto(), CANDIDATES, key_of_sample)
+    return plan, lambda replicates=None: jax.tree.unflatten(tree, Interpreter(plan, replicates).run())
 
 
 def grad(
@@ -198,7 +184,8 @@ def grad_of_sample(
 
     @functools.wraps(fn)
     def surrogate(*args: Any, **kwargs: Any) -> Any:
-        return _run(fn, args, kwargs, estimator, False, None, key)
+        _, run = plan_of(fn, args, kwargs, estimator, False, key)
+        return run()
 
     return jax.grad(_scalar(surrogate, fn, False), argnums)
 

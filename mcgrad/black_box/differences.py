@@ -40,15 +40,10 @@ def difference_grad(
 ) -> Callable[..., Any]:
     """The gradient of `fn` by differences along directions, as a function of the arguments of `fn`.
 
+    `where` is its public name, and what is not named here is as in `mcgrad.finite_difference_grad`.
+
     Args:
-        where: the public name, for messages.
-        fn: the black box; this and what is not named here as in `mcgrad.finite_difference_grad`.
-        argnums: as in `jax.grad`.
         directions: random ones, or `None` for those of the coordinates.
-        step: how far along them.
-        num_samples: how many are averaged.
-        chunk_size: how many of them run at once.
-        has_aux: as in `jax.grad`.
         central: differences to both sides; otherwise from the parameters to one side, over `step`.
     """
     check_flag(has_aux, f"{where}(has_aux=...)")

@@ -98,16 +98,13 @@ def gradient_noise(decay: float = 0.99) -> optax.GradientTransformation:
         total_weight = decay * state.total_weight + (1 - decay)
         a = (1 - decay) / total_weight  # of the newest gradient, once the weights sum to one; 1 at the first step
 
-        def mean(m: Array, g: Array) -> Array:
-            return m + a.astype(m.dtype) * (g - m)
-
         def spread(s: Array, m: Array, g: Array) -> Array:
             return (1 - a).astype(s.dtype) * (s + a.astype(s.dtype) * (g - m) ** 2)
 
         return updates, GradientNoise(
             total_weight,
             (1 - a) ** 2 * state.square_weight + a**2,
-            jax.tree.map(mean, state.mean, updates),
+            jax.tree.map(lambda m, g: m + a.astype(m.dtype) * (g - m), state.mean, updates),
             jax.tree.map(spread, state.spread, state.mean, updates),
         )
 

@@ -78,10 +78,8 @@ class ImportanceSampling(Estimator):
                 "`mcgrad.ImportanceSampling(proposal=...)` must be a distribution or a function of the distribution, got "
                 f"{type(self.proposal).__name__}. Pass `lambda p: proposal`."
             )
-        least, what = (
-            (2, "an int of at least 2 where weights are self-normalized") if self.self_normalized else (1, None)
-        )
-        check_field(self, "num_samples", least, what=what)
+        what = "an int of at least 2 where weights are self-normalized" if self.self_normalized else None
+        check_field(self, "num_samples", 2 if self.self_normalized else 1, what=what)
 
     def why_not(self, site: Site) -> str | None:
         return why_no_score(site, "weights of fixed points miss")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,24 +20,12 @@ from mcgrad.estimators.finite_support import each_value
 from mcgrad.program import Draw
 
 
-class Drawn(NamedTuple):
-    """A state that is none of those taken.
-
-    Attributes:
-        state: positions of values; of no meaning where not `possible`.
-        log_mass: log probability of all states that are not taken.
-        possible: whether one is left.
-    """
-
-    state: Int[Array, " d"]
-    log_mass: Float[Array, ""]
-    possible: Bool[Array, ""]
-
-
 def draw_outside(
     log_probs: Float[Array, "d n"], taken: Int[Array, "m d"], is_taken: Bool[Array, " m"], u: Float[Array, " d"]
-) -> Drawn:
+) -> tuple[Int[Array, " d"], Float[Array, ""], Bool[Array, ""]]:
     """Draws a state given that it is none of those taken, entry by entry from uniform noise `u`.
+
+    Returns it, of no meaning where none is left; the log probability of all that are left; and whether one is.
 
     Given the entries so far, the weight of a value is its probability times the probability that the entries behind it do
     not complete a taken state.
@@ -58,25 +46,14 @@ def draw_outside(
         return agrees & (taken == value), (value, total, left[value] > -jnp.inf)
 
     _, (state, log_mass, possible) = jax.lax.scan(step, is_taken, (log_probs, taken.T, behind.T, u))
-    return Drawn(state, jnp.minimum(log_mass[0], 0), jnp.all(possible))
+    return state, jnp.minimum(log_mass[0], 0), jnp.all(possible)
 
 
-class InTurn(NamedTuple):
-    """States drawn one after the other, none of them twice.
-
-    Attributes:
-        states: in the order in which they were drawn.
-        possible: false for the last ones where there are no more states.
-        log_outside: log probability of what was left before each draw, and after the last.
-    """
-
-    states: Int[Array, "k d"]
-    possible: Bool[Array, " k"]
-    log_outside: Float[Array, " k+1"]
-
-
-def draw_in_turn(log_probs: Float[Array, "d n"], u: Float[Array, "k d"]) -> InTurn:
+def draw_in_turn(log_probs: Float[Array, "d n"], u: Float[Array, "k d"]) -> tuple[Array, Array, Array]:
     """Draws states without replacement, each with its probability among those that are left.
+
+    Returns them in their order, `[k, d]`; which are possible, not the last ones where there are no more states; and the log
+    probability of what was left before each draw, and after the last, `[k + 1]`.
 
     In distribution these are the `k` largest of Gumbel-perturbed log probabilities, in their order (Kool et al. 2019,
     stochastic beams).
@@ -85,14 +62,14 @@ def draw_in_turn(log_probs: Float[Array, "d n"], u: Float[Array, "k d"]) -> InTu
 
     def step(taken: tuple[Array, Array], at: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         j, u = at
-        drawn = draw_outside(log_probs, *taken, u)
+        state, log_mass, is_left = draw_outside(log_probs, *taken, u)
         states, possible = taken
-        return (states.at[j].set(drawn.state), possible.at[j].set(drawn.possible)), drawn.log_mass
+        return (states.at[j].set(state), possible.at[j].set(is_left)), log_mass
 
     start = (jnp.zeros(u.shape, jnp.int32), jnp.zeros(k, bool))
     (states, possible), log_outside = jax.lax.scan(step, start, (jnp.arange(k), u))
-    after = draw_outside(log_probs, states, possible, u[0]).log_mass
-    return InTurn(states, possible, jnp.append(log_outside, after))
+    _, after, _ = draw_outside(log_probs, states, possible, u[0])
+    return states, possible, jnp.append(log_outside, after)
 
 
 def most_probable(log_probs: Float[Array, "d n"], k: int) -> Int[Array, "k d"]:

@@ -31,20 +31,11 @@ from mcgrad._closures import Closed
 from mcgrad._types import PRNGKey, Shape, static_field
 from mcgrad.distributions import Independent, Logistic, Relaxation
 from mcgrad.estimators.score import why_no_score
-from mcgrad.program import (
-    Draw,
-    Estimator,
-    LocalEstimator,
-    Relation,
-    Site,
-    WeightedPoint,
-    bring,
-    unit_weight,
-    zero_with_derivative_of,
-)
+from mcgrad.program import Draw, LocalEstimator, Relation, Site, WeightedPoint, bring
 from mcgrad.program.dependence import analyze
 from mcgrad.program.paths import BlindWay, blind_ways
 from mcgrad.program.site import bind_draw
+from mcgrad.program.surrogates import unit_weight, zero_with_derivative_of
 from mcgrad.program.trace import from_jaxpr
 
 _NOISE = 1
@@ -61,10 +52,10 @@ class _Surrogate(LocalEstimator):
         way_out = "Pass `lambda z: ...`, or an array as `mcgrad.Score(baseline=...)`."
         check_callable(self, "control", "the draw", way_out)
 
-    def closed(self, dist: Any) -> Estimator:
+    def closed(self, dist: Any) -> _Surrogate:
         return self._closed_on(self._argument(dist))
 
-    def resolve(self, site: Site, relations: Any) -> Estimator:
+    def resolve(self, site: Site, relations: Any) -> _Surrogate:
         return self._closed_on(self._argument_at(site))
 
     def why_not(self, site: Site) -> str | None:

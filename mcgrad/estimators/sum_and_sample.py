@@ -107,15 +107,15 @@ class SumAndSample(WithoutReplacement):
                 states = most_probable(log_probs, m)
             log_p = jnp.where(is_summed, log_prob(log_probs, states), -jnp.inf)
             summed = log_p > -jnp.inf
-            sampled = draw_outside(log_probs, states, summed, u[0])
-            left = jnp.where(sampled.possible, jnp.exp(sampled.log_mass), 0)
-            states = jnp.concatenate([states, sampled.state[None]])
-            possible = jnp.append(summed, sampled.possible)
+            sampled, log_mass, is_left = draw_outside(log_probs, states, summed, u[0])
+            left = jnp.where(is_left, jnp.exp(log_mass), 0)
+            states = jnp.concatenate([states, sampled[None]])
+            possible = jnp.append(summed, is_left)
             weights = jnp.append(jnp.exp(log_p), left)
             baseline = None
             if self.baseline == "independent":
                 nothing = (states[:0], possible[:0])
-                independent = jax.vmap(lambda u: draw_outside(log_probs, *nothing, u).state)(u[1 + num_drawn :])
+                independent, _, _ = jax.vmap(lambda u: draw_outside(log_probs, *nothing, u))(u[1 + num_drawn :])
                 states = jnp.concatenate([states, independent])
                 possible = jnp.append(possible, jnp.ones(m + 1, bool))
                 weights = jnp.append(weights, jnp.zeros(m + 1, weights.dtype))
