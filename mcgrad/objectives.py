@@ -306,21 +306,21 @@ def _reached(fn: Callable[..., Any]) -> Callable[..., Any]:
     return program
 
 
-def _log_mean_exp(log_weights: Float[Array, "K ..."]) -> Array:
-    return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(len(log_weights)).astype(log_weights.dtype)
+_log_mean_exp = functools.partial(jax.nn.logmeanexp, axis=0)
 
 
 def _without_each(log_weights: Float[Array, "K ..."], others: str) -> Float[Array, "K ..."]:
     """`L_{-k}` for every `k`."""
-    num = len(log_weights)
-    own = jnp.eye(num, dtype=bool).reshape(num, num, *[1] * (log_weights.ndim - 1))
-    log_weights = log_weights[None]
-    if others == "arithmetic":
-        without = jax.nn.logsumexp(jnp.where(own, -jnp.inf, log_weights), axis=1)
-        return without - jnp.log(num - 1).astype(without.dtype)
-    # A mean over the others only: subtracting from the total would be `inf - inf` where a weight is zero.
-    mean = jnp.sum(jnp.where(own, 0, log_weights), axis=1, keepdims=True) / (num - 1)
-    return jax.vmap(_log_mean_exp)(jnp.where(own, mean, log_weights))
+
+    def without(own: Array) -> Array:
+        if others == "arithmetic":
+            return jax.nn.logmeanexp(log_weights, axis=0, where=~own)
+        # A mean over the others only: subtracting from the total would be `inf - inf` where a weight is zero.
+        mean = jnp.mean(log_weights, axis=0, where=~own)
+        return _log_mean_exp(jnp.where(own, mean[None], log_weights))
+
+    each = jnp.eye(len(log_weights), dtype=bool)
+    return jax.vmap(without)(each.reshape(*each.shape, *[1] * (log_weights.ndim - 1)))
 
 
 def _finite(baseline: Array) -> Array:

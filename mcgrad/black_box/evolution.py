@@ -107,9 +107,8 @@ def _orthogonal(key: PRNGKey, num: int, params: Any) -> Array:
     n = flat.size
     key_frame, key_length = jax.random.split(key)
     blocks, width = -(-num // n), min(num, n)
-    # The signs of the columns of `q` are those that LAPACK chooses; the estimate is even in a direction, so they are free.
-    q, _ = jnp.linalg.qr(jax.random.normal(key_frame, (blocks, n, width), flat.dtype))
-    unit = jnp.swapaxes(q, 1, 2).reshape(-1, n)[:num]
+    columns = jax.random.orthogonal(key_frame, n, (blocks,), flat.dtype, m=width)
+    unit = jnp.swapaxes(columns, 1, 2).reshape(-1, n)[:num]
     # The length of a Gaussian vector is independent of where it points.
     length = jnp.linalg.norm(jax.random.normal(key_length, (num, n), flat.dtype), axis=1, keepdims=True)
     return (length * unit)[:, None]

@@ -39,7 +39,7 @@ def draw_outside(
         log_p, taken, behind, u = entry
         completes = agrees[:, None] & (taken[:, None] == values[None])  # [m, n]
         completed = jax.nn.logsumexp(jnp.where(completes, behind[:, None], -jnp.inf), axis=0)
-        left = log_p + _log_complement(completed)
+        left = log_p + jax.nn.log1mexp(-jnp.minimum(completed, 0))  # up to rounding
         total = jax.nn.logsumexp(left)
         below = jnp.cumsum(jnp.exp(left - jnp.where(total > -jnp.inf, total, 0)))
         value = jnp.minimum(jnp.sum(below < u * below[-1], dtype=jnp.int32), len(values) - 1)
@@ -94,12 +94,6 @@ def log_prob(log_probs: Float[Array, "d n"], states: Int[Array, "k d"]) -> Float
 
 def _chosen(log_probs: Array, states: Array) -> Array:
     return jnp.take_along_axis(log_probs[None], states[..., None], axis=-1)[..., 0]
-
-
-def _log_complement(x: Array) -> Array:
-    """`log(1 - exp(x))` for `x <= 0` up to rounding, accurate at both ends (Mächler 2012)."""
-    x = jnp.minimum(x, 0)
-    return jnp.where(x > -math.log(2), jnp.log(-jnp.expm1(x)), jnp.log1p(-jnp.exp(x)))
 
 
 @dataclasses.dataclass(frozen=True)
