@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -47,12 +48,8 @@ class Enumerate(FiniteSupportEstimator):
     def represent(self, draw: Draw) -> WeightedPoints:
         support = draw.facts.support  # [n, *event], NumPy's, as all points are: constants of the compiled program
         assert support is not None  # see `why_not`
-        mixed = [draw.plates[k] for k in draw.mixed_axes]
-        entries = math.prod(mixed)
-        count = len(support) ** entries
-        # State s in base n: digit e is the value of entry e along the mixed axes.
-        digits = np.arange(count)[:, None] // len(support) ** np.arange(entries)[None, :] % len(support)
         shape = [size if k in draw.mixed_axes else 1 for k, size in enumerate(draw.plates)]
-        points = jnp.asarray(support[digits.reshape(count, *shape)])  # [count, *shape, *event]
-        points = jnp.broadcast_to(points, (count, *draw.plates, *support.shape[1:]))
+        joint = np.array(list(itertools.product(support, repeat=math.prod(shape))), support.dtype)
+        points = jnp.asarray(joint.reshape(len(joint), *shape, *support.shape[1:]))
+        points = jnp.broadcast_to(points, (len(joint), *draw.plates, *support.shape[1:]))
         return WeightedPoints(points, jax.vmap(draw.prob)(points))
