@@ -176,16 +176,7 @@ class Comparison:
 
 
 def need(what: str, *packages: str, extra: str = "diagnostics") -> None:
-    """Refuse without optional packages.
-
-    Args:
-        what: what needs them.
-        packages: their import names.
-        extra: the extra of mcgrad that installs them.
-
-    Raises:
-        ImportError: if one is missing.
-    """
+    """An `ImportError` if a package is missing that `what` needs and an extra of mcgrad installs."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(

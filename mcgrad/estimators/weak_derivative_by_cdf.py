@@ -103,14 +103,14 @@ def weak_derivative_by_cdf(
         masks = np.eye(number, dtype=bool).reshape(
             number, *(n if axis is None else 1 for n, axis in zip(shape, axes, strict=True))
         )
-        masks = jnp.asarray(np.broadcast_to(masks, (number, *shape)), x.dtype)
+        masks = jnp.asarray(np.broadcast_to(masks, (number, *shape)), frozen[i].dtype)
 
         def part(mask: Array, key: PRNGKey, i: int = i) -> tuple[Array, Array, Array]:
             def cdf(leaf: Array, points: Array) -> Array:
                 return jax.tree.unflatten(tree, [*frozen[:i], leaf, *frozen[i + 1 :]]).cdf(points)
 
             def rate(points: Array) -> Array:
-                value, found = jax.jvp(lambda leaf: cdf(leaf, points), (frozen[i],), (mask.astype(frozen[i].dtype),))
+                value, found = jax.jvp(lambda leaf: cdf(leaf, points), (frozen[i],), (mask,))
                 fraction = inside(value, points, somewhere)
                 return jnp.where((fraction > 0) & (fraction < 1), found, 0)
 

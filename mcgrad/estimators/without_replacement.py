@@ -126,11 +126,9 @@ WITHOUT_LIMIT = ', or use `mcgrad.ImportanceWithoutReplacement(baseline="importa
 
 
 def set_weights(log_p: Float[Array, " k"], log_outside: Float[Array, ""]) -> tuple[Array, Array]:
-    """The weights and the baseline of a set, as `[k]` and `[k, k]`.
+    """The weights and the baseline of a set, as `[k]` and `[k, k]`, from log probabilities of its members and of all others.
 
-    Args:
-        log_p: log probabilities of its members; `-inf` for what is none.
-        log_outside: log probability of all that is no member.
+    That of what is no member is `-inf`.
     """
     k = len(log_p)
     bits = 1 << np.arange(k)
