@@ -131,7 +131,7 @@ class MeasureValued(Estimator):
         names: list[tuple[str, ...]] = []
         by_cdf = None
         if "weak_derivative" not in draw.facts.knows:
-            by_cdf = [direction for direction in directions(draw.site) if direction.leaf not in draw.constant]
+            by_cdf = {leaf: axes for leaf, axes in directions(draw.site).items() if leaf not in draw.constant}
 
         def arrays(key: PRNGKey, dist: Any, x: Array) -> list[list[Array | None]]:
             own = by_cdf is None
