@@ -7,6 +7,7 @@ bounds here use `K` independent runs of it, and are to be maximized.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -311,16 +312,17 @@ _log_mean_exp = functools.partial(jax.nn.logmeanexp, axis=0)
 
 def _without_each(log_weights: Float[Array, "K ..."], others: str) -> Float[Array, "K ..."]:
     """`L_{-k}` for every `k`."""
+    num = len(log_weights)
 
     def without(own: Array) -> Array:
         if others == "arithmetic":
-            return jax.nn.logmeanexp(log_weights, axis=0, where=~own)
+            return jax.nn.logsumexp(jnp.where(own, -jnp.inf, log_weights), axis=0) - math.log(num - 1)
         # A mean over the others only: subtracting from the total would be `inf - inf` where a weight is zero.
-        mean = jnp.mean(log_weights, axis=0, where=~own)
+        mean = jnp.sum(log_weights, axis=0, where=~own) / (num - 1)
         return _log_mean_exp(jnp.where(own, mean[None], log_weights))
 
-    each = jnp.eye(len(log_weights), dtype=bool)
-    return jax.vmap(without)(each.reshape(*each.shape, *[1] * (log_weights.ndim - 1)))
+    each = jnp.eye(num, dtype=bool).reshape(num, num, *[1] * (log_weights.ndim - 1))
+    return jax.vmap(without)(each)
 
 
 def _finite(baseline: Array) -> Array:

@@ -276,12 +276,11 @@ def moments_of_chunk(one: Callable[[Any], Any], start: Any, size: int, end: Any)
     samples = jax.vmap(one)(indices)
     count = jnp.minimum(end - start, size)
 
-    def kept(leaf: Array) -> Array:
-        return (indices < end).reshape(size, *[1] * (leaf.ndim - 1))
+    def total(leaf: Array) -> Array:
+        return jnp.sum(leaf, axis=0, where=(indices < end).reshape(size, *[1] * (leaf.ndim - 1)))
 
-    mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0, where=kept(leaf)), samples)
-    variance = jax.tree.map(lambda leaf: jnp.var(leaf, axis=0, where=kept(leaf)), samples)
-    return Moments(count, mean, jax.tree.map(lambda leaf: leaf * count.astype(leaf.dtype), variance))
+    mean = jax.tree.map(lambda leaf: total(leaf) / count.astype(leaf.dtype), samples)
+    return Moments(count, mean, jax.tree.map(lambda leaf, m: total((leaf - m[None]) ** 2), samples, mean))
 
 
 def merge(a: Moments, b: Moments) -> Moments:

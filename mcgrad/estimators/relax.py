@@ -28,7 +28,7 @@ from jaxtyping import Array
 
 from mcgrad._arguments import broadcasts_to, check_callable
 from mcgrad._closures import Closed
-from mcgrad._types import PRNGKey, Shape, static_field
+from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions import Independent, Logistic, Relaxation
 from mcgrad.estimators.score import why_no_score
 from mcgrad.program import Draw, LocalEstimator, Relation, Site, WeightedPoint, bring
@@ -83,11 +83,8 @@ class _Surrogate(LocalEstimator):
 
     def represent(self, draw: Draw) -> WeightedPoint:
         x = draw.sample()
-
-        def variate(own: _Surrogate, key: PRNGKey, dist: Any, x: Any) -> Array:
-            return own._variate(own._points(key, dist, x), tuple(dist.batch_shape))
-
-        control = draw.under_vmaps(variate, self._moving(draw, x), key=draw.key_beside(_NOISE), estimator=self)
+        key, moving = draw.key_beside(_NOISE), self._moving(draw, x)
+        control = draw.under_vmaps(_Surrogate._variate, moving, key=key, estimator=self)
         return WeightedPoint(x, draw.log_prob(x), control=control)
 
     def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:
@@ -112,14 +109,15 @@ class _Surrogate(LocalEstimator):
             return self
         return dataclasses.replace(self, control=Closed.of(self.control, point))
 
-    def _variate(self, at: Relaxation, batch: Shape) -> Array:
+    def _variate(self, key: PRNGKey, dist: Any, x: Any) -> Array:
         """The control variate, of the batch shape."""
-        relation, _ = self._seen(at.free, len(batch))
+        z, given, log_prob = self._points(key, dist, x)
+        c, batch = self.control, tuple(dist.batch_shape)
+        relation, _ = self._seen(z, len(batch))
         if relation is None:  # no function of the draw
-            return jnp.zeros(batch, at.free.dtype)
-        c, z, given = self.control, at.free, at.given
+            return jnp.zeros(batch, z.dtype)
         moved = c(z)
-        weight = unit_weight(jnp.broadcast_to(bring(at.log_prob, relation, moved.shape), moved.shape))
+        weight = unit_weight(jnp.broadcast_to(bring(log_prob, relation, moved.shape), moved.shape))
         # Each is less its value where the draws are held: so no derivative is left in what the function closes over, but in
         # the derivatives that follow it is, and can be trained on them.
         value = (moved - c(stop(z))) - (weight * c(given) - c(stop(given)))

@@ -161,7 +161,9 @@ def _drawn_next(log_p: Array, log_outside: Array) -> Array:
 
 def shares(log_weights: Array) -> Array:
     """`exp(log_weights)` divided by its sum along the last axis; zeros where all are zero."""
-    return jax.nn.softmax(log_weights, where=log_weights > -jnp.inf)
+    top = jnp.max(log_weights, axis=-1, keepdims=True)
+    weights = jnp.exp(log_weights - jnp.where(top > -jnp.inf, top, 0))
+    return weights / jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), jnp.finfo(weights.dtype).tiny)
 
 
 @dataclasses.dataclass(frozen=True)
