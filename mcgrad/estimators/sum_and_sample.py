@@ -137,6 +137,5 @@ class SumAndSample(WithoutReplacement):
                 f"{states.dtype} of shape {shape} for batch shape {plates} at {draw.site.describe()}. Give one position "
                 "in `dist.support()` for each entry of the draw, the states along the last axis."
             )
-        states = states.reshape(*[1] * (len(plates) + 1 - states.ndim), *shape)
         states = jnp.clip(states, 0, groups.num_values - 1)
         return jnp.swapaxes(groups.gather(jnp.broadcast_to(states, (*plates, shape[-1]))), 1, 2)
