@@ -88,8 +88,7 @@ def pathwise_grad(
         pathwise_grad(cost, sampler=draw, log_prob=log_density, support=(0, inf))  # the same by quadrature
         pathwise_grad(cost, log_prob=log_density)    # drawn by quadrature too
 
-    wraps plain functions into a function of `(params, key)` that estimates
-    `grad_params E_{x ~ draw(key, params)}[cost(params, x)]`. Unbiased; see `mcgrad.Pathwise`.
+    wraps plain functions, as in `mcgrad.score_grad`. Unbiased; see `mcgrad.Pathwise`.
 
     Args:
         fn: a program, or `cost(params, x)`.

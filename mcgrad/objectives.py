@@ -121,8 +121,7 @@ def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
     of the log weight.
 
     Args:
-        fn: see `mcgrad.iwae`. Its draws name no estimator; all are differentiated by the score.
-        num_samples: `K`, at least 2.
+        fn, num_samples: see `mcgrad.vimco`.
 
     Returns:
         A function of the arguments of `fn` whose value is `L`, to be differentiated by JAX.
@@ -200,8 +199,7 @@ def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callab
     there. First derivatives only; continuous draws with a path.
 
     Args:
-        fn: see `mcgrad.dreg`.
-        num_samples: `K`.
+        fn, num_samples: see `mcgrad.dreg`.
 
     Returns:
         A function of the arguments of `fn` whose value is `L_K`, to be differentiated by JAX.

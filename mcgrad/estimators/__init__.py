@@ -1,6 +1,5 @@
 """Estimators: one rule for one random choice each."""
 
-from mcgrad.estimators.adaptive_velocity import AdaptiveVelocity as AdaptiveVelocity
 from mcgrad.estimators.auto import Auto as Auto
 from mcgrad.estimators.binary import ARM as ARM
 from mcgrad.estimators.binary import ARMS as ARMS
@@ -17,6 +16,7 @@ from mcgrad.estimators.generalized_reparameterization import (
 from mcgrad.estimators.importance_sampling import ImportanceSampling as ImportanceSampling
 from mcgrad.estimators.local_expectation import LocalExpectation as LocalExpectation
 from mcgrad.estimators.measure_valued import MeasureValued as MeasureValued
+from mcgrad.estimators.pathwise import AdaptiveVelocity as AdaptiveVelocity
 from mcgrad.estimators.pathwise import Pathwise as Pathwise
 from mcgrad.estimators.relax import LAX as LAX
 from mcgrad.estimators.relax import RELAX as RELAX
