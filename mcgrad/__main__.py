@@ -157,7 +157,7 @@ def _load(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     if file.suffix != ".py":
         raise _UsageError(f"{path!r} is no Python file")
     sys.path.insert(0, str(file.parent))
-    module = runpy.run_path(str(file), run_name=file.stem)
+    module = runpy.run_path(str(file))
     program, example = module.get(name), module.get("example_args")
     if not callable(program):
         raise _UsageError(f"{path!r} has no function `{name}`")
