@@ -101,6 +101,7 @@ from mcgrad.program.representations import Flow as Flow
 from mcgrad.program.representations import SignedPoints as SignedPoints
 from mcgrad.program.representations import WeightedPoint as WeightedPoint
 from mcgrad.program.representations import WeightedPoints as WeightedPoints
+from mcgrad.program.unknown import CreditWarning as CreditWarning
 from mcgrad.sample import sample as sample
 from mcgrad.transforms import expectation as expectation
 from mcgrad.transforms import explain as explain
