@@ -17,7 +17,6 @@ from jax.core import ShapedArray, eval_jaxpr
 from jax.core import Tracer as Tracer
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive
-from jax.extend.core import Var as Var
 from jax.extend.core import primitives as _primitives
 from jax.interpreters import ad, batching, mlir
 
