@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeGuard, TypeVar
 
@@ -34,7 +35,7 @@ class HasLogProb(Protocol):
     """Knows its density, as score functions and importance weights need it."""
 
     def log_prob(self, x: Array, /) -> Array:
-        """Log density, or log probability, of a value `[*batch, *event]`; of the batch shape."""
+        """Log density, or log probability, of a value `[*batch, *event]`, of the batch shape; `-inf` outside of the support."""
         ...
 
 
@@ -42,7 +43,7 @@ class HasProb(Protocol):
     """Knows its probabilities with finite derivatives also where they are zero."""
 
     def prob(self, x: Array, /) -> Array:
-        """Probability of a value of a discrete distribution, of the batch shape."""
+        """Probability of a value of a discrete distribution, of the batch shape; its derivative is finite also where it is zero."""
         ...
 
 
@@ -50,7 +51,7 @@ class HasCdf(Protocol):
     """Knows its distribution function."""
 
     def cdf(self, x: Array, /) -> Array:
-        """`P(X <= x)`, elementwise."""
+        """The distribution function, `P(X <= x)`, elementwise."""
         ...
 
 
@@ -58,7 +59,7 @@ class HasSurvival(Protocol):
     """Knows one minus its distribution function with all digits where the latter is near one."""
 
     def survival(self, x: Array, /) -> Array:
-        """`P(X > x)`, elementwise."""
+        """One minus the distribution function, `P(X > x)`, elementwise."""
         ...
 
 
@@ -66,7 +67,7 @@ class HasIcdf(Protocol):
     """Knows its quantile function."""
 
     def icdf(self, u: Array, /) -> Array:
-        """The quantile of `u` in (0, 1), elementwise."""
+        """The quantile function, of `u` in (0, 1), elementwise."""
         ...
 
 
@@ -117,6 +118,12 @@ class HasRelaxation(Protocol):
         ...
 
 
+_PROTOCOLS = {
+    name: method
+    for protocol in (HasLogProb, HasProb, HasCdf, HasSurvival, HasIcdf, HasSupport)
+    for name, method in vars(protocol).items()
+    if not name.startswith("_")
+}
 _Known = TypeVar("_Known")
 
 
@@ -139,7 +146,7 @@ class Distribution(PyTree):
     A subclass defines `sample`, as a rule also `log_prob`, and whatever else it knows: the methods of the protocols in
     `mcgrad.distributions` (`HasLogProb`, `HasProb`, `HasCdf`, `HasSurvival`, `HasIcdf`, `HasSupport`, `HasWeakDerivative`,
     `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasRelaxation`). Estimators take a missing method and `None` alike as
-    "not known".
+    "not known". A method without a docstring has that of its protocol.
 
     Attributes:
         domains: the domain of each parameter. Parameters named here are checked where they are concrete, brought to one
@@ -152,6 +159,9 @@ class Distribution(PyTree):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name, method in vars(cls).items():
+            if name in _PROTOCOLS and inspect.isfunction(method) and method.__doc__ is None:
+                method.__doc__ = _PROTOCOLS[name].__doc__
         compute_in_single(cls)
 
     @property
@@ -215,8 +225,10 @@ class Distribution(PyTree):
 
     @property
     def event_shape(self) -> Shape:
-        """Shape of one entry."""
-        return ()
+        """Shape of one entry: by default the last `event_ndim` axes of the first parameter that has as many in its domain."""
+        ndim = self.event_ndim
+        found = (getattr(self, name) for name, domain in self.domains.items() if domain.event_ndim == ndim > 0)
+        return next((jnp.shape(value)[-ndim:] for value in found if value is not None), ())
 
     @property
     def dtype(self) -> Any:

@@ -55,7 +55,6 @@ class Bernoulli(Distribution):
         return jax.random.bernoulli(key, self._success, self.batch_shape).astype(jnp.int32)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability of a value; `-inf` for what is neither 0 nor 1."""
         if self.probs is None:  # selected last, so that many draws of one distribution share the logarithms
             x, one, zero = align(x, jax.nn.log_sigmoid(self._given), jax.nn.log_sigmoid(-self._given))
             return jnp.where(x == 1, one, jnp.where(x == 0, zero, -jnp.inf))
@@ -66,7 +65,6 @@ class Bernoulli(Distribution):
         return jnp.where((x == 0) | (x == 1), one + zero, -jnp.inf)
 
     def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Probability of a value, with a finite derivative everywhere."""
         if self.probs is None:  # selected last, so that a loop computes what it selects from once
             x, one, zero = align(x, jax.nn.sigmoid(self._given), jax.nn.sigmoid(-self._given))
         else:
@@ -74,7 +72,6 @@ class Bernoulli(Distribution):
         return jnp.where(x == 1, one, jnp.where(x == 0, zero, 0.0))
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, p = align(x, self._success)
         return jnp.where(x < 0, 0.0, jnp.where(x < 1, 1 - p, 1.0))
 

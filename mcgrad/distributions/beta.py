@@ -45,7 +45,6 @@ class Beta(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         one = jnp.ones((), self.dtype)
         shape = self.batch_shape
         keys = jax.random.split(key)
@@ -62,7 +61,6 @@ class Beta(Distribution):
         return transport_beta(x, *(jnp.broadcast_to(a, x.shape) for a in (self.concentration1, self.concentration0)))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` outside the unit interval."""
         x, inside, log_odds, a, b = self._odds(x)
         within = jnp.where(inside, x, 0.5)
         some = log_odds_log_prob(log_odds, a, b) - jnp.log(within) - jnp.log1p(-within)
@@ -77,7 +75,6 @@ class Beta(Distribution):
         return jnp.where(inside, below, jnp.where(x <= 0, 0.0, jnp.where(x >= 1, 1.0, jnp.nan)))
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         x, inside, log_odds, a, b = self._odds(x)
         above = log_odds_cdf(-log_odds, b, a)
         return jnp.where(inside, above, jnp.where(x <= 0, 1.0, jnp.where(x >= 1, 0.0, jnp.nan)))

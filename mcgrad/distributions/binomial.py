@@ -61,7 +61,6 @@ class Binomial(Distribution):
 
     @property
     def batch_shape(self) -> Shape:
-        """Shape of the independent entries."""
         return jnp.broadcast_shapes(jnp.shape(self.total_count), jnp.shape(self._given))
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
@@ -71,7 +70,6 @@ class Binomial(Distribution):
         return jax.random.binomial(key, n.astype(self.dtype), p, self.batch_shape, self.dtype).astype(jnp.int32)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability of a value; `-inf` outside `{0, ..., n}`."""
         return self._log_prob(*jnp.broadcast_arrays(*align(x, self.total_count, self._given)))
 
     def _log_prob(self, x: Array, n: Array, given: Array) -> Array:
@@ -85,7 +83,6 @@ class Binomial(Distribution):
         return jnp.where(inside, jnp.where(none | all_, at_end, self._log_prob_between(k, m, given)), -jnp.inf)
 
     def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Probability of a value, with a finite derivative also where it is zero."""
         x, n, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))
         inside = is_count(x) & (x <= n)
         x = jnp.where(inside, x, 0)

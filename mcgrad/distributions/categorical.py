@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Relaxation, WeakDerivative
 from mcgrad.distributions.classes import Classes
 from mcgrad.distributions.numerics.arithmetic import align, largest_log_odds, open_uniform
@@ -106,7 +106,6 @@ class Categorical(OneClass):
         return self._select(self._normalized(), x, 0.0)
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
-        """Distribution function."""
         indices, x, p = align(self.support(), jnp.expand_dims(x, -1), self._normalized())
         return jnp.sum(jnp.where(indices <= x, p, 0.0), axis=-1)
 
@@ -146,11 +145,6 @@ class OneHotCategorical(OneClass):
     """
 
     event_ndim: ClassVar[int] = 1
-
-    @property
-    def event_shape(self) -> Shape:
-        """`(n,)`."""
-        return (self.num_classes,)
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch n"]:
         """One draw of one-hot vectors."""

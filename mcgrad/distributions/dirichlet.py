@@ -11,7 +11,7 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._compat import custom_jvp
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts
@@ -44,13 +44,7 @@ class Dirichlet(Distribution):
     event_ndim: ClassVar[int] = 1
     reparameterized: ClassVar[bool] = True
 
-    @property
-    def event_shape(self) -> Shape:
-        """Shape of one entry: `[n]`."""
-        return jnp.shape(self.concentration)[-1:]
-
     def sample(self, key: PRNGKey) -> Float[Array, "*batch n"]:
-        """One draw."""
         logits = ExpGamma(self.concentration, jnp.ones((), self.dtype)).sample(key)
         # an entry that underflows has no log density
         return jnp.maximum(softmax(logits), jnp.finfo(self.dtype).tiny)

@@ -43,7 +43,6 @@ class F(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         halves = (jnp.broadcast_to(df, self.batch_shape) / 2 for df in (self.df1, self.df2))
         y1, y2 = (sample_log_ratio(key, half) for half, key in zip(halves, jax.random.split(key), strict=True))
         return bounded_exp(y1 - y2)
@@ -60,7 +59,6 @@ class F(Distribution):
         return jnp.where(x > 0, log_odds_cdf(log_odds, a, b), jnp.where(x <= 0, 0.0, jnp.nan))
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         x, log_odds, a, b = self._odds(x)
         above = jnp.where(x == jnp.inf, 0.0, log_odds_cdf(-log_odds, b, a))
         return jnp.where(x > 0, above, jnp.where(x <= 0, 1.0, jnp.nan))

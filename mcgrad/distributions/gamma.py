@@ -61,7 +61,6 @@ class Gamma(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         concentration = jnp.broadcast_to(self.concentration, self.batch_shape)
         frozen = jax.lax.stop_gradient(concentration)
         x = jnp.maximum(standard_gamma(key, frozen)[0], jnp.finfo(self.dtype).tiny)
@@ -72,7 +71,6 @@ class Gamma(Distribution):
         return jnp.where(overflows, info.max, jnp.maximum(scaled, info.tiny))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below zero."""
         x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
         inside = jnp.where(x > 0, x, 1.0)
         log_x = jnp.log(inside)
@@ -90,7 +88,6 @@ class Gamma(Distribution):
         return self._mass(gamma_cdf, 0.0, x)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         return -self._mass(gamma_minus_survival, -1.0, x)
 
     def _mass(self, function: Callable[..., Array], before: float, x: ArrayLike) -> Array:
@@ -121,7 +118,6 @@ class ExpGamma(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         concentration = jnp.broadcast_to(self.concentration, self.batch_shape)
         frozen = jax.lax.stop_gradient(concentration)
         _, y = standard_gamma(key, frozen)
@@ -129,7 +125,6 @@ class ExpGamma(Distribution):
         return y - jnp.log(rate)
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density."""
         x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
         shifted = x + jnp.log(rate)
         return log_density_of_log(jnp.exp(shifted), shifted, a)

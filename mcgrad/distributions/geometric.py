@@ -60,13 +60,11 @@ class Geometric(Distribution):
         return jax.nn.softplus(self._given) if self.probs is None else -jnp.log1p(-self._given)
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
-        """One draw."""
         # P(floor(E / rate) >= k) = exp(-rate k) = (1 - p)^k for a standard exponential E
         draw = jnp.floor(jax.random.exponential(key, self.batch_shape, self.dtype) / self._rate)
         return jnp.minimum(draw, LARGEST_COUNT).astype(jnp.int32)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability of a value; `-inf` for what is no count."""
         x, given = align(x, self._given)
         # No failure meets no `log(1 - p)`, so that `0 * -inf` neither arises nor is differentiated.
         if self.probs is None:
@@ -76,7 +74,6 @@ class Geometric(Distribution):
         return jnp.where(is_count(x), success + x * failure, -jnp.inf)
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, rate = align(x, self._rate)
         return jnp.where(x < 0, 0.0, -jnp.expm1(-rate * (jnp.maximum(jnp.floor(x), 0) + 1)))
 

@@ -35,27 +35,22 @@ class HalfNormal(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return jnp.asarray(self.scale) * jnp.abs(jax.random.normal(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below zero."""
         x, scale = align(x, self.scale)
         z = quotient(x, scale)
         return jnp.where(x >= 0, -0.5 * z * z - jnp.log(scale) + math.log(2) - LOG_SQRT_2PI, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, scale = align(x, self.scale)
         return jnp.where(x >= 0, special.erf(quotient(x, scale) / math.sqrt(2)), 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         x, scale = align(x, self.scale)
         return jnp.where(x >= 0, special.erfc(quotient(x, scale) / math.sqrt(2)), 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         u, scale = align(u, self.scale)
         return scale * math.sqrt(2) * special.erfinv(u)
 

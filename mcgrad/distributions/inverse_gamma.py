@@ -40,11 +40,9 @@ class InverseGamma(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return bounded_exp(-ExpGamma(self.concentration, self.rate).sample(key))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` at zero and below."""
         x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
         inside = jnp.where(x > 0, x, 1.0)
         log_x = jnp.log(inside)

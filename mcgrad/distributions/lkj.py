@@ -72,7 +72,6 @@ class LKJCholesky(Distribution):
         return (self.dim, self.dim)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch dim dim"]:
-        """One draw."""
         key_normal, key_gamma = jax.random.split(key)
         shape, dtype = self.batch_shape + self.event_shape, self.dtype
         a, b = (jnp.broadcast_to(value, (*shape[:-2], self.dim - 1)) for value in self._concentrations)

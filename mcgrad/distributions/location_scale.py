@@ -39,21 +39,17 @@ class LocationScale(Distribution, abc.ABC):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         loc, scale, z = align(self.loc, self.scale, self._standard_sample(key, self.batch_shape))
         return loc + scale * z
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density."""
         x, loc, scale = align(x, self.loc, self.scale)
         return self._standard_log_prob(quotient(x - loc, scale)) - jnp.log(scale)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         return self._standard_cdf(self._standardized(x))
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         return self._standard_survival(self._standardized(x))
 
     def _standardized(self, x: ArrayLike) -> Array:
@@ -63,7 +59,6 @@ class LocationScale(Distribution, abc.ABC):
         return jnp.clip(quotient(x - loc, scale), -largest, largest)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         u, loc, scale = align(u, self.loc, self.scale)
         return loc + scale * self._standard_icdf(u)
 

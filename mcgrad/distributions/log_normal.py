@@ -41,30 +41,25 @@ class LogNormal(Distribution):
         return jax.tree.unflatten(jax.tree.structure(Normal(0.0, 1.0)), (self.loc, self.scale))  # no second check
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return bounded_exp(self._logarithm.sample(key))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` at zero and below."""
         positive = jnp.asarray(x) > 0
         y = jnp.log(jnp.where(positive, x, 1.0))
         (log_prob, y, positive) = align(self._logarithm.log_prob(y), y, positive)
         return jnp.where(positive, log_prob - y, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         positive = jnp.asarray(x) > 0
         cdf, positive = align(self._logarithm.cdf(jnp.log(jnp.where(positive, x, 1.0))), positive)
         return jnp.where(positive, cdf, 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         positive = jnp.asarray(x) > 0
         survival, positive = align(self._logarithm.survival(jnp.log(jnp.where(positive, x, 1.0))), positive)
         return jnp.where(positive, survival, 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         return bounded_exp(self._logarithm.icdf(u))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:

@@ -56,13 +56,7 @@ class Multinomial(Classes):
 
     @property
     def batch_shape(self) -> Shape:
-        """Shape of the independent entries."""
         return jnp.broadcast_shapes(jnp.shape(self.total_count), jnp.shape(self._given)[:-1])
-
-    @property
-    def event_shape(self) -> Shape:
-        """`(k,)`."""
-        return (self.num_classes,)
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch k"]:
         """One draw of counts: class by class, binomial among the trials that are left."""

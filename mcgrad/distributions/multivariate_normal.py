@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL, check_factor, check_one_of
 from mcgrad.distributions.derivatives.optimal_transport import rotated_gaussian, transport_gaussian
@@ -72,13 +72,7 @@ class MultivariateNormal(Distribution):
         if name == "scale_tril":
             check_factor(self.law, scale)
 
-    @property
-    def event_shape(self) -> Shape:
-        """`(d,)`."""
-        return jnp.shape(self.loc)[-1:]
-
     def sample(self, key: PRNGKey) -> Float[Array, "*batch d"]:
-        """One draw."""
         return self._of_noise(self.noise(key))
 
     def noise(self, key: PRNGKey) -> Float[Array, "*batch d"]:
@@ -190,7 +184,6 @@ class MultivariateNormal(Distribution):
         return jnp.eye(*self.event_shape * 2, dtype=self.dtype) * jnp.expand_dims(jnp.asarray(self.scale_diag), -2)
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
-        """Log density."""
         x, loc = align(x, self.loc)
         if self.scale_tril is None:
             scale_diag = jnp.asarray(self.scale_diag)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL, check_factor
 from mcgrad.distributions.derivatives.beta import beta_factor
@@ -70,13 +70,7 @@ class MultivariateStudentT(Distribution):
                 f"shape {jnp.shape(self.loc)}, got {scale_tril.shape}. The last axis of `loc` is the dimension."
             )
 
-    @property
-    def event_shape(self) -> Shape:
-        """`(d,)`."""
-        return jnp.shape(self.loc)[-1:]
-
     def sample(self, key: PRNGKey) -> Float[Array, "*batch d"]:
-        """One draw."""
         key_normal, key_gamma = jax.random.split(key)
         z = jax.random.normal(key_normal, self.batch_shape + self.event_shape, self.dtype)
         log_ratio = sample_log_ratio(key_gamma, jnp.broadcast_to(self.df, self.batch_shape) / 2)
@@ -129,7 +123,6 @@ class MultivariateStudentT(Distribution):
         )
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
-        """Log density."""
         x, loc = align(x, self.loc)
         scale_tril = jnp.asarray(self.scale_tril)
         inverse, apart = align(inverse_of(scale_tril), jnp.expand_dims(x - loc, -1))

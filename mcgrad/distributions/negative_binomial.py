@@ -77,7 +77,6 @@ class NegativeBinomial(Distribution):
         return -jnp.inf if self.probs is None else 0.0
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
-        """One draw."""
         key_rate, key_count = jax.random.split(key)
         r, given = (jnp.broadcast_to(array, self.batch_shape) for array in (self.total_count, self._given))
         # a logarithm: for a small `total_count` a gamma draw may underflow where its product with the odds does not
@@ -86,7 +85,6 @@ class NegativeBinomial(Distribution):
         return jnp.minimum(jax.random.poisson(key_count, rate, self.batch_shape, jnp.int32), LARGEST_COUNT)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability of a value; `-inf` for what is no count."""
         x, r, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))
         inside = is_count(x)
         possible = inside & (x > 0) & (given != self._never)

@@ -74,7 +74,6 @@ class NoncentralChi2(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         key_poisson, key_gamma = jax.random.split(key)
         df, noncentrality = (jnp.broadcast_to(value, self.batch_shape) for value in (self.df, self.noncentrality))
         mean = stop(noncentrality) / 2

@@ -45,24 +45,20 @@ class Pareto(Distribution):
     support_parameters: ClassVar[tuple[str, ...]] = ("scale",)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below `scale`."""
         x, scale, a = align(x, self.scale, self.concentration)
         inside = jnp.where(x >= scale, x, scale)
         log_prob = jnp.log(a) - a * log_quotient(inside, scale) - jnp.log(inside)
         return jnp.where(x >= scale, log_prob, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, scale, a = align(x, self.scale, self.concentration)
         log_ratio = log_quotient(jnp.where(x >= scale, x, scale), scale)
         return jnp.where(x >= scale, -jnp.expm1(-a * log_ratio), 0.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         u, scale, a = align(u, self.scale, self.concentration)
         _, most = room_for_factor(scale)
         e = -jnp.log1p(-u)

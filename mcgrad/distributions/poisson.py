@@ -36,11 +36,9 @@ class Poisson(Distribution):
     discrete: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
-        """One draw."""
         return jax.random.poisson(key, self.rate, self.batch_shape, jnp.int32)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability of a value; `-inf` for what is no count."""
         x, rate = align(x, self.rate)
         inside = is_count(x)
         x = jnp.where(inside, x, 0)

@@ -48,7 +48,6 @@ class StudentT(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         key_normal, key_gamma = jax.random.split(key)
         z = jax.random.normal(key_normal, self.batch_shape, self.dtype)
         half = jnp.broadcast_to(self.df, self.batch_shape) / 2
@@ -60,7 +59,6 @@ class StudentT(Distribution):
         return loc + scale * (z * jnp.exp(jnp.minimum(-log_ratio / 2, limit)))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density."""
         x, df, loc, scale = align(x, self.df, self.loc, self.scale)
         z, df = jnp.broadcast_arrays(quotient(x - loc, scale), df)
         return standard_log_prob(jnp.expand_dims(z, -1), df) - jnp.log(scale)
@@ -71,7 +69,6 @@ class StudentT(Distribution):
         return _distribution_function(_within(quotient(_within(x) - loc, scale)), df)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         x, df, loc, scale = jnp.broadcast_arrays(*align(x, self.df, self.loc, self.scale))
         return _distribution_function(_within(quotient(loc - _within(x), scale)), df)
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
 from mcgrad._compat import custom_jvp
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
@@ -78,16 +78,10 @@ class VonMisesFisher(Distribution):
             )
 
     @property
-    def event_shape(self) -> Shape:
-        """`(m,)`."""
-        return jnp.shape(self.mean_direction)[-1:]
-
-    @property
     def _direction(self) -> Array:
         return self.mean_direction / jnp.linalg.norm(self.mean_direction, axis=-1, keepdims=True)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch m"]:
-        """One draw."""
         key_distance, key_around = jax.random.split(key)
         shape = self.batch_shape + self.event_shape
         mu = jnp.broadcast_to(self._direction, shape)

@@ -44,12 +44,10 @@ class Weibull(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         # never 0, where the log density and the derivative in the concentration are infinite
         return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below zero."""
         x, scale, k = align(x, self.scale, self.concentration)
         inside = jnp.where(x > 0, x, scale)
         some = jnp.log(k) - jnp.log(inside) + log_exponential_density(k * log_quotient(inside, scale))
@@ -57,17 +55,14 @@ class Weibull(Distribution):
         return jnp.where(x > 0, some, jnp.where(x == 0, none, -jnp.inf))
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, scale, k = align(x, self.scale, self.concentration)
         return jnp.where(x > 0, -jnp.expm1(-_exponential_draw(x, scale, k)), 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         x, scale, k = align(x, self.scale, self.concentration)
         return jnp.where(x > 0, jnp.exp(-_exponential_draw(x, scale, k)), 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         u, scale, k = align(u, self.scale, self.concentration)
         least, most = room_for_factor(scale)
         log_e = jnp.log(-jnp.log1p(-u))

@@ -13,7 +13,7 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL, check_factor
 from mcgrad.distributions.gamma import ExpGamma
@@ -72,13 +72,7 @@ class Wishart(Distribution):
                 f"{float(np.min(self.concentration))!r}. Pass for instance `{least} + jax.nn.softplus(x)`."
             )
 
-    @property
-    def event_shape(self) -> Shape:
-        """`(d, d)`."""
-        return jnp.shape(self.scale_tril)[-2:]
-
     def sample(self, key: PRNGKey) -> Float[Array, "*batch d d"]:
-        """One draw."""
         factor, size = align(matmul(*align(self._relative, self._standard_factor(key))), self._size)
         limit = math.sqrt(jnp.finfo(self.dtype).max / self.event_shape[0]) / 2
         factor = jnp.clip(jnp.minimum(size, limit) * factor, -limit, limit)

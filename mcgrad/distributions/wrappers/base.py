@@ -22,32 +22,26 @@ class Wrapper(Distribution, abc.ABC):
 
     @property
     def law(self) -> str:
-        """The name that messages give this distribution."""
         return f"{type(self).__name__}({name_of(self._inner)})"
 
     @property
     def batch_shape(self) -> Shape:
-        """Shape of the independent entries."""
         return tuple(self._inner.batch_shape)
 
     @property
     def event_shape(self) -> Shape:
-        """Shape of one entry."""
         return tuple(self._inner.event_shape)
 
     @property
     def event_ndim(self) -> int:
-        """Number of event axes."""
         return len(self.event_shape)
 
     @property
     def discrete(self) -> bool:
-        """Whether the distribution has a probability mass function."""
         return bool(getattr(self._inner, "discrete", False))
 
     @property
     def support_parameters(self) -> tuple[str, ...]:
-        """The parameters with which the support moves."""
         return tuple(getattr(self._inner, "support_parameters", ()))
 
     @property

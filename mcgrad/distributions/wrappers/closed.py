@@ -63,7 +63,6 @@ class ClosedDistribution(Wrapper):
         raise AttributeError(f"{name!r} is not known of {type(self).__name__}")
 
     def sample(self, key: PRNGKey) -> Any:
-        """One draw."""
         return self.methods["sample"]((self.leaves, key))
 
     def _at(self, name: str, x: Any) -> Array:
@@ -81,7 +80,6 @@ class ClosedDistribution(Wrapper):
 
     @property
     def law(self) -> str:
-        """The name of the distribution."""
         return self.known.law
 
     @property
@@ -100,7 +98,6 @@ class ClosedDistribution(Wrapper):
         return self.known.pathwise_obstacle
 
     def support(self) -> np.ndarray | None:
-        """The values of a finite support, or `None`."""
         return self.known.support
 
 

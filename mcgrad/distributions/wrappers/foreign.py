@@ -84,11 +84,9 @@ class ForeignDistribution(Wrapper):
         return self.dist
 
     def sample(self, key: PRNGKey) -> Array:
-        """One draw."""
         return self._sample(key, self.dist)
 
     def log_prob(self, x: Any) -> Array:
-        """Log density."""
         with jax.numpy_rank_promotion("allow"):  # how other libraries broadcast is their affair
             return self.dist.log_prob(x)
 
@@ -104,7 +102,6 @@ class ForeignDistribution(Wrapper):
 
     @functools.cached_property
     def discrete(self) -> bool:
-        """Whether the distribution has a probability mass function."""
         return not jnp.issubdtype(self._draw_dtype, jnp.floating) or self._is_discrete()
 
     @functools.cached_property
@@ -124,7 +121,6 @@ class ForeignDistribution(Wrapper):
 
     @functools.cached_property
     def support_parameters(self) -> tuple[str, ...]:
-        """Parameters with which the support moves."""
         leaves, bounds = self._all_bounds()
         with jax.numpy_rank_promotion("allow"):
             moves = influences(bounds, leaves)
@@ -153,7 +149,6 @@ class ForeignDistribution(Wrapper):
         return leaves, bounds
 
     def support(self) -> Array | None:
-        """The values of a finite support, or `None`."""
         values = self._finite_support()
         return None if values is None else values.astype(self._draw_dtype)
 

@@ -47,7 +47,6 @@ class FunctionDistribution(Distribution):
         return f"distribution({getattr(fn, '__name__', type(fn).__name__)})"
 
     def sample(self, key: PRNGKey) -> Any:
-        """One draw."""
         return self._sample(key, self.params)
 
     @classmethod
@@ -114,7 +113,6 @@ class FunctionDistribution(Distribution):
 
     @property
     def batch_shape(self) -> Shape:
-        """Shape of the independent entries."""
         return self._shapes[1]
 
     @property

@@ -69,7 +69,6 @@ class Independent(Wrapper):
         return self.base.batch_shape[self._num_kept :] + self.base.event_shape
 
     def sample(self, key: PRNGKey) -> Array:
-        """One draw."""
         return self.base.sample(key)
 
     @property

@@ -108,7 +108,6 @@ class Mixture(Wrapper):
         return sampler_obstacle(lambda key, law: law.sample(key), self, self.law, leaf_names(self))
 
     def sample(self, key: PRNGKey) -> Array:
-        """One draw."""
         key_index, key_draw = jax.random.split(key)
         log_weights = jnp.broadcast_to(self._log_weights(), (*self.batch_shape, self.mixing.num_classes))
         index = jax.random.categorical(key_index, log_weights, axis=-1)

@@ -87,7 +87,6 @@ class Transformed(Wrapper):
         return of_base or sampler_obstacle(lambda k, d: d.sample(k), self, self.law, leaf_names(self))
 
     def sample(self, key: PRNGKey) -> Array:
-        """One draw."""
         return self.bijection.forward(self.base.sample(key))
 
     @property
