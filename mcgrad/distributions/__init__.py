@@ -43,7 +43,6 @@ from mcgrad.distributions.checks import PROBABILITY as PROBABILITY
 from mcgrad.distributions.checks import REAL as REAL
 from mcgrad.distributions.checks import Domain as Domain
 from mcgrad.distributions.checks import check_one_of as check_one_of
-from mcgrad.distributions.chi2 import Chi2 as Chi2
 from mcgrad.distributions.derivatives.implicit import implicit_reparameterization as implicit_reparameterization
 from mcgrad.distributions.derivatives.pathwise_check import pathwise_obstacle as pathwise_obstacle
 from mcgrad.distributions.derivatives.quantile_rules import moving_draw as moving_draw
@@ -52,12 +51,13 @@ from mcgrad.distributions.derivatives.weak_derivative import WeakDerivative as W
 from mcgrad.distributions.dirichlet import Dirichlet as Dirichlet
 from mcgrad.distributions.exponential import Exponential as Exponential
 from mcgrad.distributions.f import F as F
+from mcgrad.distributions.gamma import Chi2 as Chi2
 from mcgrad.distributions.gamma import ExpGamma as ExpGamma
 from mcgrad.distributions.gamma import Gamma as Gamma
+from mcgrad.distributions.gamma import InverseGamma as InverseGamma
 from mcgrad.distributions.geometric import Geometric as Geometric
 from mcgrad.distributions.gumbel import Gumbel as Gumbel
 from mcgrad.distributions.half_normal import HalfNormal as HalfNormal
-from mcgrad.distributions.inverse_gamma import InverseGamma as InverseGamma
 from mcgrad.distributions.inverse_gaussian import InverseGaussian as InverseGaussian
 from mcgrad.distributions.kumaraswamy import Kumaraswamy as Kumaraswamy
 from mcgrad.distributions.laplace import Laplace as Laplace

@@ -13,8 +13,7 @@ from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.beta import beta_factor, log_odds_cdf
-from mcgrad.distributions.derivatives.gamma import sample_log_ratio
-from mcgrad.distributions.gamma import ExpGamma
+from mcgrad.distributions.gamma import ExpGamma, sample_log_ratio
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform
 from mcgrad.distributions.numerics.beta import log_odds_log_prob
 from mcgrad.distributions.numerics.gamma_function import digamma_increment

@@ -14,8 +14,7 @@ from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL, check_factor
 from mcgrad.distributions.derivatives.beta import beta_factor
-from mcgrad.distributions.derivatives.gamma import sample_log_ratio
-from mcgrad.distributions.gamma import ExpGamma
+from mcgrad.distributions.gamma import ExpGamma, sample_log_ratio
 from mcgrad.distributions.multivariate_normal import MultivariateNormal
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.gamma_function import digamma_increment
