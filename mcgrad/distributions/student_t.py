@@ -62,7 +62,10 @@ class StudentT(Standardized):
         return standard_log_prob(jnp.expand_dims(z, -1), df)
 
     def _standard_cdf(self, z: Array) -> Array:
-        return _distribution_function(*jnp.broadcast_arrays(*align(_within(z), self.df)))
+        return _distribution_function(*jnp.broadcast_arrays(*align(z, self.df)))
+
+    def _standardized(self, x: ArrayLike) -> Array:
+        return _within(super()._standardized(_within(jnp.asarray(x))))
 
     _scale_turns: ClassVar[tuple[float, ...]] = (-1.0, 1.0)
 
