@@ -36,7 +36,6 @@ class HasLogProb(Protocol):
 
     def log_prob(self, x: Array, /) -> Array:
         """Log density, or log probability, of a value `[*batch, *event]`, of the batch shape; `-inf` outside of the support."""
-        ...
 
 
 class HasProb(Protocol):
@@ -44,7 +43,6 @@ class HasProb(Protocol):
 
     def prob(self, x: Array, /) -> Array:
         """Probability of a value of a discrete distribution, of the batch shape; its derivative is finite also where it is zero."""
-        ...
 
 
 class HasCdf(Protocol):
@@ -52,7 +50,6 @@ class HasCdf(Protocol):
 
     def cdf(self, x: Array, /) -> Array:
         """The distribution function, `P(X <= x)`, elementwise."""
-        ...
 
 
 class HasSurvival(Protocol):
@@ -60,7 +57,6 @@ class HasSurvival(Protocol):
 
     def survival(self, x: Array, /) -> Array:
         """One minus the distribution function, `P(X > x)`, elementwise."""
-        ...
 
 
 class HasIcdf(Protocol):
@@ -68,7 +64,6 @@ class HasIcdf(Protocol):
 
     def icdf(self, u: Array, /) -> Array:
         """The quantile function, of `u` in (0, 1), elementwise."""
-        ...
 
 
 class HasSupport(Protocol):
@@ -76,7 +71,6 @@ class HasSupport(Protocol):
 
     def support(self) -> Array | None:
         """The values `[n, *event]`, the same for every entry of the batch; `None` if there are too many, or not known."""
-        ...
 
 
 class HasWeakDerivative(Protocol):
@@ -87,7 +81,6 @@ class HasWeakDerivative(Protocol):
 
         What it draws must be independent of the noise of `x`, and distributed as said when `x` is a draw.
         """
-        ...
 
 
 class HasOptimalTransport(Protocol):
@@ -95,7 +88,6 @@ class HasOptimalTransport(Protocol):
 
     def optimal_transport(self, x: Array, /) -> Array:
         """The draw `x`, with the derivative of optimal transport in the parameters."""
-        ...
 
 
 class HasAdaptiveVelocity(Protocol):
@@ -103,11 +95,9 @@ class HasAdaptiveVelocity(Protocol):
 
     def noise(self, key: PRNGKey, /) -> Array:
         """The noise that a draw is made of."""
-        ...
 
     def adaptive_velocity(self, noise: Array, rows: Array, columns: Array, /) -> Array:
         """The draw made of the noise, whose derivative is right in the mean whatever the coefficients are."""
-        ...
 
 
 class HasRelaxation(Protocol):
@@ -115,7 +105,6 @@ class HasRelaxation(Protocol):
 
     def relaxation(self, key: PRNGKey, x: Array, coupled: bool, /) -> Relaxation:
         """Continuous draws for a draw `x`; `coupled` says that both are made of the same noise."""
-        ...
 
 
 _PROTOCOLS = {

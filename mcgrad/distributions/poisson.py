@@ -13,8 +13,9 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import NONNEGATIVE
+from mcgrad.distributions.derivatives.quantile_rules import distribution_function
 from mcgrad.distributions.numerics.arithmetic import align, is_count
-from mcgrad.distributions.numerics.gamma import log_density, probability_above
+from mcgrad.distributions.numerics.gamma import log_density, probabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +57,15 @@ class Poisson(Distribution):
         k = jnp.where(x == jnp.inf, 0, jnp.maximum(jnp.floor(x), 0))
         k, rate = jnp.broadcast_arrays(k.astype(self.dtype), rate)
         rate = jnp.where(rate > 0, rate, rate + jnp.finfo(self.dtype).tiny)  # its derivative is not zero at zero
-        return jnp.where(x < 0, 0.0, jnp.where(x == jnp.inf, 1.0, probability_above(rate, k + 1)))
+        return jnp.where(x < 0, 0.0, jnp.where(x == jnp.inf, 1.0, -_minus_above(rate, k + 1)))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivative in `rate`: one more than the draw against the draw itself."""
         rate = jnp.broadcast_to(self.rate, self.batch_shape)
         return (WeakDerivative.single("rate", rate, x + 1, x, False),)
+
+
+_minus_above = distribution_function(
+    lambda x, a: -probabilities(x, a)[1], log_density, lambda x, a: (jnp.zeros_like(a),)
+)
+"""Minus the probability that a gamma draw of the constant concentration `a` is above `x`."""

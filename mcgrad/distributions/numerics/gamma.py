@@ -169,15 +169,3 @@ def _log_mean(x: Array, log_x: Array, a: Array) -> Array:
     series = inverse / 2 - digamma_series(1 / inverse)
     small = special.digamma(jnp.where(large, 1.0, a) + 1) - log_x
     return jnp.where(large, series - log_ratio_to(x, log_x, a), small)
-
-
-@custom_jvp
-def probability_above(x: Array, a: Array) -> Array:
-    """The probability above `x` for rate one, as a function of `x`; `a` is a constant."""
-    return probabilities(x, a)[1]
-
-
-@probability_above.defjvp
-def _probability_above_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (x, a), (x_dot, _) = primals, tangents
-    return probability_above(x, a), -jnp.exp(log_density(x, a)) * x_dot
