@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import abc
+import functools
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import jax
@@ -53,6 +56,19 @@ class Wrapper(Distribution, abc.ABC):
     def reparameterized(self) -> bool:
         """Whether the derivative of `sample` is right."""
         return self.pathwise_obstacle is None
+
+
+def of_inner(also: Callable[[Any], bool] = lambda dist: True) -> Callable[[FunctionType], property]:
+    """A method that a wrapper has where the inner distribution knows the one of that name, and `also` holds; else `None`."""
+
+    def decorate(method: FunctionType) -> property:
+        def known(self: Wrapper) -> Any:
+            knows = callable(getattr(self._inner, method.__name__, None)) and also(self)
+            return functools.partial(method, self) if knows else None
+
+        return property(known, doc=f"{method.__doc__} `None` where it is not known.")
+
+    return decorate
 
 
 def leaf_names(tree: Any, prefix: str = "") -> list[str]:

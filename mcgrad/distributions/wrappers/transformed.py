@@ -13,7 +13,7 @@ from jaxtyping import Array
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.derivatives.pathwise_check import name_of, sampler_obstacle
-from mcgrad.distributions.wrappers.base import Wrapper, leaf_names
+from mcgrad.distributions.wrappers.base import Wrapper, leaf_names, of_inner
 from mcgrad.distributions.wrappers.bijection import slope
 from mcgrad.distributions.wrappers.foreign import as_distribution
 
@@ -89,13 +89,9 @@ class Transformed(Wrapper):
     def sample(self, key: PRNGKey) -> Array:
         return self.bijection.forward(self.base.sample(key))
 
-    @property
-    def log_prob(self) -> Any:
-        """The log density as a function of a value, or `None`."""
-        known = getattr(self.base, "log_prob", None) is not None and self.bijection.inverse is not None
-        return self._log_prob if known else None
-
-    def _log_prob(self, y: Array) -> Array:
+    @of_inner(lambda self: self.bijection.inverse is not None)
+    def log_prob(self, y: Array) -> Array:
+        """The log density."""
         event = tuple(range(-self.event_ndim, 0))
         x, inside = self._inverse(jnp.asarray(y), event)
         log_det = self.bijection.log_det_jacobian(x)
@@ -136,27 +132,16 @@ class Transformed(Wrapper):
 
         return function
 
-    @property
-    def icdf(self) -> Any:
-        """The quantile function of single numbers, or `None`."""
-        of_base = getattr(self.base, "icdf", None)
-        if of_base is None or self.event_ndim:
-            return None
+    @of_inner(lambda self: not self.event_ndim)
+    def icdf(self, u: Array) -> Array:
+        """The quantile function of single numbers."""
+        x, mirrored = self.base.icdf(u), self.base.icdf(1 - jnp.asarray(u))
+        forward = self.bijection.forward
+        return jnp.where(slope(forward, x) >= 0, forward(x), forward(mirrored))
 
-        def function(u: Array) -> Array:
-            x, mirrored = of_base(u), of_base(1 - jnp.asarray(u))
-            forward = self.bijection.forward
-            return jnp.where(slope(forward, x) >= 0, forward(x), forward(mirrored))
-
-        return function
-
-    @property
-    def weak_derivative(self) -> Any:
-        """The weak derivatives of the base, mapped: a function of `(key, y, how)`, or `None` where the bijection has parameters."""
-        fixed = not jax.tree.leaves(self.bijection) and self.bijection.inverse is not None
-        return self._weak_derivative if fixed and callable(getattr(self.base, "weak_derivative", None)) else None
-
-    def _weak_derivative(self, key: PRNGKey, y: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+    @of_inner(lambda self: not jax.tree.leaves(self.bijection) and self.bijection.inverse is not None)
+    def weak_derivative(self, key: PRNGKey, y: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Those of the base, mapped, where the bijection has no parameters."""
         terms = self.base.weak_derivative(key, self.bijection.inverse(y), how)
         forward = jax.vmap(self.bijection.forward)
         return tuple(term._replace(positive=forward(term.positive), negative=forward(term.negative)) for term in terms)
