@@ -13,12 +13,11 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts, log_odds_cdf
+from mcgrad.distributions.derivatives.beta import beta_parts, log_odds_cdf
 from mcgrad.distributions.derivatives.optimal_transport import transport_beta
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.numerics.beta import log_odds_log_prob
-from mcgrad.distributions.numerics.gamma_function import digamma_increment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,15 +98,14 @@ class Beta(Distribution):
         fixed = jax.lax.stop_gradient((own, own[::-1]))
         sign = jnp.asarray([1, -1], self.dtype).reshape(2, *[1] * x.ndim)
         log_odds = sign * (jnp.log(x) - jnp.log1p(-x))[None]
-        if how.hahn_jordan:
-            weight, *parts = beta_parts(key, log_odds, *fixed, how)
-            positive, negative = (jax.nn.sigmoid(sign * part) for part in parts)
-        else:
-            factor = beta_factor(key, *fixed)
-            weight, positive = digamma_increment(*fixed), jnp.broadcast_to(x[None], own.shape)
-            negative = jnp.stack([x * factor[0], 1 - (1 - x) * factor[1]])
-        positive, negative = (jnp.clip(part, info.tiny, 1 - info.epsneg) for part in (positive, negative))
-        weight, is_draw = weight * own, None if how.hahn_jordan else jnp.ones((1, *x.shape), bool)
+        mass, *parts = beta_parts(key, log_odds, *fixed, how)
+        positive, negative = (
+            jnp.broadcast_to(x[None], own.shape)
+            if part is None
+            else jnp.clip(jax.nn.sigmoid(sign * part), info.tiny, 1 - info.epsneg)
+            for part in parts
+        )
+        weight, is_draw = mass * own, None if how.hahn_jordan else jnp.ones((1, *x.shape), bool)
         return tuple(
             WeakDerivative((name,), weight[i : i + 1], positive[i : i + 1], negative[i : i + 1], is_draw)
             for i, name in enumerate(self.domains)

@@ -13,12 +13,12 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts
+from mcgrad.distributions.derivatives.beta import beta_parts
 from mcgrad.distributions.derivatives.optimal_transport import transport_dirichlet
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.numerics.gamma import drop_from_mean
-from mcgrad.distributions.numerics.gamma_function import digamma_increment, log_peak
+from mcgrad.distributions.numerics.gamma_function import log_peak
 from mcgrad.distributions.numerics.simplex import softmax
 
 
@@ -82,11 +82,8 @@ class Dirichlet(Distribution):
             scaled = x[None] * (left[..., None] / others)
             return jnp.maximum(jnp.where(entry, entries[..., None], scaled), jnp.finfo(x.dtype).tiny)
 
-        if how.hahn_jordan:
-            weight, *parts = beta_parts(key, jnp.log(own) - jnp.log(others[..., 0]), *fixed, how)
-            positive, negative = (moved(jax.nn.sigmoid(y), jax.nn.sigmoid(-y)) for y in parts)
-            return (WeakDerivative(("concentration",), weight * a, positive, negative),)
-        less = own * beta_factor(key, *fixed)
+        mass, *parts = beta_parts(key, jnp.log(own) - jnp.log(others[..., 0]), *fixed, how)
         drawn = jnp.broadcast_to(x[None], (len(own), *x.shape))
-        weight = digamma_increment(*fixed) * a
-        return (WeakDerivative(("concentration",), weight, drawn, moved(less, 1 - less), jnp.ones(weight.shape, bool)),)
+        positive, negative = (drawn if y is None else moved(jax.nn.sigmoid(y), jax.nn.sigmoid(-y)) for y in parts)
+        is_draw = None if how.hahn_jordan else jnp.ones(mass.shape, bool)
+        return (WeakDerivative(("concentration",), mass * a, positive, negative, is_draw),)

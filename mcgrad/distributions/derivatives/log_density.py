@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.quadrature import gauss_legendre
+from mcgrad.distributions.numerics.roots import bracket_root
 
 Support = tuple[float, float]
 _stop = jax.lax.stop_gradient
@@ -81,13 +82,16 @@ def log_odds(log_prob: Callable[[Array, Any], Array], support: Support) -> Calla
 
 def draw_by_inversion(log_prob: Callable[[Array, Any], Array], support: Support, key: Any, params: Any) -> Array:
     """A draw at the quantile of a uniform number, without derivatives."""
-    floats = [leaf for leaf in jax.tree.leaves(params) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
-    dtype = jnp.result_type(float, *floats) if floats else jnp.result_type(float)
-    shape = jax.eval_shape(log_prob, jax.ShapeDtypeStruct((), dtype), params).shape
-    params = _stop(params)
+    u, params = uniform_for(log_prob, key, params), _stop(params)
     density = lambda t: log_prob(t, params)  # noqa: E731
-    center = _highest(density, jnp.full(shape, _start(support), dtype), support)
-    return _quantile(density, open_uniform(key, shape, dtype), center, support)
+    return _quantile(density, u, _highest(density, jnp.full_like(u, _start(support)), support), support)
+
+
+def uniform_for(fn: Callable[..., Array], key: Any, *params: Any) -> Array:
+    """A uniform number for each entry of `fn(u, *params)`: entries with a common one would not be independent."""
+    floats = [leaf for leaf in jax.tree.leaves(params) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    dtype = jnp.result_type(float, *floats)
+    return open_uniform(key, jax.eval_shape(fn, jax.ShapeDtypeStruct((), dtype), *params).shape, dtype)
 
 
 def _start(support: Support) -> float:
@@ -282,13 +286,6 @@ def _quantile(density: Callable[[Array], Array], u: Array, center: Array, suppor
     panel = jnp.minimum(jnp.sum(reached < wanted[:, None], axis=1, keepdims=True), left.shape[1] - 1)
     low, size, inner, until = (jnp.take_along_axis(array, panel, axis=1) for array in (left, width, masses, reached))
     end, rest = low + size, wanted[:, None] - (until - inner)
-
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        near, far = bounds
-        middle = near + (far - near) / 2
-        enough = mass(middle, end) >= rest
-        return jnp.where(enough, middle, near), jnp.where(enough, far, middle)
-
-    near, _ = jax.lax.fori_loop(0, jnp.finfo(u.dtype).nmant + 2, halve, (low, end))
+    near, _ = bracket_root(lambda start: rest - mass(start, end), low, end)
     below, above = _place(near[:, 0], center, support)[0]
     return jnp.where(upper, above, below)
