@@ -1,4 +1,4 @@
-"""The normal distribution."""
+"""The normal distribution, and those of the size and of the exponential of its draws."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax.scipy import special
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
+from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.location_scale import LocationScale
+from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform, quotient
 from mcgrad.distributions.numerics.exponential import exponential_level
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -77,3 +80,109 @@ class Normal(LocationScale):
 
     def _standard_level(self, side: Array, drop: Array) -> Array:
         return normal_level(side, drop)
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfNormal(Distribution):
+    """Distribution of `scale * |z|` with standard normal `z`: `p(x) = 2 N(x; 0, scale)` for `x >= 0`.
+
+    Args:
+        scale: any shape; positive. (The standard deviation of the normal distribution, not of this one.)
+
+    Raises:
+        ValueError: if a concrete `scale` is not positive.
+    """
+
+    scale: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"scale": POSITIVE}
+    reparameterized: ClassVar[bool] = True
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
+        return jnp.asarray(self.scale) * jnp.abs(jax.random.normal(key, self.batch_shape, self.dtype))
+
+    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        x, scale = align(x, self.scale)
+        z = quotient(x, scale)
+        return jnp.where(x >= 0, -0.5 * z * z - jnp.log(scale) + math.log(2) - LOG_SQRT_2PI, -jnp.inf)
+
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        x, scale = align(x, self.scale)
+        return jnp.where(x >= 0, special.erf(quotient(x, scale) / math.sqrt(2)), 0.0)
+
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        x, scale = align(x, self.scale)
+        return jnp.where(x >= 0, special.erfc(quotient(x, scale) / math.sqrt(2)), 1.0)
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        u, scale = align(u, self.scale)
+        return scale * math.sqrt(2) * special.erfinv(u)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Weak derivative in `scale`: a chi draw of three degrees of freedom against the draw itself; or Hahn-Jordan."""
+        scale = jnp.broadcast_to(self.scale, self.batch_shape)
+        drop = -jnp.log(open_uniform(key, self.batch_shape, self.dtype))
+        if how.hahn_jordan:
+            one = jnp.ones_like(drop)
+            parts = scale * normal_level(one, drop), scale * normal_level(-one, how.other(drop))
+            return (WeakDerivative.single("scale", NORMAL_SCALE_WEIGHT * jnp.log(scale), *parts),)
+        positive = scale * jnp.sqrt((x / scale) ** 2 + 2 * drop)  # chi^2 of 2 degrees of freedom more
+        return (WeakDerivative.single("scale", jnp.log(scale), positive, x, False),)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogNormal(Distribution):
+    """Distribution of `exp(y)` with `y` from `Normal(loc, scale)`.
+
+    **A draw that overflows or underflows is close to the largest or smallest number**, with derivative zero.
+
+    Args:
+        loc: mean of the logarithm; any shape; finite.
+        scale: standard deviation of the logarithm; any shape that broadcasts with `loc`; positive.
+
+    Raises:
+        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
+    """
+
+    loc: Float[ArrayLike, "*batch"]
+    scale: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = LocationScale.domains
+    reparameterized: ClassVar[bool] = True
+
+    @property
+    def _logarithm(self) -> Normal:
+        return jax.tree.unflatten(jax.tree.structure(Normal(0.0, 1.0)), (self.loc, self.scale))  # no second check
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
+        return bounded_exp(self._logarithm.sample(key))
+
+    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        positive = jnp.asarray(x) > 0
+        y = jnp.log(jnp.where(positive, x, 1.0))
+        (log_prob, y, positive) = align(self._logarithm.log_prob(y), y, positive)
+        return jnp.where(positive, log_prob - y, -jnp.inf)
+
+    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        positive = jnp.asarray(x) > 0
+        cdf, positive = align(self._logarithm.cdf(jnp.log(jnp.where(positive, x, 1.0))), positive)
+        return jnp.where(positive, cdf, 0.0)
+
+    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        positive = jnp.asarray(x) > 0
+        survival, positive = align(self._logarithm.survival(jnp.log(jnp.where(positive, x, 1.0))), positive)
+        return jnp.where(positive, survival, 1.0)
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        return bounded_exp(self._logarithm.icdf(u))
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Weak derivatives in both parameters: those of the logarithm, mapped."""
+        logarithm = jnp.log(jnp.maximum(x, jnp.finfo(self.dtype).tiny))
+        return tuple(
+            term._replace(
+                positive=jnp.exp(term.positive),
+                negative=jnp.exp(term.negative) if term.positive_is_draw is None else x[None],
+            )
+            for term in self._logarithm.weak_derivative(key, logarithm, how)
+        )

@@ -28,7 +28,7 @@ from jaxtyping import Array
 from mcgrad._closures import Closed
 from mcgrad._types import PRNGKey, Shape, static_field
 from mcgrad.distributions.base import Relaxation
-from mcgrad.distributions.logistic import Logistic
+from mcgrad.distributions.location_scale import Logistic
 from mcgrad.distributions.wrappers.independent import Independent
 from mcgrad.estimators.score import why_no_score
 from mcgrad.program.bring import bring
