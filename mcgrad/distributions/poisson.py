@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
@@ -15,7 +14,7 @@ from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import NONNEGATIVE
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function
 from mcgrad.distributions.numerics.arithmetic import align, is_count
-from mcgrad.distributions.numerics.gamma import log_density, probabilities
+from mcgrad.distributions.numerics.gamma import log_density, log_poisson, probabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +41,7 @@ class Poisson(Distribution):
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, rate = align(x, self.rate)
         inside = is_count(x)
-        x = jnp.where(inside, x, 0)
-        # not `jax.scipy.stats.poisson.logpmf`: its derivative at rate 0 is NaN
-        powers = x * jnp.log(jnp.where(x == 0, 1.0, rate))
-        x = x.astype(self.dtype)
-        few = powers - rate - special.gammaln(x + 1)
-        many = (x > 16) & (rate > 0)  # terms of the size of x would cancel, by a digit or more
-        near = log_density(jnp.where(many, rate, 1.0), jnp.where(many, x, 16.0) + 1)
-        return jnp.where(inside, jnp.where(many, near, few), -jnp.inf)
+        return jnp.where(inside, log_poisson(jnp.where(inside, x, 0).astype(self.dtype), rate), -jnp.inf)
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
         """Distribution function, by the incomplete gamma function."""

@@ -47,6 +47,14 @@ def log_density(x: Array, a: Array) -> Array:
     return log_density_of_log(x, log_x, a) - log_x
 
 
+def log_poisson(k: Array, rate: Array) -> Array:
+    """Log probability `k log(rate) - rate - log(k!)` of a Poisson distribution, where nothing cancels; elementwise."""
+    # not `jax.scipy.stats.poisson.logpmf`: its derivative at rate 0 is NaN
+    some = k > 0
+    k, x = jnp.where(some, k, 1.0), jnp.where(some, rate, 1.0)
+    return jnp.where(some, log_density_of_log(x, jnp.log(x), k) - jnp.log(k), -rate)
+
+
 def probabilities(x: Array, a: Array) -> tuple[Array, Array]:
     """The probabilities below and above `x`, for rate one; for large `a` with the integrals of `log_gamma_velocity`.
 
