@@ -17,7 +17,7 @@ from mcgrad.distributions.checks import check_shapes, check_trials
 from mcgrad.distributions.classes import Chances
 from mcgrad.distributions.derivatives.beta import log_odds_cdf_of_constants
 from mcgrad.distributions.numerics.arithmetic import align, is_count, open_uniform
-from mcgrad.distributions.numerics.gamma import drop_from_mean
+from mcgrad.distributions.numerics.gamma import log_poisson
 from mcgrad.distributions.numerics.gamma_function import log_peak
 
 
@@ -64,13 +64,16 @@ class Binomial(Chances):
     def _log_prob(self, x: Array, n: Array, given: Array) -> Array:
         inside = is_count(x) & (x <= n)
         x = jnp.where(inside, x, 0)
-        none, all_ = x == 0, x == n
+        k, m, n = (count.astype(self.dtype) for count in (x, n - x, n))
         # A count of zero meets no parameter, so that `0 * -inf` neither arises nor is differentiated.
-        success = self._log_success(jnp.where(none, 1.0, given))
-        failure = self._log_failure(jnp.where(all_, 0.0, given))
-        k, m = x.astype(self.dtype), (n - x).astype(self.dtype)
-        at_end = k * success + m * failure
-        return jnp.where(inside, jnp.where(none | all_, at_end, self._log_prob_between(k, m, given)), -jnp.inf)
+        success = self._log_success(jnp.where(k == 0, 1.0, given))
+        failure = self._log_failure(jnp.where(m == 0, 0.0, given))
+        # That of Poisson counts of means `n p` and `n (1 - p)`, given their sum: nothing of the size of the counts cancels.
+        most = jnp.maximum(n, 1)
+        log_n = jnp.log(most)
+        between = log_poisson(k, n * self._success(given), log_n + success) + log_n - log_peak(most)
+        between = between + log_poisson(m, n * self._failure(given), log_n + failure)
+        return jnp.where(inside, jnp.where((k == 0) | (m == 0), k * success + m * failure, between), -jnp.inf)
 
     def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, n, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))
@@ -116,20 +119,6 @@ class Binomial(Chances):
         positive = jnp.where(success, x, x + 1)
         negative = jnp.maximum(jnp.where(success, x - 1, x), 0)  # at n = 0, where the weight is zero
         return (WeakDerivative.single(("logits", "probs"), n * self._success(given), positive, negative, success),)
-
-    def _log_prob_between(self, k: Array, m: Array, given: Array) -> Array:
-        """Log probability of `k` successes and `m` failures, both at least 1.
-
-        With what the probability of `k` loses from where `k` is the mean, `D(k, np)` for `D(k, a) = a - k - k log(a / k)`, nothing
-        cancels.
-        """
-        n, between = k + m, (k > 0) & (m > 0)
-        k, m, n = (jnp.where(between, count, other) for count, other in ((k, 1.0), (m, 1.0), (n, 2.0)))
-        given = jnp.where(between, given, 0.5)
-        log_n = jnp.log(n)
-        lost = drop_from_mean(n * self._success(given), log_n + self._log_success(given), k)
-        lost = lost + drop_from_mean(n * self._failure(given), log_n + self._log_failure(given), m)
-        return log_peak(k) + log_peak(m) - log_peak(n) + jnp.log(n / m / k) - lost
 
 
 _FEW = 4

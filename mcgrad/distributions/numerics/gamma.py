@@ -47,12 +47,16 @@ def log_density(x: Array, a: Array) -> Array:
     return log_density_of_log(x, log_x, a) - log_x
 
 
-def log_poisson(k: Array, rate: Array) -> Array:
-    """Log probability `k log(rate) - rate - log(k!)` of a Poisson distribution, where nothing cancels; elementwise."""
+def log_poisson(k: Array, rate: Array, log_rate: Array | None = None) -> Array:
+    """Log probability `k log(rate) - rate - log(k!)` of a Poisson distribution; elementwise. Nothing cancels.
+
+    With the logarithm of a rate that underflows; a count of zero meets none.
+    """
     # not `jax.scipy.stats.poisson.logpmf`: its derivative at rate 0 is NaN
     some = k > 0
-    k, x = jnp.where(some, k, 1.0), jnp.where(some, rate, 1.0)
-    return jnp.where(some, log_density_of_log(x, jnp.log(x), k) - jnp.log(k), -rate)
+    one, x = jnp.where(some, k, 1.0), jnp.where(some, rate, 1.0)
+    log_x = jnp.log(x) if log_rate is None else jnp.where(some, log_rate, 0.0)
+    return jnp.where(some, log_density_of_log(x, log_x, one) - jnp.log(one), -rate)
 
 
 def probabilities(x: Array, a: Array) -> tuple[Array, Array]:
