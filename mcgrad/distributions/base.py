@@ -179,17 +179,11 @@ class Distribution(PyTree):
 
     def __post_init__(self) -> None:
         optional = {name for name, field in getattr(self, "__dataclass_fields__", {}).items() if field.default is None}
-        given = {name: getattr(self, name) for name in self.domains}
-        given = {
-            name: as_parameter(self.law, name, value)
-            for name, value in given.items()
-            if value is not None or name not in optional
-        }
+        required = {name: None for name in self.domains if name not in optional}
+        given = {name: as_parameter(self.law, name, value) for name, value in (required | self._parameters).items()}
         if not given:
             return
-        check_shapes(
-            self.law, {name: (jnp.shape(value), self.domains[name].event_ndim) for name, value in given.items()}
-        )
+        check_shapes(self.law, {name: (jnp.shape(x), self.domains[name].event_ndim) for name, x in given.items()})
         for name, value in given.items():
             check_domain(self.law, name, value, self.domains[name])
         dtype = common_dtype(given.values())
@@ -204,25 +198,26 @@ class Distribution(PyTree):
     @property
     def batch_shape(self) -> Shape:
         """Shape of the independent entries."""
-        shapes = []
-        for name, domain in self.domains.items():
-            value = getattr(self, name)
-            if value is not None:
-                shape = jnp.shape(value)
-                shapes.append(shape[: len(shape) - domain.event_ndim])
-        return jnp.broadcast_shapes(*shapes)
+        given = self._parameters.items()
+        return jnp.broadcast_shapes(*(jnp.shape(x)[: jnp.ndim(x) - self.domains[name].event_ndim] for name, x in given))
 
     @property
     def event_shape(self) -> Shape:
         """Shape of one entry: by default the last `event_ndim` axes of the first parameter that has as many in its domain."""
         ndim = self.event_ndim
-        found = (getattr(self, name) for name, domain in self.domains.items() if domain.event_ndim == ndim > 0)
-        return next((jnp.shape(value)[-ndim:] for value in found if value is not None), ())
+        found = (
+            jnp.shape(x)[-ndim:] for name, x in self._parameters.items() if self.domains[name].event_ndim == ndim > 0
+        )
+        return next(found, ())
 
     @property
     def dtype(self) -> Any:
         """The floating dtype of parameters, densities and continuous draws."""
-        return common_dtype(value for name in self.domains if (value := getattr(self, name)) is not None)
+        return common_dtype(self._parameters.values())
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return {name: value for name in self.domains if (value := getattr(self, name)) is not None}
 
     def sample(self, key: PRNGKey) -> Any:
         """One draw, of shape `batch_shape + event_shape`."""

@@ -70,8 +70,7 @@ class VonMises(Distribution):
         """Log density of an angle, which need not be in `[-pi, pi)`."""
         x, loc, k = align(x, self.loc, self.concentration)
         finite = jnp.abs(x) != jnp.inf
-        half = (jnp.where(finite, x, 0.0) - loc) / 2
-        return jnp.where(finite, -2 * k * jnp.sin(half) ** 2 - jnp.log(2 * _normalizer(k)[0]), -jnp.inf)
+        return jnp.where(finite, _log_density(jnp.where(finite, x, 0.0) - loc, k), -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Probability of the angles from `-pi` to `x`."""

@@ -84,8 +84,9 @@ def implicit_reparameterization(
         Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6 (the first derivative),
         https://arxiv.org/abs/1805.08498.
     """
-    given = {"cdf": cdf, "icdf": icdf, "log_prob": log_prob, "standardization": standardization}
-    names = [name for name, fn in given.items() if fn is not None]
+    options = {"cdf": cdf, "icdf": icdf, "log_prob": log_prob, "standardization": standardization}
+    given = {name: fn for name, fn in options.items() if fn is not None}
+    names = list(given)
     if not names:
         raise ValueError(
             "`mcgrad.implicit_reparameterization(...)` must get `cdf=`, `icdf=`, `log_prob=` or `standardization=`, got none. "
@@ -102,29 +103,27 @@ def implicit_reparameterization(
             f"{x.dtype if hasattr(x, 'dtype') else type(x).__name__}. A discrete distribution has no pathwise derivative."
         )
     x = jax.lax.stop_gradient(jnp.asarray(x))
+    if standardization is not None and x.ndim == 0:
+        raise ValueError(
+            "`mcgrad.implicit_reparameterization(standardization=...)` must get draws `x` with an axis for the "
+            "dimension, got shape (). Pass `cdf=` for single numbers."
+        )
+    for name, fn in given.items():
+        shape = jax.eval_shape(fn, x, params).shape
+        if shape != x.shape:
+            raise ValueError(
+                f"`mcgrad.implicit_reparameterization({name}=...)` must be elementwise, got shape {shape} for draws of "
+                f"shape {x.shape}. Sum nothing, and broadcast the parameters to the draws."
+            )
     if log_prob is not None:
-        _check_shape("log_prob", log_prob, x, params)
         return _keeping(log_odds(log_prob, check_support("implicit_reparameterization", support)), x, params, _divide)
     if standardization is not None:
-        if x.ndim == 0:
-            raise ValueError(
-                "`mcgrad.implicit_reparameterization(standardization=...)` must get draws `x` with an axis for the "
-                "dimension, got shape (). Pass `cdf=` for single numbers."
-            )
-        _check_shape("standardization", standardization, x, params)
         return _keeping(standardization, x, params, _solve)
     if icdf is None:
         assert cdf is not None  # one of the names above
-        _check_shape("cdf", cdf, x, params)
         return _keeping(cdf, x, params, _divide)
     frozen = jax.lax.stop_gradient(params)
-    if cdf is None:
-        _check_shape("icdf", icdf, x, params)
-        u = _bisect(lambda u: icdf(u, frozen), x)
-    else:
-        _check_shape("cdf", cdf, x, params)
-        u = jax.lax.stop_gradient(cdf(x, frozen))
-        _check_shape("icdf", icdf, u, params)
+    u = _bisect(lambda u: icdf(u, frozen), x) if cdf is None else jax.lax.stop_gradient(cdf(x, frozen))
     return _moving_like(x, icdf(u, params))
 
 
@@ -201,12 +200,3 @@ def _bisect(quantile: Callable[[Array], Array], x: Array) -> Array:
     steps = 2 * (jnp.finfo(x.dtype).nmant + 1)
     low, high = jax.lax.fori_loop(0, steps, halve, bounds)
     return jax.lax.stop_gradient(jnp.where(low > 0, low, high))
-
-
-def _check_shape(name: str, fn: Callable[[Array, Any], Array], x: Array, params: Any) -> None:
-    shape = jax.eval_shape(fn, x, params).shape
-    if shape != x.shape:
-        raise ValueError(
-            f"`mcgrad.implicit_reparameterization({name}=...)` must be elementwise, got shape {shape} for draws of "
-            f"shape {x.shape}. Sum nothing, and broadcast the parameters to the draws."
-        )

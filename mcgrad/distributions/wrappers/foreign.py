@@ -22,20 +22,12 @@ from mcgrad.distributions.wrappers.base import Wrapper
 
 # Parameters with which the support of a distribution moves (point masses included), for libraries that do not tell.
 _SUPPORT_PARAMETERS = {
-    "Bates": ("low", "high"),
-    "Delta": ("v",),
-    "Deterministic": ("loc",),
-    "Empirical": ("samples",),
-    "GeneralizedExtremeValue": ("loc", "scale", "concentration"),
-    "GeneralizedPareto": ("loc", "scale", "concentration"),
-    "PERT": ("low", "high"),
-    "Pareto": ("scale",),
-    "QuantizedDistribution": ("low", "high"),
-    "Triangular": ("low", "high"),
-    "TruncatedCauchy": ("low", "high"),
-    "TruncatedNormal": ("low", "high"),
-    "Uniform": ("low", "high"),
-    "VectorDeterministic": ("loc",),
+    "low high": "Bates PERT QuantizedDistribution Triangular TruncatedCauchy TruncatedNormal Uniform",
+    "loc": "Deterministic VectorDeterministic",
+    "loc scale concentration": "GeneralizedExtremeValue GeneralizedPareto",
+    "samples": "Empirical",
+    "scale": "Pareto",
+    "v": "Delta",
 }
 
 # A map of these kinds, of a distribution on the whole line, leaves the support where it is.
@@ -143,7 +135,7 @@ class ForeignDistribution(Wrapper):
         leaves, tree = jax.tree.flatten(self.dist)
 
         def bounds(*leaves: Any) -> list[Any]:
-            laws = _parts_with(jax.tree.unflatten(tree, leaves), "log_prob")
+            laws = (part for part in _parts(jax.tree.unflatten(tree, leaves)) if hasattr(part, "log_prob"))
             return [jnp.asarray(value) for law in laws for value in self._bounds(law)]
 
         return leaves, bounds
@@ -196,7 +188,8 @@ class ForeignDistribution(Wrapper):
                 type(part).__name__ in _LAWS_ON_THE_LINE.split() for part in base
             )
             return [] if fixed else jax.tree.leaves(maps)
-        return [getattr(law, parameter) for parameter in _SUPPORT_PARAMETERS.get(name, ())]
+        moving = (parameters for parameters, laws in _SUPPORT_PARAMETERS.items() if name in laws.split())
+        return [getattr(law, parameter) for parameter in " ".join(moving).split()]
 
     def _optional(self, name: str) -> Callable[[Any], Array] | None:
         fn = getattr(self.dist, name, None)
@@ -380,10 +373,6 @@ def _attributes(obj: Any, prefix: str = "", seen: set[int] | None = None) -> Ite
 
 def _parts(dist: Any) -> list[Any]:
     return [value for _, value in _attributes(dist) if _adapter(value) is not None]
-
-
-def _parts_with(dist: Any, attribute: str) -> list[Any]:
-    return [part for part in _parts(dist) if hasattr(part, attribute)]
 
 
 def _is_map(part: Any) -> bool:
