@@ -148,9 +148,8 @@ class ExpGamma(Distribution):
         fixed, shift = map(jax.lax.stop_gradient, (a, jnp.log(rate)))
 
         def increase(y: Array) -> Array:
-            return -log_gamma_velocity(jnp.exp(y + shift), y + shift, fixed) * jnp.exp(
-                log_density_of_log(jnp.exp(y + shift), y + shift, fixed)
-            )
+            at = jnp.exp(y + shift), y + shift, fixed
+            return -log_gamma_velocity(*at) * jnp.exp(log_density_of_log(*at))
 
         turn = (special.digamma(fixed) - shift)[None]
         in_concentration = hahn_jordan_term("concentration", a, increase, turn, key_concentration, x, how)

@@ -124,8 +124,7 @@ class MultivariateStudentT(Distribution):
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
         x, loc = align(x, self.loc)
         scale_tril = jnp.asarray(self.scale_tril)
-        inverse, apart = align(inverse_of(scale_tril), jnp.expand_dims(x - loc, -1))
-        z = matvec(inverse, apart[..., 0])
+        z = matvec(inverse_of(scale_tril), x - loc)
         log_det, df = align(log_det_of(scale_tril), self.df)
         shape = jnp.broadcast_shapes(z.shape[:-1], df.shape)
         z, df = jnp.broadcast_to(z, (*shape, z.shape[-1])), jnp.broadcast_to(df, shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -15,6 +16,7 @@ from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
+from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.location_scale import LocationScale
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform, quotient
 from mcgrad.distributions.numerics.exponential import exponential_level
@@ -164,14 +166,15 @@ class LogNormal(Distribution):
         return jnp.where(positive, log_prob - y, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        positive = jnp.asarray(x) > 0
-        cdf, positive = align(self._logarithm.cdf(jnp.log(jnp.where(positive, x, 1.0))), positive)
-        return jnp.where(positive, cdf, 0.0)
+        return self._at_logarithm(self._logarithm.cdf, x, 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        return self._at_logarithm(self._logarithm.survival, x, 1.0)
+
+    def _at_logarithm(self, function: Callable[[Array], Array], x: ArrayLike, below: float) -> Array:
         positive = jnp.asarray(x) > 0
-        survival, positive = align(self._logarithm.survival(jnp.log(jnp.where(positive, x, 1.0))), positive)
-        return jnp.where(positive, survival, 1.0)
+        value, positive = align(function(jnp.log(jnp.where(positive, x, 1.0))), positive)
+        return jnp.where(positive, value, below)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         return bounded_exp(self._logarithm.icdf(u))
@@ -179,10 +182,4 @@ class LogNormal(Distribution):
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in both parameters: those of the logarithm, mapped."""
         logarithm = jnp.log(jnp.maximum(x, jnp.finfo(self.dtype).tiny))
-        return tuple(
-            term._replace(
-                positive=jnp.exp(term.positive),
-                negative=jnp.exp(term.negative) if term.positive_is_draw is None else x[None],
-            )
-            for term in self._logarithm.weak_derivative(key, logarithm, how)
-        )
+        return mapped(self._logarithm.weak_derivative(key, logarithm, how), jnp.exp, x)

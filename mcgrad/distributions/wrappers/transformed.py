@@ -14,6 +14,7 @@ from jaxtyping import Array
 from mcgrad._types import PRNGKey, PyTree
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.derivatives.pathwise_check import name_of, sampler_obstacle
+from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.wrappers.base import Wrapper, leaf_names, of_inner
 from mcgrad.distributions.wrappers.foreign import as_distribution
 
@@ -243,6 +244,4 @@ class Transformed(Wrapper):
     @of_inner(lambda self: not jax.tree.leaves(self.bijection) and self.bijection.inverse is not None)
     def weak_derivative(self, key: PRNGKey, y: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Those of the base, mapped, where the bijection has no parameters."""
-        terms = self.base.weak_derivative(key, self.bijection.inverse(y), how)
-        forward = jax.vmap(self.bijection.forward)
-        return tuple(term._replace(positive=forward(term.positive), negative=forward(term.negative)) for term in terms)
+        return mapped(self.base.weak_derivative(key, self.bijection.inverse(y), how), self.bijection.forward, y)
