@@ -30,8 +30,8 @@ from mcgrad.distributions.base import HasSurvival as HasSurvival
 from mcgrad.distributions.base import HasWeakDerivative as HasWeakDerivative
 from mcgrad.distributions.base import Relaxation as Relaxation
 from mcgrad.distributions.base import knows as knows
-from mcgrad.distributions.bernoulli import Bernoulli as Bernoulli
 from mcgrad.distributions.beta import Beta as Beta
+from mcgrad.distributions.binomial import Bernoulli as Bernoulli
 from mcgrad.distributions.binomial import Binomial as Binomial
 from mcgrad.distributions.categorical import Categorical as Categorical
 from mcgrad.distributions.categorical import OneHotCategorical as OneHotCategorical
@@ -65,7 +65,7 @@ from mcgrad.distributions.location_scale import Laplace as Laplace
 from mcgrad.distributions.location_scale import Logistic as Logistic
 from mcgrad.distributions.multinomial import Multinomial as Multinomial
 from mcgrad.distributions.multivariate_normal import MultivariateNormal as MultivariateNormal
-from mcgrad.distributions.multivariate_student_t import MultivariateStudentT as MultivariateStudentT
+from mcgrad.distributions.multivariate_normal import MultivariateStudentT as MultivariateStudentT
 from mcgrad.distributions.negative_binomial import Geometric as Geometric
 from mcgrad.distributions.negative_binomial import NegativeBinomial as NegativeBinomial
 from mcgrad.distributions.noncentral_chi2 import NoncentralChi2 as NoncentralChi2

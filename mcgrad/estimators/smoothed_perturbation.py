@@ -12,8 +12,7 @@ from jaxtyping import Array
 
 from mcgrad._arguments import check_option
 from mcgrad._types import static_field
-from mcgrad.distributions.bernoulli import Bernoulli
-from mcgrad.distributions.binomial import Binomial
+from mcgrad.distributions.binomial import Bernoulli, Binomial
 from mcgrad.program.draw import Draw, probability
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.representations import Alternatives, SignedPoints
