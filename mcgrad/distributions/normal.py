@@ -18,18 +18,10 @@ from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.location_scale import LocationScale
-from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform, quotient
+from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, quotient
 from mcgrad.distributions.numerics.exponential import exponential_level
 
-LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-
-NORMAL_SCALE_WEIGHT = 2 * math.exp(-0.5) / math.sqrt(2 * math.pi)
-"""The maximum of `2 z p(z)`, for the density `p` of the standard normal distribution."""
-
-
-def normal_level(side: Array, drop: Array) -> Array:
-    """The positive `z` beyond (1) or before (-1) 1 where `log(z) - z^2 / 2` is lower than there by `drop`."""
-    return jnp.sqrt(exponential_level(side, 2 * drop))
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @custom_jvp
@@ -67,7 +59,7 @@ class Normal(LocationScale):
 
     def _standard_log_prob(self, z: Array) -> Array:
         # not `jax.scipy.stats.norm.logpdf`: it squares the scale, which underflows in float32 below 1e-19
-        return _minus_half_square(z) - LOG_SQRT_2PI
+        return _minus_half_square(z) - _LOG_SQRT_2PI
 
     def _standard_cdf(self, z: Array) -> Array:
         return special.ndtr(z)
@@ -78,10 +70,10 @@ class Normal(LocationScale):
     def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
         return side * jnp.sqrt(z * z + 2 * drop)
 
-    _scale_weight: ClassVar[float | None] = NORMAL_SCALE_WEIGHT
+    _scale_weight: ClassVar[float | None] = 2 * math.exp(-0.5) / math.sqrt(2 * math.pi)
 
     def _standard_level(self, side: Array, drop: Array) -> Array:
-        return normal_level(side, drop)
+        return jnp.sqrt(exponential_level(side, 2 * drop))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +98,7 @@ class HalfNormal(Distribution):
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, scale = align(x, self.scale)
         z = quotient(x, scale)
-        return jnp.where(x >= 0, -0.5 * z * z - jnp.log(scale) + math.log(2) - LOG_SQRT_2PI, -jnp.inf)
+        return jnp.where(x >= 0, -0.5 * z * z - jnp.log(scale) + math.log(2) - _LOG_SQRT_2PI, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, scale = align(x, self.scale)
@@ -122,14 +114,8 @@ class HalfNormal(Distribution):
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivative in `scale`: a chi draw of three degrees of freedom against the draw itself; or Hahn-Jordan."""
-        scale = jnp.broadcast_to(self.scale, self.batch_shape)
-        drop = -jnp.log(open_uniform(key, self.batch_shape, self.dtype))
-        if how.hahn_jordan:
-            one = jnp.ones_like(drop)
-            parts = scale * normal_level(one, drop), scale * normal_level(-one, how.other(drop))
-            return (WeakDerivative.single("scale", NORMAL_SCALE_WEIGHT * jnp.log(scale), *parts),)
-        positive = scale * jnp.sqrt((x / scale) ** 2 + 2 * drop)  # chi^2 of 2 degrees of freedom more
-        return (WeakDerivative.single("scale", jnp.log(scale), positive, x, False),)
+        normal = Normal(jnp.zeros_like(x), jnp.broadcast_to(self.scale, self.batch_shape))
+        return mapped(normal.weak_derivative(key, x, how), jnp.abs, x, scale="scale")
 
 
 @dataclasses.dataclass(frozen=True)
