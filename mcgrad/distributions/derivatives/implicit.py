@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from mcgrad._compat import custom_jvp
 from mcgrad.distributions.derivatives.log_density import check_support, log_odds
+from mcgrad.distributions.derivatives.quantile_rules import moving
 
 
 def implicit_reparameterization(
@@ -139,18 +139,14 @@ def _keeping(
         params, hidden = theta
         return quantity(x, params, *hidden)
 
-    @custom_jvp
-    def draw(x: Array, theta: Any) -> Array:
-        return x
+    @moving
+    def draw(y: Array, theta: Any) -> Callable[[Any], Array]:
+        # y(theta) keeps S(y; theta) fixed: dy/dtheta = -S_x(y; theta)^-1 S_theta(y; theta).
+        def along(theta_dot: Any) -> Array:
+            _, of_theta = jax.jvp(lambda t: kept(y, t), (theta,), (theta_dot,))
+            return -solve(lambda s: kept(s, theta), y, of_theta).astype(y.dtype)
 
-    @draw.defjvp
-    def draw_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-        # y(theta) keeps S(y; theta) fixed. The rule is in terms of y, a draw again, and not of the constant x: so
-        # the derivative of dy/dtheta = -S_x(y; theta)^-1 S_theta(y; theta) is total, through y too.
-        (x, theta), (_, theta_dot) = primals, tangents
-        y = draw(x, theta)
-        _, of_theta = jax.jvp(lambda t: kept(y, t), (theta,), (theta_dot,))
-        return y, -solve(lambda s: kept(s, theta), y, of_theta).astype(y.dtype)
+        return along
 
     return draw(x, (params, hidden))
 
@@ -171,16 +167,8 @@ def _solve(quantity: Callable[[Array], Array], y: Array, of_theta: Array) -> Arr
     return jnp.linalg.solve(jacobian, of_theta[..., None])[..., 0]
 
 
-@custom_jvp
-def _moving_like(x: Array, path: Array) -> Array:
-    """The value of `x` with the derivatives of `path`: `x + (path - stop(path))`, even where it is infinite."""
-    return x
-
-
-@_moving_like.defjvp
-def _moving_like_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    x, path = primals
-    return _moving_like(x, path), tangents[1].astype(x.dtype)
+_moving_like = moving(lambda x, path: lambda path_dot: path_dot.astype(x.dtype))
+"""The value of `x` with the derivatives of `path`: `x + (path - stop(path))`, even where it is infinite."""
 
 
 def _bisect(quantile: Callable[[Array], Array], x: Array) -> Array:
