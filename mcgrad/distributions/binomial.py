@@ -162,7 +162,8 @@ class Binomial(Chances):
         p, q = self._success(given), self._failure(given)
         k, m = x.astype(self.dtype), (n - x).astype(self.dtype)
         few = jnp.minimum(k, m) <= _FEW
-        choices = jnp.where(few, jnp.exp(_log_choices(jnp.where(few, k, 0), jnp.where(few, m, 0))), 0.0)
+        factorials = [special.gammaln(jnp.where(few, count, 0) + 1) for count in (k + m, k, m)]
+        choices = jnp.where(few, jnp.exp(factorials[0] - factorials[1] - factorials[2]), 0.0)
         return jnp.where(inside, jnp.where(sure, choices * jnp.power(p, k) * jnp.power(q, m), between), 0.0)
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
@@ -200,7 +201,3 @@ class Binomial(Chances):
 
 _FEW = 4
 """Derivatives of the probability of more at `p = 0` are zero to as many orders."""
-
-
-def _log_choices(k: Array, m: Array) -> Array:
-    return special.gammaln(k + m + 1) - special.gammaln(k + 1) - special.gammaln(m + 1)

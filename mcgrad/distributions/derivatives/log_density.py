@@ -138,10 +138,6 @@ def _integrand(density: Callable[[Array], Array], center: Array, support: Suppor
     return jnp.where(jnp.isnan(values), -jnp.inf, values)  # where a user's function overflows
 
 
-def _last(counts: Array) -> Array:
-    return counts.shape[1] - 1 - jnp.argmax(counts[:, ::-1], axis=1)
-
-
 class _Panels(NamedTuple):
     """Intervals of `tau`, unordered, `[2, panel, *batch]`, and the maximum of the log integrand `[2, *batch]`."""
 
@@ -166,7 +162,8 @@ def _adapt(density: Callable[[Array], Array], center: Array, support: Support) -
     values = _integrand(density, center, support, tau)
     highest = jnp.max(values, axis=1)
     counts = values > highest[:, None] - rule.negligible
-    before, after = jnp.maximum(jnp.argmax(counts, axis=1) - 1, 0), _last(counts) + 1
+    before = jnp.maximum(jnp.argmax(counts, axis=1) - 1, 0)
+    after = counts.shape[1] - jnp.argmax(counts[:, ::-1], axis=1)
     first, last = (
         jnp.take_along_axis(tau, jnp.minimum(i, tau.shape[1] - 1)[:, None], axis=1)[:, 0] for i in (before, after)
     )

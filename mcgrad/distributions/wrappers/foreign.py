@@ -182,7 +182,8 @@ class ForeignDistribution(Wrapper):
         """Arrays that the support of one distribution is made of."""
         name = type(law).__name__
         if name in _TRANSFORMED:
-            maps = [part for part in _parts(law) if _is_map(part)]
+            volumes = ("log_abs_det_jacobian", "forward_log_det_jacobian")
+            maps = [part for part in _parts(law) if any(hasattr(part, name) for name in volumes)]
             base = [part for part in _parts(law) if part is not law and hasattr(part, "log_prob")]
             fixed = all(type(part).__name__ in _AFFINE_MAPS.split() for part in maps) and all(
                 type(part).__name__ in _LAWS_ON_THE_LINE.split() for part in base
@@ -373,7 +374,3 @@ def _attributes(obj: Any, prefix: str = "", seen: set[int] | None = None) -> Ite
 
 def _parts(dist: Any) -> list[Any]:
     return [value for _, value in _attributes(dist) if _adapter(value) is not None]
-
-
-def _is_map(part: Any) -> bool:
-    return hasattr(part, "log_abs_det_jacobian") or hasattr(part, "forward_log_det_jacobian")

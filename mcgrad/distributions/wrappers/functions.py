@@ -231,7 +231,8 @@ def distribution(
             f"`mcgrad.distribution(event_ndim=...)` must be a number of axes or None, got {event_ndim!r}. "
             "Pass 0 for single numbers, 1 for vectors."
         )
-    methods = {name: _method(functions[name]) for name in ("log_prob", "icdf", "cdf")}
+    method = lambda fn: None if fn is None else lambda self, value: fn(value, *self.params)  # noqa: E731
+    methods = {name: method(functions[name]) for name in ("log_prob", "icdf", "cdf")}
     namespace = {
         "__doc__": "A distribution made of plain functions.",
         "functions": functions,
@@ -241,10 +242,6 @@ def distribution(
     }
     name = getattr(sampler or icdf or log_prob, "__name__", "functions")
     return type(f"distribution({name})", (FunctionDistribution,), namespace)
-
-
-def _method(fn: Callable[..., Any] | None) -> Any:
-    return None if fn is None else lambda self, value: fn(value, *self.params)
 
 
 def _draw_from_icdf(icdf: Callable[..., Any], key: PRNGKey, params: tuple[Any, ...]) -> Any:
