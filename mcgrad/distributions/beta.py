@@ -105,8 +105,5 @@ class Beta(Distribution):
             else jnp.clip(jax.nn.sigmoid(sign * part), info.tiny, 1 - info.epsneg)
             for part in parts
         )
-        weight, is_draw = mass * own, None if how.hahn_jordan else jnp.ones((1, *x.shape), bool)
-        return tuple(
-            WeakDerivative((name,), weight[i : i + 1], positive[i : i + 1], negative[i : i + 1], is_draw)
-            for i, name in enumerate(self.domains)
-        )
+        terms = zip(self.domains, mass * own, positive, negative, strict=True)
+        return tuple(WeakDerivative.single(*term, None if how.hahn_jordan else True) for term in terms)
