@@ -89,13 +89,8 @@ class InverseGaussian(Distribution):
         w = mean / concentration / 2
         root = 1 + w + jnp.sqrt(w) * jnp.sqrt(w + 2)
 
-        def rate(index: int) -> Callable[[Array], Array]:
-            def along(points: Array) -> Array:
-                within = jnp.maximum(points, jnp.finfo(self.dtype).tiny)
-                found = -_velocity(within, *fixed)[index] * jnp.exp(_log_density(within, *fixed))
-                return jnp.where(within == points, found, 0)
-
-            return along
+        def rate(index: int) -> Callable[[Array], Array]:  # no number below zero
+            return lambda points: -_velocity(points, *fixed)[index] * jnp.exp(_log_density(points, *fixed))
 
         return (
             hahn_jordan_term("mean", params[0], rate(0), mean[None], keys[0], x, how),
