@@ -50,7 +50,7 @@ _TFP_COUNTS = """
     PoissonLogNormalQuadratureCompound QuantizedDistribution Skellam ZeroInflatedNegativeBinomial Zipf
 """
 
-_RELAXED = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
+_OF_CLASSES = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
 _TRANSFORMED = ("Transformed", "TransformedDistribution")
 
 
@@ -147,12 +147,17 @@ class ForeignDistribution(Wrapper):
     @property
     def relaxation(self) -> Any:
         """The relaxation of mcgrad's own distribution of the same name, or `None`."""
+        return getattr(self._own, "relaxation", None)
+
+    @property
+    def _own(self) -> Any:
+        """mcgrad's own distribution of the same name, where it lists its values, or `None`."""
         name = type(self.dist).__name__
-        own = _RELAXED.get(name.removesuffix("Logits").removesuffix("Probs"))
+        own = _OF_CLASSES.get(name.removesuffix("Logits").removesuffix("Probs"))
         if own is None:
             return None
         logits = None if name.endswith("Probs") else self.dist.logits
-        return (own(probs=self.dist.probs) if logits is None else own(logits=logits)).relaxation
+        return own(probs=self.dist.probs) if logits is None else own(logits=logits)
 
     # What differs between the libraries:
 
@@ -169,14 +174,7 @@ class ForeignDistribution(Wrapper):
         return False
 
     def _finite_support(self) -> Array | None:
-        name = type(self.dist).__name__
-        if name == "Bernoulli":
-            return jnp.arange(2)
-        if name not in ("Categorical", "OneHotCategorical"):
-            return None
-        given = (getattr(self.dist, parameter, None) for parameter in ("logits", "probs"))
-        (n,) = jnp.shape(next(value for value in given if value is not None))[-1:]
-        return jnp.arange(n) if name == "Categorical" else jnp.eye(n)
+        return None if self._own is None else self._own.support()
 
     def _bounds(self, law: Any) -> list[Any]:
         """Arrays that the support of one distribution is made of."""
