@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
@@ -17,7 +18,7 @@ from mcgrad.distributions.derivatives.beta import beta_factor, log_odds_cdf
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function
 from mcgrad.distributions.gamma import sample_log_ratio
 from mcgrad.distributions.location_scale import LocationScale, Standardized
-from mcgrad.distributions.numerics.arithmetic import align, log1p_over, open_uniform, quotient
+from mcgrad.distributions.numerics.arithmetic import align, log1p_over, log1p_remainder, open_uniform
 from mcgrad.distributions.numerics.beta import log_odds_velocity
 from mcgrad.distributions.numerics.gamma_function import digamma_increment, log_gamma_increment_remainder
 
@@ -107,20 +108,64 @@ def standard_log_prob(z: Float[Array, "*batch d"], df: Float[Array, "*batch"]) -
     return log_gamma_increment_remainder(df / 2, h) - h * math.log(2 * math.pi) - _below_mode(z, df)
 
 
+@custom_jvp
 def _below_mode(z: Array, df: Array) -> Array:
-    """`(df + d) / 2 log(1 + u)` for `u = |z|^2 / df`, which may overflow, and its logarithm not."""
-    info, h = jnp.finfo(z.dtype), z.shape[-1] / 2
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(z), -1))
-    z, size = jnp.clip(z, info.min, info.max), jnp.clip(largest, info.tiny, info.max)
+    """`(df + d) / 2 log(1 + u)` for `u = |z|^2 / df`.
+
+    Its derivatives are `(df + d) / (df + |z|^2) z` and `(log(1 + u) - u / (1 + u) - d u / (1 + u) / df) / 2`.
+    """
+    u, h = _squared_ratio(z, df), z.shape[-1] / 2
+    near = (u.square / 2 + h * u.square / df) * log1p_over(u.square / df)
+    return jnp.where(u.far, (df / 2 + h) * u.log, near)
+
+
+@_below_mode.defjvp
+def _below_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (z, df), (z_dot, df_dot) = primals, tangents
+    u, d = _squared_ratio(z, df), z.shape[-1]
+    # of `z / size` where `u` is large, and else of `z`
+    far_slope = (df + d) * u.part / u.size / u.share
+    slope = jnp.where(u.far, far_slope, (1 + d / df) * (1 - u.part))
+    along = u.z / jnp.expand_dims(jnp.where(u.far, u.size, 1.0), -1)
+    log1p_u = jnp.minimum(u.log, 1e4)  # above all finite ones, and not infinite, for a weight of zero may multiply it
+    in_df = (log1p_remainder(log1p_u, u.part) - d / df * u.part) / 2
+    return _below_mode(z, df), in_df * df_dot + jnp.sum(jnp.expand_dims(slope, -1) * along * z_dot, -1)
+
+
+class _SquaredRatio(NamedTuple):
+    """`u = |z|^2 / df`, which may overflow, by numbers that do not.
+
+    Attributes:
+        z: held to finite numbers.
+        size: the largest `|z_i|`, a constant.
+        share: `|z|^2 / size^2`, or one for `z = 0`.
+        far: whether `u` is above one.
+        square: `|z|^2`, or zero where `u` is above one.
+        log: `log(1 + u)`.
+        part: `u / (1 + u)`.
+    """
+
+    z: Array
+    size: Array
+    share: Array
+    far: Array
+    square: Array
+    log: Array
+    part: Array
+
+
+def _squared_ratio(z: Array, df: Array) -> _SquaredRatio:
+    info = jnp.finfo(z.dtype)
+    largest = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(z), -1), info.tiny))
+    z, size = jnp.clip(z, info.min, info.max), jnp.minimum(largest, info.max)
     share = jnp.sum((z / jnp.expand_dims(size, -1)) ** 2, -1)
-    log_u = 2 * jnp.log(size) + jnp.log(jnp.where(share > 0, share, 1.0)) - jnp.log(df)
+    share = jnp.where(share > 0, share, 1.0)
+    log_u = 2 * jnp.log(largest) + jnp.log(share) - jnp.log(df)
     far = log_u > 0
     square = jnp.sum(jnp.where(jnp.expand_dims(far, -1), 0.0, z) ** 2, -1)
-    u = quotient(square, df)
-    near = (square / 2 + h * u) * log1p_over(u)
-    lost = jnp.where(far, (df / 2 + h) * jax.nn.softplus(log_u), near)
-    # no infinite derivative, for a weight of zero may multiply it
-    return jnp.where(largest == jnp.inf, jnp.inf, lost)
+    u = square / df
+    log1p_u = jnp.where(far, jax.nn.softplus(log_u), jnp.log1p(u))
+    return _SquaredRatio(z, size, share, far, square, log1p_u, jnp.where(far, jax.nn.sigmoid(log_u), u / (1 + u)))
 
 
 # For a standard draw `z`, `z^2 / df` is the odds of a draw of `Beta(1 / 2, df / 2)`.

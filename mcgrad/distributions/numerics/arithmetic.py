@@ -112,20 +112,10 @@ def log1p_minus_cubic(t: Array) -> Array:
     return jnp.where(near, inside**4 * series, jnp.log1p(t) - t * (1 - t * (1 / 2 - t / 3)))
 
 
-@jax.custom_jvp
 def log1p_over(u: Array) -> Array:
-    """`log(1 + u) / u` for `u >= 0`, one where it underflows."""
+    """`log(1 + u) / u`, one where `u` underflows."""
     some = u > 0
     return jnp.where(some, jnp.log1p(u) / jnp.where(some, u, 1.0), 1.0)
-
-
-@log1p_over.defjvp
-def _log1p_over_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (u,), (u_dot,) = primals, tangents
-    some = u > jnp.finfo(u.dtype).eps
-    safe = jnp.where(some, u, 1.0)
-    slope = jnp.where(some, -log1p_remainder(jnp.log1p(safe), safe / (1 + safe)) / safe / safe, -1 / 2)
-    return log1p_over(u), slope * u_dot
 
 
 def log1p_remainder(log1p_u: Array, part: Array) -> Array:
