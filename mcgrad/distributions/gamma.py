@@ -1,4 +1,4 @@
-"""The gamma distribution, and those of functions of its draws, with exact pathwise derivatives in the concentration."""
+"""The gamma distribution, and that of the logarithm of a gamma draw, with exact pathwise derivatives in the concentration."""
 
 from __future__ import annotations
 
@@ -165,82 +165,6 @@ class ExpGamma(Distribution):
             negative=mode + log_exponential_outward(zero, right, drop / fixed),
         )
         return in_concentration, in_rate
-
-
-@dataclasses.dataclass(frozen=True)
-class InverseGamma(Distribution):
-    """The distribution of `1 / y` for a gamma draw `y`: `p(x) = rate^a x^(-a - 1) exp(-rate / x) / Gamma(a)` for `x > 0`.
-
-    Draws are differentiable in both parameters, to every order, as those of `Gamma`. **A draw that overflows is the
-    largest number**, with derivative zero. **The derivative of the log density in `x` is infinite where
-    `concentration / x` overflows.**
-
-    Args:
-        concentration: any shape; positive.
-        rate: any shape that broadcasts with `concentration`; positive.
-
-    Raises:
-        ValueError: if a concrete parameter is not positive, or the shapes do not broadcast.
-    """
-
-    concentration: Float[ArrayLike, "*batch"]
-    rate: Float[ArrayLike, "*batch"]
-
-    domains: ClassVar = {"concentration": POSITIVE, "rate": POSITIVE}
-    reparameterized: ClassVar[bool] = True
-
-    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        return bounded_exp(-ExpGamma(self.concentration, self.rate).sample(key))
-
-    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
-        inside = jnp.where(x > 0, x, 1.0)
-        log_x = jnp.log(inside)
-        log_prob = log_density_of_log(quotient(rate, inside), jnp.log(rate) - log_x, a) - log_x
-        return jnp.where(x > 0, log_prob, -jnp.inf)
-
-    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """Weak derivatives in both parameters: those of minus the logarithm, mapped."""
-        logarithm = ExpGamma(self.concentration, self.rate)
-        return mapped(logarithm.weak_derivative(key, -jnp.log(x), how), lambda y: bounded_exp(-y), x)
-
-
-@dataclasses.dataclass(frozen=True)
-class Chi2(Distribution):
-    """Chi-squared distribution: that of a sum of `df` squared standard normal draws, `Gamma(df / 2, 1 / 2)`.
-
-    Draws are differentiable in `df`, to every order, as those of `Gamma`.
-
-    Args:
-        df: degrees of freedom, need not be whole; any shape; positive.
-
-    Raises:
-        ValueError: if a concrete `df` is not positive.
-    """
-
-    df: Float[ArrayLike, "*batch"]
-
-    domains: ClassVar = {"df": POSITIVE}
-    reparameterized: ClassVar[bool] = True
-
-    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        return self._gamma().sample(key)
-
-    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        return self._gamma().log_prob(x)
-
-    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """Weak derivative in `df`: that of the gamma distribution in its concentration, Hahn-Jordan."""
-        return mapped(self._gamma().weak_derivative(key, x, how), lambda y: y, x, concentration="df")
-
-    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        return self._gamma().cdf(x)
-
-    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        return self._gamma().survival(x)
-
-    def _gamma(self) -> Gamma:
-        return Gamma(jnp.asarray(self.df) / 2, jnp.asarray(0.5, self.dtype))
 
 
 def _velocity(x: Array, a: Array) -> tuple[Array]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
@@ -17,11 +15,6 @@ from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform, quotient
-from mcgrad.distributions.numerics.exponential import (
-    exponential_level,
-    log_exponential_density,
-    log_exponential_outward,
-)
 
 stop = jax.lax.stop_gradient
 
@@ -149,147 +142,3 @@ class LocationScale(Standardized):
 
     @abc.abstractmethod
     def _standard_icdf(self, u: Array) -> Array: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Laplace(LocationScale):
-    """Laplace distribution: `p(x) = exp(-|x - loc| / scale) / (2 scale)`.
-
-    Args:
-        loc: any shape; finite.
-        scale: any shape that broadcasts with `loc`; positive.
-
-    Raises:
-        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
-    """
-
-    def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
-        return jax.random.laplace(key, shape, self.dtype)
-
-    def _standard_log_prob(self, z: Array) -> Array:
-        return -jnp.abs(z) - math.log(2)
-
-    def _standard_cdf(self, z: Array) -> Array:
-        tail = 0.5 * jnp.exp(jnp.where(z < 0, z, -z))  # no `abs`: its derivative at 0 is 0, that of the cdf is 1/2
-        return jnp.where(z < 0, tail, 1 - tail)
-
-    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
-        return z + side * drop
-
-    _scale_weight: ClassVar[float | None] = math.exp(-1)
-
-    def _standard_level(self, side: Array, drop: Array) -> Array:
-        return exponential_level(side, drop)
-
-    def _standard_icdf(self, u: Array) -> Array:
-        z = jnp.log(2 * jnp.where(u < 0.5, u, 1 - u))
-        return jnp.where(u < 0.5, z, -z)
-
-
-@dataclasses.dataclass(frozen=True)
-class Logistic(LocationScale):
-    """Logistic distribution: `F(x) = sigmoid((x - loc) / scale)`.
-
-    Args:
-        loc: any shape; finite.
-        scale: any shape that broadcasts with `loc`; positive.
-
-    Raises:
-        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
-    """
-
-    def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
-        # `jax.random.logistic` draws -87 in place of -16 where its uniform is 0.
-        return special.logit(open_uniform(key, shape, self.dtype))
-
-    def _standard_log_prob(self, z: Array) -> Array:
-        return jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z)
-
-    def _standard_cdf(self, z: Array) -> Array:
-        return jax.nn.sigmoid(z)
-
-    def _standard_icdf(self, u: Array) -> Array:
-        return special.logit(u)
-
-    _scale_turns: ClassVar[tuple[float, ...]] = (-1.5434046384182085, 1.5434046384182085)  # z tanh(z / 2) = 1
-
-    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
-        # p(z) = 1 / (4 cosh^2(z / 2)): log cosh(z / 2) rises by drop / 2, and arccosh(exp(a)) = a + log(1 + sqrt(1 - exp(-2 a)))
-        half = jnp.abs(z) / 2
-        a = half + jnp.log1p(jnp.exp(-2 * half)) - math.log(2) + drop / 2
-        return 2 * side * (a + jnp.log1p(jnp.sqrt(-jnp.expm1(-2 * a))))
-
-
-@dataclasses.dataclass(frozen=True)
-class Gumbel(LocationScale):
-    """Gumbel distribution (of maxima): `F(x) = exp(-exp(-(x - loc) / scale))`.
-
-    Args:
-        loc: any shape; finite.
-        scale: any shape that broadcasts with `loc`; positive.
-
-    Raises:
-        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
-    """
-
-    def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
-        return jax.random.gumbel(key, shape, self.dtype)
-
-    def _standard_log_prob(self, z: Array) -> Array:
-        return log_exponential_density(-z)
-
-    def _standard_cdf(self, z: Array) -> Array:
-        return jnp.exp(-jnp.exp(jnp.minimum(-z, 8.0)))  # zero beyond, in every precision; no infinity to differentiate
-
-    def _standard_survival(self, z: Array) -> Array:
-        return -jnp.expm1(-jnp.exp(jnp.minimum(-z, 8.0)))
-
-    def _standard_icdf(self, u: Array) -> Array:
-        return -jnp.log(-jnp.log(u))
-
-    _scale_turns: ClassVar[tuple[float, ...]] = (-0.8064659942363268, 1.3499764854011256)  # z (1 - exp(-z)) = 1
-
-    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
-        return -log_exponential_outward(-z, -side, drop)
-
-
-@dataclasses.dataclass(frozen=True)
-class Cauchy(LocationScale):
-    """Cauchy distribution: `p(x) = 1 / (pi scale (1 + z^2))`, `z = (x - loc) / scale`. **It has no mean.**
-
-    Args:
-        loc: any shape; finite.
-        scale: any shape that broadcasts with `loc`; positive.
-
-    Raises:
-        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
-    """
-
-    def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
-        return self._standard_icdf(open_uniform(key, shape, self.dtype))
-
-    def _standard_log_prob(self, z: Array) -> Array:
-        size = jnp.abs(z)
-        far = size > 1  # where the square may overflow
-        beyond = jnp.where(far, size, 1)
-        inside = jnp.where(far, 1 / beyond, z)
-        return -jnp.log1p(inside * inside) - 2 * jnp.log(beyond) - math.log(math.pi)
-
-    def _standard_cdf(self, z: Array) -> Array:
-        # = 1/2 + arctan(z) / pi, without cancellation in the lower tail
-        return jnp.arctan2(jnp.ones_like(z), -z) / math.pi
-
-    def _standard_icdf(self, u: Array) -> Array:
-        # = tan(pi (u - 1/2)), without loss of digits in either tail
-        distance = 1 / jnp.tan(math.pi * jnp.where(u < 0.5, u, 1 - u))
-        return jnp.where(u < 0.5, -distance, distance)
-
-    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
-        # 1 + z^2 grows by the factor exp(drop)
-        return side * jnp.sqrt(z * z * jnp.exp(drop) + jnp.expm1(drop))
-
-    _scale_weight: ClassVar[float | None] = 1 / math.pi
-
-    def _standard_level(self, side: Array, drop: Array) -> Array:
-        # 2 z / (1 + z^2) = exp(-drop), whose two solutions are inverse to each other
-        return jnp.exp(side * drop) * jnp.power(1 + jnp.sqrt(-jnp.expm1(-2 * drop)), side)

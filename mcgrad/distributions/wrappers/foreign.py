@@ -15,7 +15,7 @@ from mcgrad import _compat
 from mcgrad._closures import Closed
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
-from mcgrad.distributions.binomial import Bernoulli
+from mcgrad.distributions.bernoulli import Bernoulli
 from mcgrad.distributions.categorical import Categorical, OneHotCategorical
 from mcgrad.distributions.derivatives.pathwise_check import influences, sampler_obstacle
 from mcgrad.distributions.wrappers.base import Wrapper
