@@ -110,11 +110,11 @@ class Estimator(PyTree):
 
     def represent(self, draw: Draw) -> Representation:
         """The points of this estimator for one random choice."""
-        raise NotImplementedError(f"{type(self).__name__} must define `represent` or `estimate`.")
+        raise NotImplementedError(f"`{type(self).__name__}` must define `represent` or `estimate`.")
 
     def alternatives(self, draw: Draw, x: Any) -> Alternatives:
         """Other values that the draw `x` could have taken; a `scan` carries one of them beside the real state."""
-        raise NotImplementedError(f"{type(self).__name__} must define `alternatives`.")
+        raise NotImplementedError(f"`{type(self).__name__}` must define `alternatives`.")
 
     def estimate(self, draw: Draw, rest: Rest) -> Result:
         """The costs of the rest of the program, whose value and derivatives are unbiased."""
@@ -133,4 +133,7 @@ class LocalEstimator(Estimator):
 
     def represent(self, draw: Draw) -> Flow | WeightedPoint:
         """The point of this estimator for one random choice."""
-        raise NotImplementedError(f"{type(self).__name__} must define `represent`.")
+        raise NotImplementedError(
+            f"`{type(self).__name__}` must define `represent`, as every `mcgrad.LocalEstimator`. One with `estimate` subclasses "
+            "`mcgrad.Estimator`."
+        )
