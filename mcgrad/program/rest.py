@@ -39,10 +39,7 @@ stop = jax.lax.stop_gradient
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class RestOfProgram(Rest):
-    """The rest of the program, as a function of the value of one site.
-
-    Calling it runs the remainder with later estimators applied; it may be called at several points and vmapped over.
-    """
+    """The rest of the program, as a function of the value of one site."""
 
     _run: Any
     _equation: Equation
@@ -64,7 +61,6 @@ class RestOfProgram(Rest):
         return self._resume(run, {**self._env, **drawn})
 
     def __call__(self, x: Any, *, replicate: Any = None) -> Result:
-        """The remaining costs at `x`; with a `replicate` index, later sites draw anew for that replicate."""
         run = self._run
         if replicate is not None:
             run = run.but(folds=(*run.folds, replicate))
@@ -114,7 +110,6 @@ class RestOfProgram(Rest):
         return [(t.equation, functools.partial(t.margin, draw.site, self._env)) for t in found]
 
     def simulate(self, x: Any) -> Result:
-        """The remaining costs at `x`, from one plain run: each later site draws once, whatever its estimator."""
         return self._at(self._run.but(plain=True), x)
 
     def evaluate(self, draw: Draw, representation: Representation) -> Result:
