@@ -115,7 +115,7 @@ NORMALS = {
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(("library", "number"), [(name, i) for name, each in NORMALS.items() for i in range(len(each))])
 def test_normal_laws_are_known_and_mirrored_under_a_vmap(library: str, number: int) -> None:
-    found = pytest.importorskip(library, exc_type=ImportError)
+    found = pytest.importorskip(library)
     loc = jnp.arange(6.0).reshape(2, 3)
 
     def means(key: jax.Array) -> jax.Array:
@@ -128,7 +128,7 @@ def test_normal_laws_are_known_and_mirrored_under_a_vmap(library: str, number: i
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_normal_laws_of_tfp_are_unwrapped() -> None:
-    tfd = pytest.importorskip("tensorflow_probability.substrates.jax", exc_type=ImportError).distributions
+    tfd = pytest.importorskip("tensorflow_probability.substrates.jax").distributions
     for law in (normal := tfd.Normal(jnp.zeros(2), 1.0), tfd.Independent(normal, 1)):
         assert unwrapped(mcgrad.distributions.as_distribution(law)) is normal
 
