@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad._debug import check_finite
 from mcgrad.program.bring import bring, expand_right
 from mcgrad.program.draw import Draw, fold_in
 from mcgrad.program.estimator import Estimator, Result
@@ -78,6 +79,10 @@ class Interpreter:
             result = self._stretch(plan.body[: plan.first_nonlocal], 0, env, _run_parts)
         else:
             result = self._stretch(plan.body, 0, env, _finish)
+        made = {value: equation for equation in plan.body for value in equation.outputs}
+        for value, cost in zip(plan.split.costs, result.costs, strict=True):
+            at = f" of `{made[value].name}` at {made[value].line}" if value in made else ""
+            check_finite(f"The cost{at}", cost)
         # Replay the linear suffix on the weighted costs.
         env.update(zip(plan.undrawn, result.undrawn, strict=True))
         env.update(zip(plan.split.costs, result.costs, strict=True))
@@ -153,6 +158,7 @@ class Interpreter:
         point = self._local_point(draw)
         if isinstance(point, Flow):
             return jax.tree.leaves(point.value), []
+        check_finite(f"The log density of {site.describe()}", point.log_weight)
         return jax.tree.leaves(point.point), [Weight.of(site, point)]
 
     def _local_point(self, draw: Draw) -> Flow | WeightedPoint:

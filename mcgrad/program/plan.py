@@ -22,6 +22,7 @@ from mcgrad.program.dependence import Analysis, analyze
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.held import Held, followed
 from mcgrad.program.hoist import hoist_costs
+from mcgrad.program.integers import convert_first
 from mcgrad.program.jumps import watched
 from mcgrad.program.made_of import constants_of
 from mcgrad.program.paths import PARAMETER, BlindWay, blind_ways
@@ -31,6 +32,7 @@ from mcgrad.program.separate import separate_addends
 from mcgrad.program.site import Site, has_site
 from mcgrad.program.structure import contains_any, form_of
 from mcgrad.program.trace import Equation, Program, Value
+from mcgrad.program.unknown import warn_of_unknown
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,6 +122,7 @@ def make_plan(
     if key_of_sample is not None:
         check_samples(program, estimators, key_of_sample)
     check_evaluations(estimators, seen.analysis, split)
+    warn_of_unknown(estimators, seen.analysis, split)
     return _scheduled(program, outputs, aux, seen, split, estimators, ways, watched(ways, following), accumulators)
 
 
@@ -185,7 +188,9 @@ def _simplified(
     sums: frozenset[Equation] = frozenset()
     while True:
         seen = _study(program, program.outputs[:num_outputs], default)
-        if (hoisted := hoist_costs(program, num_outputs, seen.analysis, seen.credited)) is not None:
+        if (converted := convert_first(program, num_outputs, seen.analysis, seen.credited)) is not None:
+            program = converted
+        elif (hoisted := hoist_costs(program, num_outputs, seen.analysis, seen.credited)) is not None:
             program = hoisted.program
             accumulators += hoisted.accumulators
         elif not sums and (found := separate_addends(program, num_outputs, seen.analysis, seen.credited)) is not None:
