@@ -89,7 +89,7 @@ class _Check:
         got = [np.shape(leaf) for leaf in leaves]
         n = got[0][0] if got and got[0] else "n"
         if tree != own_tree or got != [(n, *leaf.shape) for leaf in wanted]:
-            shapes = " and ".join(f"({', '.join(map(str, ('n', *leaf.shape)))})" for leaf in wanted)
+            shapes = " and ".join(str(("n", *leaf.shape)).replace("'", "") for leaf in wanted)
             self._refuse(
                 name,
                 f"have shape {shapes}, n points of the shape of",
