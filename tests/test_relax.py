@@ -16,7 +16,7 @@ from jax.test_util import check_grads
 from programs.program import expect_bernoulli, expect_categorical
 
 import mcgrad
-from mcgrad.distributions import bernoulli as bernoulli_file
+from mcgrad.distributions import binomial as bernoulli_file
 from mcgrad.distributions import categorical as categorical_file
 from mcgrad.program.surrogates import unit_weight, zero_with_derivative_of
 

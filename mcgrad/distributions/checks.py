@@ -170,13 +170,9 @@ def as_parameter(law: str, name: str, value: Any) -> Any:
 def is_real_array(value: Any) -> bool:
     if isinstance(value, (bool, int, float)):
         return True
-    if not isinstance(value, (np.ndarray, np.generic, jax.Array)):
-        return False
-    return bool(
-        jnp.issubdtype(value.dtype, jnp.floating)
-        or jnp.issubdtype(value.dtype, jnp.integer)
-        or jnp.issubdtype(value.dtype, jnp.bool_)
-    )
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    is_array = isinstance(value, (np.ndarray, np.generic, jax.Array))
+    return is_array and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
 
 
 def common_dtype(values: Any) -> Any:

@@ -1,13 +1,15 @@
-"""The base of location-scale distributions: `x = loc + scale * z` with `z` from a standard distribution."""
+"""Location-scale distributions: `x = loc + scale * z` with `z` from a standard distribution."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import ClassVar
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey, Shape
@@ -15,45 +17,42 @@ from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform, quotient
+from mcgrad.distributions.numerics.exponential import (
+    exponential_level,
+    log_exponential_density,
+    log_exponential_outward,
+)
 
 stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
-class LocationScale(Distribution, abc.ABC):
-    """Base of location-scale distributions on the real line: a subclass writes the five functions of the standard distribution.
+class Standardized(Distribution, abc.ABC):
+    """Base of distributions on the real line with fields `loc` and `scale`: a subclass writes functions of the standard one.
 
     `sample` is `loc + scale * z`, so its derivative is the explicit pathwise one: `dx = d loc + z * d scale`.
 
-    The standard density falls on both sides of its maximum at 0.
-
-    Args:
-        loc: any shape; finite.
-        scale: any shape that broadcasts with `loc`; positive.
+    The standard density falls on both sides of its maximum at 0, and may have parameters of its own.
     """
 
-    loc: Float[ArrayLike, "*batch"]
-    scale: Float[ArrayLike, "*batch"]
+    if TYPE_CHECKING:  # in the order that the subclass gives them
+        loc: Any
+        scale: Any
 
-    domains: ClassVar = {"loc": REAL, "scale": POSITIVE}
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         loc, scale, z = align(self.loc, self.scale, self._standard_sample(key, self.batch_shape))
         return loc + scale * z
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density."""
         x, loc, scale = align(x, self.loc, self.scale)
         return self._standard_log_prob(quotient(x - loc, scale)) - jnp.log(scale)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         return self._standard_cdf(self._standardized(x))
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         return self._standard_survival(self._standardized(x))
 
     def _standardized(self, x: ArrayLike) -> Array:
@@ -61,11 +60,6 @@ class LocationScale(Distribution, abc.ABC):
         x, loc, scale = align(x, self.loc, self.scale)
         largest = jnp.finfo(self.dtype).max
         return jnp.clip(quotient(x - loc, scale), -largest, largest)
-
-    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
-        u, loc, scale = align(u, self.loc, self.scale)
-        return loc + scale * self._standard_icdf(u)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in `loc` (Hahn-Jordan) and in `scale` (Hahn-Jordan, or the negative part is the draw itself).
@@ -84,7 +78,8 @@ class LocationScale(Distribution, abc.ABC):
         loc, scale = (jnp.broadcast_to(parameter, shape) for parameter in (self.loc, self.scale))
         above = -jnp.log(open_uniform(key_loc, shape, self.dtype))
         mode, right = jnp.zeros(shape, self.dtype), jnp.ones(shape, self.dtype)
-        density = jnp.exp(self._standard_log_prob(mode))
+        log_density = stop(self)._standard_log_prob
+        density = jnp.exp(log_density(mode))
         in_loc = WeakDerivative.single(
             "loc",
             weight=stop(density / scale) * loc,
@@ -94,10 +89,9 @@ class LocationScale(Distribution, abc.ABC):
         z = (x - loc) / scale
         if how.hahn_jordan and self._scale_turns:
             turns = jnp.stack([jnp.full_like(mode, turn) for turn in self._scale_turns])
-            weight, *parts = hahn_jordan_parts(
-                lambda z: -z * jnp.exp(self._standard_log_prob(z)), turns, key_scale, z, how
-            )
-            positive, negative = (loc + scale * part for part in parts)
+            weight, *parts = hahn_jordan_parts(lambda z: -z * jnp.exp(log_density(z)), turns, key_scale, z, how)
+            most = jnp.sqrt(jnp.finfo(self.dtype).max)
+            positive, negative = (loc + scale * jnp.clip(part, -most, most) for part in parts)
             return in_loc, WeakDerivative.single("scale", weight * jnp.log(scale), positive, negative)
         drop = -jnp.log(open_uniform(key_scale, shape, self.dtype))
         away = jnp.where(z < 0, -right, right)
@@ -134,5 +128,168 @@ class LocationScale(Distribution, abc.ABC):
     def _standard_survival(self, z: Array) -> Array:
         return self._standard_cdf(-z)  # of a symmetric distribution
 
+
+@dataclasses.dataclass(frozen=True)
+class LocationScale(Standardized):
+    """Base of location-scale distributions, which have no further parameters and know their quantiles.
+
+    Args:
+        loc: any shape; finite.
+        scale: any shape that broadcasts with `loc`; positive.
+    """
+
+    loc: Float[ArrayLike, "*batch"]
+    scale: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"loc": REAL, "scale": POSITIVE}
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        u, loc, scale = align(u, self.loc, self.scale)
+        return loc + scale * self._standard_icdf(u)
+
     @abc.abstractmethod
     def _standard_icdf(self, u: Array) -> Array: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Laplace(LocationScale):
+    """Laplace distribution: `p(x) = exp(-|x - loc| / scale) / (2 scale)`.
+
+    Args:
+        loc: any shape; finite.
+        scale: any shape that broadcasts with `loc`; positive.
+
+    Raises:
+        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
+    """
+
+    def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
+        return jax.random.laplace(key, shape, self.dtype)
+
+    def _standard_log_prob(self, z: Array) -> Array:
+        return -jnp.abs(z) - math.log(2)
+
+    def _standard_cdf(self, z: Array) -> Array:
+        tail = 0.5 * jnp.exp(jnp.where(z < 0, z, -z))  # no `abs`: its derivative at 0 is 0, that of the cdf is 1/2
+        return jnp.where(z < 0, tail, 1 - tail)
+
+    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
+        return z + side * drop
+
+    _scale_weight: ClassVar[float | None] = math.exp(-1)
+
+    def _standard_level(self, side: Array, drop: Array) -> Array:
+        return exponential_level(side, drop)
+
+    def _standard_icdf(self, u: Array) -> Array:
+        z = jnp.log(2 * jnp.where(u < 0.5, u, 1 - u))
+        return jnp.where(u < 0.5, z, -z)
+
+
+@dataclasses.dataclass(frozen=True)
+class Logistic(LocationScale):
+    """Logistic distribution: `F(x) = sigmoid((x - loc) / scale)`.
+
+    Args:
+        loc: any shape; finite.
+        scale: any shape that broadcasts with `loc`; positive.
+
+    Raises:
+        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
+    """
+
+    def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
+        # `jax.random.logistic` draws -87 in place of -16 where its uniform is 0.
+        return special.logit(open_uniform(key, shape, self.dtype))
+
+    def _standard_log_prob(self, z: Array) -> Array:
+        return jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z)
+
+    def _standard_cdf(self, z: Array) -> Array:
+        return jax.nn.sigmoid(z)
+
+    def _standard_icdf(self, u: Array) -> Array:
+        return special.logit(u)
+
+    _scale_turns: ClassVar[tuple[float, ...]] = (-1.5434046384182085, 1.5434046384182085)  # z tanh(z / 2) = 1
+
+    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
+        # p(z) = 1 / (4 cosh^2(z / 2)): log cosh(z / 2) rises by drop / 2, and arccosh(exp(a)) = a + log(1 + sqrt(1 - exp(-2 a)))
+        half = jnp.abs(z) / 2
+        a = half + jnp.log1p(jnp.exp(-2 * half)) - math.log(2) + drop / 2
+        return 2 * side * (a + jnp.log1p(jnp.sqrt(-jnp.expm1(-2 * a))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Gumbel(LocationScale):
+    """Gumbel distribution (of maxima): `F(x) = exp(-exp(-(x - loc) / scale))`.
+
+    Args:
+        loc: any shape; finite.
+        scale: any shape that broadcasts with `loc`; positive.
+
+    Raises:
+        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
+    """
+
+    def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
+        return jax.random.gumbel(key, shape, self.dtype)
+
+    def _standard_log_prob(self, z: Array) -> Array:
+        return log_exponential_density(-z)
+
+    def _standard_cdf(self, z: Array) -> Array:
+        return jnp.exp(-jnp.exp(jnp.minimum(-z, 8.0)))  # zero beyond, in every precision; no infinity to differentiate
+
+    def _standard_survival(self, z: Array) -> Array:
+        return -jnp.expm1(-jnp.exp(jnp.minimum(-z, 8.0)))
+
+    def _standard_icdf(self, u: Array) -> Array:
+        return -jnp.log(-jnp.log(u))
+
+    _scale_turns: ClassVar[tuple[float, ...]] = (-0.8064659942363268, 1.3499764854011256)  # z (1 - exp(-z)) = 1
+
+    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
+        return -log_exponential_outward(-z, -side, drop)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cauchy(LocationScale):
+    """Cauchy distribution: `p(x) = 1 / (pi scale (1 + z^2))`, `z = (x - loc) / scale`. **It has no mean.**
+
+    Args:
+        loc: any shape; finite.
+        scale: any shape that broadcasts with `loc`; positive.
+
+    Raises:
+        ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
+    """
+
+    def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
+        return self._standard_icdf(open_uniform(key, shape, self.dtype))
+
+    def _standard_log_prob(self, z: Array) -> Array:
+        size = jnp.abs(z)
+        far = size > 1  # where the square may overflow
+        beyond = jnp.where(far, size, 1)
+        inside = jnp.where(far, 1 / beyond, z)
+        return -jnp.log1p(inside * inside) - 2 * jnp.log(beyond) - math.log(math.pi)
+
+    def _standard_cdf(self, z: Array) -> Array:
+        # = 1/2 + arctan(z) / pi, without cancellation in the lower tail
+        return jnp.arctan2(jnp.ones_like(z), -z) / math.pi
+
+    def _standard_icdf(self, u: Array) -> Array:
+        # = tan(pi (u - 1/2)), without loss of digits in either tail
+        distance = 1 / jnp.tan(math.pi * jnp.where(u < 0.5, u, 1 - u))
+        return jnp.where(u < 0.5, -distance, distance)
+
+    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
+        # 1 + z^2 grows by the factor exp(drop)
+        return side * jnp.sqrt(z * z * jnp.exp(drop) + jnp.expm1(drop))
+
+    _scale_weight: ClassVar[float | None] = 1 / math.pi
+
+    def _standard_level(self, side: Array, drop: Array) -> Array:
+        # 2 z / (1 + z^2) = exp(-drop), whose two solutions are inverse to each other
+        return jnp.exp(side * drop) * jnp.power(1 + jnp.sqrt(-jnp.expm1(-2 * drop)), side)

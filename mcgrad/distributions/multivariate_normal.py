@@ -1,24 +1,28 @@
-"""The multivariate normal distribution."""
+"""The multivariate normal distribution, and Student's."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL, check_factor, check_one_of
+from mcgrad.distributions.derivatives.beta import beta_factor
 from mcgrad.distributions.derivatives.optimal_transport import rotated_gaussian, transport_gaussian
-from mcgrad.distributions.normal import NORMAL_SCALE_WEIGHT, normal_level
+from mcgrad.distributions.gamma import ExpGamma, sample_log_ratio
+from mcgrad.distributions.normal import Normal
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.gamma_function import digamma_increment
 from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matmul, matvec
+from mcgrad.distributions.student_t import standard_log_prob
 
 stop = jax.lax.stop_gradient
 
@@ -60,25 +64,9 @@ class MultivariateNormal(Distribution):
     def __post_init__(self) -> None:
         check_one_of("MultivariateNormal", scale_tril=self.scale_tril, scale_diag=self.scale_diag)
         super().__post_init__()
-        name = "scale_tril" if self.scale_diag is None else "scale_diag"
-        scale = getattr(self, name)
-        (d,) = self.event_shape
-        wanted = (d, d) if name == "scale_tril" else (d,)
-        if scale.shape[-len(wanted) :] != wanted:
-            raise ValueError(
-                f"`mcgrad.MultivariateNormal({name}=...)` must end with shape {wanted} for a `loc` of shape "
-                f"{jnp.shape(self.loc)}, got {scale.shape}. The last axis of `loc` is the dimension."
-            )
-        if name == "scale_tril":
-            check_factor(self.law, scale)
-
-    @property
-    def event_shape(self) -> Shape:
-        """`(d,)`."""
-        return jnp.shape(self.loc)[-1:]
+        _check_scale(self, "scale_tril" if self.scale_diag is None else "scale_diag")
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch d"]:
-        """One draw."""
         return self._of_noise(self.noise(key))
 
     def noise(self, key: PRNGKey) -> Float[Array, "*batch d"]:
@@ -119,67 +107,33 @@ class MultivariateNormal(Distribution):
         their sizes are Rayleigh draws in both.
         """
         (d,), batch = self.event_shape, self.batch_shape
-        loc = jnp.broadcast_to(self.loc, (*batch, d))
-        factor = self._factor
-        scale = jnp.broadcast_to(factor, (*batch, d, d))
+        loc, scale = jnp.broadcast_to(self.loc, (*batch, d)), jnp.broadcast_to(self._factor, (*batch, d, d))
         inverse = inverse_of(stop(scale))
-        z = matvec(inverse, x - stop(loc))
-        names = ("scale_diag",) if self.scale_tril is None else ("scale_tril",)
-        keys = jax.random.split(key, 3)
-        rows, columns = np.tril_indices(d, -1) if self.scale_tril is not None else (np.arange(0),) * 2
-        entries, pairs = np.arange(d), np.arange(len(rows))
+        z, relative = matvec(inverse, x - stop(loc)), matmul(inverse, scale)
+        key_entries, key_pairs = jax.random.split(key)
+        first = lambda array: jnp.moveaxis(array, -1, 0)  # noqa: E731
 
-        def rayleigh(key: PRNGKey, number: int) -> Array:
-            return jnp.sqrt(-2 * jnp.log(open_uniform(key, (number, *batch), self.dtype)))
-
-        def moved(n: int, *places: tuple[np.ndarray, Array]) -> Array:
-            """`n` copies of the draw, each with some entries of `z` in place of its own."""
-            new = jnp.broadcast_to(z, (n, *z.shape))
+        def moved(*places: tuple[np.ndarray, Array]) -> Array:
+            """Copies of the draw, each with some entries of `z` in place of its own."""
+            copies = np.arange(len(places[0][0]))
+            new = jnp.broadcast_to(z, (len(copies), *z.shape))
             for indices, values in places:
-                new = new.at[np.arange(n), ..., indices].set(values)
+                new = new.at[copies, ..., indices].set(values)
             return stop(loc[None] + matvec(scale[None], new))
 
-        def weights(product: Array, i: np.ndarray, j: np.ndarray | None = None) -> Array:
-            return jnp.moveaxis(product[..., i] if j is None else product[..., i, j], -1, 0)
-
-        radius = rayleigh(keys[0], d)
-        opposite = jnp.sqrt(2 * how.other(radius**2 / 2))
-        relative = matmul(inverse, scale)
-        own = jnp.moveaxis(z, -1, 0)
-        away = jnp.where(own < 0, -1, 1)
-        drop = 0.5 * rayleigh(keys[1], d) ** 2
-        if how.hahn_jordan:
-            one = jnp.ones_like(drop)
-            in_diagonal = WeakDerivative(
-                names,
-                NORMAL_SCALE_WEIGHT * weights(relative, entries, entries),
-                moved(d, (entries, away * normal_level(one, drop))),
-                moved(d, (entries, away * normal_level(-one, how.other(drop)))),
-            )
-        else:
-            in_diagonal = WeakDerivative(
-                names,
-                weights(relative, entries, entries),
-                moved(d, (entries, away * jnp.sqrt(own**2 + 2 * drop))),
-                jnp.broadcast_to(x, (d, *x.shape)),
-                jnp.zeros((d, *batch), bool),
-            )
-        terms = [
-            WeakDerivative(
-                ("loc",),
-                weights(matvec(inverse, loc), entries) / math.sqrt(2 * math.pi),
-                moved(d, (entries, radius)),
-                moved(d, (entries, -opposite)),
-            ),
-            in_diagonal,
-        ]
-        if len(pairs):
-            first, second = jnp.split(rayleigh(keys[2], 2 * len(pairs)), 2)
-            sign = jnp.where(jnp.moveaxis(z[..., rows], -1, 0) < 0, -1, 1)
-            one, two = (rows, sign * first), (columns, sign * second)
-            other = (columns, -sign * second)
-            positive, negative = moved(len(pairs), one, two), moved(len(pairs), one, other)
-            terms.append(WeakDerivative(names, weights(relative, rows, columns) / math.pi, positive, negative))
+        terms, of_scale = [], ("scale_diag",) if self.scale_tril is None else ("scale_tril",)
+        entries = Normal(matvec(inverse, loc - stop(loc)), jnp.diagonal(relative, axis1=-2, axis2=-1))
+        for names, entry in zip((("loc",), of_scale), entries.weak_derivative(key_entries, z, how), strict=True):
+            positive, negative = (moved((np.arange(d), first(part[0]))) for part in (entry.positive, entry.negative))
+            drawn = None if entry.positive_is_draw is None else first(entry.positive_is_draw[0])
+            negative = negative if drawn is None else jnp.broadcast_to(x, negative.shape)
+            terms.append(WeakDerivative(names, first(entry.weight[0]), positive, negative, drawn))
+        if self.scale_tril is not None and d > 1:
+            rows, columns = np.tril_indices(d, -1)
+            one, two = jnp.sqrt(-2 * jnp.log(open_uniform(key_pairs, (2, len(rows), *batch), self.dtype)))
+            sign = jnp.where(first(z[..., rows]) < 0, -1, 1)
+            parts = (moved((rows, sign * one), (columns, side * sign * two)) for side in (1, -1))
+            terms.append(WeakDerivative(of_scale, first(relative[..., rows, columns]) / math.pi, *parts))
         return tuple(terms)
 
     @property
@@ -190,7 +144,6 @@ class MultivariateNormal(Distribution):
         return jnp.eye(*self.event_shape * 2, dtype=self.dtype) * jnp.expand_dims(jnp.asarray(self.scale_diag), -2)
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
-        """Log density."""
         x, loc = align(x, self.loc)
         if self.scale_tril is None:
             scale_diag = jnp.asarray(self.scale_diag)
@@ -201,3 +154,118 @@ class MultivariateNormal(Distribution):
             z, log_det = matvec(inverse_of(scale_tril), x - loc), log_det_of(scale_tril)
         squares, log_det = align(jnp.sum(z * z, axis=-1), log_det)
         return -0.5 * squares - log_det - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultivariateStudentT(Distribution):
+    """Multivariate Student distribution: `loc + L z / sqrt(y / df)` for standard normal `z` and a chi-squared draw `y`.
+
+        log p(x) = -(df + d) / 2 log(1 + |L^-1 (x - loc)|^2 / df) + constant
+
+    Draws are differentiable in all parameters, to every order, as those of `StudentT`. **The factor `1 / sqrt(y / df)` is at
+    most the square root of the largest number, and less for scales beyond that**, and has derivative zero there: small `df` in
+    float32 reach it.
+
+    Args:
+        df: degrees of freedom; any shape; positive.
+        loc: the center `[..., d]`; finite.
+        scale_tril: `L`, lower triangular with positive diagonal `[..., d, d]`. What stands above the diagonal of a
+            traced array is not read.
+
+    Raises:
+        ValueError: if a concrete parameter is outside its domain, or the shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, mcgrad
+        >>> mcgrad.MultivariateStudentT(3.0, jnp.zeros((5, 2)), jnp.eye(2)).batch_shape
+        (5,)
+    """
+
+    df: Float[ArrayLike, "*batch"]
+    loc: Float[ArrayLike, "*batch d"]
+    scale_tril: Float[ArrayLike, "*batch d d"]
+
+    domains: ClassVar = {
+        "df": POSITIVE,
+        "loc": dataclasses.replace(REAL, event_ndim=1),
+        "scale_tril": dataclasses.replace(REAL, event_ndim=2),
+    }
+    event_ndim: ClassVar[int] = 1
+    reparameterized: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_scale(self, "scale_tril")
+
+    def sample(self, key: PRNGKey) -> Float[Array, "*batch d"]:
+        key_normal, key_gamma = jax.random.split(key)
+        z = jax.random.normal(key_normal, self.batch_shape + self.event_shape, self.dtype)
+        log_ratio = sample_log_ratio(key_gamma, jnp.broadcast_to(self.df, self.batch_shape) / 2)
+        # room for the factors z and L below the largest number
+        most = math.log(jnp.finfo(self.dtype).max)
+        largest = jnp.max(jnp.abs(jnp.tril(jax.lax.stop_gradient(self.scale_tril))), (-2, -1))
+        log_ratio, limit = align(log_ratio, jnp.clip(most - 2 - jnp.log(largest), 1, most / 2))
+        radius = jnp.expand_dims(jnp.exp(jnp.minimum(-log_ratio / 2, limit)), -1)
+        loc, moved = align(self.loc, matvec(jnp.tril(self.scale_tril), z * radius))
+        return loc + moved
+
+    @property
+    def _most_log_radius(self) -> Array:
+        """So that the square over `df` is below the largest number, and the factors of `L` have room."""
+        df = jnp.broadcast_to(jax.lax.stop_gradient(self.df), self.batch_shape)
+        return (math.log(jnp.finfo(self.dtype).max) + jnp.minimum(jnp.log(df), 0)) / 2 - 2
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Weak derivatives: in `loc` and `L` those of the normal at a given `y`; in `df` two terms on the ray from `loc`.
+
+        At a given draw `y` has a gamma law of concentration `(df + d) / 2`. With `z = L^-1 (x - loc)`, `w = 1 / (1 + |z|^2 / df)`
+        has the distribution `Beta(df / 2, d / 2)`, whose derivative is half of that in its `concentration1`; and at a given `w` the
+        distance `|z|` has the scale `sqrt(df)`, where `|z|^2 y / (2 df)` is a gamma draw of concentration `d / 2`, to which an
+        exponential draw is added.
+        """
+        key_gamma, key_normal, key_more, key_factor = jax.random.split(key, 4)
+        (d,), batch, info = self.event_shape, self.batch_shape, jnp.finfo(self.dtype)
+        df, loc = jnp.broadcast_to(self.df, batch), jnp.broadcast_to(self.loc, (*batch, d))
+        scale = jnp.broadcast_to(jnp.tril(self.scale_tril), (*batch, d, d))
+        fixed, center = jax.lax.stop_gradient((df, loc))
+        z = matvec(inverse_of(jax.lax.stop_gradient(scale)), x - center)
+        squares = jnp.maximum(jnp.sum(z * z, -1), info.tiny)
+        log_gamma = ExpGamma((fixed + d) / 2, jnp.ones((), self.dtype)).sample(key_gamma)
+        log_half = log_gamma - jnp.log1p(squares / fixed)  # of y / 2
+        stretch = jnp.exp(jnp.minimum((jnp.log(fixed / 2) - log_half) / 2, self._most_log_radius))
+        normal = MultivariateNormal(loc, scale_tril=scale * jnp.expand_dims(stretch, (-1, -2)))
+
+        def at(log_radius: Array) -> Array:
+            ratio = jnp.exp(jnp.minimum(log_radius, self._most_log_radius) - jnp.log(squares) / 2)
+            return center + jnp.expand_dims(ratio, -1) * (x - center)
+
+        more = -2 * jnp.log(open_uniform(key_more, batch, self.dtype)) * stretch * stretch
+        half = jnp.full_like(fixed, d / 2)
+        log_w = jnp.log(beta_factor(key_factor, fixed / 2, half)) - jnp.log1p(squares / fixed)
+        farther, spread = at(jnp.log(squares + more) / 2), at((jnp.log(fixed) - log_w + jnp.log(-jnp.expm1(log_w))) / 2)
+        return (
+            *normal.weak_derivative(key_normal, x, how),
+            WeakDerivative.single("df", d / 2 * jnp.log(df), farther, x, False),
+            WeakDerivative.single("df", digamma_increment(fixed / 2, half) * df / 2, x, spread, True),
+        )
+
+    def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
+        x, loc = align(x, self.loc)
+        scale_tril = jnp.asarray(self.scale_tril)
+        z = matvec(inverse_of(scale_tril), x - loc)
+        log_det, df = align(log_det_of(scale_tril), self.df)
+        shape = jnp.broadcast_shapes(z.shape[:-1], df.shape)
+        z, df = jnp.broadcast_to(z, (*shape, z.shape[-1])), jnp.broadcast_to(df, shape)
+        return standard_log_prob(z, df) - log_det
+
+
+def _check_scale(dist: Any, name: str) -> None:
+    """Refuse a scale of other dimensions than those of `loc`, and a matrix that is no factor."""
+    scale, wanted = getattr(dist, name), dist.event_shape * dist.domains[name].event_ndim
+    if scale.shape[-len(wanted) :] != wanted:
+        raise ValueError(
+            f"`mcgrad.{dist.law}({name}=...)` must end with shape {wanted} for a `loc` of shape {dist.loc.shape}, got "
+            f"{scale.shape}. The last axis of `loc` is the dimension."
+        )
+    if len(wanted) == 2:
+        check_factor(dist.law, scale)

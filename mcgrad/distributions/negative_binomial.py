@@ -1,4 +1,4 @@
-"""The negative binomial distribution, a Poisson distribution whose rate has a gamma distribution."""
+"""The geometric and the negative binomial distribution: how many trials come out one way before the other."""
 
 from __future__ import annotations
 
@@ -11,13 +11,23 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
-from mcgrad.distributions.checks import POSITIVE, Domain, check_one_of
+from mcgrad.distributions.base import Coupling, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE, Domain
+from mcgrad.distributions.classes import Chances
 from mcgrad.distributions.derivatives.beta import log_odds_cdf
 from mcgrad.distributions.gamma import ExpGamma
-from mcgrad.distributions.geometric import Geometric
 from mcgrad.distributions.numerics.arithmetic import LARGEST_COUNT, align, is_count, log_one_minus_exp, open_uniform
 from mcgrad.distributions.numerics.beta import log_odds_log_prob
+
+_POSITIVE_PROBABILITY = Domain(
+    "lie above 0 and be at most 1",
+    lambda v: (v > 0) & (v <= 1),
+    "Pass a probability, or unconstrained values as `logits=`.",
+)
+
+_POSSIBLE_LOG_ODDS = Domain(
+    "be above -inf", lambda v: v > -np.inf, "With a success that never comes there is no distribution."
+)
 
 _FAILING_PROBABILITY = Domain(
     "be at least 0 and below 1",
@@ -31,8 +41,52 @@ _FAILING_LOG_ODDS = Domain(
 _LARGEST_RATE = 2**31 - 2**18  # less than the largest integer by five standard deviations of a draw
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Geometric(Chances):
+    """Geometric distribution, the number of failures before a success: `P(x) = p (1 - p)^x` for `x` in `{0, 1, ...}`.
+
+    Draws above the largest `int32` are cut to it.
+
+    Args:
+        logits: log odds of a success; any shape; above `-inf`.
+        probs: in place of `logits`, the probability `p` of a success; any shape; above 0, and 1 allowed.
+
+    Raises:
+        ValueError: if not exactly one parameter is given, or a concrete one is outside its domain.
+    """
+
+    domains: ClassVar = {"logits": _POSSIBLE_LOG_ODDS, "probs": _POSITIVE_PROBABILITY}
+
+    def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
+        # P(floor(E / rate) >= k) = exp(-rate k) = (1 - p)^k for a standard exponential E
+        draw = jnp.floor(jax.random.exponential(key, self.batch_shape, self.dtype) / -self._log_failure(self._given))
+        return jnp.minimum(draw, LARGEST_COUNT).astype(jnp.int32)
+
+    def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        x, given = align(x, self._given)
+        # No failure meets no `log(1 - p)`, so that `0 * -inf` neither arises nor is differentiated.
+        log_prob = self._log_success(given) + x * self._log_failure(jnp.where(x == 0, 0.0, given))
+        return jnp.where(is_count(x), log_prob, -jnp.inf)
+
+    def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
+        x, log_failure = align(x, self._log_failure(self._given))
+        return jnp.where(x < 0, 0.0, -jnp.expm1(log_failure * (jnp.maximum(jnp.floor(x), 0) + 1)))
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Int[Array, "*batch"]:
+        """Quantile function: the first count whose distribution function is at least `u`."""
+        u, log_failure = align(u, self._log_failure(self._given))
+        quantile = jnp.maximum(jnp.ceil(jnp.log1p(-u) / log_failure) - 1, 0)
+        return jnp.minimum(quantile, LARGEST_COUNT).astype(jnp.int32)
+
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Weak derivative in the probability: the draw itself against the draw, one more failure, and another draw."""
+        another = jnp.minimum(self.sample(key), LARGEST_COUNT - 1 - x)  # as draws are cut
+        weight = self._log_success(self._given)
+        return (WeakDerivative.single(("logits", "probs"), weight, x, x + 1 + another, True),)
+
+
 @dataclasses.dataclass(frozen=True)
-class NegativeBinomial(Distribution):
+class NegativeBinomial(Chances):
     """Negative binomial distribution, the number of successes before `total_count` failures, in independent trials.
 
         P(x) = Gamma(x + r) / (x! Gamma(r)) (1 - p)^r p^x for x in {0, 1, ...}, r = total_count,
@@ -57,19 +111,8 @@ class NegativeBinomial(Distribution):
     """
 
     total_count: Float[ArrayLike, "*batch"]
-    logits: Float[ArrayLike, "*batch"] | None = dataclasses.field(default=None, kw_only=True)
-    probs: Float[ArrayLike, "*batch"] | None = dataclasses.field(default=None, kw_only=True)
 
     domains: ClassVar = {"total_count": POSITIVE, "logits": _FAILING_LOG_ODDS, "probs": _FAILING_PROBABILITY}
-    discrete: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_one_of("NegativeBinomial", logits=self.logits, probs=self.probs)
-        super().__post_init__()
-
-    @property
-    def _given(self) -> Array:
-        return jnp.asarray(self.logits if self.probs is None else self.probs)
 
     @property
     def _never(self) -> float:
@@ -77,7 +120,6 @@ class NegativeBinomial(Distribution):
         return -jnp.inf if self.probs is None else 0.0
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
-        """One draw."""
         key_rate, key_count = jax.random.split(key)
         r, given = (jnp.broadcast_to(array, self.batch_shape) for array in (self.total_count, self._given))
         # a logarithm: for a small `total_count` a gamma draw may underflow where its product with the odds does not
@@ -86,7 +128,6 @@ class NegativeBinomial(Distribution):
         return jnp.minimum(jax.random.poisson(key_count, rate, self.batch_shape, jnp.int32), LARGEST_COUNT)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability of a value; `-inf` for what is no count."""
         x, r, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))
         inside = is_count(x)
         possible = inside & (x > 0) & (given != self._never)
@@ -135,10 +176,3 @@ class NegativeBinomial(Distribution):
             WeakDerivative.single(("logits", "probs"), weight, x, x + more, True),
             WeakDerivative.single("total_count", rate * r, x + logarithmic, x, False),
         )
-
-    def _log_odds(self, given: Array) -> Array:
-        return given if self.probs is None else jnp.log(given) - jnp.log1p(-given)
-
-    def _log_failure(self, given: Array) -> Array:
-        """`log(1 - p)`."""
-        return jax.nn.log_sigmoid(-given) if self.probs is None else jnp.log1p(-given)

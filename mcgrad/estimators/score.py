@@ -101,11 +101,10 @@ class Score(Estimator):
 
 def why_no_score(site: Site, misses: str = "the score misses") -> str | None:
     """Why an estimator that holds draws fixed and weights them would be wrong at a site, or `None`."""
-    facts = site.facts
-    if "log_prob" not in facts.knows:
+    if "log_prob" not in site.facts.knows:
         return "the distribution has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`"
-    if facts.support_parameters:
-        moving = " and ".join(f"`{name}`" for name in facts.support_parameters)
+    if site.support_moves_with:
+        moving = " and ".join(f"`{name}`" for name in site.support_moves_with)
         return (
             f"the support moves with {moving}, so {misses} what happens at its edge. Shift and scale a draw with constant "
             "bounds"

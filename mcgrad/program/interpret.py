@@ -195,7 +195,7 @@ class Interpreter:
             relation[depth:] if (relation := self.plan.analysis.of(cost).get(site)) is not None else None
             for cost in self.plan.split.costs
         )
-        constant = frozenset(i for i, value in enumerate(site.parameters) if value in self.plan.constants)
+        constant = frozenset(i for i, value in enumerate(site.parameters) if value in site.constants)
         return Draw(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates, constant)
 
     def estimator(self, draw: Draw) -> Estimator:

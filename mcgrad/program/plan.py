@@ -54,7 +54,6 @@ class Plan:
         given_up: for each site whose path was given up, such a way.
         watched: operations by which costs jump in draws that are held fixed, and what to say where a parameter moves them.
         baseline_cost: for each site, the cost that depends on most of its draws.
-        constants: values known before the program runs, through which no derivative can come.
         parts: where costs fall into several groups that share no draw which needs the rest of the program, a plan of each
             group from the first such draw on. Run one beside the other, D draws of their own take D continuations; within
             one another they would be D deep.
@@ -78,7 +77,6 @@ class Plan:
     given_up: dict[Site, BlindWay]
     watched: dict[Equation, str]
     baseline_cost: dict[Site, int]
-    constants: frozenset[Value]
     parts: tuple[Plan, ...] = ()
 
     @property
@@ -132,14 +130,12 @@ class _Study:
 
     Attributes:
         analysis: who depends on which draws.
-        constants: values known before the program runs.
         estimators: of each site, as far as it can be known before the costs are.
         ways: gates that costs are blind behind, for draws that are differentiated along their path and for others.
         given_up: for sites whose path is given up, a way to a cost that it would miss.
     """
 
     analysis: Analysis
-    constants: frozenset[Value]
     estimators: dict[Site, Estimator]
     ways: tuple[BlindWay, ...] = ()
     given_up: dict[Site, BlindWay] = dataclasses.field(default_factory=dict)
@@ -151,12 +147,12 @@ class _Study:
 
 
 def _study(program: Program, outputs: Sequence[Value], default: Estimator) -> _Study:
-    analysis, constants = analyze(program), constants_of(program)
+    analysis = analyze(program, constants_of(program))
     estimators: dict[Site, Estimator] = {}
     for site in analysis.sites.values():
-        held = site.has_constant_law(constants) and site.estimator is None
+        held = site.has_constant_law and site.estimator is None
         estimators[site] = Held() if held else (site.estimator or default).resolve(site, None)
-    seen = _Study(analysis, constants, estimators)
+    seen = _Study(analysis, estimators)
     ways = _ways(program, outputs, seen, following := followed(estimators))
     missed = {s: way for way in ways if way.certain for s in way.sources if s in following}
     for site in missed:
@@ -255,7 +251,6 @@ def _scheduled(
         given_up=seen.given_up,
         watched=messages,
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
-        constants=seen.constants,
     )
     return dataclasses.replace(plan, parts=_parts(plan))
 

@@ -15,27 +15,19 @@ from mcgrad import _compat
 from mcgrad._closures import Closed
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
-from mcgrad.distributions.bernoulli import Bernoulli
+from mcgrad.distributions.binomial import Bernoulli
 from mcgrad.distributions.categorical import Categorical, OneHotCategorical
 from mcgrad.distributions.derivatives.pathwise_check import influences, sampler_obstacle
 from mcgrad.distributions.wrappers.base import Wrapper
 
 # Parameters with which the support of a distribution moves (point masses included), for libraries that do not tell.
 _SUPPORT_PARAMETERS = {
-    "Bates": ("low", "high"),
-    "Delta": ("v",),
-    "Deterministic": ("loc",),
-    "Empirical": ("samples",),
-    "GeneralizedExtremeValue": ("loc", "scale", "concentration"),
-    "GeneralizedPareto": ("loc", "scale", "concentration"),
-    "PERT": ("low", "high"),
-    "Pareto": ("scale",),
-    "QuantizedDistribution": ("low", "high"),
-    "Triangular": ("low", "high"),
-    "TruncatedCauchy": ("low", "high"),
-    "TruncatedNormal": ("low", "high"),
-    "Uniform": ("low", "high"),
-    "VectorDeterministic": ("loc",),
+    "low high": "Bates PERT QuantizedDistribution Triangular TruncatedCauchy TruncatedNormal Uniform",
+    "loc": "Deterministic VectorDeterministic",
+    "loc scale concentration": "GeneralizedExtremeValue GeneralizedPareto",
+    "samples": "Empirical",
+    "scale": "Pareto",
+    "v": "Delta",
 }
 
 # A map of these kinds, of a distribution on the whole line, leaves the support where it is.
@@ -58,7 +50,7 @@ _TFP_COUNTS = """
     PoissonLogNormalQuadratureCompound QuantizedDistribution Skellam ZeroInflatedNegativeBinomial Zipf
 """
 
-_RELAXED = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
+_OF_CLASSES = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
 _TRANSFORMED = ("Transformed", "TransformedDistribution")
 
 
@@ -84,11 +76,9 @@ class ForeignDistribution(Wrapper):
         return self.dist
 
     def sample(self, key: PRNGKey) -> Array:
-        """One draw."""
         return self._sample(key, self.dist)
 
     def log_prob(self, x: Any) -> Array:
-        """Log density."""
         with jax.numpy_rank_promotion("allow"):  # how other libraries broadcast is their affair
             return self.dist.log_prob(x)
 
@@ -104,7 +94,6 @@ class ForeignDistribution(Wrapper):
 
     @functools.cached_property
     def discrete(self) -> bool:
-        """Whether the distribution has a probability mass function."""
         return not jnp.issubdtype(self._draw_dtype, jnp.floating) or self._is_discrete()
 
     @functools.cached_property
@@ -124,7 +113,6 @@ class ForeignDistribution(Wrapper):
 
     @functools.cached_property
     def support_parameters(self) -> tuple[str, ...]:
-        """Parameters with which the support moves."""
         leaves, bounds = self._all_bounds()
         with jax.numpy_rank_promotion("allow"):
             moves = influences(bounds, leaves)
@@ -147,25 +135,29 @@ class ForeignDistribution(Wrapper):
         leaves, tree = jax.tree.flatten(self.dist)
 
         def bounds(*leaves: Any) -> list[Any]:
-            laws = _parts_with(jax.tree.unflatten(tree, leaves), "log_prob")
+            laws = (part for part in _parts(jax.tree.unflatten(tree, leaves)) if hasattr(part, "log_prob"))
             return [jnp.asarray(value) for law in laws for value in self._bounds(law)]
 
         return leaves, bounds
 
     def support(self) -> Array | None:
-        """The values of a finite support, or `None`."""
         values = self._finite_support()
         return None if values is None else values.astype(self._draw_dtype)
 
     @property
     def relaxation(self) -> Any:
         """The relaxation of mcgrad's own distribution of the same name, or `None`."""
+        return getattr(self._own, "relaxation", None)
+
+    @property
+    def _own(self) -> Any:
+        """mcgrad's own distribution of the same name, where it lists its values, or `None`."""
         name = type(self.dist).__name__
-        own = _RELAXED.get(name.removesuffix("Logits").removesuffix("Probs"))
+        own = _OF_CLASSES.get(name.removesuffix("Logits").removesuffix("Probs"))
         if own is None:
             return None
         logits = None if name.endswith("Probs") else self.dist.logits
-        return (own(probs=self.dist.probs) if logits is None else own(logits=logits)).relaxation
+        return own(probs=self.dist.probs) if logits is None else own(logits=logits)
 
     # What differs between the libraries:
 
@@ -182,26 +174,21 @@ class ForeignDistribution(Wrapper):
         return False
 
     def _finite_support(self) -> Array | None:
-        name = type(self.dist).__name__
-        if name == "Bernoulli":
-            return jnp.arange(2)
-        if name not in ("Categorical", "OneHotCategorical"):
-            return None
-        given = (getattr(self.dist, parameter, None) for parameter in ("logits", "probs"))
-        (n,) = jnp.shape(next(value for value in given if value is not None))[-1:]
-        return jnp.arange(n) if name == "Categorical" else jnp.eye(n)
+        return None if self._own is None else self._own.support()
 
     def _bounds(self, law: Any) -> list[Any]:
         """Arrays that the support of one distribution is made of."""
         name = type(law).__name__
         if name in _TRANSFORMED:
-            maps = [part for part in _parts(law) if _is_map(part)]
+            volumes = ("log_abs_det_jacobian", "forward_log_det_jacobian")
+            maps = [part for part in _parts(law) if any(hasattr(part, name) for name in volumes)]
             base = [part for part in _parts(law) if part is not law and hasattr(part, "log_prob")]
             fixed = all(type(part).__name__ in _AFFINE_MAPS.split() for part in maps) and all(
                 type(part).__name__ in _LAWS_ON_THE_LINE.split() for part in base
             )
             return [] if fixed else jax.tree.leaves(maps)
-        return [getattr(law, parameter) for parameter in _SUPPORT_PARAMETERS.get(name, ())]
+        moving = (parameters for parameters, laws in _SUPPORT_PARAMETERS.items() if name in laws.split())
+        return [getattr(law, parameter) for parameter in " ".join(moving).split()]
 
     def _optional(self, name: str) -> Callable[[Any], Array] | None:
         fn = getattr(self.dist, name, None)
@@ -385,11 +372,3 @@ def _attributes(obj: Any, prefix: str = "", seen: set[int] | None = None) -> Ite
 
 def _parts(dist: Any) -> list[Any]:
     return [value for _, value in _attributes(dist) if _adapter(value) is not None]
-
-
-def _parts_with(dist: Any, attribute: str) -> list[Any]:
-    return [part for part in _parts(dist) if hasattr(part, attribute)]
-
-
-def _is_map(part: Any) -> bool:
-    return hasattr(part, "log_abs_det_jacobian") or hasattr(part, "forward_log_det_jacobian")
