@@ -23,8 +23,9 @@ from mcgrad.program.draw import Draw, fold_in
 from mcgrad.program.estimator import Estimator, Result
 from mcgrad.program.jumps import watch
 from mcgrad.program.plan import Plan
-from mcgrad.program.representations import Flow, WeightedPoint
+from mcgrad.program.representations import Alternatives, Flow, WeightedPoint
 from mcgrad.program.rest import RestOfProgram
+from mcgrad.program.returned import LOCAL, check_returned
 from mcgrad.program.run import Continuation, Environment, Run, read
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ControlFlow, form_of
@@ -124,7 +125,7 @@ class Interpreter:
                     result = _into(self, equation, operands, env, resume)
                 else:
                     draw = self._draw(site, operands)
-                    result = self.estimator(draw).estimate(draw, RestOfProgram(self, equation, env, resume))
+                    result = RestOfProgram(self, equation, env, resume).given_to(self.estimator(draw), draw)
                 return self.credit(result, weights)
         return self.credit(finish(self, env), weights)
 
@@ -151,7 +152,8 @@ class Interpreter:
         estimator = self.estimator(draw)
         if self.recording and estimator.follows_alternatives:
             x = draw.sample()
-            found = stop(estimator.alternatives(draw, x))
+            found = check_returned(estimator.alternatives(draw, x), draw, type(estimator).__name__, (Alternatives,))
+            found = stop(found)
             return jax.tree.leaves(x), [Recorded(site, x, draw.operands, found)]
         point = self._local_point(draw)
         if isinstance(point, Flow):
@@ -162,9 +164,7 @@ class Interpreter:
     def _local_point(self, draw: Draw) -> Flow | WeightedPoint:
         estimator = self.estimator(draw)
         if not self.plain or estimator.flow:
-            point = estimator.represent(draw)
-            assert isinstance(point, (Flow, WeightedPoint)), type(point)
-            return point
+            return check_returned(estimator.represent(draw), draw, type(estimator).__name__, LOCAL)
         x = draw.sample()
         if draw.site in self.moved:
             mask, values = self.moved[draw.site]
