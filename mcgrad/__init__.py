@@ -6,10 +6,13 @@ from mcgrad._debug import debug_checks as debug_checks
 from mcgrad.black_box import evolution_grad as evolution_grad
 from mcgrad.black_box import finite_difference_grad as finite_difference_grad
 from mcgrad.black_box import spsa_grad as spsa_grad
+from mcgrad.diagnostics import Agreement as Agreement
 from mcgrad.diagnostics import Comparison as Comparison
+from mcgrad.diagnostics import DistributionReport as DistributionReport
 from mcgrad.diagnostics import EstimatorReport as EstimatorReport
 from mcgrad.diagnostics import GradientNoise as GradientNoise
 from mcgrad.diagnostics import GradientStatistics as GradientStatistics
+from mcgrad.diagnostics import check_distribution as check_distribution
 from mcgrad.diagnostics import compare as compare
 from mcgrad.diagnostics import gradient_noise as gradient_noise
 from mcgrad.diagnostics import gradient_statistics as gradient_statistics

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from distributions import call
+from distributions import ORDINARY, call
 
 import mcgrad
 
@@ -52,6 +52,42 @@ def test_log_prob_and_its_derivative_at_the_edge_of_a_domain(
     if slope is not None:
         np.testing.assert_allclose(got_slope, slope)
     assert slope is None or not np.isnan(curvature)
+
+
+@pytest.mark.parametrize(
+    ("dist", "x", "value"),
+    [
+        (mcgrad.F(1.5, 4.0), 0.0, np.inf),
+        (mcgrad.F(2.0, 4.0), 0.0, 0.0),
+        (mcgrad.F(3.0, 4.0), 0.0, -np.inf),
+        (mcgrad.NoncentralChi2(1.0, 1.3), 0.0, np.inf),
+        (mcgrad.NoncentralChi2(2.0, 1.3), 0.0, np.log(0.5) - 0.65),
+        (mcgrad.NoncentralChi2(3.0, 1.3), 0.0, -np.inf),
+        (mcgrad.Kumaraswamy(1.0, 1.0), 0.0, 0.0),
+        (mcgrad.Kumaraswamy(1.0, 1.0), 1.0, 0.0),
+        (mcgrad.Kumaraswamy(1.0, 2.5), 0.0, np.log(2.5)),
+        (mcgrad.Kumaraswamy(2.5, 1.0), 1.0, np.log(2.5)),
+        (mcgrad.Kumaraswamy(0.5, 2.0), 0.0, np.inf),
+        (mcgrad.Kumaraswamy(0.5, 2.0), 1.0, -np.inf),
+        (mcgrad.Kumaraswamy(2.0, 0.5), 0.0, -np.inf),
+        (mcgrad.Kumaraswamy(2.0, 0.5), 1.0, np.inf),
+    ],
+    ids=lambda value: getattr(value, "law", None),
+)
+def test_the_density_at_an_end_is_its_limit(dist: Any, x: float, value: float) -> None:
+    np.testing.assert_allclose(call(dist, "log_prob", x), value, atol=1e-12)
+
+
+INFINITE = ["HalfNormal", "Exponential", "Weibull", "Geometric, logits", "Geometric, probs"]
+
+
+@pytest.mark.parametrize("x", [np.inf, -np.inf])
+@pytest.mark.parametrize("name", INFINITE)
+def test_at_infinity_the_density_has_no_derivative_that_is_nan(name: str, x: float) -> None:
+    dist = ORDINARY[name].dist()
+    value, gradient = jax.jit(jax.value_and_grad(lambda dist: jnp.sum(dist.log_prob(x))))(dist)
+    assert value == -np.inf
+    assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(gradient))
 
 
 def test_weibull_density_at_zero() -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mcgrad
 from mcgrad import distributions as laws
 from mcgrad.distributions import as_distribution, pathwise_obstacle
 
@@ -263,3 +264,67 @@ def test_the_protocol_is_enough() -> None:
 def test_what_is_no_distribution_is_refused(value: Any, match: str) -> None:
     with pytest.raises(TypeError, match=match):
         as_distribution(value)
+
+
+# In programs, and what cannot be used
+
+
+def _gradient(make: Any, estimator: Any) -> Any:
+    program = lambda p, key: jnp.sum(jnp.cos(mcgrad.sample(key, make(p), estimator)))  # noqa: E731
+    return jax.jit(jax.vmap(mcgrad.grad(program), (None, 0)))(
+        jnp.asarray(0.7), jax.random.split(jax.random.key(0), 500)
+    )
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("estimator", [mcgrad.Pathwise(), mcgrad.Score(), None])
+def test_a_draw_in_a_program_has_the_gradient_of_mcgrads_own(name: str, estimator: Any) -> None:
+    """Constructors of TFP fail on placeholders, those of Distrax on numbers of Python."""
+    nd = library(LIBRARIES[name][0])
+    gradients = _gradient(lambda p: nd.Normal(p, 0.8), estimator)
+    exact = -np.sin(0.7) * np.exp(-0.32)
+    assert abs(np.mean(gradients) - exact) < 5 * np.std(gradients) / np.sqrt(500)
+
+
+def test_the_location_of_a_levy_distribution_moves_its_support() -> None:
+    nd = library("numpyro.distributions")
+    assert as_distribution(nd.Levy(0.3, 1.3)).support_parameters == ("loc",)
+
+
+def test_what_cannot_be_used_is_refused() -> None:
+    dx = library("distrax")
+    joint = dx.Joint([dx.Normal(0.0, 1.0), dx.Gamma(2.0, 1.0)])
+    with pytest.raises(
+        TypeError, match="whose draw is one array, got Distrax's Joint, whose draw has 2. Draw its parts"
+    ):
+        as_distribution(joint)
+    nd = library("numpyro.distributions")
+    with pytest.raises(TypeError, match="drawn from while JAX traces its parameters, got NumPyro's ImproperUniform"):
+        as_distribution(nd.ImproperUniform(nd.constraints.real, (), ()))
+    tfd = library("tensorflow_probability.substrates.jax.distributions")
+    joint = tfd.JointDistributionSequential([tfd.Normal(0.0, 1.0), lambda a: tfd.Normal(a, 1.0)])
+    with pytest.raises(TypeError, match="`mcgrad.sample"):
+        as_distribution(joint)
+
+
+def test_a_log_density_that_is_not_that_of_the_draws_is_none() -> None:
+    """Censored distributions draw what is not censored."""
+    nd = library("numpyro.distributions")
+    censored = lambda p: nd.LeftCensoredDistribution(nd.Normal(p, 0.8), jnp.asarray(True))  # noqa: E731
+    assert not laws.knows(as_distribution(censored(0.3)), laws.HasLogProb)
+    with pytest.raises(ValueError, match="the distribution has no log density"):
+        _gradient(censored, mcgrad.Score())
+
+
+def test_tfp_has_no_density_outside_of_a_support() -> None:
+    """An importance weight of a wider proposal would count what is drawn there."""
+    tfd = library("tensorflow_probability.substrates.jax.distributions")
+    for dist in (
+        tfd.Exponential(1.3),
+        tfd.Geometric(probs=0.3),
+        tfd.Poisson(1.3),
+        tfd.GeneralizedPareto(0.3, 1.0, 0.2),
+    ):
+        assert as_distribution(dist).log_prob(jnp.asarray(-1.0)) == -np.inf
+    assert as_distribution(tfd.HalfCauchy(0.3, 1.3)).support_parameters == ("loc",)
+    np.testing.assert_array_equal(as_distribution(tfd.ProbitBernoulli(0.3)).support(), [0, 1])

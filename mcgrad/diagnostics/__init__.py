@@ -1,5 +1,8 @@
-"""Diagnostics: how accurate a gradient estimate is, and which estimator gives the most accurate one."""
+"""Diagnostics: how accurate a gradient estimate is, which estimator gives the most accurate one, and if a distribution is right."""
 
+from mcgrad.diagnostics.agreement import Agreement as Agreement
+from mcgrad.diagnostics.agreement import DistributionReport as DistributionReport
+from mcgrad.diagnostics.check_distribution import check_distribution as check_distribution
 from mcgrad.diagnostics.compare import compare as compare
 from mcgrad.diagnostics.comparison import Comparison as Comparison
 from mcgrad.diagnostics.comparison import EstimatorReport as EstimatorReport

@@ -42,7 +42,7 @@ class Exponential(Distribution):
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, rate = align(x, self.rate)
-        return jnp.where(x >= 0, jnp.log(rate) - rate * x, -jnp.inf)
+        return jnp.where(x >= 0, jnp.log(rate) - rate * jnp.where(x >= 0, x, 0.0), -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, rate = align(x, self.rate)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
@@ -46,10 +47,11 @@ class F(Distribution):
         return bounded_exp(y1 - y2)
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below zero, and at zero, where it is finite for `df1 = 2` only."""
+        """Log density; `-inf` below zero; at zero finite for `df1 = 2`, infinite for less."""
         x, log_odds, a, b = self._odds(x)
         log_prob = log_odds_log_prob(log_odds, a, b) - jnp.log(jnp.where(x > 0, x, 1.0))
-        return jnp.where(x > 0, log_prob, jnp.where((x == 0) & (a == 1), 0.0, -jnp.inf))
+        at_zero = special.xlogy(a - 1, jnp.where(x == 0, 0.0, 1.0))
+        return jnp.where(x > 0, log_prob, jnp.where(x == 0, at_zero, -jnp.inf))
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function, with exact derivatives in both parameters."""

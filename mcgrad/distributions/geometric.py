@@ -51,9 +51,11 @@ class Geometric(Chances):
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, given = align(x, self._given)
+        inside = is_count(x)
+        x = jnp.where(inside, x, 0)
         # No failure meets no `log(1 - p)`, so that `0 * -inf` neither arises nor is differentiated.
         log_prob = self._log_success(given) + x * self._log_failure(jnp.where(x == 0, 0.0, given))
-        return jnp.where(is_count(x), log_prob, -jnp.inf)
+        return jnp.where(inside, log_prob, -jnp.inf)
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
         x, log_failure = align(x, self._log_failure(self._given))

@@ -40,7 +40,7 @@ class HalfNormal(Distribution):
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, scale = align(x, self.scale)
-        z = quotient(x, scale)
+        z = quotient(jnp.where(x >= 0, x, 0.0), scale)
         return jnp.where(x >= 0, -0.5 * z * z - jnp.log(scale) + math.log(2) - _LOG_SQRT_2PI, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:

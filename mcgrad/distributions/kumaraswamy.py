@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
@@ -44,11 +45,16 @@ class Kumaraswamy(Distribution):
         return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        """Log density; `-inf` outside the unit interval; at its ends the limit, finite where that concentration is one."""
         x, a, b = align(x, self.concentration1, self.concentration0)
         inside = (x > 0) & (x < 1)
         log_x = jnp.log(jnp.where(inside, x, 0.5))
         log_prob = jnp.log(a) + jnp.log(b) + (a - 1) * log_x + (b - 1) * log_one_minus_exp(a * log_x)
-        return jnp.where(inside, log_prob, -jnp.inf)
+        at_zero, at_one = (jnp.where(x == end, 0.0, 1.0) for end in (0, 1))
+        # near one the density is that of a^b b (1 - x)^(b - 1)
+        at_end = special.xlogy(a - 1, at_zero) + special.xlogy(b - 1, at_one)
+        at_end = at_end + jnp.log(a) * jnp.where(x == 1, b, 1.0) + jnp.log(b)
+        return jnp.where(inside, log_prob, jnp.where((x == 0) | (x == 1), at_end, -jnp.inf))
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, a, b = align(x, self.concentration1, self.concentration0)

@@ -82,10 +82,11 @@ class NoncentralChi2(Distribution):
         return _draw(jnp.maximum(2 * x, jnp.finfo(self.dtype).tiny), df, noncentrality)
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below zero, and at zero, where it is finite for `df = 2` only."""
+        """Log density; `-inf` below zero; at zero finite for `df = 2`, infinite for less."""
         x, df, noncentrality = jnp.broadcast_arrays(*align(x, self.df, self.noncentrality))
         inside = (x > 0) & (x < jnp.inf)
-        at_end = jnp.where((x == 0) & (df == 2), -math.log(2) - noncentrality / 2, -jnp.inf)
+        at_zero = special.xlogy(df / 2 - 1, jnp.where(x == 0, 0.0, 1.0)) - math.log(2) - noncentrality / 2
+        at_end = jnp.where(x == 0, at_zero, -jnp.inf)
         return jnp.where(inside, _log_density(jnp.where(inside, x, 1.0), df, noncentrality), at_end)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:

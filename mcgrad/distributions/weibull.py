@@ -50,10 +50,11 @@ class Weibull(Distribution):
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, scale, k = align(x, self.scale, self.concentration)
-        inside = jnp.where(x > 0, x, scale)
+        possible = (x > 0) & (x < jnp.inf)
+        inside = jnp.where(possible, x, scale)
         some = jnp.log(k) - jnp.log(inside) + log_exponential_density(k * log_quotient(inside, scale))
         none = special.xlogy(k - 1, jnp.where(x == 0, 0.0, 1.0)) + jnp.log(k) - jnp.log(scale)
-        return jnp.where(x > 0, some, jnp.where(x == 0, none, -jnp.inf))
+        return jnp.where(possible, some, jnp.where(x == 0, none, -jnp.inf))
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, scale, k = align(x, self.scale, self.concentration)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -17,13 +17,17 @@ from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.bernoulli import Bernoulli
 from mcgrad.distributions.categorical import Categorical, OneHotCategorical
+from mcgrad.distributions.checks import is_real_array
 from mcgrad.distributions.derivatives.pathwise_check import influences, sampler_obstacle
+from mcgrad.distributions.half_precision import in_single
 from mcgrad.distributions.wrappers.base import Wrapper
+from mcgrad.distributions.wrappers.parts import attributes, is_map, library_of, parts_of, parts_with
+from mcgrad.distributions.wrappers.rebuilt import Rebuilt, shapes_of
 
 # Parameters with which the support of a distribution moves (point masses included), for libraries that do not tell.
 _SUPPORT_PARAMETERS = {
     "low high": "Bates PERT QuantizedDistribution Triangular TruncatedCauchy TruncatedNormal Uniform",
-    "loc": "Deterministic VectorDeterministic",
+    "loc": "Deterministic HalfCauchy HalfStudentT Levy VectorDeterministic",
     "loc scale concentration": "GeneralizedExtremeValue GeneralizedPareto",
     "samples": "Empirical",
     "scale": "Pareto",
@@ -50,6 +54,12 @@ _TFP_COUNTS = """
     PoissonLogNormalQuadratureCompound QuantizedDistribution Skellam ZeroInflatedNegativeBinomial Zipf
 """
 
+# The log density of these is not that of their draws: censored ones give the probability of what is censored and draw what is
+# not, `Unit` has any number; TFP's `BetaQuotient` is off by permille, the derivative of its `Skellam` below -1. Draws are right.
+_OTHER_DENSITY = """
+    BetaQuotient IntervalCensoredDistribution LeftCensoredDistribution RightCensoredDistribution Skellam Unit
+"""
+
 _OF_CLASSES = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
 _TRANSFORMED = ("Transformed", "TransformedDistribution")
 
@@ -59,12 +69,17 @@ class ForeignDistribution(Wrapper):
     """A distribution of another library under mcgrad's protocol.
 
     Args:
-        dist: the library's distribution, a pytree.
+        parameters: the library's distribution, a pytree.
     """
 
-    dist: Any
+    parameters: Rebuilt
 
     library: ClassVar[str]
+
+    @property
+    def dist(self) -> Any:
+        """The library's distribution."""
+        return self.parameters.dist
 
     @property
     def law(self) -> str:
@@ -99,7 +114,7 @@ class ForeignDistribution(Wrapper):
     @functools.cached_property
     def _draw_dtype(self) -> Any:
         key = jax.eval_shape(lambda: jax.random.key(0))
-        return jax.eval_shape(lambda key, dist: self._sample(key, dist), key, self.dist).dtype
+        return jax.eval_shape(lambda key, dist: dist.sample(key), key, self).dtype
 
     @functools.cached_property
     def pathwise_obstacle(self) -> str | None:
@@ -122,7 +137,7 @@ class ForeignDistribution(Wrapper):
     @property
     def bounds_close_over(self) -> bool:
         """Whether the support moves, or for all that can be seen may move, with what the program computes and is no parameter."""
-        around_tfp = [part for part in _parts(self.dist) if type(part).__name__ == "DistributionFromTFP"]
+        around_tfp = [part for part in parts_of(self.dist) if type(part).__name__ == "DistributionFromTFP"]
         if not self.discrete and any(part.name not in _LAWS_ON_THE_LINE.split() for part in around_tfp):
             return True
         leaves, bounds = self._all_bounds()
@@ -135,8 +150,10 @@ class ForeignDistribution(Wrapper):
         leaves, tree = jax.tree.flatten(self.dist)
 
         def bounds(*leaves: Any) -> list[Any]:
-            laws = (part for part in _parts(jax.tree.unflatten(tree, leaves)) if hasattr(part, "log_prob"))
-            return [jnp.asarray(value) for law in laws for value in self._bounds(law)]
+            laws = parts_with(jax.tree.unflatten(tree, leaves), "log_prob")
+            found = [value for law in laws for value in self._bounds(law) if value is not None]
+            # what TFP calls a deferred tensor is a number once something is added to it
+            return [jnp.asarray(value if is_real_array(value) else value + 0) for value in found]
 
         return leaves, bounds
 
@@ -174,30 +191,31 @@ class ForeignDistribution(Wrapper):
         return False
 
     def _finite_support(self) -> Array | None:
+        if type(self.dist).__name__ == "ProbitBernoulli":
+            return jnp.arange(2)
         return None if self._own is None else self._own.support()
 
     def _bounds(self, law: Any) -> list[Any]:
         """Arrays that the support of one distribution is made of."""
         name = type(law).__name__
         if name in _TRANSFORMED:
-            volumes = ("log_abs_det_jacobian", "forward_log_det_jacobian")
-            maps = [part for part in _parts(law) if any(hasattr(part, name) for name in volumes)]
-            base = [part for part in _parts(law) if part is not law and hasattr(part, "log_prob")]
+            maps = [part for part in parts_of(law) if is_map(part)]
+            base = [part for part in parts_of(law) if part is not law and hasattr(part, "log_prob")]
             fixed = all(type(part).__name__ in _AFFINE_MAPS.split() for part in maps) and all(
                 type(part).__name__ in _LAWS_ON_THE_LINE.split() for part in base
             )
             return [] if fixed else jax.tree.leaves(maps)
         moving = (parameters for parameters, laws in _SUPPORT_PARAMETERS.items() if name in laws.split())
-        return [getattr(law, parameter) for parameter in " ".join(moving).split()]
+        return [getattr(law, parameter, None) for parameter in " ".join(moving).split()]
 
     def _optional(self, name: str) -> Callable[[Any], Array] | None:
-        fn = getattr(self.dist, name, None)
-        if fn is None or self.event_ndim:
+        if getattr(self.dist, name, None) is None or self.event_ndim:
             return None
+        fn = getattr(in_single(self).dist, name)
 
         def function(value: Any) -> Array:
             with jax.numpy_rank_promotion("allow"):
-                return fn(value)
+                return fn(in_single(value))
 
         dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(self.dist)]
         dtype = jnp.result_type(jnp.float32, *(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)))
@@ -216,7 +234,7 @@ class ForeignDistribution(Wrapper):
 
         def inspect(*placeholders: Any) -> int:
             known = {id(placeholder): i for i, placeholder in enumerate(placeholders)}
-            for path, value in _attributes(jax.tree.unflatten(tree, placeholders)):
+            for path, value in attributes(jax.tree.unflatten(tree, placeholders)):
                 i = known.pop(id(value), None)
                 if i is not None:
                     names[i] = path
@@ -241,7 +259,10 @@ class NumPyroDistribution(ForeignDistribution):
         return self.dist.has_rsample
 
     def _is_discrete(self) -> bool:
-        return self.dist.is_discrete
+        try:
+            return self.dist.is_discrete
+        except (NotImplementedError, AssertionError):  # its support is not known: the dtype of a draw tells
+            return False
 
     def _bounds(self, law: Any) -> list[Any]:
         try:
@@ -274,14 +295,20 @@ class TFPDistribution(ForeignDistribution):
     library: ClassVar[str] = "TFP"
     _icdf_name: ClassVar[str] = "quantile"
 
+    def log_prob(self, x: Any) -> Array:
+        """Log density."""
+        found = super().log_prob(x)
+        below = type(self.dist).__name__ == "GeneralizedPareto"  # has a density there
+        return jnp.where(x >= self.dist.loc, found, -jnp.inf) if below else found
+
     def _declares_reparameterized(self) -> bool:
         return "FULLY_REPARAMETERIZED" in repr(self.dist.reparameterization_type)
 
     def _is_discrete(self) -> bool:
-        return any(type(part).__name__ in _TFP_COUNTS.split() for part in _parts(self.dist))
+        return any(type(part).__name__ in _TFP_COUNTS.split() for part in parts_of(self.dist))
 
 
-_LIBRARIES: dict[str, type[ForeignDistribution]] = {
+_ADAPTERS: dict[str | None, type[ForeignDistribution]] = {
     "numpyro": NumPyroDistribution,
     "distrax": DistraxDistribution,
     "tensorflow_probability": TFPDistribution,
@@ -299,7 +326,8 @@ def as_distribution(dist: Any) -> Any:
         The distribution.
 
     Raises:
-        TypeError: if it is none.
+        TypeError: if it is none, or one that cannot be drawn from while JAX traces its parameters, whose draw has several arrays,
+            or other shapes than it says.
 
     Example:
         >>> import mcgrad
@@ -310,14 +338,15 @@ def as_distribution(dist: Any) -> Any:
         return dist
     protocol = ("sample", "log_prob", "batch_shape", "event_shape")
     if not isinstance(dist, type) and all(hasattr(dist, name) for name in protocol):
-        adapter = _adapter(dist)
+        adapter = _ADAPTERS.get(library_of(dist))
         if adapter is not None or hasattr(dist, "reparameterized"):
-            if any(leaf is dist for leaf in jax.tree.leaves(dist)):
+            parameters: Any = None if adapter is None else Rebuilt.of(_strict(_unmasked(dist)))
+            if any(leaf is dist for leaf in (jax.tree.leaves(dist) if parameters is None else parameters.leaves)):
                 raise TypeError(
                     f"`mcgrad.sample(dist=...)` must be a pytree, got {type(dist).__name__}, whose parameters JAX "
                     "cannot see. Register the class with `jax.tree_util.register_dataclass`."
                 )
-            return dist if adapter is None else adapter(_unmasked(dist))
+            return dist if adapter is None else _adapted(adapter, parameters)
     is_class = isinstance(dist, type)
     raise TypeError(
         f"`mcgrad.sample(dist=...)` must be a distribution, got {dist if is_class else type(dist).__name__}."
@@ -327,48 +356,30 @@ def as_distribution(dist: Any) -> Any:
     )
 
 
+_WITHOUT_DENSITY = {cls: type(cls.__name__, (cls,), {"log_prob": None}) for cls in _ADAPTERS.values()}
+
+
+def _adapted(adapter: type[ForeignDistribution], parameters: Rebuilt) -> ForeignDistribution:
+    adapted = adapter(parameters)
+    _, log_prob = shapes_of(adapted)
+    other = any(type(part).__name__ in _OTHER_DENSITY.split() for part in parts_of(adapted.dist))
+    return _WITHOUT_DENSITY[adapter](parameters) if other or log_prob is None else adapted
+
+
+def _strict(dist: Any) -> Any:
+    """The distribution with no density outside of its support, where TFP asks whether to have one there."""
+    asks = "force_probs_to_zero_outside_support" in getattr(dist, "parameters", ())
+    return dist.copy(force_probs_to_zero_outside_support=True) if asks else dist
+
+
 def _unmasked(dist: Any) -> Any:
     """The distribution that draws come from: NumPyro's masks change the log density alone."""
     while type(dist).__name__ == "MaskedDistribution":
         dist = dist.base_dist
-    for part in _parts(dist):
+    for part in parts_of(dist):
         if type(part).__name__ in ("MaskedDistribution", "Masked"):
             raise TypeError(
                 f"`mcgrad.sample(dist=...)` must be a distribution whose log density is that of its draws, got "
                 f"{type(dist).__name__} with {type(part).__name__} in it. Draw without the mask, and multiply the costs by it."
             )
     return dist
-
-
-def _adapter(dist: Any) -> type[ForeignDistribution] | None:
-    for cls in type(dist).__mro__:
-        library = cls.__module__.partition(".")[0]
-        if library in _LIBRARIES:
-            return _LIBRARIES[library]
-    return None
-
-
-def _attributes(obj: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """Names and values of the attributes of a distribution, of its parts, and of entries of containers in it."""
-    seen = set() if seen is None else seen
-    if id(obj) in seen or isinstance(obj, type):
-        return
-    seen.add(id(obj))
-    yield prefix, obj
-    if isinstance(obj, dict):
-        entries = [(str(key), value) for key, value in obj.items()]
-    elif isinstance(obj, (list, tuple)):
-        entries = [(str(i), value) for i, value in enumerate(obj)]
-    elif _adapter(obj) is not None:
-        entries = list(getattr(obj, "__dict__", {}).items())
-    else:
-        return
-    for key, value in entries:
-        name = key.lstrip("_")
-        # TFP keeps the arguments of the constructor in `_parameters`
-        path = prefix if name == "parameters" else f"{prefix}.{name}" if prefix else name
-        yield from _attributes(value, path, seen)
-
-
-def _parts(dist: Any) -> list[Any]:
-    return [value for _, value in _attributes(dist) if _adapter(value) is not None]
