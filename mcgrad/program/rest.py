@@ -160,7 +160,9 @@ class RestOfProgram(Rest):
             covered = bring(jnp.ones(weights.shape[1:]), apart, shape) > 0
             weight = jnp.where(covered, bring_each(weights, apart, shape), 1 / n).astype(cost.dtype)
             if isinstance(points, WeightedPoints):
-                return jnp.sum(cost * weight, axis=0)
+                # What cannot be drawn may cost anything: `-log p(x)` of a masked class is infinite.
+                finite = jnp.where((weight == 0) & ~jnp.isfinite(cost), 0, cost)
+                return jnp.sum(finite * weight, axis=0)
             own = unit_weight(bring_each(points.log_weights, relation, shape).astype(cost.dtype))
             weighted = cost * own
             if points.mixing is not None:
