@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"  # read by the build too
 
+from mcgrad._debug import debug_checks as debug_checks
 from mcgrad.black_box import evolution_grad as evolution_grad
 from mcgrad.black_box import finite_difference_grad as finite_difference_grad
 from mcgrad.black_box import spsa_grad as spsa_grad
@@ -104,6 +105,7 @@ from mcgrad.program.representations import Flow as Flow
 from mcgrad.program.representations import SignedPoints as SignedPoints
 from mcgrad.program.representations import WeightedPoint as WeightedPoint
 from mcgrad.program.representations import WeightedPoints as WeightedPoints
+from mcgrad.program.unknown import CreditWarning as CreditWarning
 from mcgrad.sample import sample as sample
 from mcgrad.transforms import expectation as expectation
 from mcgrad.transforms import explain as explain

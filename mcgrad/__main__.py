@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import inspect
 import re
+import runpy
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ import jax
 
 import mcgrad
 import mcgrad.estimators
-import mcgrad.transforms
+from mcgrad._arguments import find_key
 from mcgrad.diagnostics.comparison import need
 
 
@@ -28,75 +28,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"mcgrad {mcgrad.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="train autoencoders with discrete and Gaussian latents on real digits")
-    demo.add_argument(
-        "--steps", type=_positive, default=1500, help="training steps of each model (default: %(default)s)"
-    )
-    demo.add_argument("--seed", type=_natural, default=0, help="seed of all randomness (default: %(default)s)")
-    demo.add_argument(
-        "--num-samples", type=_several, default=4, help="samples of the leave-one-out baseline (default: %(default)s)"
-    )
-    demo.add_argument(
-        "--output", type=_folder, default=Path("mcgrad_demo"), help="folder of the picture (default: %(default)s)"
-    )
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        added.set_defaults(run=run)
+        return added
 
-    explain = commands.add_parser("explain", help="print what mcgrad finds in a program of your own")
-    explain.add_argument(
-        "program", metavar="FILE.py:FUNCTION", help="its arguments come from `example_args()` in the file"
-    )
+    demo = command("demo", _demo, "train autoencoders with discrete and Gaussian latents on real digits")
+    demo.add_argument("--steps", type=_at_least(1), default=1500, help="training steps of each model")
+    demo.add_argument("--seed", type=_at_least(0), default=0, help="seed of all randomness")
+    demo.add_argument("--num-samples", type=_at_least(2), default=4, help="samples of the leave-one-out baseline")
+    demo.add_argument("--output", type=_folder, default=Path("mcgrad_demo"), help="folder of the picture")
 
-    compare = commands.add_parser("compare", help="compare estimators on a program of your own: bias, variance, time")
-    compare.add_argument(
-        "program", metavar="FILE.py:FUNCTION", help="its arguments come from `example_args()` in the file"
-    )
-    compare.add_argument(
-        "--estimators",
-        type=_names,
-        default=",".join(_estimators()),
-        metavar="NAME,NAME,...",
-        help="which, with their default options (default: %(default)s)",
-    )
-    compare.add_argument(
-        "--samples", type=_several, default=10_000, help="gradients of each estimator (default: %(default)s)"
-    )
-    compare.add_argument("--seed", type=_natural, help="of the key in place of that of `example_args()`")
-    compare.add_argument(
-        "--output", type=_folder, default=Path("mcgrad_compare"), help="folder of the picture (default: %(default)s)"
-    )
+    explain = command("explain", _explain, "print what mcgrad finds in a program of your own")
+    compare = command("compare", _compare, "compare estimators on a program of your own: bias, variance, time")
+    for each in (explain, compare):
+        help_text = "its arguments come from `example_args()` in the file"
+        each.add_argument("program", metavar="FILE.py:FUNCTION", help=help_text)
+    every = ",".join(_estimators())
+    help_text = "which, with their default options"
+    compare.add_argument("--estimators", type=_names, default=every, metavar="NAME,NAME,...", help=help_text)
+    compare.add_argument("--samples", type=_at_least(2), default=10_000, help="gradients of each estimator")
+    help_text = "of the key in place of that of `example_args()`"
+    compare.add_argument("--seed", type=_at_least(0), default=argparse.SUPPRESS, help=help_text)
+    compare.add_argument("--output", type=_folder, default=Path("mcgrad_compare"), help="folder of the picture")
 
     options = parser.parse_args(arguments)
     try:
-        if options.command == "demo":
-            return _demo(options)
-        if options.command == "compare":
-            return _compare(options)
-        print(_explanation(options.program))
-        return 0
+        options.run(options)
     except _UsageError as error:
         print(f"mcgrad {options.command}: {error}", file=sys.stderr)
         return 2
+    return 0
 
 
 class _UsageError(Exception):
     """A mistake in how the command was called, shown without a traceback."""
 
 
-def _positive(text: str) -> int:
-    return _at_least(text, 1)
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not text.lstrip("-").isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+        return int(text)
 
-
-def _natural(text: str) -> int:
-    return _at_least(text, 0)
-
-
-def _several(text: str) -> int:
-    return _at_least(text, 2)
-
-
-def _at_least(text: str, least: int) -> int:
-    if not text.lstrip("-").isdigit() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
-    return int(text)
+    return whole
 
 
 def _folder(text: str) -> Path:
@@ -142,22 +117,26 @@ def _make(folder: Path) -> None:
         raise _UsageError(f"`--output {folder}` must be a folder that can be written to: {error.strerror}") from error
 
 
-def _demo(options: argparse.Namespace) -> int:
+def _demo(options: argparse.Namespace) -> None:
     _need("the demo", "sklearn", "matplotlib", "rich", extra="demo")
     _make(options.output)
     from mcgrad.demo import run
 
     run(steps=options.steps, seed=options.seed, num_samples=options.num_samples, output=options.output)
-    return 0
 
 
-def _compare(options: argparse.Namespace) -> int:
+def _explain(options: argparse.Namespace) -> None:
+    program, arguments = _load(options.program)
+    print(mcgrad.explain(program)(*arguments))
+
+
+def _compare(options: argparse.Namespace) -> None:
     _need("the comparison", "matplotlib", "rich", extra="diagnostics")
     program, arguments = _load(options.program)
     _make(options.output)
-    key_at = mcgrad.transforms.find_key(program, arguments, {})
-    if options.seed is not None and key_at is not None:
-        arguments, _ = key_at.put(arguments, {}, jax.random.key(options.seed))
+    key, with_key = find_key(program, arguments, {})
+    if "seed" in options and key is not None:
+        arguments, _ = with_key(jax.random.key(options.seed))
     estimators = {name: _estimators()[name]() for name in options.estimators}
     try:
         compared = mcgrad.compare(program, estimators, num_samples=options.samples, progress=True)(*arguments)
@@ -165,12 +144,6 @@ def _compare(options: argparse.Namespace) -> int:
         raise _UsageError(f"`{options.program}`: {error}") from error
     print(compared)
     print(f"Picture: {compared.plot(options.output / 'estimators.png')}")
-    return 0
-
-
-def _explanation(target: str) -> Any:
-    program, arguments = _load(target)
-    return mcgrad.explain(program)(*arguments)
 
 
 def _load(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -180,13 +153,12 @@ def _load(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         raise _UsageError(f"the program must be given as FILE.py:FUNCTION, got {target!r}")
     if not Path(path).is_file():
         raise _UsageError(f"there is no file {path!r}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None:
+    file = Path(path).resolve()
+    if file.suffix != ".py":
         raise _UsageError(f"{path!r} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(Path(path).resolve().parent))
-    spec.loader.exec_module(module)
-    program, example = getattr(module, name, None), getattr(module, "example_args", None)
+    sys.path.insert(0, str(file.parent))
+    module = runpy.run_path(str(file))
+    program, example = module.get(name), module.get("example_args")
     if not callable(program):
         raise _UsageError(f"{path!r} has no function `{name}`")
     if not callable(example):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -57,9 +57,19 @@ def check_at_least(
     return int(value)
 
 
-def check_field(instance: Any, name: str, least: int, where: str, most: int | None = None, **words: Any) -> None:
+def check_field(instance: Any, name: str, least: int, most: int | None = None, **words: Any) -> None:
     """`check_at_least` of a field of a frozen dataclass, which becomes an int of Python: one of NumPy has a dtype."""
+    where = f"{type(instance).__name__}({name}=...)"
     object.__setattr__(instance, name, check_at_least(getattr(instance, name), least, where, most, **words))
+
+
+def check_callable(instance: Any, name: str, of_what: str, way_out: str) -> None:
+    """Refuse a field of a dataclass that is no function."""
+    if not callable(value := getattr(instance, name)):
+        raise TypeError(
+            f"`mcgrad.{type(instance).__name__}({name}=...)` must be a function of {of_what}, got {type(value).__name__}. "
+            + way_out
+        )
 
 
 def check_chunks(num_samples: Any, chunk_size: Any, where: str) -> tuple[int, int | None]:
@@ -89,49 +99,64 @@ def check_option(where: str, value: Any, options: Sequence[str | None], *others:
         raise ValueError(f"`mcgrad.{where}` must be {listed}, got {value!r}. Pass one of these.")
 
 
-class Argument:
-    """Where the key stands among the arguments of one call."""
-
-    def __init__(self, position: int | None):
-        self.position = position
-
-    def get(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        return kwargs["key"] if self.position is None else args[self.position]
-
-    def put(self, args: Sequence[Any], kwargs: dict[str, Any], key: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if self.position is None:
-            return tuple(args), {**kwargs, "key": key}
-        return (*args[: self.position], key, *args[self.position + 1 :]), kwargs
+def broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether an array of one shape can be broadcast to the other."""
+    return len(shape) <= len(target) and all(a in (1, b) for a, b in zip(shape[::-1], target[::-1], strict=False))
 
 
-def find_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Argument | None:
-    """The argument named `key`; for a function that hides its names, the only positional argument that is a typed key."""
+WithKey: TypeAlias = Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]
+"""The positional and the keyword arguments of a call, with this key in place of its own."""
+
+
+def find_key(
+    fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], where: str | None = None
+) -> tuple[Any, WithKey]:
+    """The argument named `key`, checked if `where` is given, and the arguments with another in its place.
+
+    For a function that hides its names it is the only positional argument that is a typed key. `None` if there is none.
+    """
     if "key" in kwargs:
-        return Argument(None)
-    try:
-        parameters = inspect.signature(fn).parameters
-    except (TypeError, ValueError):
-        parameters = {}
+        key, with_key = kwargs["key"], lambda key: (tuple(args), {**kwargs, "key": key})
+    elif (at := _position_of_key(fn, args)) is not None:
+        key, with_key = args[at], lambda key: ((*args[:at], key, *args[at + 1 :]), kwargs)
+    else:
+        return None, lambda key: (tuple(args), kwargs)
+    if where is not None:
+        check_key(key, where)
+    return key, with_key
+
+
+def _position_of_key(fn: Callable[..., Any], args: Sequence[Any]) -> int | None:
+    parameters = parameters_of(fn)
     if "key" in parameters:
         position = list(parameters).index("key")
         if position < len(args):
-            return Argument(position)
+            return position
         if parameters["key"].default is inspect.Parameter.empty:
-            raise TypeError(
-                f"`{getattr(fn, '__name__', type(fn).__name__)}(key=...)` must be a typed key, got none. Pass "
-                "`jax.random.key(seed)` too."
-            )
+            raise TypeError(f"`{name_of(fn)}(key=...)` must be a typed key, got none. Pass `jax.random.key(seed)` too.")
     typed = [i for i, a in enumerate(args) if isinstance(a, jax.Array) and is_key(a)]
-    return Argument(typed[0]) if len(typed) == 1 else None
+    return typed[0] if len(typed) == 1 else None
 
 
-def sample_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], where: str) -> Argument:
-    """The argument named `key`, which the keys of all samples are made of; an error where there is none."""
-    key_at = find_key(fn, args, kwargs)
-    if key_at is None:
+def sample_key(fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], where: str) -> tuple[Any, WithKey]:
+    """`find_key` for the key that those of all samples are made of; an error where there is none."""
+    key, with_key = find_key(fn, args, kwargs, where)
+    if key is None:
         raise ValueError(
             f"`mcgrad.{where}` must find the argument named `key` of the program, to split it, and "
-            f"`{getattr(fn, '__name__', type(fn).__name__)}` has none. Name its key argument `key`."
+            f"`{name_of(fn)}` has none. Name its key argument `key`."
         )
-    check_key(key_at.get(args, kwargs), where)
-    return key_at
+    return key, with_key
+
+
+def parameters_of(fn: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function by name; none for one that hides them."""
+    try:
+        return inspect.signature(fn).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """What messages call a function."""
+    return getattr(fn, "__name__", type(fn).__name__)

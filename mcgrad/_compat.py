@@ -17,7 +17,6 @@ from jax.core import ShapedArray, eval_jaxpr
 from jax.core import Tracer as Tracer
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive
-from jax.extend.core import Var as Var
 from jax.extend.core import primitives as _primitives
 from jax.interpreters import ad, batching, mlir
 
@@ -28,6 +27,9 @@ scan_p = _primitives.scan_p
 while_p = _primitives.while_p
 custom_jvp_p = _primitives.custom_jvp_call_p
 custom_vjp_p = _primitives.custom_vjp_call_p
+linear_solve_p = _primitives.linear_solve_p
+OBJECT_CALL = "call_hi_primitive"
+"""Since 0.12 some of JAX's functions, `searchsorted` among them, are objects with rules, called by the primitive of this name."""
 
 # Error messages and `explain` name the line of the user who called mcgrad, never a line of mcgrad itself.
 source_info_util.register_exclusion(os.path.dirname(os.path.abspath(__file__)) + os.sep)
@@ -234,6 +236,13 @@ def sub_jaxprs(eqn: JaxprEqn) -> list[Jaxpr | ClosedJaxpr]:
     Since 0.12 some primitives keep theirs in an object: `custom_root`.
     """
     found: list[Jaxpr | ClosedJaxpr] = []
+    if eqn.primitive.name == OBJECT_CALL:
+        operation = next(iter(eqn.params.values()))
+
+        def expanded(*leaves: Any) -> Any:
+            return jax.tree.leaves(operation.expand(*jax.tree.unflatten(operation.in_tree, leaves)))
+
+        return [trace_on(expanded, [var.aval for var in eqn.invars])]
     for param in eqn.params.values():
         entries = list(param) if isinstance(param, (tuple, list)) else [param]
         if hasattr(param, "__dict__") and not isinstance(param, (Jaxpr, ClosedJaxpr)):

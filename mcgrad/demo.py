@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -20,7 +22,7 @@ from sklearn.datasets import load_digits
 
 from mcgrad.distributions import Bernoulli, Normal
 from mcgrad.estimators import Pathwise, Score
-from mcgrad.program.estimator import Estimator
+from mcgrad.program import Estimator
 from mcgrad.sample import sample
 from mcgrad.transforms import expectation, value_and_grad
 
@@ -51,15 +53,12 @@ class Trained(NamedTuple):
 def init(key: Array, latent_outputs: int) -> dict[str, Array]:
     """Initial weights of an encoder and a decoder with one hidden layer each."""
     k_in, k_latent, k_hidden, k_out = jax.random.split(key, 4)
-
-    def dense(key: Array, fan_in: int, fan_out: int) -> Array:
-        return jax.random.normal(key, (fan_in, fan_out)) / jnp.sqrt(fan_in)
-
+    dense = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal")
     return {
-        "encoder": dense(k_in, 64, NUM_HIDDEN),
-        "latent": dense(k_latent, NUM_HIDDEN, latent_outputs),
-        "decoder": dense(k_hidden, NUM_LATENTS, NUM_HIDDEN),
-        "pixels": dense(k_out, NUM_HIDDEN, 64),
+        "encoder": dense(k_in, (64, NUM_HIDDEN)),
+        "latent": dense(k_latent, (NUM_HIDDEN, latent_outputs)),
+        "decoder": dense(k_hidden, (NUM_LATENTS, NUM_HIDDEN)),
+        "pixels": dense(k_out, (NUM_HIDDEN, 64)),
         "bias": jnp.zeros(64),
     }
 
@@ -72,10 +71,10 @@ def decode(params: dict[str, Array], z: Array) -> Array:
     return jnp.tanh(z @ params["decoder"]) @ params["pixels"] + params["bias"][None, :]
 
 
-def log_likelihood(params: dict[str, Array], x: Array, z: Array) -> Float[Array, " batch"]:
-    """Bernoulli log likelihood of gray values in [0, 1]."""
-    logits = decode(params, z)
-    return jnp.sum(x * logits - jax.nn.softplus(logits), axis=-1)
+def negative_elbo(params: dict[str, Array], x: Array, z: Array, divergence: Array) -> Array:
+    """Of the Bernoulli likelihood of gray values in [0, 1], and divergences of the latents."""
+    pixels = optax.sigmoid_binary_cross_entropy(decode(params, z), x)
+    return jnp.mean(jnp.sum(divergence, axis=-1) + jnp.sum(pixels, axis=-1))
 
 
 def bernoulli_loss(params: dict[str, Array], x: Array, key: Array) -> Array:
@@ -84,7 +83,7 @@ def bernoulli_loss(params: dict[str, Array], x: Array, key: Array) -> Array:
     z = sample(key, Bernoulli(logits=logits), name="z")
     p = jax.nn.sigmoid(logits)
     divergence = p * jax.nn.log_sigmoid(logits) + (1 - p) * jax.nn.log_sigmoid(-logits) + jnp.log(2.0)
-    return jnp.mean(jnp.sum(divergence, axis=-1) - log_likelihood(params, x, z - 0.5))
+    return negative_elbo(params, x, z - 0.5, divergence)
 
 
 def gaussian_loss(params: dict[str, Array], x: Array, key: Array) -> Array:
@@ -92,7 +91,7 @@ def gaussian_loss(params: dict[str, Array], x: Array, key: Array) -> Array:
     loc, log_scale = jnp.split(encode(params, x), 2, axis=-1)
     z = sample(key, Normal(loc, jnp.exp(log_scale)), name="z")
     divergence = 0.5 * (loc**2 + jnp.exp(2 * log_scale) - 1) - log_scale
-    return jnp.mean(jnp.sum(divergence, axis=-1) - log_likelihood(params, x, z))
+    return negative_elbo(params, x, z, divergence)
 
 
 def run(*, steps: int, seed: int, num_samples: int, output: Path) -> Path:
@@ -115,11 +114,7 @@ def run(*, steps: int, seed: int, num_samples: int, output: Path) -> Path:
     results = {}
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         for variant in variants:
-            task = progress.add_task(variant.name, total=steps, elbo="...")
-
-            def report(done: int, elbo: float, task: Any = task) -> None:
-                progress.update(task, completed=done, elbo=f"{elbo:.2f}")
-
+            report = functools.partial(progress.update, progress.add_task(variant.name, total=steps, elbo="..."))
             results[variant.name] = _train(variant, train, test, steps, jax.random.key(seed), report)
     console.print(_table(results))
     path = _picture(variants, results, test, jax.random.key(seed + 1), output)
@@ -127,9 +122,7 @@ def run(*, steps: int, seed: int, num_samples: int, output: Path) -> Path:
     return path
 
 
-def _train(
-    variant: Variant, train: Array, test: Array, steps: int, key: Array, report: Callable[[int, float], None]
-) -> Trained:
+def _train(variant: Variant, train: Array, test: Array, steps: int, key: Array, report: Callable[..., None]) -> Trained:
     k_init, k_train, k_test, k_variance = jax.random.split(key, 4)
     params = init(k_init, variant.latent_outputs)
     optimizer = optax.adam(2e-3)
@@ -153,14 +146,12 @@ def _train(
         state, values = jax.block_until_ready(chunk(state, keys[start : start + CHUNK]))
         times.append((time.perf_counter() - began) / len(values))
         elbos += [float(v) for v in values]
-        report(start + len(values), float(np.mean(elbos[-200:])))
+        report(completed=start + len(values), elbo=f"{np.mean(elbos[-200:]):.2f}")
     params = state[0]
     test_keys = jax.random.split(k_test, 20)
     test_elbo = -jnp.mean(jax.jit(jax.vmap(lambda k: expectation(variant.loss)(params, test, k)))(test_keys))
-    one = jax.jit(
-        lambda k: jnp.concatenate([g.ravel() for g in jax.tree.leaves(gradient(params, train[:BATCH], k)[1])])
-    )
-    draws = jax.lax.map(one, jax.random.split(k_variance, 200))
+    flat = jax.jit(lambda k: ravel_pytree(gradient(params, train[:BATCH], k)[1])[0])
+    draws = jax.lax.map(flat, jax.random.split(k_variance, 200))
     variance = float(jnp.sum(jnp.var(draws, axis=0, ddof=1)))
     # The first chunk compiles; a last one of another length does too.
     steady = times[1 : steps // CHUNK] or times
@@ -183,11 +174,8 @@ def _table(results: dict[str, Trained]) -> Table:
 
 
 def _picture(variants: Any, results: dict[str, Trained], test: Array, key: Array, output: Path) -> Path:
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     shown = 10
-    figure = plt.figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=130)
     left, right = cast(Any, figure).subfigures(1, 2, width_ratios=[1.25, 1])
     axes: Any = left.subplots(1 + len(variants), shown)
     rows = [("digits", test[:shown])]
@@ -211,6 +199,5 @@ def _picture(variants: Any, results: dict[str, Trained], test: Array, key: Array
     curves.legend(fontsize=8, frameon=False)
     curves.spines[["top", "right"]].set_visible(False)
     path = output / "autoencoders.png"
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    figure.savefig(path)
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,9 +10,8 @@ from typing import Any
 import jax
 
 from mcgrad.distributions.wrappers.functions import distribution
-from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
-from mcgrad.estimators.pathwise import Pathwise
-from mcgrad.estimators.score import Score
+from mcgrad.estimators import MeasureValued, Pathwise, Score
+from mcgrad.estimators.measure_valued import CouplingName, Decomposition
 from mcgrad.sample import sample
 from mcgrad.transforms import grad
 
@@ -43,9 +41,7 @@ def score_grad(
         sampler: `draw(key, params)`, any pytree of arrays.
         log_prob: `log_density(x, params)`: of the shape of the draw without the axes of one event; a scalar makes the
             whole draw one event.
-        num_samples: see `mcgrad.expectation`.
-        chunk_size: see `mcgrad.expectation`.
-        has_aux: see `mcgrad.grad`.
+        num_samples, chunk_size, has_aux: see `mcgrad.expectation`.
 
     Raises:
         ValueError: if only one of `sampler` and `log_prob` is given; and see `mcgrad.grad`.
@@ -92,8 +88,7 @@ def pathwise_grad(
         pathwise_grad(cost, sampler=draw, log_prob=log_density, support=(0, inf))  # the same by quadrature
         pathwise_grad(cost, log_prob=log_density)    # drawn by quadrature too
 
-    wraps plain functions into a function of `(params, key)` that estimates
-    `grad_params E_{x ~ draw(key, params)}[cost(params, x)]`. Unbiased; see `mcgrad.Pathwise`.
+    wraps plain functions, as in `mcgrad.score_grad`. Unbiased; see `mcgrad.Pathwise`.
 
     Args:
         fn: a program, or `cost(params, x)`.
@@ -103,9 +98,7 @@ def pathwise_grad(
         cdf: `cdf(x, params)`.
         log_prob: `log_prob(x, params)`, elementwise in x, for distributions of single numbers; the constant does not matter.
         support: the fixed interval where `exp(log_prob)` is positive and continuous, see `mcgrad.distribution`.
-        num_samples: see `mcgrad.expectation`.
-        chunk_size: see `mcgrad.expectation`.
-        has_aux: see `mcgrad.grad`.
+        num_samples, chunk_size, has_aux: see `mcgrad.expectation`.
 
     Raises:
         ValueError: for a `cdf` without `sampler`; for a sampler that has no derivative; and see `mcgrad.grad`.
@@ -151,11 +144,8 @@ def measure_valued_grad(
     Args:
         fn: a program.
         argnums: see `mcgrad.grad`.
-        decomposition: see `mcgrad.MeasureValued`.
-        coupling: see `mcgrad.MeasureValued`.
-        num_samples: see `mcgrad.expectation`.
-        chunk_size: see `mcgrad.expectation`.
-        has_aux: see `mcgrad.grad`.
+        decomposition, coupling: see `mcgrad.MeasureValued`.
+        num_samples, chunk_size, has_aux: see `mcgrad.expectation`.
 
     Raises:
         ValueError: for another `decomposition` or `coupling`, a distribution without `weak_derivative`; and see `mcgrad.grad`.
@@ -183,7 +173,5 @@ def _plain(cost: Callable[..., Any], argnums: Any, dist: Any, where: str) -> Cal
     def program(params: Any, key: jax.Array) -> Any:
         return cost(params, sample(key, dist(params)))
 
-    program.__signature__ = inspect.Signature(  # ty: ignore[missing-attribute]
-        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("params", "key")]
-    )
+    del program.__wrapped__  # whose arguments are others
     return program

@@ -7,6 +7,7 @@ bounds here use `K` independent runs of it, and are to be maximized.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -18,11 +19,9 @@ from jaxtyping import Array, Float
 from mcgrad._arguments import check_at_least, check_option, sample_key
 from mcgrad._compat import custom_jvp, undifferentiable
 from mcgrad._types import PRNGKey
-from mcgrad.estimators.pathwise import Pathwise
-from mcgrad.estimators.score import Score
-from mcgrad.program.estimator import Estimator
+from mcgrad.estimators import Pathwise, Score
+from mcgrad.program import Estimator
 from mcgrad.program.held import Held
-from mcgrad.program.interpret import Interpreter
 from mcgrad.transforms import plan_of
 
 
@@ -61,14 +60,7 @@ def iwae(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         2018, theorem 1 (signal-to-noise ratio), "Tighter Variational Bounds are Not Necessarily Better",
         https://arxiv.org/abs/1802.04537.
     """
-    num_samples = check_at_least(num_samples, 1, "iwae(num_samples=...)")
-
-    @functools.wraps(fn)
-    def bound(*args: Any, **kwargs: Any) -> Any:
-        run, keys = _each(fn, args, kwargs, num_samples, "iwae")
-        return _log_mean_exp(jax.vmap(lambda key: run(fn, key))(keys))
-
-    return bound
+    return _bound("iwae", fn, num_samples, 1, (None,), _log_mean_exp)
 
 
 def vimco(
@@ -107,7 +99,6 @@ def vimco(
         Mnih and Rezende 2016, section 2 (gradient and both means), "Variational Inference for Monte Carlo Objectives",
         https://arxiv.org/abs/1602.06725.
     """
-    num_samples = check_at_least(num_samples, 2, "vimco(num_samples=...)")
     check_option("vimco(others=...)", others, ("geometric", "arithmetic"))
 
     def surrogate(log_weights: Array, score: Array) -> Array:
@@ -115,7 +106,7 @@ def vimco(
         without = stop(_without_each(log_weights, others))
         return bound * jnp.prod(score, axis=0) + jnp.sum((1 - score) * _finite(without), axis=0)
 
-    return _by_score(fn, num_samples, "vimco", surrogate)
+    return _bound("vimco", fn, num_samples, 2, (Held(), _SCORE), surrogate)
 
 
 def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
@@ -130,8 +121,7 @@ def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
     of the log weight.
 
     Args:
-        fn: see `mcgrad.iwae`. Its draws name no estimator; all are differentiated by the score.
-        num_samples: `K`, at least 2.
+        fn, num_samples: see `mcgrad.vimco`.
 
     Returns:
         A function of the arguments of `fn` whose value is `L`, to be differentiated by JAX.
@@ -151,15 +141,14 @@ def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         Richter et al. 2020, section 3 (of the divergence, so with the opposite sign), "VarGrad: A Low-Variance Gradient
         Estimator for Variational Inference", https://arxiv.org/abs/2010.10436.
     """
-    num_samples = check_at_least(num_samples, 2, "vargrad(num_samples=...)")
 
     def surrogate(log_weights: Array, score: Array) -> Array:
         total = jnp.sum(log_weights, axis=0, keepdims=True)
-        rest = _finite(stop((total - log_weights) / (num_samples - 1)))
+        rest = _finite(stop((total - log_weights) / (len(log_weights) - 1)))
         # A baseline lower by one adds `d log q`, which cancels that of the log weight itself.
         return jnp.mean(score * log_weights + (1 - score) * (rest - 1), axis=0)
 
-    return _by_score(fn, num_samples, "vargrad", surrogate)
+    return _bound("vargrad", fn, num_samples, 2, (Held(), _SCORE), surrogate)
 
 
 def dreg(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
@@ -197,8 +186,7 @@ def dreg(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         https://arxiv.org/abs/1810.04152. They leave `d log q` out of the log weight; here it is added, so that the result
         differs from the plain gradient by a term of mean zero for any program.
     """
-    num_samples = check_at_least(num_samples, 1, "dreg(num_samples=...)")
-    return _by_path(fn, num_samples, "dreg", lambda v: v**2)
+    return _bound("dreg", fn, num_samples, 1, (Pathwise(), Held(), _SCORE), _by_path(jnp.square))
 
 
 def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callable[..., Any]:
@@ -211,8 +199,7 @@ def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callab
     there. First derivatives only; continuous draws with a path.
 
     Args:
-        fn: see `mcgrad.dreg`.
-        num_samples: `K`.
+        fn, num_samples: see `mcgrad.dreg`.
 
     Returns:
         A function of the arguments of `fn` whose value is `L_K`, to be differentiated by JAX.
@@ -233,88 +220,77 @@ def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callab
         Roeder et al. 2017, section 3, "Sticking the Landing", https://arxiv.org/abs/1703.09194; Tucker et al. 2019, section 4
         (bias for several samples), https://arxiv.org/abs/1810.04152.
     """
-    num_samples = check_at_least(num_samples, 1, "sticking_the_landing(num_samples=...)")
-    return _by_path(fn, num_samples, "sticking_the_landing", lambda v: v)
+    by_path = _by_path(lambda v: v)
+    return _bound("sticking_the_landing", fn, num_samples, 1, (Pathwise(), Held(), _SCORE), by_path)
 
 
-def _by_score(
-    fn: Callable[..., Any], num_samples: int, where: str, surrogate: Callable[[Array, Array], Array]
+_SCORE = Score(baseline=None)
+
+
+def _bound(
+    where: str,
+    fn: Callable[..., Any],
+    num_samples: int,
+    least: int,
+    estimators: Sequence[Estimator | None],
+    surrogate: Callable[..., Array],
 ) -> Callable[..., Any]:
-    """A bound whose surrogate is a function of the log weights `[K, ...]` with the draws held fixed, and of their score weights."""
+    """A bound whose surrogate is a function of `[K, ...]` log weights, one for each of the `estimators` of their draws.
+
+    `None` leaves the draws to a transform; `_SCORE` gives the score weights in place of the log weights.
+    """
+    num_samples = check_at_least(num_samples, least, f"{where}(num_samples=...)")
 
     @functools.wraps(fn)
     def bound(*args: Any, **kwargs: Any) -> Any:
-        run, keys = _each(fn, args, kwargs, num_samples, where)
+        key, with_key = sample_key(fn, args, kwargs, where)
 
-        def one(key: PRNGKey) -> tuple[Array, Array]:
-            again = jax.random.clone(key)  # the same draws
-            return run(fn, key, Held()), run(_reached(fn), again, Score(baseline=None))
+        def run(key: PRNGKey, estimator: Estimator | None) -> Any:
+            at, named = with_key(key)
+            if estimator is None:
+                return _checked(fn(*at, **named), where)
+            program = _reached(fn) if estimator is _SCORE else fn
+            plan, run_plan = plan_of(program, at, named, estimator, False, key)
+            for site in plan.analysis.sites.values():
+                if site.estimator is not None:
+                    raise ValueError(
+                        f"`mcgrad.{where}` must choose the estimator of every draw, and {site.describe()} names "
+                        f"`mcgrad.{type(site.estimator).__name__}`. Leave it out of `mcgrad.sample`."
+                    )
+            return _checked(run_plan(), where)
 
-        return surrogate(*jax.vmap(one)(keys))
+        def one(key: PRNGKey) -> list[Array]:
+            return [run(jax.random.clone(key), estimator) for estimator in estimators]  # the same draws
+
+        return surrogate(*jax.vmap(one)(jax.random.split(key, num_samples)))
 
     return bound
 
 
-def _by_path(
-    fn: Callable[..., Any], num_samples: int, where: str, path_weight: Callable[[Array], Array]
-) -> Callable[..., Any]:
+def _by_path(path_weight: Callable[[Array], Array]) -> Callable[[Array, Array, Array], Array]:
     """`sum_k c_k (path derivative) + v_k (derivative with z held + score)`, as a bound with that first derivative.
 
     For DReG, c = v^2, the mean is that of `v (path + held)`: with all other samples fixed, the score and the path give the
     same gradient of `E[v_k]`, so `E[v_k d log q(z_k)] = E[d v_k / dz dz_k] = E[(v_k - v_k^2) (d log w_k / dz) dz_k]`.
     """
 
-    @functools.wraps(fn)
-    def bound(*args: Any, **kwargs: Any) -> Any:
-        run, keys = _each(fn, args, kwargs, num_samples, where)
-
-        def one(key: PRNGKey) -> tuple[Array, Array, Array]:
-            again, once_more = jax.random.clone(key), jax.random.clone(key)  # the same draws
-            return run(fn, key, Pathwise()), run(fn, again, Held()), run(_reached(fn), once_more, Score(baseline=None))
-
-        moving, held, score = jax.vmap(one)(keys)
+    def surrogate(moving: Array, held: Array, score: Array) -> Array:
         v = jax.nn.softmax(moving, axis=0)
         c = path_weight(v)
         terms = _derivative_only(c, moving) + _derivative_only(v - c, held) + _derivative_only(v, score)
         return stop(_log_mean_exp(moving)) + jnp.sum(terms, axis=0)
 
-    return bound
+    return surrogate
 
 
-def _each(
-    fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], num_samples: int, where: str
-) -> tuple[Callable[..., Any], Array]:
-    """A function that runs a program on one key, with the other arguments of `fn`; and the `K` keys to run it on."""
-    key_at = sample_key(fn, args, kwargs, where)
-    key = key_at.get(args, kwargs)
-
-    def run(program: Callable[..., Any], key: PRNGKey, estimator: Estimator | None = None) -> Any:
-        at, named = key_at.put(args, kwargs, key)
-        if estimator is None:
-            log_weight = program(*at, **named)
-            _check_log_weight(log_weight, where)
-            return log_weight
-        plan, tree = plan_of(program, at, named, estimator, False, key)
-        for site in plan.analysis.sites.values():
-            if site.estimator is not None:
-                raise ValueError(
-                    f"`mcgrad.{where}` must choose the estimator of every draw, and {site.describe()} names "
-                    f"`mcgrad.{type(site.estimator).__name__}`. Leave it out of `mcgrad.sample`."
-                )
-        log_weight = jax.tree.unflatten(tree, Interpreter(plan).run())
-        _check_log_weight(log_weight, where)
-        return log_weight
-
-    return run, jax.random.split(key, num_samples)
-
-
-def _check_log_weight(value: Any, where: str) -> None:
+def _checked(value: Any, where: str) -> Any:
     if not isinstance(value, jax.Array) or not jnp.issubdtype(value.dtype, jnp.floating):
         got = f"an array of {value.dtype}" if isinstance(value, jax.Array) else type(value).__name__
         raise TypeError(
             f"`mcgrad.{where}` must get a program that returns its log weight, one array of floats, got {got}. Return "
             "`log p(x, z) - log q(z)`."
         )
+    return value
 
 
 def _reached(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -329,21 +305,22 @@ def _reached(fn: Callable[..., Any]) -> Callable[..., Any]:
     return program
 
 
-def _log_mean_exp(log_weights: Float[Array, "K ..."]) -> Array:
-    return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(len(log_weights)).astype(log_weights.dtype)
+_log_mean_exp = functools.partial(jax.nn.logmeanexp, axis=0)
 
 
 def _without_each(log_weights: Float[Array, "K ..."], others: str) -> Float[Array, "K ..."]:
     """`L_{-k}` for every `k`."""
     num = len(log_weights)
-    own = jnp.eye(num, dtype=bool).reshape(num, num, *[1] * (log_weights.ndim - 1))
-    log_weights = log_weights[None]
-    if others == "arithmetic":
-        without = jax.nn.logsumexp(jnp.where(own, -jnp.inf, log_weights), axis=1)
-        return without - jnp.log(num - 1).astype(without.dtype)
-    # A mean over the others only: subtracting from the total would be `inf - inf` where a weight is zero.
-    mean = jnp.sum(jnp.where(own, 0, log_weights), axis=1, keepdims=True) / (num - 1)
-    return jax.vmap(_log_mean_exp)(jnp.where(own, mean, log_weights))
+
+    def without(own: Array) -> Array:
+        if others == "arithmetic":
+            return jax.nn.logsumexp(jnp.where(own, -jnp.inf, log_weights), axis=0) - math.log(num - 1)
+        # A mean over the others only: subtracting from the total would be `inf - inf` where a weight is zero.
+        mean = jnp.sum(log_weights, axis=0, where=~own) / (num - 1)
+        return _log_mean_exp(jnp.where(own, mean[None], log_weights))
+
+    each = jnp.eye(num, dtype=bool).reshape(num, num, *[1] * (log_weights.ndim - 1))
+    return jax.vmap(without)(each)
 
 
 def _finite(baseline: Array) -> Array:

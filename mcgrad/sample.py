@@ -11,7 +11,7 @@ from mcgrad._types import PRNGKey
 from mcgrad.distributions.wrappers.closed import close
 from mcgrad.distributions.wrappers.foreign import as_distribution
 from mcgrad.estimators.importance_sampling import ImportanceSampling
-from mcgrad.program.estimator import Estimator
+from mcgrad.program import Estimator
 from mcgrad.program.site import bind_draw
 
 
@@ -48,10 +48,7 @@ def sample(
     """
     swapped = is_key(dist) and not is_key(key)
     check_key(key, "sample", *["Swap the two: `mcgrad.sample(key, dist)`"] * swapped)
-    if estimator is not None and not isinstance(estimator, Estimator):
-        raise TypeError(
-            f"`mcgrad.sample(estimator=...)` must be an estimator such as `mcgrad.Score()`, got {estimator!r}."
-        )
+    check_estimator(estimator, "sample")
     if proposal is not None:
         if estimator is not None:
             raise ValueError(
@@ -63,3 +60,11 @@ def sample(
     if estimator is not None:
         estimator = estimator.closed(dist)
     return bind_draw(key, dist, estimator, name)
+
+
+def check_estimator(estimator: Any, where: str) -> None:
+    """Refuse what is neither an estimator nor `None`."""
+    if estimator is not None and not isinstance(estimator, Estimator):
+        raise TypeError(
+            f"`mcgrad.{where}(estimator=...)` must be an estimator such as `mcgrad.Score()`, got {estimator!r}."
+        )

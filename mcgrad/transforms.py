@@ -10,17 +10,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mcgrad._arguments import check_chunks, check_flag, check_key, describe, find_key, sample_key
+from mcgrad._arguments import check_chunks, check_flag, describe, find_key, name_of, sample_key
 from mcgrad.distributions.half_precision import in_single
-from mcgrad.estimators.auto import Auto
-from mcgrad.estimators.suggestions import CANDIDATES
+from mcgrad.estimators.auto import CANDIDATES, Auto
+from mcgrad.program import Estimator
 from mcgrad.program.checks import check_floating
-from mcgrad.program.estimator import Estimator
 from mcgrad.program.explain import Explanation
 from mcgrad.program.explain import describe as explanation_of
 from mcgrad.program.interpret import Interpreter
 from mcgrad.program.plan import Plan, make_plan
 from mcgrad.program.trace import trace
+from mcgrad.sample import check_estimator
 
 _SAMPLES = "mcgrad_samples"  # the axis that `num_samples` maps over
 
@@ -78,57 +78,43 @@ def expectation(
     @functools.wraps(fn)
     def surrogate(*args: Any, **kwargs: Any) -> Any:
         if num_samples == 1:
-            if (found := find_key(fn, args, kwargs)) is not None:
-                check_key(found.get(args, kwargs), "expectation")
-            return _run(fn, args, kwargs, estimator, has_aux, None)
-        key_at = sample_key(fn, args, kwargs, "expectation")
-        key = key_at.get(args, kwargs)
+            find_key(fn, args, kwargs, "expectation")
+            _, run = plan_of(fn, args, kwargs, estimator, has_aux)
+            return run()
+        key, with_key = sample_key(fn, args, kwargs, "expectation")
 
         # In float32, the derivatives of 16 bits of all chunks are added up without getting stuck.
         wide = in_single((args, kwargs))
 
-        def one(key: jax.Array) -> Any:
-            narrow = jax.tree.map(lambda x, own: x if x is own else x.astype(own.dtype), wide, (args, kwargs))
-            return _run(fn, *key_at.put(*narrow, key), estimator, has_aux, replicates, key)
+        def narrow(x: Any, own: Any) -> Any:
+            return own if getattr(x, "dtype", None) == getattr(own, "dtype", None) else x.astype(own.dtype)
 
-        def several(keys: jax.Array) -> Any:
-            results = jax.vmap(one, axis_name=_SAMPLES)(keys)
-            return (_mean(results[0]), results[1]) if has_aux else _mean(results)
+        def one(key: jax.Array) -> tuple[Any, Any]:
+            _, run = plan_of(fn, *jax.tree.map(narrow, wide, with_key(key)), estimator, has_aux, key)
+            return run(replicates) if has_aux else (run(replicates), ())
 
-        if size == num_samples:
-            return several(jax.random.split(key, num_samples))
+        def several(keys: jax.Array) -> tuple[Any, Any]:
+            costs, aux = jax.vmap(one, axis_name=_SAMPLES)(keys)
+            return _mean(costs), aux
 
-        # Keys are made chunk by chunk with `fold_in`, since an array of all of them would grow with `num_samples`; for JAX's
-        # default keys they equal those of `jax.random.split`.
+        # Keys of chunks are made one by one with `fold_in`, since an array of all of them would grow with `num_samples`; for
+        # JAX's default keys they equal those of `jax.random.split`.
         @functools.partial(jax.checkpoint, prevent_cse=False)
-        def chunk(start: jax.Array) -> Any:
+        def chunk(start: jax.Array) -> tuple[Any, Any]:
             return several(jax.vmap(jax.random.fold_in, (None, 0))(key, start + jnp.arange(size)))
 
-        results = jax.lax.map(chunk, jnp.arange(0, num_samples, size))
-        if has_aux:
-            value, aux = results
-            return _mean(value), jax.tree.map(lambda a: a.reshape(num_samples, *a.shape[2:]), aux)
-        return _mean(results)
+        if size == num_samples:
+            value, aux = several(jax.random.split(key, num_samples))
+        else:
+            values, aux = jax.lax.map(chunk, jnp.arange(0, num_samples, size))
+            value, aux = _mean(values), jax.tree.map(lambda a: a.reshape(num_samples, *a.shape[2:]), aux)
+        return (value, aux) if has_aux else value
 
     return surrogate
 
 
 def _mean(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.mean(x, axis=0), tree)
-
-
-def _run(
-    fn: Callable[..., Any],
-    args: Any,
-    kwargs: Any,
-    estimator: Estimator | None,
-    has_aux: bool,
-    replicates: Any,
-    key_of_sample: Any = None,
-) -> Any:
-    plan, tree = plan_of(fn, args, kwargs, estimator, has_aux, key_of_sample)
-    outs = Interpreter(plan, replicates).run()
-    return jax.tree.unflatten(tree, outs)
 
 
 def plan_of(
@@ -138,9 +124,8 @@ def plan_of(
     estimator: Estimator | None,
     has_aux: bool,
     key_of_sample: Any = None,
-) -> tuple[Plan, Any]:
-    """The plan of a program on given arguments, with the key of one of several samples; and the tree of its output."""
-    split: list[int] = []
+) -> tuple[Plan, Callable[..., Any]]:
+    """The plan of a program on given arguments, with the key of one of several samples; and a function that runs it."""
 
     def program() -> Any:
         out = fn(*args, **kwargs)
@@ -148,14 +133,14 @@ def plan_of(
             raise TypeError(
                 f"With `has_aux=True` the program must return a pair `(costs, aux)`, got {type(out).__name__}."
             )
-        costs = out[0] if has_aux else out
-        _check_costs(costs, fn)
-        split.append(len(jax.tree.leaves(costs)))
+        _check_costs(out[0] if has_aux else out, fn)
         return out
 
     traced, tree = trace(program)
-    check_floating(traced, split[-1])
-    return make_plan(traced, split[-1], estimator or Auto(), CANDIDATES, key_of_sample), tree
+    num_costs = (tree.children()[0] if has_aux else tree).num_leaves
+    check_floating(traced, num_costs)
+    plan = make_plan(traced, num_costs, estimator or Auto(), CANDIDATES, key_of_sample)
+    return plan, lambda replicates=None: jax.tree.unflatten(tree, Interpreter(plan, replicates).run())
 
 
 def grad(
@@ -172,10 +157,7 @@ def grad(
     Args:
         fn: a program that returns a scalar; see `mcgrad.expectation`.
         argnums: which arguments to differentiate in, as in `jax.grad`.
-        estimator: see `mcgrad.expectation`.
-        num_samples: see `mcgrad.expectation`.
-        chunk_size: see `mcgrad.expectation`.
-        has_aux: as in `jax.grad`.
+        estimator, num_samples, chunk_size, has_aux: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.
@@ -190,23 +172,21 @@ def grad(
         >>> round(float(mcgrad.grad(loss)(0.0, jax.random.key(0))), 4)
         0.05
     """
-    _check_argnums(argnums, "grad")
-    surrogate = expectation(fn, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
-    surrogate = _scalar(surrogate, fn, has_aux)
+    surrogate = _to_differentiate("grad", fn, argnums, estimator, num_samples, chunk_size, has_aux)
     return jax.grad(surrogate, argnums, has_aux=has_aux)
 
 
 def grad_of_sample(
-    fn: Callable[..., Any], argnums: int | Sequence[int], estimator: Estimator | None, where: str
+    fn: Callable[..., Any], argnums: int | Sequence[int], estimator: Estimator | None, key: jax.Array
 ) -> Callable[..., Any]:
     """`grad` for the key of one of several samples, of which every draw must make its own key."""
+    _check_options(estimator, 1, None, False)
 
     @functools.wraps(fn)
     def surrogate(*args: Any, **kwargs: Any) -> Any:
-        key = sample_key(fn, args, kwargs, where).get(args, kwargs)
-        return _run(fn, args, kwargs, estimator, False, None, key)
+        _, run = plan_of(fn, args, kwargs, estimator, False, key)
+        return run()
 
-    _check_options(estimator, 1, None, False)
     return jax.grad(_scalar(surrogate, fn, False), argnums)
 
 
@@ -231,9 +211,7 @@ def value_and_grad(
         >>> float(gradient)
         2.0
     """
-    _check_argnums(argnums, "value_and_grad")
-    surrogate = expectation(fn, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
-    surrogate = _scalar(surrogate, fn, has_aux)
+    surrogate = _to_differentiate("value_and_grad", fn, argnums, estimator, num_samples, chunk_size, has_aux)
     return jax.value_and_grad(surrogate, argnums, has_aux=has_aux)
 
 
@@ -243,9 +221,7 @@ def explain(
     """What mcgrad finds in a program: draws, costs, which draws each cost is credited to, and what mixed an axis.
 
     Args:
-        fn: a program; see `mcgrad.expectation`.
-        estimator: for the draws that name none; by default `mcgrad.Auto()`.
-        has_aux: as in `mcgrad.expectation`.
+        fn, estimator, has_aux: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` that runs nothing and returns an `Explanation`, to print or to inspect.
@@ -263,27 +239,35 @@ def explain(
 
     @functools.wraps(fn)
     def explained(*args: Any, **kwargs: Any) -> Explanation:
-        key_at = find_key(fn, args, kwargs)
-        if key_at is not None:
-            check_key(key_at.get(args, kwargs), "explain")
+        find_key(fn, args, kwargs, "explain")
+        given = (args, kwargs)
+        # Traced arguments, so that no parameter looks like a known constant.
+        arrays = jax.tree.map(lambda leaf: leaf if isinstance(leaf, (jax.Array, float)) else None, given)
         found: list[Explanation] = []
 
-        leaves, tree = jax.tree.flatten((args, kwargs))
-        # Traced arguments, so that no parameter looks like a known constant.
-        traced = [i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, float))]
-
-        def of_arrays(*values: Any) -> int:
-            full = list(leaves)
-            for i, value in zip(traced, values, strict=True):
-                full[i] = value
-            args, kwargs = jax.tree.unflatten(tree, full)
+        def of_arrays(arrays: Any) -> None:
+            args, kwargs = jax.tree.map(
+                lambda own, array: own if array is None else array, given, arrays, is_leaf=lambda leaf: leaf is None
+            )
             found.append(explanation_of(plan_of(fn, args, kwargs, estimator, has_aux)[0]))
-            return 0
 
-        jax.eval_shape(of_arrays, *(leaves[i] for i in traced))
+        jax.eval_shape(of_arrays, arrays)
         return found[0]
 
     return explained
+
+
+def _to_differentiate(
+    where: str, fn: Callable[..., Any], argnums: Any, estimator: Any, num_samples: Any, chunk_size: Any, has_aux: Any
+) -> Callable[..., Any]:
+    """The expectation, of which JAX takes the gradient."""
+    if isinstance(argnums, Estimator):
+        raise TypeError(
+            f"`mcgrad.{where}(argnums=...)` must be an int or several, got {type(argnums).__name__}. Pass the estimator by "
+            "its name, `estimator=`."
+        )
+    surrogate = expectation(fn, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
+    return _scalar(surrogate, fn, has_aux)
 
 
 def _scalar(surrogate: Callable[..., Any], fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
@@ -295,7 +279,7 @@ def _scalar(surrogate: Callable[..., Any], fn: Callable[..., Any], has_aux: bool
         if not single or jnp.shape(value) != ():
             got = f"an array of shape {jnp.shape(value)}" if single else "a pytree"
             raise TypeError(
-                f"A gradient needs a program that returns a scalar, got {got} from `{_name(fn)}`. Take a mean or a sum, or "
+                f"A gradient needs a program that returns a scalar, got {got} from `{name_of(fn)}`. Take a mean or a sum, or "
                 "use `jax.jacrev(mcgrad.expectation(program))`."
             )
         return out
@@ -303,25 +287,10 @@ def _scalar(surrogate: Callable[..., Any], fn: Callable[..., Any], has_aux: bool
     return checked
 
 
-def _name(fn: Callable[..., Any]) -> str:
-    return getattr(fn, "__name__", type(fn).__name__)
-
-
 def _check_options(estimator: Any, num_samples: Any, chunk_size: Any, has_aux: Any) -> tuple[int, int | None]:
-    if estimator is not None and not isinstance(estimator, Estimator):
-        raise TypeError(
-            f"`mcgrad.expectation(estimator=...)` must be an estimator such as `mcgrad.Score()`, got {estimator!r}."
-        )
+    check_estimator(estimator, "expectation")
     check_flag(has_aux, "expectation(has_aux=...)")
     return check_chunks(num_samples, chunk_size, "expectation")
-
-
-def _check_argnums(argnums: Any, where: str) -> None:
-    if isinstance(argnums, Estimator):
-        raise TypeError(
-            f"`mcgrad.{where}(argnums=...)` must be an int or several, got {type(argnums).__name__}. Pass the estimator by "
-            "its name, `estimator=`."
-        )
 
 
 def _check_costs(costs: Any, fn: Callable[..., Any]) -> None:
@@ -332,6 +301,6 @@ def _check_costs(costs: Any, fn: Callable[..., Any]) -> None:
         if dataclasses.is_dataclass(wrong[0]):
             way_out = "Register the class with `jax.tree_util.register_dataclass`, or return a dict."
         raise TypeError(
-            f"The program of `mcgrad.expectation` must return floating-point costs, got {describe(wrong[0])} from `{_name(fn)}`. "
+            f"The program of `mcgrad.expectation` must return floating-point costs, got {describe(wrong[0])} from `{name_of(fn)}`. "
             + way_out
         )

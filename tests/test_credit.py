@@ -144,3 +144,52 @@ def test_what_is_drawn_can_be_printed(capfd):
     value = mcgrad.grad(loss, estimator=mcgrad.Score())(0.0, jax.random.key(0))
     jax.effects_barrier()
     assert np.isfinite(value) and capfd.readouterr().out.startswith("drew ")
+
+
+COUNTS = {
+    "sum": (lambda b: 1.0 * b.sum(), lambda b: (1.0 * b).sum()),
+    "comparisons": (
+        lambda b: (b == jnp.arange(12) % 2).sum() / 12,
+        lambda b: jnp.mean(1.0 * (b == jnp.arange(12) % 2)),
+    ),
+    "differences": (lambda b: 2.0 * (b[1:] - b[:-1]).sum() + b.sum() / 4, lambda b: 2.0 * (b[-1] - b[0]) + b.sum() / 4),
+    "rows, cumulated": (
+        lambda b: jnp.sum(jnp.cumsum(b.reshape(3, 4).sum(1)) * jnp.array([1.0, -2.0, 3.0])),
+        lambda b: jnp.sum(jnp.cumsum((1.0 * b).reshape(3, 4).sum(1)) * jnp.array([1.0, -2.0, 3.0])),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_sums_of_integers_are_credited_as_sums_of_numbers(name):
+    def draws(cost):
+        def loss(logits, key):
+            return cost(mcgrad.sample(key, mcgrad.Bernoulli(logits=logits)))
+
+        gradient = mcgrad.value_and_grad(loss, estimator=mcgrad.Score(baseline=None))
+        return jax.jit(jax.vmap(gradient, (None, 0)))(jnp.linspace(-1, 1, 12), jax.random.split(jax.random.key(0), 500))
+
+    with jax.debug_key_reuse(False):
+        (value, found), (by_numbers, expected) = map(draws, COUNTS[name])
+    np.testing.assert_allclose(value, by_numbers, atol=1e-9)
+    np.testing.assert_allclose(found.var(0), expected.var(0), rtol=0.05, atol=1e-9)
+
+
+def test_integers_that_are_multiplied_stay_one_cost():
+    def loss(logits, key):
+        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        return 1.0 * (b.sum() * b.sum())
+
+    (cost,) = mcgrad.explain(loss)(jnp.zeros(4), jax.random.key(0)).costs
+    assert cost.credits[0].axes == ("mixed",)
+
+
+def test_a_long_chain_of_counts_needs_no_recursion():
+    def loss(logits, key):
+        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        total = b[0]
+        for _ in range(300):
+            total = total + total - b[1]
+        return 1.0 * (total * 0 + b.sum())
+
+    assert mcgrad.explain(loss)(jnp.zeros(4), jax.random.key(0)).costs

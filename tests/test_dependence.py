@@ -287,3 +287,64 @@ def test_explain_names_what_mixed_an_axis():
     (cost,) = mcgrad.explain(loss)(jnp.zeros((ROWS, COLUMNS)), jax.random.key(0)).costs
     assert cost.credits[0].axes == ("same", "mixed")
     assert "dot_general" in cost.credits[0].causes[1] and "test_dependence.py" in cost.credits[0].causes[1]
+
+
+ROW = jnp.linspace(0.5, 1.5, 3)
+
+BATCHED = {
+    "solve": lambda x: jnp.linalg.solve(jnp.eye(3) + 0.1 * jnp.outer(x, x), ROW),
+    "inverse": lambda x: jnp.linalg.inv(jnp.eye(3) + 0.1 * jnp.outer(x, x)),
+    "positive solve": lambda x: jax.scipy.linalg.solve(jnp.eye(3) + 0.1 * jnp.outer(x, x), ROW, assume_a="pos"),
+    "conjugate gradients": lambda x: jax.scipy.sparse.linalg.cg(lambda y: y + x * (x @ y), x)[0],
+    "digitize": lambda x: 1.0 * jnp.digitize(x, ROW),
+    "frexp": lambda x: jnp.frexp(x)[0],
+    "searchsorted": lambda x: 1.0 * jnp.searchsorted(ROW, x, method="sort"),
+}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_a_batch_axis_stays_apart(name):
+    def loss(logits, key):
+        x = 0.7 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        return jnp.sum(jnp.sin(jax.vmap(BATCHED[name])(x)))
+
+    (cost,) = mcgrad.explain(loss)(jnp.zeros((4, 3)), jax.random.key(0)).costs
+    assert cost.credits[0].axes[0] == "same"
+
+
+def callback(method):
+    def host(x):
+        return np.sin(np.asarray(x)).sum(-1)
+
+    def call(x):
+        return jax.pure_callback(host, jax.ShapeDtypeStruct((), jnp.zeros(()).dtype), x, vmap_method=method)
+
+    def loss(logits, key):
+        return jnp.sum(jax.vmap(call)(1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))))
+
+    return loss
+
+
+def test_an_unknown_operation_on_a_batch_is_warned_of_with_its_line():
+    loss, arguments = callback("expand_dims"), (jnp.zeros((4, 3)), jax.random.key(0))
+    message = (
+        r"no rule for `pure_callback` at .*test_dependence.py:\d+.* its 4 results along axis 0 .* 4 draws .*sequential"
+    )
+    with pytest.warns(mcgrad.CreditWarning, match=message):
+        mcgrad.grad(loss)(*arguments)
+    (cost,) = mcgrad.explain(callback("sequential"))(*arguments).costs
+    assert cost.credits[0].axes == ("same", "mixed")
+
+
+def test_an_operation_that_mixes_truly_and_a_vector_for_a_callback_are_not_warned_of():
+    def batch_norm(logits, key):
+        b = 1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        return jnp.sum((b - b.mean(0, keepdims=True)) ** 3)
+
+    def simulator(logits, key):
+        b = 1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        out = jax.ShapeDtypeStruct((), b.dtype)
+        return jax.pure_callback(lambda b: np.sum(b) ** 2, out, b)
+
+    for loss in (batch_norm, simulator):
+        mcgrad.explain(loss, estimator=mcgrad.Score())(jnp.zeros((4, 3)), jax.random.key(0))

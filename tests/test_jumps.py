@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import assert_unbiased
+from jax.experimental.ode import odeint
 
 import mcgrad
 
@@ -55,6 +56,11 @@ JUMPS = {
     "sign bit": lambda x: 1.0 - jnp.signbit(x),
     "copysign": lambda x: jnp.copysign(2.0, x),
     "searchsorted": lambda x: jnp.array([0.0, 3.0, 1.0])[jnp.searchsorted(jnp.array([-1.0, 0.5]), x)],
+    "floor above a threshold": lambda x: jnp.maximum(jnp.floor(x - 3), 0.0),
+    "round, then relu": lambda x: jax.nn.relu(jnp.round(x) - 5),
+    "few steps of many": lambda x: jnp.clip(jnp.floor(x), 20, 22),
+    "integer, far away": lambda x: jnp.clip(x.astype(int), 20, 22).astype(float),
+    "remainder above a threshold": lambda x: jax.nn.relu(x % 1.0 + x - 15),
     "index of a switch": lambda x: jax.lax.switch(jnp.int32(x[0]), [lambda x: x, lambda x: 2 * x], x),
 }
 
@@ -80,7 +86,16 @@ CONTINUOUS = {
     "fori_loop": lambda x: jax.lax.fori_loop(0, 3, lambda i, c: c * x, x),
 }
 
+MATRIX = 3.0 * np.eye(SIZE) + np.random.default_rng(0).normal(size=(SIZE, SIZE))
+
 CONTINUOUS_BY_TRIAL = {
+    "linear solve": lambda x: jnp.linalg.solve(MATRIX + jnp.diag(x), x),
+    "inverse": lambda x: jnp.linalg.inv(MATRIX + jnp.outer(x, x)),
+    "log determinant with pivots": lambda x: jnp.linalg.slogdet(MATRIX + jnp.outer(x, x))[1],
+    "conjugate gradients": lambda x: jax.scipy.sparse.linalg.cg(lambda y: y + x * (x @ y), x)[0],
+    "normal quantile": lambda x: jax.scipy.special.ndtri(jax.nn.sigmoid(x)),
+    "exponential integral": lambda x: jax.scipy.special.expi(x[0]),
+    "differential equation": lambda x: odeint(lambda y, t: -y * x[0], x, jnp.linspace(0.0, 1.0, 3)),
     "elu": jax.nn.elu,
     "leaky relu": jax.nn.leaky_relu,
     "selu": jax.nn.selu,
@@ -354,3 +369,14 @@ def test_explain_tells_what_each_pass_found():
     assert list(found) == ["trace", "dependence", "constants", "paths", "hoisting", "costs", "estimators", "schedule"]
     assert found["estimators"] == "Score (1)" and found["costs"].startswith("1 cost, 1 linear operation")
     assert str(report.passes[1]).startswith("dependence: 1 draw, ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["poisson", "binomial"])
+def test_raw_draws_by_rejection_are_warned_of(name):
+    def loss(p, key):
+        counts = jax.random.poisson(key, p) if name == "poisson" else jax.random.binomial(key, 5.0, p)
+        return 1.0 * counts
+
+    with pytest.warns(mcgrad.JumpWarning, match=r"at .*test_jumps.py:\d+.* moves with what is differentiated"):
+        mcgrad.grad(loss)(0.4, jax.random.key(0))

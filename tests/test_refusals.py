@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ESTIMATORS, PROGRAMS
+from helpers import ESTIMATORS, PROGRAMS, assert_unbiased
 
 import mcgrad
 from mcgrad.transforms import plan_of
@@ -229,9 +229,14 @@ def test_every_estimator_says_what_would_work_in_its_place(law):
     def program(p, key):
         return jnp.sum(1.0 * mcgrad.sample(key, LAWS[law](p)))
 
-    # an estimator that is right anywhere, to find the site by
-    plan, _ = plan_of(lambda p, key: program(p, key), (0.3, KEY), {}, _Anything(), False)
-    (site,) = plan.analysis.sites.values()
+    found = []
+
+    def find(p):  # by an estimator that is right anywhere
+        found.append(plan_of(lambda p, key: program(p, key), (p, KEY), {}, _Anything(), False)[0])
+        return p
+
+    jax.eval_shape(find, 0.3)
+    (site,) = found[0].analysis.sites.values()
     made = {
         name: row.make(PROGRAMS["normal"], PROGRAMS["normal"].typed_params(jnp.float64))
         for name, row in ESTIMATORS.items()
@@ -254,3 +259,38 @@ def test_every_estimator_says_what_would_work_in_its_place(law):
 
 class _Anything(mcgrad.LocalEstimator):
     """Never run: an estimator with no reason against it."""
+
+
+def test_a_score_is_right_where_the_support_is_constant():
+    def program(p, key):
+        return mcgrad.sample(key, mcgrad.TruncatedNormal(p, 1.0, -1.0, 2.0)) ** 2
+
+    def exact(p):
+        x = jnp.linspace(-1.0, 2.0, 20_001)
+        return jnp.trapezoid(x**2 * jnp.exp(mcgrad.TruncatedNormal(p, 1.0, -1.0, 2.0).log_prob(x)), x)
+
+    gradient = mcgrad.grad(program, estimator=mcgrad.Score(baseline=None))
+    draws = jax.jit(jax.vmap(gradient, (None, 0)))(0.3, jax.random.split(KEY, 20_000))
+    assert_unbiased(draws, jax.grad(exact)(0.3))
+    with pytest.raises(ValueError, match="the support moves with `high`, so"):
+        mcgrad.grad(lambda p, key: mcgrad.sample(key, mcgrad.Uniform(0.0, p)), estimator=mcgrad.Score())(0.3, KEY)
+
+
+def test_keys_that_are_computed_in_the_same_way_are_the_same_key():
+    def program(p, key):
+        x = mcgrad.sample(jax.random.split(key)[0], mcgrad.Normal(p, 1.0))
+        return x * mcgrad.sample(jax.random.split(key)[0], mcgrad.Normal(p, 1.0))
+
+    with jax.debug_key_reuse(False), pytest.raises(ValueError, match="uses the same key as"):
+        mcgrad.grad(program)(0.3, KEY)
+
+
+def test_a_key_that_a_while_loop_does_not_change_is_refused():
+    def program(p, key):
+        def step(carry):
+            return carry[0] + mcgrad.sample(key, mcgrad.Poisson(jnp.exp(p))), carry[1] + 1
+
+        return 1.0 * jax.lax.while_loop(lambda carry: carry[1] < 3, step, (0, 0))[0]
+
+    with jax.debug_key_reuse(False), pytest.raises(ValueError, match="same key in every step of the `while_loop`"):
+        jax.jit(mcgrad.expectation(program))(0.3, KEY)

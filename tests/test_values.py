@@ -318,3 +318,24 @@ def test_densities_at_an_end_where_they_are_finite():
     np.testing.assert_allclose(mcgrad.NoncentralChi2(2.0, 3.0).log_prob(0.0), scipy.stats.ncx2(2, 3).logpdf(0.0))
     assert mcgrad.F(3.0, 3.0).log_prob(0.0) == mcgrad.NoncentralChi2(3.0, 3.0).log_prob(0.0) == -np.inf
     assert jax.grad(lambda c: mcgrad.NoncentralChi2(2.0, c).log_prob(0.0))(3.0) == -0.5
+
+
+@pytest.mark.parametrize(
+    "estimator", [mcgrad.Auto(), mcgrad.Enumerate(), mcgrad.SumAndSample(1), mcgrad.UnorderedSet(2)]
+)
+def test_what_cannot_be_drawn_may_cost_anything(estimator):
+    """The entropy of a masked distribution: its cost is infinite where its probability is zero."""
+    logits, mask = jnp.array([0.0, 0.7, 0.0]), jnp.array([True, True, False])
+
+    def cost(logits, key):
+        actions = mcgrad.Categorical(logits=jnp.where(mask, logits, -jnp.inf))
+        return -actions.log_prob(mcgrad.sample(key, actions))
+
+    def entropy(logits):
+        p = jax.nn.softmax(logits[:2])
+        return -jnp.sum(p * jnp.log(p))
+
+    draws = jax.vmap(mcgrad.grad(cost, estimator=estimator), (None, 0))(
+        logits, jax.random.split(jax.random.key(0), 4000)
+    )
+    np.testing.assert_allclose(draws.mean(0), jax.grad(entropy)(logits), atol=5 * draws.std() / 4000**0.5 + 1e-6)

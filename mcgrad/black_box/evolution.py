@@ -44,30 +44,22 @@ def evolution_grad(
     `C` times the gradient of `E[f]` smoothed by `N(0, s^2 C)`**: a direction of ascent, not the gradient. The squared
     length of `e` has mean 1, where it is `n` without `guide`.
 
-    If the scale is lost to rounding when added to a parameter, that entry is NaN.
-
     Args:
-        fn: any function that JAX can trace and that returns a scalar, of `(params, ..., key)`; both evaluations get the
-            same key. It may also take no key: then call the gradient with the keyword `key=`. It runs under `jax.vmap`,
-            so give a callback a `vmap_method`.
-        argnums: which arguments to differentiate in, as in `jax.grad`.
-        scale: `s`, a positive number in the units of the parameters.
+        fn: see `mcgrad.finite_difference_grad`; all values of a sample get the same key. If it takes no key, call the gradient
+            with the keyword `key=`.
+        scale: `s`, a positive number in the units of the parameters. Where it is lost in rounding the gradient is NaN.
         orthogonal: see above; needs several samples.
         guide: a pytree like the arguments named by `argnums`, with a leading axis `k` on every leaf.
         guide_share: the share of the variance inside the span of `guide`, at least 0 and below 1.
         num_samples: how many pairs are averaged, each with its own direction and key.
-        chunk_size: how many samples run at once; must divide `num_samples`. By default all.
-        has_aux: as in `jax.grad`; `aux` is that of a run at `params`, with a leading axis of size `num_samples` if that is
-            above one. To get the value too, return it as `aux`.
+        argnums, chunk_size, has_aux: see `mcgrad.finite_difference_grad`.
 
     Returns:
-        A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.
+        A function as of `mcgrad.finite_difference_grad`.
 
     Raises:
-        TypeError: for a function that does not return a floating-point scalar; for parameters that are not floats; for a
-            `has_aux` that is not a bool.
+        TypeError, NotImplementedError: see `mcgrad.finite_difference_grad`.
         ValueError: for an invalid option; for a `guide` of other shapes; for no key.
-        NotImplementedError: if the result is differentiated.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -101,47 +93,41 @@ def evolution_grad(
             "outside the span of `guide` is seen."
         )
     directions = _orthogonal if orthogonal else _gaussian if guide is None else _guided(guide, guide_share)
-    return difference_grad(
-        fn,
-        argnums,
-        directions,
-        scale,
-        where="evolution_grad",
-        random=True,
-        num_samples=num_samples,
-        chunk_size=chunk_size,
-        has_aux=has_aux,
-    )
+    return difference_grad("evolution_grad", fn, argnums, directions, scale, num_samples, chunk_size, has_aux)
 
 
-def _gaussian(key: PRNGKey | None, num: int, params: Any) -> Array:
-    assert key is not None
+def _gaussian(key: PRNGKey, num: int, params: Any) -> Array:
     flat, _ = ravel_pytree(params)
     return jax.random.normal(key, (num, 1, flat.size), flat.dtype)
 
 
-def _orthogonal(key: PRNGKey | None, num: int, params: Any) -> Array:
+def _orthogonal(key: PRNGKey, num: int, params: Any) -> Array:
     """Gaussian vectors that are orthogonal within blocks of at most `n`."""
-    assert key is not None
     flat, _ = ravel_pytree(params)
     n = flat.size
     key_frame, key_length = jax.random.split(key)
     blocks, width = -(-num // n), min(num, n)
-    # The signs of the columns of `q` are those that LAPACK chooses; the estimate is even in a direction, so they are free.
-    q, _ = jnp.linalg.qr(jax.random.normal(key_frame, (blocks, n, width), flat.dtype))
-    unit = jnp.swapaxes(q, 1, 2).reshape(-1, n)[:num]
+    columns = jax.random.orthogonal(key_frame, n, (blocks,), flat.dtype, m=width)
+    unit = jnp.swapaxes(columns, 1, 2).reshape(-1, n)[:num]
     # The length of a Gaussian vector is independent of where it points.
     length = jnp.linalg.norm(jax.random.normal(key_length, (num, n), flat.dtype), axis=1, keepdims=True)
     return (length * unit)[:, None]
 
 
 def _guided(guide: Any, share: float) -> Directions:
-    def directions(key: PRNGKey | None, num: int, params: Any) -> Array:
-        assert key is not None
+    shapes = jax.tree.map(jnp.shape, guide)
+    k = min((leaf.shape[0] for leaf in map(jnp.asarray, jax.tree.leaves(guide)) if leaf.ndim), default=0)
+
+    def directions(key: PRNGKey, num: int, params: Any) -> Array:
         flat, _ = ravel_pytree(params)
         n, dtype = flat.size, flat.dtype
-        rows = _rows(guide, params)
-        k = len(rows)
+        if not 0 < k <= n or shapes != jax.tree.map(lambda leaf: (k, *leaf.shape), params):
+            raise ValueError(
+                "`mcgrad.evolution_grad(guide=...)` must have the structure of the parameters, with a leading axis of between 1 "
+                f"and {n} directions on every leaf, got shapes {shapes} for {jax.tree.map(jnp.shape, params)}. Stack the "
+                "directions: `jax.tree.map(lambda *d: jnp.stack(d), *directions)`."
+            )
+        rows = jax.vmap(lambda tree: ravel_pytree(tree)[0])(guide)
         basis, _ = jnp.linalg.qr(rows.astype(dtype).T)  # [n, k]
         key_all, key_inside = jax.random.split(key)
         everywhere = jax.random.normal(key_all, (num, n), dtype)
@@ -149,17 +135,3 @@ def _guided(guide: Any, share: float) -> Directions:
         return (math.sqrt((1 - share) / n) * everywhere + math.sqrt(share / k) * inside)[:, None]
 
     return directions
-
-
-def _rows(guide: Any, params: Any) -> Float[Array, "k n"]:
-    """The directions of a guide, one in a row."""
-    shapes = jax.tree.map(jnp.shape, guide)
-    k = min((leaf.shape[0] for leaf in map(jnp.asarray, jax.tree.leaves(guide)) if leaf.ndim), default=0)
-    n = sum(leaf.size for leaf in jax.tree.leaves(params))
-    if not 0 < k <= n or shapes != jax.tree.map(lambda leaf: (k, *leaf.shape), params):
-        raise ValueError(
-            "`mcgrad.evolution_grad(guide=...)` must have the structure of the parameters, with a leading axis of between 1 "
-            f"and {n} directions on every leaf, got shapes {shapes} for {jax.tree.map(jnp.shape, params)}. Stack the "
-            "directions: `jax.tree.map(lambda *d: jnp.stack(d), *directions)`."
-        )
-    return jax.vmap(lambda tree: ravel_pytree(tree)[0])(guide)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from mcgrad._arguments import check_option
-from mcgrad._types import PRNGKey
 from mcgrad.black_box.differences import check_positive, difference_grad
 
 
@@ -75,19 +72,7 @@ def finite_difference_grad(
     check_positive(step, "finite_difference_grad(step=...)")
     check_option("finite_difference_grad(difference=...)", difference, ("central", "forward"))
 
-    def coordinates(key: PRNGKey | None, num: int, params: Any) -> Array:
-        flat, _ = ravel_pytree(params)
-        return jnp.broadcast_to(jnp.eye(flat.size, dtype=flat.dtype), (num, flat.size, flat.size))
-
+    central = difference == "central"
     return difference_grad(
-        fn,
-        argnums,
-        coordinates,
-        step,
-        where="finite_difference_grad",
-        random=False,
-        central=difference == "central",
-        num_samples=num_samples,
-        chunk_size=chunk_size,
-        has_aux=has_aux,
+        "finite_difference_grad", fn, argnums, None, step, num_samples, chunk_size, has_aux, central=central
     )

@@ -32,27 +32,19 @@ def spsa_grad(
     evaluations a sample whatever the number of parameters, but the variance of an entry contains the squares of all others:
     for linear `E[f]` it is at least `sum_{j != i} (d_j E[f])^2`, over `num_samples`.
 
-    If the step is lost to rounding when added to a parameter, that entry is NaN.
-
     Args:
-        fn: any function that JAX can trace and that returns a scalar, of `(params, ..., key)`; both evaluations get the
-            same key. It may also take no key: then call the gradient with the keyword `key=`. It runs under `jax.vmap`,
-            so give a callback a `vmap_method`.
-        argnums: which arguments to differentiate in, as in `jax.grad`.
-        step: `c`, a positive number in the units of the parameters.
+        fn: see `mcgrad.finite_difference_grad`; all values of a sample get the same key. If it takes no key, call the gradient
+            with the keyword `key=`.
+        step: `c`, a positive number in the units of the parameters. Where it is lost in rounding the gradient is NaN.
         num_samples: how many pairs are averaged, each with its own direction and key.
-        chunk_size: how many samples run at once; must divide `num_samples`. By default all.
-        has_aux: as in `jax.grad`; `aux` is that of a run at `params`, with a leading axis of size `num_samples` if that is
-            above one. To get the value too, return it as `aux`.
+        argnums, chunk_size, has_aux: see `mcgrad.finite_difference_grad`.
 
     Returns:
-        A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.
+        A function as of `mcgrad.finite_difference_grad`.
 
     Raises:
-        TypeError: for a function that does not return a floating-point scalar; for parameters that are not floats; for a
-            `has_aux` that is not a bool.
+        TypeError, NotImplementedError: see `mcgrad.finite_difference_grad`.
         ValueError: for an invalid option; for no key.
-        NotImplementedError: if the result is differentiated.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -67,19 +59,8 @@ def spsa_grad(
     """
     check_positive(step, "spsa_grad(step=...)")
 
-    def signs(key: PRNGKey | None, num: int, params: Any) -> Array:
-        assert key is not None
+    def signs(key: PRNGKey, num: int, params: Any) -> Array:
         flat, _ = ravel_pytree(params)
         return jax.random.rademacher(key, (num, 1, flat.size), flat.dtype)
 
-    return difference_grad(
-        fn,
-        argnums,
-        signs,
-        step,
-        where="spsa_grad",
-        random=True,
-        num_samples=num_samples,
-        chunk_size=chunk_size,
-        has_aux=has_aux,
-    )
+    return difference_grad("spsa_grad", fn, argnums, signs, step, num_samples, chunk_size, has_aux)

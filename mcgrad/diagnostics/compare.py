@@ -17,7 +17,7 @@ from mcgrad.diagnostics.comparison import Comparison, need
 from mcgrad.diagnostics.judgement import ROUNDING, judge
 from mcgrad.diagnostics.statistics import Moments, merge, moments_of_chunk, sample_gradient, summarize
 from mcgrad.estimators.enumeration import Enumerate
-from mcgrad.program.estimator import Estimator
+from mcgrad.program import Estimator
 from mcgrad.program.interpret import Interpreter
 from mcgrad.transforms import plan_of
 
@@ -79,7 +79,7 @@ def compare(
         Glynn and Whitt 1992, eq. 1.2 (variance x time as the measure of an estimator), "The Asymptotic Efficiency of
         Simulation Estimators", https://doi.org/10.1287/opre.40.3.505.
     """
-    named = _named(estimators)
+    named = by_name(estimators)
     num_samples = check_at_least(num_samples, 2, "compare(num_samples=...)")
     chunk_size = check_at_least(chunk_size, 1, "compare(chunk_size=...)")
     if progress:
@@ -170,8 +170,8 @@ def _chunk(
     """A function for the moments of the samples from `start` on; each estimator (`index`) has keys of its own."""
 
     def chunk(start: Any, args: Any, kwargs: Any) -> Moments:
-        key_at = sample_key(fn, args, kwargs, "compare")
-        own = key_at.put(args, kwargs, jax.random.fold_in(key_at.get(args, kwargs), index))
+        key, with_key = sample_key(fn, args, kwargs, "compare")
+        own = with_key(jax.random.fold_in(key, index))
         return moments_of_chunk(sample_gradient(fn, argnums, estimator, "compare", *own), start, size, num_samples)
 
     return jax.jit(chunk)
@@ -197,7 +197,8 @@ def _exact(fn: Callable[..., Any], argnums: Any, args: Any, kwargs: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[0], rows)
 
 
-def _named(estimators: Any) -> dict[str, Estimator]:
+def by_name(estimators: Any) -> dict[str, Estimator]:
+    """Estimators by their names, or by those of their classes."""
     if not isinstance(estimators, Mapping):
         classes = [type(estimator).__name__ for estimator in estimators]
         names = [n if classes.count(n) == 1 else f"{n}#{classes[:i].count(n)}" for i, n in enumerate(classes)]

@@ -138,6 +138,7 @@ class Comparison:
                 r.max_z for r in shown.values()
             ],
         }
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
         colors = {"agrees": "tab:blue", "undecided": "tab:orange"}
         for axis, (title, values) in zip(panels, columns.items(), strict=True):
             if axis is panels[-1]:
@@ -147,12 +148,10 @@ class Comparison:
                 axis.set_xscale("log")
                 axis.xaxis.set_minor_formatter(NullFormatter())
                 axis.xaxis.get_major_locator().set_params(numticks=5)
-                largest = max([value for value in values if np.isfinite(value) and value > 0], default=1.0)
+                shown_values = [value for value in values if 0 < value < np.inf] or [1.0]
+                high = 3 * max(shown_values)
                 # What is smaller by more is rounding: an arrow at the edge.
-                low, high = (
-                    min([value for value in values if 1e-8 * largest < value < np.inf], default=0.1) / 3,
-                    3 * largest,
-                )
+                low = min(value for value in shown_values if value > 1e-8 * high / 3) / 3
             axis.set(title=title, xlim=(low, high), ylim=(-0.7, len(shown) - 0.5))
             for row, (value, report) in enumerate(zip(values, shown.values(), strict=True)):
                 place = np.clip(value, low, high) if np.isfinite(value) else high
@@ -163,15 +162,8 @@ class Comparison:
                 # Beside the point, on the side where there is room.
                 ends = axis.transData.transform([(low, row), (place, row), (high, row)])[:, 0]
                 left = ends[1] - ends[0] > 0.6 * (ends[2] - ends[0])
-                axis.annotate(
-                    f"{value:.3g}",
-                    (place, row),
-                    xytext=(-6 if left else 6, 5),
-                    textcoords="offset points",
-                    ha="right" if left else "left",
-                    fontsize=9,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
-                )
+                side: Any = {"xytext": (-6, 5), "ha": "right"} if left else {"xytext": (6, 5), "ha": "left"}
+                axis.annotate(f"{value:.3g}", (place, row), textcoords="offset points", fontsize=9, bbox=box, **side)
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(axis="x", alpha=0.25)
         names = [name if r.verdict == "agrees" else f"{name}\n({r.verdict})" for name, r in shown.items()]
@@ -184,16 +176,7 @@ class Comparison:
 
 
 def need(what: str, *packages: str, extra: str = "diagnostics") -> None:
-    """Refuse without optional packages.
-
-    Args:
-        what: what needs them.
-        packages: their import names.
-        extra: the extra of mcgrad that installs them.
-
-    Raises:
-        ImportError: if one is missing.
-    """
+    """An `ImportError` if a package is missing that `what` needs and an extra of mcgrad installs."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(

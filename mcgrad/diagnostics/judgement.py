@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from mcgrad.diagnostics.comparison import EstimatorReport
 from mcgrad.diagnostics.statistics import GradientStatistics
@@ -57,6 +58,7 @@ class Judgement:
 def judge(found: Sequence[GradientStatistics], exact: Any, source: str) -> Judgement:
     """Compare all means with the exact gradient, or with the pooled mean of a majority that agrees."""
     leaves, tree = jax.tree.flatten(found[0].mean)
+    flat, unravel = ravel_pytree(found[0].mean)
     means = np.stack([_flat(f.mean) for f in found])
     squares = np.stack([_flat(f.standard_error) for f in found]) ** 2
     num, coordinates = means.shape
@@ -92,10 +94,8 @@ def judge(found: Sequence[GradientStatistics], exact: Any, source: str) -> Judge
     own = share[pool] ** 2 @ squares[pool]  # squared standard errors of `pooled`
     # The deviation (1 - w_i) m_i - sum_{j != i} w_j m_j has variance (1 - 2 w_i) v_i + sum_j w_j**2 v_j.
     errors = np.maximum((1 - 2 * share)[:, None] * squares + own[None], 0)
-    entries = np.split(pooled, np.cumsum([leaf.size for leaf in leaves])[:-1])
-    reference = [jnp.asarray(e.reshape(leaf.shape), leaf.dtype) for e, leaf in zip(entries, leaves, strict=True)]
     return Judgement(
-        jax.tree.unflatten(tree, reference),
+        unravel(jnp.asarray(pooled, flat.dtype)),
         source,
         threshold,
         means - pooled[None],
@@ -131,4 +131,4 @@ def _majority(num: int, agreeing: set[tuple[int, int]]) -> tuple[int, ...] | Non
 
 
 def _flat(tree: Any) -> np.ndarray:
-    return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)])
+    return np.asarray(ravel_pytree(tree)[0], np.float64)

@@ -89,17 +89,14 @@ def gradient_noise(decay: float = 0.99) -> optax.GradientTransformation:
         )
 
     def init(params: Any) -> GradientNoise:
-        def zeros() -> Any:
-            return jax.tree.map(jnp.zeros_like, params)
-
-        return GradientNoise(jnp.zeros(()), jnp.ones(()), zeros(), zeros())
+        mean, spread = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(2)
+        )  # not one array twice: they may be donated
+        return GradientNoise(jnp.zeros(()), jnp.ones(()), mean, spread)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, GradientNoise]:
         total_weight = decay * state.total_weight + (1 - decay)
         a = (1 - decay) / total_weight  # of the newest gradient, once the weights sum to one; 1 at the first step
-
-        def mean(m: Array, g: Array) -> Array:
-            return m + a.astype(m.dtype) * (g - m)
 
         def spread(s: Array, m: Array, g: Array) -> Array:
             return (1 - a).astype(s.dtype) * (s + a.astype(s.dtype) * (g - m) ** 2)
@@ -107,7 +104,7 @@ def gradient_noise(decay: float = 0.99) -> optax.GradientTransformation:
         return updates, GradientNoise(
             total_weight,
             (1 - a) ** 2 * state.square_weight + a**2,
-            jax.tree.map(mean, state.mean, updates),
+            jax.tree.map(lambda m, g: m + a.astype(m.dtype) * (g - m), state.mean, updates),
             jax.tree.map(spread, state.spread, state.mean, updates),
         )
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from mcgrad._arguments import check_option
-from mcgrad.diagnostics.compare import compare
+from mcgrad.diagnostics.compare import by_name, compare
 from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
-from mcgrad.program.estimator import Estimator
+from mcgrad.program import Estimator
 
 
 def least_variance(
@@ -32,13 +32,10 @@ def least_variance(
         fn: a program that returns a scalar; see `mcgrad.grad`.
         estimators: as in `mcgrad.compare`; by default every decomposition and coupling of `mcgrad.MeasureValued`.
         measure: `"variance"` of one gradient, or `"variance_time"`, which decides the error for a given computing time.
-        argnums: see `mcgrad.compare`.
-        num_samples: gradients of each estimator, at least 2.
-        chunk_size: see `mcgrad.compare`.
+        argnums, num_samples, chunk_size: see `mcgrad.compare`; fewer samples by default.
 
     Returns:
-        A function of the arguments of `fn` that returns one of the estimators. It compiles and measures, so it is not to be
-        called under `jax.jit`.
+        A function of the arguments of `fn` that returns one of the estimators; not to be called under `jax.jit` either.
 
     Raises:
         ValueError: for another `measure`; if none of those that run has a finite gradient without bias; and see
@@ -59,9 +56,8 @@ def least_variance(
     if estimators is None:
         pairs = itertools.product(get_args(Decomposition), get_args(CouplingName))
         estimators = {" ".join(pair): MeasureValued(*pair) for pair in pairs}
-    if not isinstance(estimators, Mapping):
-        estimators = {f"{type(estimator).__name__}#{i}": estimator for i, estimator in enumerate(estimators)}
-    run = compare(fn, estimators, argnums=argnums, num_samples=num_samples, chunk_size=chunk_size)
+    named = by_name(estimators)
+    run = compare(fn, named, argnums=argnums, num_samples=num_samples, chunk_size=chunk_size)
 
     def pilot(*args: Any, **kwargs: Any) -> Estimator:
         reports = run(*args, **kwargs).reports
@@ -72,6 +68,6 @@ def least_variance(
                 f"`mcgrad.least_variance(estimators=...)` must contain one with a finite, unbiased gradient, got {verdicts}. "
                 "Look at `mcgrad.compare` of these on this program."
             )
-        return estimators[min(right, key=lambda name: getattr(right[name], measure))]
+        return named[min(right, key=lambda name: getattr(right[name], measure))]
 
     return pilot

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import PyTree as Tree
 
-from mcgrad._arguments import check_at_least, sample_key
+from mcgrad._arguments import check_at_least, name_of, sample_key
 from mcgrad._types import PRNGKey, PyTree, static_field
-from mcgrad.program.estimator import Estimator
+from mcgrad.program import Estimator
 from mcgrad.transforms import explain, grad_of_sample
 
 
@@ -80,8 +80,7 @@ def gradient_statistics(
         fn: a program that returns a scalar, with its randomness in an argument named `key`; see `mcgrad.grad`.
         num_samples: `N`, at least 2. The samples are independent: score estimators have no leave-one-out baseline among them.
         chunk_size: how many samples run at once, at most; any number, the last chunk may be smaller.
-        argnums: which arguments to differentiate in, as in `jax.grad`.
-        estimator: see `mcgrad.expectation`.
+        argnums, estimator: see `mcgrad.grad`.
 
     Returns:
         A function of the arguments of `fn`, all of them arrays or pytrees of arrays, that returns `GradientStatistics`.
@@ -134,10 +133,8 @@ def per_sample_grad(
 
     Args:
         fn: a program that returns a scalar, with its randomness in an argument named `key`; see `mcgrad.grad`.
-        argnums: which arguments to differentiate in, as in `jax.grad`.
-        estimator: see `mcgrad.expectation`.
-        num_samples: how many, each on a key of its own. They are independent: score estimators have no leave-one-out
-            baseline among them.
+        argnums, estimator: see `mcgrad.grad`.
+        num_samples: how many, independent as in `mcgrad.gradient_statistics`.
 
     Returns:
         A function of the arguments of `fn` that returns the gradient with a leading axis of `num_samples` on each array.
@@ -183,9 +180,7 @@ def samples_for(
         fn: a program that returns a scalar, with its randomness in an argument named `key`; see `mcgrad.grad`.
         relative_error: the standard error wanted, as a fraction of the gradient's norm; 0.1 is ten percent.
         pilot_samples: `n`, at least 2.
-        chunk_size: see `mcgrad.gradient_statistics`.
-        argnums: which arguments to differentiate in, as in `jax.grad`.
-        estimator: see `mcgrad.expectation`.
+        chunk_size, argnums, estimator: see `mcgrad.gradient_statistics`.
 
     Returns:
         A function of the arguments of `fn` that returns the number of samples, at least 1. It is not to be called under
@@ -237,17 +232,17 @@ def samples_for(
 
 def _warn_without_draws(fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
     """Warn of a program that uses its key, but in no draw that mcgrad sees."""
-    key_at = sample_key(fn, args, kwargs, "samples_for")
+    key, with_key = sample_key(fn, args, kwargs, "samples_for")
 
     def program(key: PRNGKey) -> Any:
-        at, named = key_at.put(args, kwargs, key)
+        at, named = with_key(key)
         return fn(*at, **named)
 
-    traced = jax.make_jaxpr(program)(key_at.get(args, kwargs)).jaxpr
+    traced = jax.make_jaxpr(program)(key).jaxpr
     uses_key = any(traced.invars[0] is value for equation in traced.eqns for value in equation.invars)
     if uses_key and not explain(fn)(*args, **kwargs).sites:
         warnings.warn(
-            f"`{getattr(fn, '__name__', type(fn).__name__)}` uses its key, but never in `mcgrad.sample`: `mcgrad.samples_for` "
+            f"`{name_of(fn)}` uses its key, but never in `mcgrad.sample`: `mcgrad.samples_for` "
             "counts samples for what `jax.grad` sees of its randomness, which is nothing of a discrete draw. Write "
             "`mcgrad.sample(key, dist)` in place of `dist.sample(key)`.",
             stacklevel=3,
@@ -263,13 +258,12 @@ def sample_gradient(
     kwargs: Any,
 ) -> Callable[[Any], Any]:
     """The gradient of sample `i`, as a function of `i`."""
-    key_at = sample_key(fn, args, kwargs, where)
-    key = key_at.get(args, kwargs)
-    gradient = grad_of_sample(fn, argnums, estimator, where)
+    key, with_key = sample_key(fn, args, kwargs, where)
 
     def one(index: Any) -> Any:
-        args_of_one, kwargs_of_one = key_at.put(args, kwargs, jax.random.fold_in(key, index))
-        found = gradient(*args_of_one, **kwargs_of_one)
+        own = jax.random.fold_in(key, index)
+        at, named = with_key(own)
+        found = grad_of_sample(fn, argnums, estimator, own)(*at, **named)
         # Sums over many samples need more than half precision.
         return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), found)
 
@@ -283,30 +277,19 @@ def moments_of_chunk(one: Callable[[Any], Any], start: Any, size: int, end: Any)
     count = jnp.minimum(end - start, size)
 
     def total(leaf: Array) -> Array:
-        kept = (indices < end).reshape(size, *[1] * (leaf.ndim - 1))
-        return jnp.sum(jnp.where(kept, leaf, 0), axis=0)
+        return jnp.sum(leaf, axis=0, where=(indices < end).reshape(size, *[1] * (leaf.ndim - 1)))
 
     mean = jax.tree.map(lambda leaf: total(leaf) / count.astype(leaf.dtype), samples)
-    deviation = jax.tree.map(lambda leaf, m: total((leaf - m[None]) ** 2), samples, mean)
-    return Moments(count, mean, deviation)
+    return Moments(count, mean, jax.tree.map(lambda leaf, m: total((leaf - m[None]) ** 2), samples, mean))
 
 
 def merge(a: Moments, b: Moments) -> Moments:
     """The moments of two sets of samples together."""
-    count = a.count + b.count
-
-    def share(part: Array, leaf: Array) -> Array:
-        return part.astype(leaf.dtype) / count.astype(leaf.dtype)
-
-    mean = jax.tree.map(lambda m, n: m + (n - m) * share(b.count, n), a.mean, b.mean)
-    deviation = jax.tree.map(
-        lambda s, t, m, n: s + t + (n - m) ** 2 * a.count.astype(n.dtype) * share(b.count, n),
-        a.deviation,
-        b.deviation,
-        a.mean,
-        b.mean,
-    )
-    return Moments(count, mean, deviation)
+    share = b.count / (a.count + b.count)
+    apart = jax.tree.map(jnp.subtract, b.mean, a.mean)
+    mean = jax.tree.map(lambda m, d: m + d * share.astype(d.dtype), a.mean, apart)
+    between = jax.tree.map(lambda d: d**2 * (a.count * share).astype(d.dtype), apart)
+    return Moments(a.count + b.count, mean, jax.tree.map(lambda *parts: sum(parts), a.deviation, b.deviation, between))
 
 
 def summarize(moments: Moments, num_samples: int) -> GradientStatistics:

@@ -82,10 +82,10 @@ from mcgrad.distributions.von_mises import VonMises as VonMises
 from mcgrad.distributions.von_mises_fisher import VonMisesFisher as VonMisesFisher
 from mcgrad.distributions.weibull import Weibull as Weibull
 from mcgrad.distributions.wishart import Wishart as Wishart
-from mcgrad.distributions.wrappers.bijection import bijection as bijection
 from mcgrad.distributions.wrappers.foreign import as_distribution as as_distribution
 from mcgrad.distributions.wrappers.functions import FunctionDistribution as FunctionDistribution
 from mcgrad.distributions.wrappers.functions import distribution as distribution
 from mcgrad.distributions.wrappers.independent import Independent as Independent
 from mcgrad.distributions.wrappers.mixture import Mixture as Mixture
 from mcgrad.distributions.wrappers.transformed import Transformed as Transformed
+from mcgrad.distributions.wrappers.transformed import bijection as bijection

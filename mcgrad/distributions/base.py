@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeGuard, TypeVar
 
@@ -34,40 +35,35 @@ class HasLogProb(Protocol):
     """Knows its density, as score functions and importance weights need it."""
 
     def log_prob(self, x: Array, /) -> Array:
-        """Log density, or log probability, of a value `[*batch, *event]`; of the batch shape."""
-        ...
+        """Log density, or log probability, of a value `[*batch, *event]`, of the batch shape; `-inf` outside of the support."""
 
 
 class HasProb(Protocol):
     """Knows its probabilities with finite derivatives also where they are zero."""
 
     def prob(self, x: Array, /) -> Array:
-        """Probability of a value of a discrete distribution, of the batch shape."""
-        ...
+        """Probability of a value of a discrete distribution, of the batch shape; its derivative is finite also where it is zero."""
 
 
 class HasCdf(Protocol):
     """Knows its distribution function."""
 
     def cdf(self, x: Array, /) -> Array:
-        """`P(X <= x)`, elementwise."""
-        ...
+        """The distribution function, `P(X <= x)`, elementwise."""
 
 
 class HasSurvival(Protocol):
     """Knows one minus its distribution function with all digits where the latter is near one."""
 
     def survival(self, x: Array, /) -> Array:
-        """`P(X > x)`, elementwise."""
-        ...
+        """One minus the distribution function, `P(X > x)`, elementwise."""
 
 
 class HasIcdf(Protocol):
     """Knows its quantile function."""
 
     def icdf(self, u: Array, /) -> Array:
-        """The quantile of `u` in (0, 1), elementwise."""
-        ...
+        """The quantile function, of `u` in (0, 1), elementwise."""
 
 
 class HasSupport(Protocol):
@@ -75,7 +71,6 @@ class HasSupport(Protocol):
 
     def support(self) -> Array | None:
         """The values `[n, *event]`, the same for every entry of the batch; `None` if there are too many, or not known."""
-        ...
 
 
 class HasWeakDerivative(Protocol):
@@ -86,7 +81,6 @@ class HasWeakDerivative(Protocol):
 
         What it draws must be independent of the noise of `x`, and distributed as said when `x` is a draw.
         """
-        ...
 
 
 class HasOptimalTransport(Protocol):
@@ -94,7 +88,6 @@ class HasOptimalTransport(Protocol):
 
     def optimal_transport(self, x: Array, /) -> Array:
         """The draw `x`, with the derivative of optimal transport in the parameters."""
-        ...
 
 
 class HasAdaptiveVelocity(Protocol):
@@ -102,11 +95,9 @@ class HasAdaptiveVelocity(Protocol):
 
     def noise(self, key: PRNGKey, /) -> Array:
         """The noise that a draw is made of."""
-        ...
 
     def adaptive_velocity(self, noise: Array, rows: Array, columns: Array, /) -> Array:
         """The draw made of the noise, whose derivative is right in the mean whatever the coefficients are."""
-        ...
 
 
 class HasRelaxation(Protocol):
@@ -114,9 +105,14 @@ class HasRelaxation(Protocol):
 
     def relaxation(self, key: PRNGKey, x: Array, coupled: bool, /) -> Relaxation:
         """Continuous draws for a draw `x`; `coupled` says that both are made of the same noise."""
-        ...
 
 
+_PROTOCOLS = {
+    name: method
+    for protocol in (HasLogProb, HasProb, HasCdf, HasSurvival, HasIcdf, HasSupport)
+    for name, method in vars(protocol).items()
+    if not name.startswith("_")
+}
 _Known = TypeVar("_Known")
 
 
@@ -139,7 +135,7 @@ class Distribution(PyTree):
     A subclass defines `sample`, as a rule also `log_prob`, and whatever else it knows: the methods of the protocols in
     `mcgrad.distributions` (`HasLogProb`, `HasProb`, `HasCdf`, `HasSurvival`, `HasIcdf`, `HasSupport`, `HasWeakDerivative`,
     `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasRelaxation`). Estimators take a missing method and `None` alike as
-    "not known".
+    "not known". A method without a docstring has that of its protocol.
 
     Attributes:
         domains: the domain of each parameter. Parameters named here are checked where they are concrete, brought to one
@@ -152,6 +148,9 @@ class Distribution(PyTree):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name, method in vars(cls).items():
+            if name in _PROTOCOLS and inspect.isfunction(method) and method.__doc__ is None:
+                method.__doc__ = _PROTOCOLS[name].__doc__
         compute_in_single(cls)
 
     @property
@@ -180,17 +179,11 @@ class Distribution(PyTree):
 
     def __post_init__(self) -> None:
         optional = {name for name, field in getattr(self, "__dataclass_fields__", {}).items() if field.default is None}
-        given = {name: getattr(self, name) for name in self.domains}
-        given = {
-            name: as_parameter(self.law, name, value)
-            for name, value in given.items()
-            if value is not None or name not in optional
-        }
+        required = {name: None for name in self.domains if name not in optional}
+        given = {name: as_parameter(self.law, name, value) for name, value in (required | self._parameters).items()}
         if not given:
             return
-        check_shapes(
-            self.law, {name: (jnp.shape(value), self.domains[name].event_ndim) for name, value in given.items()}
-        )
+        check_shapes(self.law, {name: (jnp.shape(x), self.domains[name].event_ndim) for name, x in given.items()})
         for name, value in given.items():
             check_domain(self.law, name, value, self.domains[name])
         dtype = common_dtype(given.values())
@@ -205,23 +198,26 @@ class Distribution(PyTree):
     @property
     def batch_shape(self) -> Shape:
         """Shape of the independent entries."""
-        shapes = []
-        for name, domain in self.domains.items():
-            value = getattr(self, name)
-            if value is not None:
-                shape = jnp.shape(value)
-                shapes.append(shape[: len(shape) - domain.event_ndim])
-        return jnp.broadcast_shapes(*shapes)
+        given = self._parameters.items()
+        return jnp.broadcast_shapes(*(jnp.shape(x)[: jnp.ndim(x) - self.domains[name].event_ndim] for name, x in given))
 
     @property
     def event_shape(self) -> Shape:
-        """Shape of one entry."""
-        return ()
+        """Shape of one entry: by default the last `event_ndim` axes of the first parameter that has as many in its domain."""
+        ndim = self.event_ndim
+        found = (
+            jnp.shape(x)[-ndim:] for name, x in self._parameters.items() if self.domains[name].event_ndim == ndim > 0
+        )
+        return next(found, ())
 
     @property
     def dtype(self) -> Any:
         """The floating dtype of parameters, densities and continuous draws."""
-        return common_dtype(value for name in self.domains if (value := getattr(self, name)) is not None)
+        return common_dtype(self._parameters.values())
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return {name: value for name in self.domains if (value := getattr(self, name)) is not None}
 
     def sample(self, key: PRNGKey) -> Any:
         """One draw, of shape `batch_shape + event_shape`."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Coupling, Distribution, Relaxation, WeakDerivative
-from mcgrad.distributions.checks import LOG_ODDS, PROBABILITY, check_one_of
+from mcgrad.distributions.base import Coupling, Relaxation, WeakDerivative
+from mcgrad.distributions.classes import Chances
 from mcgrad.distributions.numerics.arithmetic import align, largest_log_odds, open_uniform
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bernoulli(Distribution):
+class Bernoulli(Chances):
     """Bernoulli distribution: `P(1) = probs = sigmoid(logits)`, `P(0) = 1 - P(1)`.
 
     Args:
@@ -32,55 +31,31 @@ class Bernoulli(Distribution):
         Array([0, 1], dtype=int32)
     """
 
-    logits: Float[ArrayLike, "*batch"] | None = None
-    probs: Float[ArrayLike, "*batch"] | None = None
-
-    domains: ClassVar = {"logits": LOG_ODDS, "probs": PROBABILITY}
-    discrete: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_one_of("Bernoulli", logits=self.logits, probs=self.probs)
-        super().__post_init__()
-
-    @property
-    def _given(self) -> Array:
-        return jnp.asarray(self.logits if self.probs is None else self.probs)
-
-    @property
-    def _success(self) -> Array:
-        return jax.nn.sigmoid(self._given) if self.probs is None else self._given
-
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
         """One draw of zeros and ones."""
-        return jax.random.bernoulli(key, self._success, self.batch_shape).astype(jnp.int32)
+        return jax.random.bernoulli(key, self._success(self._given), self.batch_shape).astype(jnp.int32)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability of a value; `-inf` for what is neither 0 nor 1."""
         if self.probs is None:  # selected last, so that many draws of one distribution share the logarithms
-            x, one, zero = align(x, jax.nn.log_sigmoid(self._given), jax.nn.log_sigmoid(-self._given))
+            x, one, zero = align(x, self._log_success(self._given), self._log_failure(self._given))
             return jnp.where(x == 1, one, jnp.where(x == 0, zero, -jnp.inf))
         x, p = align(x, self._given)
         # Each logarithm sees the parameter only where it is taken, so that no `0 * inf` is differentiated.
-        one = jnp.log(jnp.where(x == 1, p, 1.0))
-        zero = jnp.log1p(-jnp.where(x == 0, p, 0.0))
+        one, zero = self._log_success(jnp.where(x == 1, p, 1.0)), self._log_failure(jnp.where(x == 0, p, 0.0))
         return jnp.where((x == 0) | (x == 1), one + zero, -jnp.inf)
 
     def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Probability of a value, with a finite derivative everywhere."""
-        if self.probs is None:  # selected last, so that a loop computes what it selects from once
-            x, one, zero = align(x, jax.nn.sigmoid(self._given), jax.nn.sigmoid(-self._given))
-        else:
-            x, one, zero = align(x, self._given, 1 - self._given)
+        x, one, zero = align(x, self._success(self._given), self._failure(self._given))
+        # selected last, so that a loop computes what it selects from once
         return jnp.where(x == 1, one, jnp.where(x == 0, zero, 0.0))
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
-        """Distribution function."""
-        x, p = align(x, self._success)
+        x, p = align(x, self._success(self._given))
         return jnp.where(x < 0, 0.0, jnp.where(x < 1, 1 - p, 1.0))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Int[Array, "*batch"]:
         """Quantile function: 1 where `u > 1 - probs`."""
-        u, p = align(u, self._success)
+        u, p = align(u, self._success(self._given))
         return (u > 1 - p).astype(jnp.int32)
 
     def support(self) -> Int[Array, " 2"]:
@@ -90,15 +65,16 @@ class Bernoulli(Distribution):
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivative in the probability: 1 against 0, one of which is the draw itself."""
         one = jnp.ones_like(x)
-        return (WeakDerivative.single(("logits", "probs"), self._success, one, 0 * one, x == 1),)
+        return (WeakDerivative.single(("logits", "probs"), self._success(self._given), one, 0 * one, x == 1),)
 
     def relaxation(self, key: PRNGKey, x: Int[Array, "*batch"], coupled: bool) -> Relaxation:
         """Perturbed log odds: a logistic draw at `logits`, whose sign tells the draw; held still where it is as good as sure."""
         keys = jax.random.split(key)
         noise = [jax.scipy.special.logit(open_uniform(k, self.batch_shape, self.dtype)) for k in keys]
-        logits, is_one = jnp.broadcast_to(self._log_odds, self.batch_shape), x == 1
-        most = largest_log_odds(self.dtype)
-        sure = jnp.abs(logits) > most
+        given, is_one, most = jnp.broadcast_to(self._given, self.batch_shape), x == 1, largest_log_odds(self.dtype)
+        sure = self._is_sure(given)
+        logits = self._log_odds(jnp.where(sure, 0.5, given))  # where the logarithms have a derivative
+        sure = sure | (jnp.abs(logits) > most)
         logits = jnp.where(sure, 0.0, logits)
 
         def given_draw(noise: Array, logits: Array) -> Array:
@@ -113,12 +89,3 @@ class Bernoulli(Distribution):
         return Relaxation(
             free, given_draw(noise[1], logits), jax.nn.log_sigmoid(jnp.where(is_one, logits, -logits)) * ~sure
         )
-
-    @property
-    def _log_odds(self) -> Array:
-        given = self._given
-        if self.probs is None:
-            return given
-        inside = (given > 0) & (given < 1)
-        p = jnp.where(inside, given, 0.5)  # where the logarithms have a derivative
-        return jnp.where(inside, jnp.log(p) - jnp.log1p(-p), jnp.where(given > 0, jnp.inf, -jnp.inf))

@@ -13,12 +13,11 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts, log_odds_cdf
+from mcgrad.distributions.derivatives.beta import beta_parts, log_odds_cdf
 from mcgrad.distributions.derivatives.optimal_transport import transport_beta
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.numerics.beta import log_odds_log_prob
-from mcgrad.distributions.numerics.gamma_function import digamma_increment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +44,6 @@ class Beta(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         one = jnp.ones((), self.dtype)
         shape = self.batch_shape
         keys = jax.random.split(key)
@@ -62,7 +60,6 @@ class Beta(Distribution):
         return transport_beta(x, *(jnp.broadcast_to(a, x.shape) for a in (self.concentration1, self.concentration0)))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` outside the unit interval."""
         x, inside, log_odds, a, b = self._odds(x)
         within = jnp.where(inside, x, 0.5)
         some = log_odds_log_prob(log_odds, a, b) - jnp.log(within) - jnp.log1p(-within)
@@ -77,7 +74,6 @@ class Beta(Distribution):
         return jnp.where(inside, below, jnp.where(x <= 0, 0.0, jnp.where(x >= 1, 1.0, jnp.nan)))
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         x, inside, log_odds, a, b = self._odds(x)
         above = log_odds_cdf(-log_odds, b, a)
         return jnp.where(inside, above, jnp.where(x <= 0, 1.0, jnp.where(x >= 1, 0.0, jnp.nan)))
@@ -102,16 +98,12 @@ class Beta(Distribution):
         fixed = jax.lax.stop_gradient((own, own[::-1]))
         sign = jnp.asarray([1, -1], self.dtype).reshape(2, *[1] * x.ndim)
         log_odds = sign * (jnp.log(x) - jnp.log1p(-x))[None]
-        if how.hahn_jordan:
-            weight, *parts = beta_parts(key, log_odds, *fixed, how)
-            positive, negative = (jax.nn.sigmoid(sign * part) for part in parts)
-        else:
-            factor = beta_factor(key, *fixed)
-            weight, positive = digamma_increment(*fixed), jnp.broadcast_to(x[None], own.shape)
-            negative = jnp.stack([x * factor[0], 1 - (1 - x) * factor[1]])
-        positive, negative = (jnp.clip(part, info.tiny, 1 - info.epsneg) for part in (positive, negative))
-        weight, is_draw = weight * own, None if how.hahn_jordan else jnp.ones((1, *x.shape), bool)
-        return tuple(
-            WeakDerivative((name,), weight[i : i + 1], positive[i : i + 1], negative[i : i + 1], is_draw)
-            for i, name in enumerate(self.domains)
+        mass, *parts = beta_parts(key, log_odds, *fixed, how)
+        positive, negative = (
+            jnp.broadcast_to(x[None], own.shape)
+            if part is None
+            else jnp.clip(jax.nn.sigmoid(sign * part), info.tiny, 1 - info.epsneg)
+            for part in parts
         )
+        terms = zip(self.domains, mass * own, positive, negative, strict=True)
+        return tuple(WeakDerivative.single(*term, None if how.hahn_jordan else True) for term in terms)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +12,17 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
-from mcgrad.distributions.checks import LOG_ODDS, PROBABILITY, check_one_of, check_shapes, check_trials
+from mcgrad.distributions.base import Coupling, WeakDerivative
+from mcgrad.distributions.checks import check_shapes, check_trials
+from mcgrad.distributions.classes import Chances
 from mcgrad.distributions.derivatives.beta import log_odds_cdf_of_constants
 from mcgrad.distributions.numerics.arithmetic import align, is_count, open_uniform
-from mcgrad.distributions.numerics.gamma import drop_from_mean
+from mcgrad.distributions.numerics.gamma import log_poisson
 from mcgrad.distributions.numerics.gamma_function import log_peak
 
 
 @dataclasses.dataclass(frozen=True)
-class Binomial(Distribution):
+class Binomial(Chances):
     """Binomial distribution: `P(x) = C(n, x) p^x (1 - p)^(n - x)` for `x` in `{0, ..., n}`, `n = total_count`.
 
     Args:
@@ -37,15 +37,9 @@ class Binomial(Distribution):
     """
 
     total_count: Int[ArrayLike, "*batch"]
-    logits: Float[ArrayLike, "*batch"] | None = dataclasses.field(default=None, kw_only=True)
-    probs: Float[ArrayLike, "*batch"] | None = dataclasses.field(default=None, kw_only=True)
     largest_count: int | None = static_field(init=False, default=None, repr=False)
 
-    domains: ClassVar = {"logits": LOG_ODDS, "probs": PROBABILITY}
-    discrete: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
-        check_one_of("Binomial", logits=self.logits, probs=self.probs)
         count = self.total_count
         count = jnp.asarray(count) if isinstance(count, (list, tuple)) else count
         check_trials("Binomial", count)
@@ -56,46 +50,43 @@ class Binomial(Distribution):
         object.__setattr__(self, "total_count", jnp.asarray(count, jnp.int32))
 
     @property
-    def _given(self) -> Array:
-        return jnp.asarray(self.logits if self.probs is None else self.probs)
-
-    @property
     def batch_shape(self) -> Shape:
-        """Shape of the independent entries."""
         return jnp.broadcast_shapes(jnp.shape(self.total_count), jnp.shape(self._given))
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
         """One draw of numbers of successes."""
-        p = jax.nn.sigmoid(self._given) if self.probs is None else self._given
-        n, p = (jnp.broadcast_to(array, self.batch_shape) for array in (self.total_count, p))
+        n, p = (jnp.broadcast_to(array, self.batch_shape) for array in (self.total_count, self._success(self._given)))
         return jax.random.binomial(key, n.astype(self.dtype), p, self.batch_shape, self.dtype).astype(jnp.int32)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability of a value; `-inf` outside `{0, ..., n}`."""
         return self._log_prob(*jnp.broadcast_arrays(*align(x, self.total_count, self._given)))
 
     def _log_prob(self, x: Array, n: Array, given: Array) -> Array:
         inside = is_count(x) & (x <= n)
         x = jnp.where(inside, x, 0)
-        none, all_ = x == 0, x == n
+        k, m, n = (count.astype(self.dtype) for count in (x, n - x, n))
         # A count of zero meets no parameter, so that `0 * -inf` neither arises nor is differentiated.
-        success, failure = self._log_chances(given, none, all_)
-        k, m = x.astype(self.dtype), (n - x).astype(self.dtype)
-        at_end = k * success + m * failure
-        return jnp.where(inside, jnp.where(none | all_, at_end, self._log_prob_between(k, m, given)), -jnp.inf)
+        success = self._log_success(jnp.where(k == 0, 1.0, given))
+        failure = self._log_failure(jnp.where(m == 0, 0.0, given))
+        # That of Poisson counts of means `n p` and `n (1 - p)`, given their sum: nothing of the size of the counts cancels.
+        most = jnp.maximum(n, 1)
+        log_n = jnp.log(most)
+        between = log_poisson(k, n * self._success(given), log_n + success) + log_n - log_peak(most)
+        between = between + log_poisson(m, n * self._failure(given), log_n + failure)
+        return jnp.where(inside, jnp.where((k == 0) | (m == 0), k * success + m * failure, between), -jnp.inf)
 
     def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Probability of a value, with a finite derivative also where it is zero."""
         x, n, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))
         inside = is_count(x) & (x <= n)
         x = jnp.where(inside, x, 0)
         sure = self._is_sure(given)
         between = jnp.exp(self._log_prob(x, n, jnp.where(sure, 0.5, given)))
         # Where all trials come out alike, with derivatives in `p` for the few that do not.
-        p, q = self._chances(given)
+        p, q = self._success(given), self._failure(given)
         k, m = x.astype(self.dtype), (n - x).astype(self.dtype)
         few = jnp.minimum(k, m) <= _FEW
-        choices = jnp.where(few, jnp.exp(_log_choices(jnp.where(few, k, 0), jnp.where(few, m, 0))), 0.0)
+        factorials = [special.gammaln(jnp.where(few, count, 0) + 1) for count in (k + m, k, m)]
+        choices = jnp.where(few, jnp.exp(factorials[0] - factorials[1] - factorials[2]), 0.0)
         return jnp.where(inside, jnp.where(sure, choices * jnp.power(p, k) * jnp.power(q, m), between), 0.0)
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
@@ -107,9 +98,8 @@ class Binomial(Distribution):
         sure = self._is_sure(given)
         inner = jnp.where(sure, 0.5, given)
         # at most k successes: a draw of Beta(n - k, k + 1) is below 1 - p
-        log_odds = inner if self.probs is None else jnp.log(inner) - jnp.log1p(-inner)
-        below = log_odds_cdf_of_constants(-log_odds, n - k, k + 1)
-        p, q = self._chances(given)
+        below = log_odds_cdf_of_constants(-self._log_odds(inner), n - k, k + 1)
+        p, q = self._success(given), self._failure(given)
         at_end = jnp.where(
             k == 0, jnp.power(q, n), jnp.where(k == n - 1, 1 - jnp.power(p, n), (p < 0.5).astype(p.dtype))
         )
@@ -129,41 +119,8 @@ class Binomial(Distribution):
         success = (u * n < x) | (x == n)
         positive = jnp.where(success, x, x + 1)
         negative = jnp.maximum(jnp.where(success, x - 1, x), 0)  # at n = 0, where the weight is zero
-        p = jax.nn.sigmoid(given) if self.probs is None else given
-        return (WeakDerivative.single(("logits", "probs"), n * p, positive, negative, success),)
-
-    def _chances(self, given: Array) -> tuple[Array, Array]:
-        """`p` and `1 - p`."""
-        return (jax.nn.sigmoid(given), jax.nn.sigmoid(-given)) if self.probs is None else (given, 1 - given)
-
-    def _is_sure(self, given: Array) -> Array:
-        """Whether all trials come out alike."""
-        return jnp.isinf(given) if self.probs is None else (given <= 0) | (given >= 1)
-
-    def _log_chances(self, given: Array, none: Array, all_: Array) -> tuple[Array, Array]:
-        """`log(p)` where there are successes, and `log(1 - p)` where there are failures."""
-        if self.probs is None:
-            return jax.nn.log_sigmoid(jnp.where(none, 0.0, given)), jax.nn.log_sigmoid(-jnp.where(all_, 0.0, given))
-        return jnp.log(jnp.where(none, 1.0, given)), jnp.log1p(-jnp.where(all_, 0.0, given))
-
-    def _log_prob_between(self, k: Array, m: Array, given: Array) -> Array:
-        """Log probability of `k` successes and `m` failures, both at least 1.
-
-        With what the probability of `k` loses from where `k` is the mean, `D(k, np)` for `D(k, a) = a - k - k log(a / k)`, nothing
-        cancels.
-        """
-        n, between = k + m, (k > 0) & (m > 0)
-        k, m, n = (jnp.where(between, count, other) for count, other in ((k, 1.0), (m, 1.0), (n, 2.0)))
-        given = jnp.where(between, given, 0.5)
-        success, failure = self._log_chances(given, ~between, ~between)
-        p, q = self._chances(given)
-        lost = drop_from_mean(n * p, jnp.log(n) + success, k) + drop_from_mean(n * q, jnp.log(n) + failure, m)
-        return log_peak(k) + log_peak(m) - log_peak(n) + jnp.log(n / m / k) - lost
+        return (WeakDerivative.single(("logits", "probs"), n * self._success(given), positive, negative, success),)
 
 
 _FEW = 4
 """Derivatives of the probability of more at `p = 0` are zero to as many orders."""
-
-
-def _log_choices(k: Array, m: Array) -> Array:
-    return special.gammaln(k + m + 1) - special.gammaln(k + 1) - special.gammaln(m + 1)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Relaxation, WeakDerivative
 from mcgrad.distributions.classes import Classes
 from mcgrad.distributions.numerics.arithmetic import align, largest_log_odds, open_uniform
@@ -23,6 +23,15 @@ class OneClass(Classes, abc.ABC):
     def _draw(self, key: PRNGKey) -> Array:
         logits = self._given if self.probs is None else jnp.log(self._given)
         return jax.random.categorical(key, logits, axis=-1).astype(jnp.int32)
+
+    def log_prob(self, x: Int[ArrayLike, "*batch *event"]) -> Float[Array, "*batch"]:
+        if self.probs is None:
+            return self._select(jax.nn.log_softmax(self._given, axis=-1), x, -jnp.inf)
+        chosen, total = align(self._select(self._given, x, 0.0), jnp.sum(self._given, axis=-1))
+        return jnp.log(chosen) - jnp.log(total)  # selected first: no `log` of the classes that are not asked for
+
+    def prob(self, x: Int[ArrayLike, "*batch *event"]) -> Float[Array, "*batch"]:
+        return self._select(self._normalized(), x, 0.0)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in the probabilities: each class, by the derivative of its probability, against the draw itself."""
@@ -66,6 +75,10 @@ class OneClass(Classes, abc.ABC):
         """The values `[n, *event]`, one for each class."""
 
     @abc.abstractmethod
+    def _select(self, values: Array, x: ArrayLike, outside: float) -> Array:
+        """`values[..., k]` for the class `k` that `x` stands for, or `outside` where it stands for none."""
+
+    @abc.abstractmethod
     def _is_class(self, x: Array) -> Array:
         """One-hot booleans for the class of a draw: `[*batch, n]`."""
 
@@ -94,19 +107,7 @@ class Categorical(OneClass):
         """One draw of class indices."""
         return self._draw(key)
 
-    def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability of a class index; `-inf` for what is none."""
-        if self.probs is None:
-            return self._select(jax.nn.log_softmax(self._given, axis=-1), x, -jnp.inf)
-        chosen, total = align(self._select(self._given, x, 0.0), jnp.sum(self._given, axis=-1))
-        return jnp.log(chosen) - jnp.log(total)  # selected first: no `log` of the classes that are not asked for
-
-    def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Probability of a class index, with a finite derivative also where it is zero."""
-        return self._select(self._normalized(), x, 0.0)
-
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
-        """Distribution function."""
         indices, x, p = align(self.support(), jnp.expand_dims(x, -1), self._normalized())
         return jnp.sum(jnp.where(indices <= x, p, 0.0), axis=-1)
 
@@ -124,7 +125,6 @@ class Categorical(OneClass):
         return jax.nn.one_hot(x, self.num_classes, dtype=bool)
 
     def _select(self, values: Array, x: ArrayLike, outside: float) -> Array:
-        """`values[..., x]`, or `outside` where `x` is no class index."""
         n = self.num_classes
         shape = jnp.broadcast_shapes(jnp.shape(x), values.shape[:-1])
         x, values = jnp.broadcast_to(x, shape), jnp.broadcast_to(values, (*shape, n))
@@ -147,25 +147,9 @@ class OneHotCategorical(OneClass):
 
     event_ndim: ClassVar[int] = 1
 
-    @property
-    def event_shape(self) -> Shape:
-        """`(n,)`."""
-        return (self.num_classes,)
-
     def sample(self, key: PRNGKey) -> Int[Array, "*batch n"]:
         """One draw of one-hot vectors."""
         return jax.nn.one_hot(self._draw(key), self.num_classes, dtype=jnp.int32)
-
-    def log_prob(self, x: Int[ArrayLike, "*batch n"]) -> Float[Array, "*batch"]:
-        """Log probability of a one-hot vector; `-inf` for what is none."""
-        if self.probs is None:
-            return self._select(jax.nn.log_softmax(self._given, axis=-1), x, -jnp.inf)
-        chosen, total = align(self._select(self._given, x, 0.0), jnp.sum(self._given, axis=-1))
-        return jnp.log(chosen) - jnp.log(total)
-
-    def prob(self, x: Int[ArrayLike, "*batch n"]) -> Float[Array, "*batch"]:
-        """Probability of a one-hot vector, with a finite derivative also where it is zero."""
-        return self._select(self._normalized(), x, 0.0)
 
     def support(self) -> Int[Array, "n n"]:
         """The `n` one-hot vectors."""
@@ -175,7 +159,6 @@ class OneHotCategorical(OneClass):
         return x == 1
 
     def _select(self, values: Array, x: ArrayLike, outside: float) -> Array:
-        """`values` where the one stands, or `outside` where `x` is not one-hot."""
         x, values = align(x, values)
         is_one_hot = (jnp.sum(x == 1, axis=-1) == 1) & jnp.all((x == 0) | (x == 1), axis=-1)
         # selected, not multiplied: `0 * -inf` is NaN

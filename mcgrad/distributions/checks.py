@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from mcgrad import _compat
 from mcgrad._arguments import describe
+from mcgrad._debug import check_when_run
 from mcgrad._types import Shape
 
 
@@ -61,7 +62,7 @@ _COUNT = Domain("be at least zero", lambda v: v >= 0, "Pass the number of trials
 def check_domain(law: str, name: str, value: Any, domain: Domain) -> None:
     """Refuse a concrete parameter with entries outside its domain."""
     if isinstance(value, _compat.Tracer):
-        return
+        return check_when_run(lambda values: check_domain(law, name, values, domain), value)
     values = np.asarray(value)
     holds = np.broadcast_to(domain.holds(values), values.shape)
     if not holds.all():
@@ -102,7 +103,7 @@ def check_shapes(law: str, shapes: Mapping[str, tuple[Shape, int]]) -> None:
 def check_interval(law: str, low: Any, high: Any) -> None:
     """Refuse concrete ends of an interval of which the upper is not above the lower."""
     if isinstance(low, _compat.Tracer) or isinstance(high, _compat.Tracer):
-        return
+        return check_when_run(functools.partial(check_interval, law), low, high)
     low, high = np.broadcast_arrays(np.asarray(low), np.asarray(high))
     if not (low < high).all():
         index = tuple(int(i) for i in np.argwhere(~(low < high))[0])
@@ -122,7 +123,7 @@ def check_trials(law: str, count: Any) -> None:
     check_domain(law, "total_count", count, _COUNT)
 
 
-def check_factor(law: str, scale_tril: Array) -> None:
+def check_factor(law: str, scale_tril: Any) -> None:
     """Refuse a concrete `scale_tril` that is not square, lower triangular and with a positive diagonal."""
     if scale_tril.shape[-1] != scale_tril.shape[-2]:
         raise ValueError(
@@ -130,7 +131,7 @@ def check_factor(law: str, scale_tril: Array) -> None:
             "Pass `jnp.linalg.cholesky(covariance)`."
         )
     if isinstance(scale_tril, _compat.Tracer):
-        return
+        return check_when_run(functools.partial(check_factor, law), scale_tril)
     concrete = np.asarray(scale_tril)
     if (np.triu(concrete, 1) != 0).any() or not (np.diagonal(concrete, axis1=-2, axis2=-1) > 0).all():
         raise ValueError(
@@ -169,13 +170,9 @@ def as_parameter(law: str, name: str, value: Any) -> Any:
 def is_real_array(value: Any) -> bool:
     if isinstance(value, (bool, int, float)):
         return True
-    if not isinstance(value, (np.ndarray, np.generic, jax.Array)):
-        return False
-    return bool(
-        jnp.issubdtype(value.dtype, jnp.floating)
-        or jnp.issubdtype(value.dtype, jnp.integer)
-        or jnp.issubdtype(value.dtype, jnp.bool_)
-    )
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    is_array = isinstance(value, (np.ndarray, np.generic, jax.Array))
+    return is_array and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
 
 
 def common_dtype(values: Any) -> Any:

@@ -34,11 +34,9 @@ class Chi2(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return self._gamma().sample(key)
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below zero."""
         return self._gamma().log_prob(x)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
@@ -46,11 +44,9 @@ class Chi2(Distribution):
         return mapped(self._gamma().weak_derivative(key, x, how), lambda y: y, x, concentration="df")
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         return self._gamma().cdf(x)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         return self._gamma().survival(x)
 
     def _gamma(self) -> Gamma:

@@ -1,4 +1,4 @@
-"""The base of distributions with classes: their probabilities, by `logits` or `probs`."""
+"""The bases of distributions of chances: the probability of a success, or those of classes, by `logits` or `probs`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
 from mcgrad.distributions.base import Distribution
-from mcgrad.distributions.checks import Domain, check_one_of
+from mcgrad.distributions.checks import LOG_ODDS, PROBABILITY, Domain, check_one_of
 
 _LOGITS = Domain(
     "be finite or -inf",
@@ -34,17 +34,54 @@ _SUM_TOLERANCE = 1e-2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Classes(Distribution):
-    """Base of distributions with the probabilities of `n` classes along their last axis."""
+class Chances(Distribution):
+    """Base of distributions with a probability `p` of a success, by its log odds or by itself."""
 
-    logits: Float[ArrayLike, "... n"] | None = None
-    probs: Float[ArrayLike, "... n"] | None = None
+    logits: Float[ArrayLike, "*batch"] | None = None
+    probs: Float[ArrayLike, "*batch"] | None = None
 
-    domains: ClassVar = {"logits": _LOGITS, "probs": _PROBS}
+    domains: ClassVar = {"logits": LOG_ODDS, "probs": PROBABILITY}
     discrete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_one_of(self.law, logits=self.logits, probs=self.probs)
+        super().__post_init__()
+
+    @property
+    def _given(self) -> Array:
+        return jnp.asarray(self.logits if self.probs is None else self.probs)
+
+    def _success(self, given: Array) -> Array:
+        """`p`."""
+        return jax.nn.sigmoid(given) if self.probs is None else given
+
+    def _failure(self, given: Array) -> Array:
+        """`1 - p`."""
+        return jax.nn.sigmoid(-given) if self.probs is None else 1 - given
+
+    def _is_sure(self, given: Array) -> Array:
+        """Whether all trials come out alike."""
+        return jnp.isinf(given) if self.probs is None else (given <= 0) | (given >= 1)
+
+    def _log_odds(self, given: Array) -> Array:
+        return given if self.probs is None else jnp.log(given) - jnp.log1p(-given)
+
+    def _log_success(self, given: Array) -> Array:
+        """`log(p)`."""
+        return jax.nn.log_sigmoid(given) if self.probs is None else jnp.log(given)
+
+    def _log_failure(self, given: Array) -> Array:
+        """`log(1 - p)`."""
+        return jax.nn.log_sigmoid(-given) if self.probs is None else jnp.log1p(-given)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classes(Chances):
+    """Base of distributions with the probabilities of `n` classes along their last axis."""
+
+    domains: ClassVar = {"logits": _LOGITS, "probs": _PROBS}
+
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_classes == 0:
             raise ValueError(
@@ -67,10 +104,6 @@ class Classes(Distribution):
                     f"`mcgrad.{self.law}(probs=...)` must sum to 1 along the last axis, got a sum of {worst.item()!r}. "
                     "Divide by the sum, or pass `logits=jnp.log(weights)`."
                 )
-
-    @property
-    def _given(self) -> Array:
-        return jnp.asarray(self.logits if self.probs is None else self.probs)
 
     @property
     def num_classes(self) -> int:

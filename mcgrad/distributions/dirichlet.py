@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
-from mcgrad._compat import custom_jvp
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts
+from mcgrad.distributions.derivatives.beta import beta_parts
 from mcgrad.distributions.derivatives.optimal_transport import transport_dirichlet
 from mcgrad.distributions.gamma import ExpGamma
-from mcgrad.distributions.numerics.arithmetic import align, expm1_minus_linear, log_ratio_to
-from mcgrad.distributions.numerics.gamma_function import digamma_increment, log_peak
+from mcgrad.distributions.numerics.arithmetic import align
+from mcgrad.distributions.numerics.gamma import drop_from_mean
+from mcgrad.distributions.numerics.gamma_function import log_peak
 from mcgrad.distributions.numerics.simplex import softmax
 
 
@@ -44,13 +44,7 @@ class Dirichlet(Distribution):
     event_ndim: ClassVar[int] = 1
     reparameterized: ClassVar[bool] = True
 
-    @property
-    def event_shape(self) -> Shape:
-        """Shape of one entry: `[n]`."""
-        return jnp.shape(self.concentration)[-1:]
-
     def sample(self, key: PRNGKey) -> Float[Array, "*batch n"]:
-        """One draw."""
         logits = ExpGamma(self.concentration, jnp.ones((), self.dtype)).sample(key)
         # an entry that underflows has no log density
         return jnp.maximum(softmax(logits), jnp.finfo(self.dtype).tiny)
@@ -64,8 +58,10 @@ class Dirichlet(Distribution):
         x, a = jnp.broadcast_arrays(*align(x, self.concentration))
         log_x = jnp.log(jnp.where(x > 0, x, 1.0))
         at_zero = special.xlogy(a - 1, jnp.where(x > 0, 1.0, x))
-        n = jnp.sum(a, -1)
-        return jnp.sum(log_peak(a) + at_zero - log_x, -1) - log_peak(n) - _below_mode(x, log_x, a)
+        n = jnp.sum(a, -1, keepdims=True)
+        # what is lost from the mode, `a_i phi(log(n x_i / a_i))` for `phi(t) = exp(t) - 1 - t`; at zero, without its logarithm
+        lost = drop_from_mean(n * x, jnp.log(n) + log_x, a)
+        return jnp.sum(log_peak(a) + at_zero - log_x - lost, -1) - log_peak(n)[..., 0]
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in each concentration: a large entry against a small one, or the draw itself against a smaller entry.
@@ -86,31 +82,8 @@ class Dirichlet(Distribution):
             scaled = x[None] * (left[..., None] / others)
             return jnp.maximum(jnp.where(entry, entries[..., None], scaled), jnp.finfo(x.dtype).tiny)
 
-        if how.hahn_jordan:
-            weight, *parts = beta_parts(key, jnp.log(own) - jnp.log(others[..., 0]), *fixed, how)
-            positive, negative = (moved(jax.nn.sigmoid(y), jax.nn.sigmoid(-y)) for y in parts)
-            return (WeakDerivative(("concentration",), weight * a, positive, negative),)
-        less = own * beta_factor(key, *fixed)
+        mass, *parts = beta_parts(key, jnp.log(own) - jnp.log(others[..., 0]), *fixed, how)
         drawn = jnp.broadcast_to(x[None], (len(own), *x.shape))
-        weight = digamma_increment(*fixed) * a
-        return (WeakDerivative(("concentration",), weight, drawn, moved(less, 1 - less), jnp.ones(weight.shape, bool)),)
-
-
-@custom_jvp
-def _below_mode(x: Array, log_x: Array, a: Array) -> Array:
-    """The log density of the logarithms at its mode less that at a draw: `sum_i a_i phi(log(n x_i / a_i))`.
-
-    With `phi(t) = exp(t) - 1 - t` and `n = sum a`. Zeros are left out. `log_x` is a function of `x`, which adds up to one.
-    """
-    n = jnp.sum(a, -1, keepdims=True)
-    some = expm1_minus_linear(log_ratio_to(n * x, jnp.log(n) + log_x, a), a.dtype)
-    none = jnp.log(a) - jnp.log(n) - 1  # without the logarithm of zero
-    return jnp.sum(a * jnp.where(x > 0, some, none), -1)
-
-
-@_below_mode.defjvp
-def _below_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (x, log_x, a), (_, log_x_dot, a_dot) = primals, tangents
-    n = jnp.sum(a, -1, keepdims=True)
-    in_a = -log_ratio_to(n * x, jnp.log(n) + log_x, a)
-    return _below_mode(x, log_x, a), jnp.sum((n * x - a) * log_x_dot + in_a * a_dot, -1)
+        positive, negative = (drawn if y is None else moved(jax.nn.sigmoid(y), jax.nn.sigmoid(-y)) for y in parts)
+        is_draw = None if how.hahn_jordan else jnp.ones(mass.shape, bool)
+        return (WeakDerivative(("concentration",), mass * a, positive, negative, is_draw),)

@@ -14,7 +14,11 @@ from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
-from mcgrad.distributions.numerics.exponential import exponential_level
+from mcgrad.distributions.numerics.exponential import (
+    exponential_level,
+)
+
+stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,26 +38,21 @@ class Exponential(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return jax.random.exponential(key, self.batch_shape, self.dtype) / self.rate
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below zero."""
         x, rate = align(x, self.rate)
         return jnp.where(x >= 0, jnp.log(rate) - rate * jnp.where(x >= 0, x, 0.0), -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, rate = align(x, self.rate)
         return jnp.where(x >= 0, -jnp.expm1(-rate * jnp.where(x >= 0, x, 0.0)), 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         x, rate = align(x, self.rate)
         return jnp.where(x >= 0, jnp.exp(-rate * jnp.where(x >= 0, x, 0.0)), 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         u, rate = align(u, self.rate)
         return -jnp.log1p(-u) / rate
 

@@ -13,12 +13,10 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.derivatives.beta import beta_factor, log_odds_cdf
-from mcgrad.distributions.derivatives.gamma import sample_log_ratio
-from mcgrad.distributions.gamma import ExpGamma
+from mcgrad.distributions.derivatives.beta import beta_parts, log_odds_cdf
+from mcgrad.distributions.gamma import ExpGamma, sample_log_ratio
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform
 from mcgrad.distributions.numerics.beta import log_odds_log_prob
-from mcgrad.distributions.numerics.gamma_function import digamma_increment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +42,6 @@ class F(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         halves = (jnp.broadcast_to(df, self.batch_shape) / 2 for df in (self.df1, self.df2))
         y1, y2 = (sample_log_ratio(key, half) for half, key in zip(halves, jax.random.split(key), strict=True))
         return bounded_exp(y1 - y2)
@@ -62,7 +59,6 @@ class F(Distribution):
         return jnp.where(x > 0, log_odds_cdf(log_odds, a, b), jnp.where(x <= 0, 0.0, jnp.nan))
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         x, log_odds, a, b = self._odds(x)
         above = jnp.where(x == jnp.inf, 0.0, log_odds_cdf(-log_odds, b, a))
         return jnp.where(x > 0, above, jnp.where(x <= 0, 1.0, jnp.nan))
@@ -91,12 +87,8 @@ class F(Distribution):
         terms = []
         sides = (("df1", df1, a, b, 1), ("df2", df2, b, a, -1))
         for (name, df, own, other, sign), key in zip(sides, jax.random.split(key_factors), strict=True):
-            log_factor = jnp.log(beta_factor(key, own, other))
-            # w or 1 - w is multiplied by the factor
-            log_part = log_factor - jnp.logaddexp(-sign * log_odds, 0.0)
-            moved = sign * (log_part - jnp.log(-jnp.expm1(log_part)))
-            other_x = bounded_exp(moved + jnp.log(b) - jnp.log(a))
-            weight = digamma_increment(own, other) * df / 2
-            terms.append(WeakDerivative.single(name, weight, x, other_x, True))
+            mass, _, less = beta_parts(key, sign * log_odds, own, other, how._replace(hahn_jordan=False))
+            other_x = bounded_exp(sign * less + jnp.log(b) - jnp.log(a))
+            terms.append(WeakDerivative.single(name, mass * df / 2, x, other_x, True))
             terms.append(WeakDerivative.single(name, -sign * a * jnp.log(df), larger, x, False))
         return tuple(terms)

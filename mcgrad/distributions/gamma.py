@@ -1,4 +1,4 @@
-"""The gamma distribution and that of the logarithm of its draws, with exact pathwise derivatives in the concentration."""
+"""The gamma distribution, and that of the logarithm of a gamma draw, with exact pathwise derivatives in the concentration."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.derivatives.gamma import gamma_cdf, gamma_minus_survival, move_gamma, move_log_gamma
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
+from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
 from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform, quotient
 from mcgrad.distributions.numerics.exponential import log_exponential_outward
-from mcgrad.distributions.numerics.gamma import log_density_of_log, log_gamma_velocity
+from mcgrad.distributions.numerics.gamma import (
+    log_density,
+    log_density_of_log,
+    log_gamma_velocity,
+    log_ratio_velocity,
+    probabilities,
+)
 from mcgrad.distributions.numerics.gamma_function import log_peak
-from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
+from mcgrad.distributions.numerics.gamma_rejection import log_ratio_to_mean, standard_gamma
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +67,16 @@ class Gamma(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         concentration = jnp.broadcast_to(self.concentration, self.batch_shape)
         frozen = jax.lax.stop_gradient(concentration)
         x = jnp.maximum(standard_gamma(key, frozen)[0], jnp.finfo(self.dtype).tiny)
-        x, rate = align(move_gamma(x, concentration), self.rate)
+        x, rate = align(_move_gamma(x, concentration), self.rate)
         info = jnp.finfo(self.dtype)
         overflows = jnp.minimum(rate, 1) * info.max <= x  # and not where one of them is NaN
         scaled = quotient(x, jnp.where(overflows, 1, rate))
         return jnp.where(overflows, info.max, jnp.maximum(scaled, info.tiny))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below zero."""
         x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
         inside = jnp.where(x > 0, x, 1.0)
         log_x = jnp.log(inside)
@@ -87,11 +91,10 @@ class Gamma(Distribution):
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Distribution function, with exact derivatives in the concentration too."""
-        return self._mass(gamma_cdf, 0.0, x)
+        return self._mass(_gamma_cdf, 0.0, x)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
-        return -self._mass(gamma_minus_survival, -1.0, x)
+        return -self._mass(_gamma_minus_survival, -1.0, x)
 
     def _mass(self, function: Callable[..., Array], before: float, x: ArrayLike) -> Array:
         x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
@@ -121,15 +124,13 @@ class ExpGamma(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         concentration = jnp.broadcast_to(self.concentration, self.batch_shape)
         frozen = jax.lax.stop_gradient(concentration)
         _, y = standard_gamma(key, frozen)
-        y, rate = align(move_log_gamma(y, concentration), self.rate)
+        y, rate = align(_move_log_gamma(y, concentration), self.rate)
         return y - jnp.log(rate)
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density."""
         x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
         shifted = x + jnp.log(rate)
         return log_density_of_log(jnp.exp(shifted), shifted, a)
@@ -147,9 +148,8 @@ class ExpGamma(Distribution):
         fixed, shift = map(jax.lax.stop_gradient, (a, jnp.log(rate)))
 
         def increase(y: Array) -> Array:
-            return -log_gamma_velocity(jnp.exp(y + shift), y + shift, fixed) * jnp.exp(
-                log_density_of_log(jnp.exp(y + shift), y + shift, fixed)
-            )
+            at = jnp.exp(y + shift), y + shift, fixed
+            return -log_gamma_velocity(*at) * jnp.exp(log_density_of_log(*at))
 
         turn = (special.digamma(fixed) - shift)[None]
         in_concentration = hahn_jordan_term("concentration", a, increase, turn, key_concentration, x, how)
@@ -165,3 +165,26 @@ class ExpGamma(Distribution):
             negative=mode + log_exponential_outward(zero, right, drop / fixed),
         )
         return in_concentration, in_rate
+
+
+def _velocity(x: Array, a: Array) -> tuple[Array]:
+    return (x * log_gamma_velocity(x, jnp.log(x), a),)
+
+
+_gamma_cdf = distribution_function(lambda x, a: probabilities(x, a)[0], log_density, _velocity)
+_gamma_minus_survival = distribution_function(lambda x, a: -probabilities(x, a)[1], log_density, _velocity)
+
+
+_move_gamma = moving_draw(_velocity)
+"""A gamma draw of rate one, as a function of it and of its concentration."""
+
+_move_log_gamma = moving_draw(lambda y, a: (log_gamma_velocity(jnp.exp(y), y, a),))
+"""The logarithm of a gamma draw of rate one, as a function of it and of the concentration."""
+
+
+def sample_log_ratio(key: PRNGKey, a: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """A differentiable draw of `log(x / a)` for the gamma distribution of concentration `a` and rate one."""
+    return _log_ratio_draw(log_ratio_to_mean(key, jax.lax.stop_gradient(a)), a)
+
+
+_log_ratio_draw = moving_draw(lambda log_ratio, a: (log_ratio_velocity(log_ratio, a),))

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
-from mcgrad.distributions.checks import Domain, check_one_of
+from mcgrad.distributions.base import Coupling, WeakDerivative
+from mcgrad.distributions.checks import Domain
+from mcgrad.distributions.classes import Chances
 from mcgrad.distributions.numerics.arithmetic import LARGEST_COUNT, align, is_count
 
 _POSITIVE_PROBABILITY = Domain(
@@ -21,13 +22,14 @@ _POSITIVE_PROBABILITY = Domain(
     "Pass a probability, or unconstrained values as `logits=`.",
 )
 
+
 _POSSIBLE_LOG_ODDS = Domain(
     "be above -inf", lambda v: v > -np.inf, "With a success that never comes there is no distribution."
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Geometric(Distribution):
+class Geometric(Chances):
     """Geometric distribution, the number of failures before a success: `P(x) = p (1 - p)^x` for `x` in `{0, 1, ...}`.
 
     Draws above the largest `int32` are cut to it.
@@ -40,56 +42,33 @@ class Geometric(Distribution):
         ValueError: if not exactly one parameter is given, or a concrete one is outside its domain.
     """
 
-    logits: Float[ArrayLike, "*batch"] | None = None
-    probs: Float[ArrayLike, "*batch"] | None = None
-
     domains: ClassVar = {"logits": _POSSIBLE_LOG_ODDS, "probs": _POSITIVE_PROBABILITY}
-    discrete: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_one_of("Geometric", logits=self.logits, probs=self.probs)
-        super().__post_init__()
-
-    @property
-    def _given(self) -> Array:
-        return jnp.asarray(self.logits if self.probs is None else self.probs)
-
-    @property
-    def _rate(self) -> Array:
-        """`-log(1 - p)`."""
-        return jax.nn.softplus(self._given) if self.probs is None else -jnp.log1p(-self._given)
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
-        """One draw."""
         # P(floor(E / rate) >= k) = exp(-rate k) = (1 - p)^k for a standard exponential E
-        draw = jnp.floor(jax.random.exponential(key, self.batch_shape, self.dtype) / self._rate)
+        draw = jnp.floor(jax.random.exponential(key, self.batch_shape, self.dtype) / -self._log_failure(self._given))
         return jnp.minimum(draw, LARGEST_COUNT).astype(jnp.int32)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability of a value; `-inf` for what is no count."""
         x, given = align(x, self._given)
         inside = is_count(x)
         x = jnp.where(inside, x, 0)
         # No failure meets no `log(1 - p)`, so that `0 * -inf` neither arises nor is differentiated.
-        if self.probs is None:
-            success, failure = jax.nn.log_sigmoid(given), -jax.nn.softplus(jnp.where(x == 0, 0.0, given))
-        else:
-            success, failure = jnp.log(given), jnp.log1p(-jnp.where(x == 0, 0.0, given))
-        return jnp.where(inside, success + x * failure, -jnp.inf)
+        log_prob = self._log_success(given) + x * self._log_failure(jnp.where(x == 0, 0.0, given))
+        return jnp.where(inside, log_prob, -jnp.inf)
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
-        """Distribution function."""
-        x, rate = align(x, self._rate)
-        return jnp.where(x < 0, 0.0, -jnp.expm1(-rate * (jnp.maximum(jnp.floor(x), 0) + 1)))
+        x, log_failure = align(x, self._log_failure(self._given))
+        return jnp.where(x < 0, 0.0, -jnp.expm1(log_failure * (jnp.maximum(jnp.floor(x), 0) + 1)))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Int[Array, "*batch"]:
         """Quantile function: the first count whose distribution function is at least `u`."""
-        u, rate = align(u, self._rate)
-        quantile = jnp.maximum(jnp.ceil(-jnp.log1p(-u) / rate) - 1, 0)
+        u, log_failure = align(u, self._log_failure(self._given))
+        quantile = jnp.maximum(jnp.ceil(jnp.log1p(-u) / log_failure) - 1, 0)
         return jnp.minimum(quantile, LARGEST_COUNT).astype(jnp.int32)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivative in the probability: the draw itself against the draw, one more failure, and another draw."""
         another = jnp.minimum(self.sample(key), LARGEST_COUNT - 1 - x)  # as draws are cut
-        p = jax.nn.log_sigmoid(self._given) if self.probs is None else jnp.log(self._given)
-        return (WeakDerivative.single(("logits", "probs"), p, x, x + 1 + another, True),)
+        weight = self._log_success(self._given)
+        return (WeakDerivative.single(("logits", "probs"), weight, x, x + 1 + another, True),)

@@ -11,7 +11,10 @@ from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.location_scale import LocationScale
-from mcgrad.distributions.numerics.exponential import log_exponential_density, log_exponential_outward
+from mcgrad.distributions.numerics.exponential import (
+    log_exponential_density,
+    log_exponential_outward,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The distribution of `|x|` for a normal draw `x` of mean zero."""
+"""The half-normal distribution."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.normal import LOG_SQRT_2PI, NORMAL_SCALE_WEIGHT, normal_level
-from mcgrad.distributions.numerics.arithmetic import align, open_uniform, quotient
+from mcgrad.distributions.derivatives.weak_derivative import mapped
+from mcgrad.distributions.normal import _LOG_SQRT_2PI, Normal
+from mcgrad.distributions.numerics.arithmetic import align, quotient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,37 +36,26 @@ class HalfNormal(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return jnp.asarray(self.scale) * jnp.abs(jax.random.normal(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below zero."""
         x, scale = align(x, self.scale)
         z = quotient(jnp.where(x >= 0, x, 0.0), scale)
-        return jnp.where(x >= 0, -0.5 * z * z - jnp.log(scale) + math.log(2) - LOG_SQRT_2PI, -jnp.inf)
+        return jnp.where(x >= 0, -0.5 * z * z - jnp.log(scale) + math.log(2) - _LOG_SQRT_2PI, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, scale = align(x, self.scale)
         return jnp.where(x >= 0, special.erf(quotient(x, scale) / math.sqrt(2)), 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         x, scale = align(x, self.scale)
         return jnp.where(x >= 0, special.erfc(quotient(x, scale) / math.sqrt(2)), 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         u, scale = align(u, self.scale)
         return scale * math.sqrt(2) * special.erfinv(u)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivative in `scale`: a chi draw of three degrees of freedom against the draw itself; or Hahn-Jordan."""
-        scale = jnp.broadcast_to(self.scale, self.batch_shape)
-        drop = -jnp.log(open_uniform(key, self.batch_shape, self.dtype))
-        if how.hahn_jordan:
-            one = jnp.ones_like(drop)
-            parts = scale * normal_level(one, drop), scale * normal_level(-one, how.other(drop))
-            return (WeakDerivative.single("scale", NORMAL_SCALE_WEIGHT * jnp.log(scale), *parts),)
-        positive = scale * jnp.sqrt((x / scale) ** 2 + 2 * drop)  # chi^2 of 2 degrees of freedom more
-        return (WeakDerivative.single("scale", jnp.log(scale), positive, x, False),)
+        normal = Normal(jnp.zeros_like(x), jnp.broadcast_to(self.scale, self.batch_shape))
+        return mapped(normal.weak_derivative(key, x, how), jnp.abs, x, scale="scale")

@@ -77,5 +77,4 @@ def _is_half(leaf: Any) -> bool:
 def _is_floating(leaf: Any) -> bool:
     if isinstance(leaf, (bool, int, float)):
         return True
-    dtype = getattr(leaf, "dtype", None)
-    return dtype is not None and (jnp.issubdtype(dtype, np.floating) or jnp.issubdtype(dtype, np.integer))
+    return hasattr(leaf, "dtype") and any(jnp.issubdtype(leaf.dtype, kind) for kind in (np.floating, np.integer))

@@ -14,7 +14,9 @@ from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, quotient
-from mcgrad.distributions.numerics.gamma import log_density_of_log
+from mcgrad.distributions.numerics.gamma import (
+    log_density_of_log,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +42,9 @@ class InverseGamma(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return bounded_exp(-ExpGamma(self.concentration, self.rate).sample(key))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` at zero and below."""
         x, a, rate = jnp.broadcast_arrays(*align(x, self.concentration, self.rate))
         inside = jnp.where(x > 0, x, 1.0)
         log_x = jnp.log(inside)

@@ -54,7 +54,6 @@ class InverseGaussian(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         key_normal, key_root = jax.random.split(key)
         shape, dtype = self.batch_shape, self.dtype
         mean, concentration = (jnp.broadcast_to(value, shape) for value in (self.mean, self.concentration))
@@ -71,13 +70,11 @@ class InverseGaussian(Distribution):
         return _draw(jnp.clip(x, info.tiny, info.max), mean, concentration)
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` at zero and below."""
         x, mean, concentration = align(x, self.mean, self.concentration)
         inside = (x > 0) & (x < jnp.inf)
         return jnp.where(inside, _log_density(jnp.where(inside, x, mean), mean, concentration), -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, mean, concentration = jnp.broadcast_arrays(*align(x, self.mean, self.concentration))
         inside = (x > 0) & (x < jnp.inf)
         at_end = jnp.where(x == jnp.inf, 1.0, 0.0)
@@ -92,13 +89,8 @@ class InverseGaussian(Distribution):
         w = mean / concentration / 2
         root = 1 + w + jnp.sqrt(w) * jnp.sqrt(w + 2)
 
-        def rate(index: int) -> Callable[[Array], Array]:
-            def along(points: Array) -> Array:
-                within = jnp.maximum(points, jnp.finfo(self.dtype).tiny)
-                found = -_velocity(within, *fixed)[index] * jnp.exp(_log_density(within, *fixed))
-                return jnp.where(within == points, found, 0)
-
-            return along
+        def rate(index: int) -> Callable[[Array], Array]:  # no number below zero
+            return lambda points: -_velocity(points, *fixed)[index] * jnp.exp(_log_density(points, *fixed))
 
         return (
             hahn_jordan_term("mean", params[0], rate(0), mean[None], keys[0], x, how),

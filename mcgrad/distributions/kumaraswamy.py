@@ -42,7 +42,6 @@ class Kumaraswamy(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -58,7 +57,6 @@ class Kumaraswamy(Distribution):
         return jnp.where(inside, log_prob, jnp.where((x == 0) | (x == 1), at_end, -jnp.inf))
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, a, b = align(x, self.concentration1, self.concentration0)
         inside = (x > 0) & (x < 1)
         log_x = jnp.log(jnp.where(inside, x, 0.5))
@@ -66,7 +64,6 @@ class Kumaraswamy(Distribution):
         return jnp.where(x <= 0, 0.0, jnp.where(x >= 1, 1.0, cdf))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         u, a, b = align(u, self.concentration1, self.concentration0)
         info = jnp.finfo(self.dtype)
         log_rest = jnp.log1p(-u)

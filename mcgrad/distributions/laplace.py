@@ -12,7 +12,9 @@ from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.location_scale import LocationScale
-from mcgrad.distributions.numerics.exponential import exponential_level
+from mcgrad.distributions.numerics.exponential import (
+    exponential_level,
+)
 
 
 @dataclasses.dataclass(frozen=True)

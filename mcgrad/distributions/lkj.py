@@ -13,10 +13,10 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey, Shape, static_field
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.derivatives.beta import beta_factor, beta_parts, move_log_odds
+from mcgrad.distributions.derivatives.beta import beta_parts, move_log_odds
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align
-from mcgrad.distributions.numerics.gamma_function import digamma_increment, log_gamma_increment_remainder
+from mcgrad.distributions.numerics.gamma_function import log_gamma_increment_remainder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,6 @@ class LKJCholesky(Distribution):
         return (self.dim, self.dim)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch dim dim"]:
-        """One draw."""
         key_normal, key_gamma = jax.random.split(key)
         shape, dtype = self.batch_shape + self.event_shape, self.dtype
         a, b = (jnp.broadcast_to(value, (*shape[:-2], self.dim - 1)) for value in self._concentrations)
@@ -107,13 +106,10 @@ class LKJCholesky(Distribution):
             chosen = jnp.moveaxis(jnp.broadcast_to(rows, (*x.shape[:-2], *rows.shape)), -2, 0)  # [dim - 1, *batch, dim]
             return jnp.where(jnp.expand_dims(chosen, -1), row[None], x[None])
 
-        if how.hahn_jordan:
-            mass, *parts = beta_parts(key, log_odds, fixed, a, how)
-            return (WeakDerivative(("concentration",), mass * b, *map(moved, parts)),)
-        log_part = jnp.log(beta_factor(key, fixed, a)) - jax.nn.softplus(-log_odds)
-        less = moved(log_part - jnp.log(-jnp.expm1(log_part)))
-        drawn, is_draw = jnp.broadcast_to(x[None], less.shape), jnp.ones(b.shape, bool)
-        return (WeakDerivative(("concentration",), digamma_increment(fixed, a) * b, drawn, less, is_draw),)
+        mass, *parts = beta_parts(key, log_odds, fixed, a, how)
+        drawn, is_draw = jnp.broadcast_to(x[None], (self.dim - 1, *x.shape)), jnp.ones(b.shape, bool)
+        positive, negative = (drawn if y is None else moved(y) for y in parts)
+        return (WeakDerivative(("concentration",), mass * b, positive, negative, None if how.hahn_jordan else is_draw),)
 
     def log_prob(self, x: Float[ArrayLike, "*batch dim dim"]) -> Float[Array, "*batch"]:
         """Log density in the entries below the diagonal; `-inf` where one on it is not positive. Rows must be unit vectors."""

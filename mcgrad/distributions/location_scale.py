@@ -1,10 +1,10 @@
-"""The base of location-scale distributions: `x = loc + scale * z` with `z` from a standard distribution."""
+"""Location-scale distributions: `x = loc + scale * z` with `z` from a standard distribution."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,40 +20,32 @@ stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
-class LocationScale(Distribution, abc.ABC):
-    """Base of location-scale distributions on the real line: a subclass writes the five functions of the standard distribution.
+class Standardized(Distribution, abc.ABC):
+    """Base of distributions on the real line with fields `loc` and `scale`: a subclass writes functions of the standard one.
 
     `sample` is `loc + scale * z`, so its derivative is the explicit pathwise one: `dx = d loc + z * d scale`.
 
-    The standard density falls on both sides of its maximum at 0.
-
-    Args:
-        loc: any shape; finite.
-        scale: any shape that broadcasts with `loc`; positive.
+    The standard density falls on both sides of its maximum at 0, and may have parameters of its own.
     """
 
-    loc: Float[ArrayLike, "*batch"]
-    scale: Float[ArrayLike, "*batch"]
+    if TYPE_CHECKING:  # in the order that the subclass gives them
+        loc: Any
+        scale: Any
 
-    domains: ClassVar = {"loc": REAL, "scale": POSITIVE}
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         loc, scale, z = align(self.loc, self.scale, self._standard_sample(key, self.batch_shape))
         return loc + scale * z
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density."""
         x, loc, scale = align(x, self.loc, self.scale)
         return self._standard_log_prob(quotient(x - loc, scale)) - jnp.log(scale)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         return self._standard_cdf(self._standardized(x))
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         return self._standard_survival(self._standardized(x))
 
     def _standardized(self, x: ArrayLike) -> Array:
@@ -61,11 +53,6 @@ class LocationScale(Distribution, abc.ABC):
         x, loc, scale = align(x, self.loc, self.scale)
         largest = jnp.finfo(self.dtype).max
         return jnp.clip(quotient(x - loc, scale), -largest, largest)
-
-    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
-        u, loc, scale = align(u, self.loc, self.scale)
-        return loc + scale * self._standard_icdf(u)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in `loc` (Hahn-Jordan) and in `scale` (Hahn-Jordan, or the negative part is the draw itself).
@@ -84,7 +71,8 @@ class LocationScale(Distribution, abc.ABC):
         loc, scale = (jnp.broadcast_to(parameter, shape) for parameter in (self.loc, self.scale))
         above = -jnp.log(open_uniform(key_loc, shape, self.dtype))
         mode, right = jnp.zeros(shape, self.dtype), jnp.ones(shape, self.dtype)
-        density = jnp.exp(self._standard_log_prob(mode))
+        log_density = stop(self)._standard_log_prob
+        density = jnp.exp(log_density(mode))
         in_loc = WeakDerivative.single(
             "loc",
             weight=stop(density / scale) * loc,
@@ -94,10 +82,9 @@ class LocationScale(Distribution, abc.ABC):
         z = (x - loc) / scale
         if how.hahn_jordan and self._scale_turns:
             turns = jnp.stack([jnp.full_like(mode, turn) for turn in self._scale_turns])
-            weight, *parts = hahn_jordan_parts(
-                lambda z: -z * jnp.exp(self._standard_log_prob(z)), turns, key_scale, z, how
-            )
-            positive, negative = (loc + scale * part for part in parts)
+            weight, *parts = hahn_jordan_parts(lambda z: -z * jnp.exp(log_density(z)), turns, key_scale, z, how)
+            most = jnp.sqrt(jnp.finfo(self.dtype).max)
+            positive, negative = (loc + scale * jnp.clip(part, -most, most) for part in parts)
             return in_loc, WeakDerivative.single("scale", weight * jnp.log(scale), positive, negative)
         drop = -jnp.log(open_uniform(key_scale, shape, self.dtype))
         away = jnp.where(z < 0, -right, right)
@@ -133,6 +120,25 @@ class LocationScale(Distribution, abc.ABC):
 
     def _standard_survival(self, z: Array) -> Array:
         return self._standard_cdf(-z)  # of a symmetric distribution
+
+
+@dataclasses.dataclass(frozen=True)
+class LocationScale(Standardized):
+    """Base of location-scale distributions, which have no further parameters and know their quantiles.
+
+    Args:
+        loc: any shape; finite.
+        scale: any shape that broadcasts with `loc`; positive.
+    """
+
+    loc: Float[ArrayLike, "*batch"]
+    scale: Float[ArrayLike, "*batch"]
+
+    domains: ClassVar = {"loc": REAL, "scale": POSITIVE}
+
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        u, loc, scale = align(u, self.loc, self.scale)
+        return loc + scale * self._standard_icdf(u)
 
     @abc.abstractmethod
     def _standard_icdf(self, u: Array) -> Array: ...

@@ -1,8 +1,9 @@
-"""The distribution of `exp(x)` for a normal draw `x`."""
+"""The log-normal distribution."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
+from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.location_scale import LocationScale
 from mcgrad.distributions.normal import Normal
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp
@@ -41,39 +43,29 @@ class LogNormal(Distribution):
         return jax.tree.unflatten(jax.tree.structure(Normal(0.0, 1.0)), (self.loc, self.scale))  # no second check
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return bounded_exp(self._logarithm.sample(key))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` at zero and below."""
         positive = jnp.asarray(x) > 0
         y = jnp.log(jnp.where(positive, x, 1.0))
         (log_prob, y, positive) = align(self._logarithm.log_prob(y), y, positive)
         return jnp.where(positive, log_prob - y, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
-        positive = jnp.asarray(x) > 0
-        cdf, positive = align(self._logarithm.cdf(jnp.log(jnp.where(positive, x, 1.0))), positive)
-        return jnp.where(positive, cdf, 0.0)
+        return self._at_logarithm(self._logarithm.cdf, x, 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
+        return self._at_logarithm(self._logarithm.survival, x, 1.0)
+
+    def _at_logarithm(self, function: Callable[[Array], Array], x: ArrayLike, below: float) -> Array:
         positive = jnp.asarray(x) > 0
-        survival, positive = align(self._logarithm.survival(jnp.log(jnp.where(positive, x, 1.0))), positive)
-        return jnp.where(positive, survival, 1.0)
+        value, positive = align(function(jnp.log(jnp.where(positive, x, 1.0))), positive)
+        return jnp.where(positive, value, below)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         return bounded_exp(self._logarithm.icdf(u))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in both parameters: those of the logarithm, mapped."""
         logarithm = jnp.log(jnp.maximum(x, jnp.finfo(self.dtype).tiny))
-        return tuple(
-            term._replace(
-                positive=jnp.exp(term.positive),
-                negative=jnp.exp(term.negative) if term.positive_is_draw is None else x[None],
-            )
-            for term in self._logarithm.weak_derivative(key, logarithm, how)
-        )
+        return mapped(self._logarithm.weak_derivative(key, logarithm, how), jnp.exp, x)

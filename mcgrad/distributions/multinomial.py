@@ -14,7 +14,7 @@ from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.checks import check_shapes, check_trials
 from mcgrad.distributions.classes import Classes
 from mcgrad.distributions.numerics.arithmetic import align, is_count, open_uniform
-from mcgrad.distributions.numerics.gamma import drop_from_mean
+from mcgrad.distributions.numerics.gamma import log_poisson
 from mcgrad.distributions.numerics.gamma_function import log_peak
 
 
@@ -56,13 +56,7 @@ class Multinomial(Classes):
 
     @property
     def batch_shape(self) -> Shape:
-        """Shape of the independent entries."""
         return jnp.broadcast_shapes(jnp.shape(self.total_count), jnp.shape(self._given)[:-1])
-
-    @property
-    def event_shape(self) -> Shape:
-        """`(k,)`."""
-        return (self.num_classes,)
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch k"]:
         """One draw of counts: class by class, binomial among the trials that are left."""
@@ -87,24 +81,18 @@ class Multinomial(Classes):
         inside = jnp.all(is_count(x), -1) & (jnp.sum(x, -1) == n[..., 0])
         x = jnp.where(inside[..., None], x, 0).astype(self.dtype)
         n = jnp.where(inside, n[..., 0], 0).astype(self.dtype)
-        # A count of zero meets no logarithm, so that `0 * -inf` neither arises nor is differentiated.
         some = x > 0
         if self.probs is None:
             log_p, p = jax.nn.log_softmax(given, axis=-1), jax.nn.softmax(given, axis=-1)
-            log_p = jnp.where(some, log_p, 0.0)
         else:
             total = jnp.sum(given, -1, keepdims=True)
             log_p, p = jnp.log(jnp.where(some, given, 1.0)) - jnp.log(total), given / total
-        # What each count loses from its mean `n p`, which for none is that mean; nothing of the size of the counts cancels.
-        x, mean = jnp.broadcast_arrays(x, n[..., None] * p)
-        one = jnp.where(some, x, 1.0)
-        lost = jnp.where(
-            some, drop_from_mean(jnp.where(some, mean, 1.0), jnp.log(jnp.maximum(n, 1))[..., None] + log_p, one), mean
-        )
-        peaks = jnp.where(some, log_peak(one) - jnp.log(one), 0.0)
+        # That of Poisson counts of means `n p`, given their sum: nothing of the size of the counts cancels.
         most = jnp.maximum(n, 1)
-        of_all = jnp.where(n > 0, jnp.log(most) - log_peak(most), 0.0)
-        return jnp.where(inside, of_all + jnp.sum(peaks - lost, -1), -jnp.inf)
+        log_n = jnp.log(most)
+        x, mean, log_mean = jnp.broadcast_arrays(x, n[..., None] * p, log_n[..., None] + log_p)
+        of_all = jnp.where(n > 0, log_peak(most) - log_n, 0.0)
+        return jnp.where(inside, jnp.sum(log_poisson(x, mean, log_mean), -1) - of_all, -jnp.inf)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in the probabilities: each class in place of that of one trial, against the draw itself.

@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL, check_factor, check_one_of
 from mcgrad.distributions.derivatives.optimal_transport import rotated_gaussian, transport_gaussian
-from mcgrad.distributions.normal import NORMAL_SCALE_WEIGHT, normal_level
+from mcgrad.distributions.normal import Normal
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matmul, matvec
 
@@ -60,25 +60,9 @@ class MultivariateNormal(Distribution):
     def __post_init__(self) -> None:
         check_one_of("MultivariateNormal", scale_tril=self.scale_tril, scale_diag=self.scale_diag)
         super().__post_init__()
-        name = "scale_tril" if self.scale_diag is None else "scale_diag"
-        scale = getattr(self, name)
-        (d,) = self.event_shape
-        wanted = (d, d) if name == "scale_tril" else (d,)
-        if scale.shape[-len(wanted) :] != wanted:
-            raise ValueError(
-                f"`mcgrad.MultivariateNormal({name}=...)` must end with shape {wanted} for a `loc` of shape "
-                f"{jnp.shape(self.loc)}, got {scale.shape}. The last axis of `loc` is the dimension."
-            )
-        if name == "scale_tril":
-            check_factor(self.law, scale)
-
-    @property
-    def event_shape(self) -> Shape:
-        """`(d,)`."""
-        return jnp.shape(self.loc)[-1:]
+        _check_scale(self, "scale_tril" if self.scale_diag is None else "scale_diag")
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch d"]:
-        """One draw."""
         return self._of_noise(self.noise(key))
 
     def noise(self, key: PRNGKey) -> Float[Array, "*batch d"]:
@@ -119,67 +103,33 @@ class MultivariateNormal(Distribution):
         their sizes are Rayleigh draws in both.
         """
         (d,), batch = self.event_shape, self.batch_shape
-        loc = jnp.broadcast_to(self.loc, (*batch, d))
-        factor = self._factor
-        scale = jnp.broadcast_to(factor, (*batch, d, d))
+        loc, scale = jnp.broadcast_to(self.loc, (*batch, d)), jnp.broadcast_to(self._factor, (*batch, d, d))
         inverse = inverse_of(stop(scale))
-        z = matvec(inverse, x - stop(loc))
-        names = ("scale_diag",) if self.scale_tril is None else ("scale_tril",)
-        keys = jax.random.split(key, 3)
-        rows, columns = np.tril_indices(d, -1) if self.scale_tril is not None else (np.arange(0),) * 2
-        entries, pairs = np.arange(d), np.arange(len(rows))
+        z, relative = matvec(inverse, x - stop(loc)), matmul(inverse, scale)
+        key_entries, key_pairs = jax.random.split(key)
+        first = lambda array: jnp.moveaxis(array, -1, 0)  # noqa: E731
 
-        def rayleigh(key: PRNGKey, number: int) -> Array:
-            return jnp.sqrt(-2 * jnp.log(open_uniform(key, (number, *batch), self.dtype)))
-
-        def moved(n: int, *places: tuple[np.ndarray, Array]) -> Array:
-            """`n` copies of the draw, each with some entries of `z` in place of its own."""
-            new = jnp.broadcast_to(z, (n, *z.shape))
+        def moved(*places: tuple[np.ndarray, Array]) -> Array:
+            """Copies of the draw, each with some entries of `z` in place of its own."""
+            copies = np.arange(len(places[0][0]))
+            new = jnp.broadcast_to(z, (len(copies), *z.shape))
             for indices, values in places:
-                new = new.at[np.arange(n), ..., indices].set(values)
+                new = new.at[copies, ..., indices].set(values)
             return stop(loc[None] + matvec(scale[None], new))
 
-        def weights(product: Array, i: np.ndarray, j: np.ndarray | None = None) -> Array:
-            return jnp.moveaxis(product[..., i] if j is None else product[..., i, j], -1, 0)
-
-        radius = rayleigh(keys[0], d)
-        opposite = jnp.sqrt(2 * how.other(radius**2 / 2))
-        relative = matmul(inverse, scale)
-        own = jnp.moveaxis(z, -1, 0)
-        away = jnp.where(own < 0, -1, 1)
-        drop = 0.5 * rayleigh(keys[1], d) ** 2
-        if how.hahn_jordan:
-            one = jnp.ones_like(drop)
-            in_diagonal = WeakDerivative(
-                names,
-                NORMAL_SCALE_WEIGHT * weights(relative, entries, entries),
-                moved(d, (entries, away * normal_level(one, drop))),
-                moved(d, (entries, away * normal_level(-one, how.other(drop)))),
-            )
-        else:
-            in_diagonal = WeakDerivative(
-                names,
-                weights(relative, entries, entries),
-                moved(d, (entries, away * jnp.sqrt(own**2 + 2 * drop))),
-                jnp.broadcast_to(x, (d, *x.shape)),
-                jnp.zeros((d, *batch), bool),
-            )
-        terms = [
-            WeakDerivative(
-                ("loc",),
-                weights(matvec(inverse, loc), entries) / math.sqrt(2 * math.pi),
-                moved(d, (entries, radius)),
-                moved(d, (entries, -opposite)),
-            ),
-            in_diagonal,
-        ]
-        if len(pairs):
-            first, second = jnp.split(rayleigh(keys[2], 2 * len(pairs)), 2)
-            sign = jnp.where(jnp.moveaxis(z[..., rows], -1, 0) < 0, -1, 1)
-            one, two = (rows, sign * first), (columns, sign * second)
-            other = (columns, -sign * second)
-            positive, negative = moved(len(pairs), one, two), moved(len(pairs), one, other)
-            terms.append(WeakDerivative(names, weights(relative, rows, columns) / math.pi, positive, negative))
+        terms, of_scale = [], ("scale_diag",) if self.scale_tril is None else ("scale_tril",)
+        entries = Normal(matvec(inverse, loc - stop(loc)), jnp.diagonal(relative, axis1=-2, axis2=-1))
+        for names, entry in zip((("loc",), of_scale), entries.weak_derivative(key_entries, z, how), strict=True):
+            positive, negative = (moved((np.arange(d), first(part[0]))) for part in (entry.positive, entry.negative))
+            drawn = None if entry.positive_is_draw is None else first(entry.positive_is_draw[0])
+            negative = negative if drawn is None else jnp.broadcast_to(x, negative.shape)
+            terms.append(WeakDerivative(names, first(entry.weight[0]), positive, negative, drawn))
+        if self.scale_tril is not None and d > 1:
+            rows, columns = np.tril_indices(d, -1)
+            one, two = jnp.sqrt(-2 * jnp.log(open_uniform(key_pairs, (2, len(rows), *batch), self.dtype)))
+            sign = jnp.where(first(z[..., rows]) < 0, -1, 1)
+            parts = (moved((rows, sign * one), (columns, side * sign * two)) for side in (1, -1))
+            terms.append(WeakDerivative(of_scale, first(relative[..., rows, columns]) / math.pi, *parts))
         return tuple(terms)
 
     @property
@@ -190,7 +140,6 @@ class MultivariateNormal(Distribution):
         return jnp.eye(*self.event_shape * 2, dtype=self.dtype) * jnp.expand_dims(jnp.asarray(self.scale_diag), -2)
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
-        """Log density."""
         x, loc = align(x, self.loc)
         if self.scale_tril is None:
             scale_diag = jnp.asarray(self.scale_diag)
@@ -201,3 +150,15 @@ class MultivariateNormal(Distribution):
             z, log_det = matvec(inverse_of(scale_tril), x - loc), log_det_of(scale_tril)
         squares, log_det = align(jnp.sum(z * z, axis=-1), log_det)
         return -0.5 * squares - log_det - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+
+
+def _check_scale(dist: Any, name: str) -> None:
+    """Refuse a scale of other dimensions than those of `loc`, and a matrix that is no factor."""
+    scale, wanted = getattr(dist, name), dist.event_shape * dist.domains[name].event_ndim
+    if scale.shape[-len(wanted) :] != wanted:
+        raise ValueError(
+            f"`mcgrad.{dist.law}({name}=...)` must end with shape {wanted} for a `loc` of shape {dist.loc.shape}, got "
+            f"{scale.shape}. The last axis of `loc` is the dimension."
+        )
+    if len(wanted) == 2:
+        check_factor(dist.law, scale)

@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
-from mcgrad.distributions.checks import POSITIVE, REAL, check_factor
+from mcgrad.distributions.checks import POSITIVE, REAL
 from mcgrad.distributions.derivatives.beta import beta_factor
-from mcgrad.distributions.derivatives.gamma import sample_log_ratio
-from mcgrad.distributions.gamma import ExpGamma
-from mcgrad.distributions.multivariate_normal import MultivariateNormal
+from mcgrad.distributions.gamma import ExpGamma, sample_log_ratio
+from mcgrad.distributions.multivariate_normal import MultivariateNormal, _check_scale
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.gamma_function import digamma_increment
 from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matvec
@@ -62,21 +61,9 @@ class MultivariateStudentT(Distribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        scale_tril = jnp.asarray(self.scale_tril)
-        check_factor(self.law, scale_tril)
-        if scale_tril.shape[-1:] != self.event_shape:
-            raise ValueError(
-                f"`mcgrad.MultivariateStudentT(scale_tril=...)` must end with shape {self.event_shape * 2} for a `loc` of "
-                f"shape {jnp.shape(self.loc)}, got {scale_tril.shape}. The last axis of `loc` is the dimension."
-            )
-
-    @property
-    def event_shape(self) -> Shape:
-        """`(d,)`."""
-        return jnp.shape(self.loc)[-1:]
+        _check_scale(self, "scale_tril")
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch d"]:
-        """One draw."""
         key_normal, key_gamma = jax.random.split(key)
         z = jax.random.normal(key_normal, self.batch_shape + self.event_shape, self.dtype)
         log_ratio = sample_log_ratio(key_gamma, jnp.broadcast_to(self.df, self.batch_shape) / 2)
@@ -129,11 +116,9 @@ class MultivariateStudentT(Distribution):
         )
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
-        """Log density."""
         x, loc = align(x, self.loc)
         scale_tril = jnp.asarray(self.scale_tril)
-        inverse, apart = align(inverse_of(scale_tril), jnp.expand_dims(x - loc, -1))
-        z = matvec(inverse, apart[..., 0])
+        z = matvec(inverse_of(scale_tril), x - loc)
         log_det, df = align(log_det_of(scale_tril), self.df)
         shape = jnp.broadcast_shapes(z.shape[:-1], df.shape)
         z, df = jnp.broadcast_to(z, (*shape, z.shape[-1])), jnp.broadcast_to(df, shape)

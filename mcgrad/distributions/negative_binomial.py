@@ -1,4 +1,4 @@
-"""The negative binomial distribution, a Poisson distribution whose rate has a gamma distribution."""
+"""The negative binomial distribution."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
-from mcgrad.distributions.checks import POSITIVE, Domain, check_one_of
+from mcgrad.distributions.base import Coupling, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE, Domain
+from mcgrad.distributions.classes import Chances
 from mcgrad.distributions.derivatives.beta import log_odds_cdf
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.geometric import Geometric
@@ -32,7 +33,7 @@ _LARGEST_RATE = 2**31 - 2**18  # less than the largest integer by five standard 
 
 
 @dataclasses.dataclass(frozen=True)
-class NegativeBinomial(Distribution):
+class NegativeBinomial(Chances):
     """Negative binomial distribution, the number of successes before `total_count` failures, in independent trials.
 
         P(x) = Gamma(x + r) / (x! Gamma(r)) (1 - p)^r p^x for x in {0, 1, ...}, r = total_count,
@@ -57,19 +58,8 @@ class NegativeBinomial(Distribution):
     """
 
     total_count: Float[ArrayLike, "*batch"]
-    logits: Float[ArrayLike, "*batch"] | None = dataclasses.field(default=None, kw_only=True)
-    probs: Float[ArrayLike, "*batch"] | None = dataclasses.field(default=None, kw_only=True)
 
     domains: ClassVar = {"total_count": POSITIVE, "logits": _FAILING_LOG_ODDS, "probs": _FAILING_PROBABILITY}
-    discrete: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_one_of("NegativeBinomial", logits=self.logits, probs=self.probs)
-        super().__post_init__()
-
-    @property
-    def _given(self) -> Array:
-        return jnp.asarray(self.logits if self.probs is None else self.probs)
 
     @property
     def _never(self) -> float:
@@ -77,7 +67,6 @@ class NegativeBinomial(Distribution):
         return -jnp.inf if self.probs is None else 0.0
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
-        """One draw."""
         key_rate, key_count = jax.random.split(key)
         r, given = (jnp.broadcast_to(array, self.batch_shape) for array in (self.total_count, self._given))
         # a logarithm: for a small `total_count` a gamma draw may underflow where its product with the odds does not
@@ -86,7 +75,6 @@ class NegativeBinomial(Distribution):
         return jnp.minimum(jax.random.poisson(key_count, rate, self.batch_shape, jnp.int32), LARGEST_COUNT)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability of a value; `-inf` for what is no count."""
         x, r, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))
         inside = is_count(x)
         possible = inside & (x > 0) & (given != self._never)
@@ -135,10 +123,3 @@ class NegativeBinomial(Distribution):
             WeakDerivative.single(("logits", "probs"), weight, x, x + more, True),
             WeakDerivative.single("total_count", rate * r, x + logarithmic, x, False),
         )
-
-    def _log_odds(self, given: Array) -> Array:
-        return given if self.probs is None else jnp.log(given) - jnp.log1p(-given)
-
-    def _log_failure(self, given: Array) -> Array:
-        """`log(1 - p)`."""
-        return jax.nn.log_sigmoid(-given) if self.probs is None else jnp.log1p(-given)

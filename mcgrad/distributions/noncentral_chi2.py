@@ -16,8 +16,7 @@ from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.checks import Domain
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
 from mcgrad.distributions.numerics.arithmetic import align
-from mcgrad.distributions.numerics.gamma import log_gamma_velocity, probabilities
-from mcgrad.distributions.numerics.gamma_function import LARGE, stirling_remainder
+from mcgrad.distributions.numerics.gamma import log_density_of_log, log_gamma_velocity, log_poisson, probabilities
 from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
 from mcgrad.distributions.numerics.quadrature import per_node
 
@@ -74,7 +73,6 @@ class NoncentralChi2(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         key_poisson, key_gamma = jax.random.split(key)
         df, noncentrality = (jnp.broadcast_to(value, self.batch_shape) for value in (self.df, self.noncentrality))
         mean = stop(noncentrality) / 2
@@ -99,53 +97,25 @@ class NoncentralChi2(Distribution):
         return jnp.where(inside, _distribution_function(jnp.where(inside, x, 1.0), df, noncentrality), at_end)
 
 
-def _pairs(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array, Array]:
-    """Indices `j`, `[..., term]`, their unnormalized log weights given `x`, and the log of what normalizes them to the density.
+def _terms(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array]:
+    """Indices `j`, `[..., term]`, and the logarithms of terms whose sum is the density of `log(x)`.
 
-    The weights are `q^j / (j! Gamma(df / 2 + j))` with `q = noncentrality x / 4`, nearly normal around the solution `c` of
-    `c (c + n) = q`, `n = df / 2 - 1`. Where they spread over more numbers than there are terms, equidistant ones do: the sum over
-    them converges as fast as that of a normal density, and there is nothing at zero.
+    A term is a Poisson weight times the chi-squared density. As functions of `j` the terms go as `q^j / (j! Gamma(df / 2 + j))`
+    with `q = noncentrality x / 4`, nearly normal around the solution `c` of `c (c + n) = q`, `n = df / 2 - 1`. Where they spread
+    over more numbers than there are terms, equidistant ones do: the sum over them converges as fast as that of a normal density,
+    and there is nothing at zero.
     """
+    n, twice_root = df / 2 - 1, jnp.sqrt(noncentrality) * jnp.sqrt(x)
+    root = jnp.hypot(n, twice_root)
+    center = stop(jnp.where(n > 0, twice_root * (twice_root / (jnp.abs(n) + root)) / 2, (root - n) / 2))
+    n = jnp.maximum(n, 0)
+    j, stride = _around(center, stop(jnp.sqrt(center * (center + n) / (2 * center + n + 1))))
     # added so that a noncentrality of zero has its derivatives, and no logarithm of zero
-    q = noncentrality * x / 4 + (1e-300 if x.dtype == jnp.float64 else 1e-36)
-    n = df / 2 - 1
-    near = stop(_center(q, n))
-    large = near > LARGE
-    q_large, n_large = jnp.where(large, q, 1e3), jnp.where(large, n, 0.0)
-    far, root = _center(q_large, n_large), jnp.hypot(n_large, 2 * jnp.sqrt(q_large))
-    center = jnp.where(large, far, near)
-    j, stride = _around(near, stop(jnp.sqrt(near * (near + jnp.maximum(n, 0)) / (2 * near + jnp.maximum(n, 0) + 1))))
-    # relative to the weight of the center: the logarithms themselves are too large for the digits of float32
-    step, one, two = j - per_node(center), center + 1, df / 2 + center
-    log_weights = step * per_node(jnp.log(q) - _log_base(one) - _log_base(two))
-    log_weights = (
-        log_weights
-        - _log_gamma_increment(per_node(one), j + 1)
-        - _log_gamma_increment(per_node(two), per_node(df) / 2 + j)
-    )
-    log_half = jnp.log(x) - math.log(2)
-    direct = near * jnp.log(q) - special.gammaln(near + 1) - special.gammaln(df / 2 + near)
-    direct = direct + n * log_half - (x + noncentrality) / 2
-    # the same by Stirling's series and c (c + n) = q, where large terms have canceled
-    apart = (x - noncentrality) / (jnp.sqrt(x) + jnp.sqrt(jnp.where(large, noncentrality, 1.0)))
-    series = (
-        n_large * (n_large / (root + 2 * jnp.sqrt(q_large)))
-        - apart**2 / 2
-        - n_large * (jnp.log(far + n_large) - log_half)
-    )
-    series = (
-        series
-        - jnp.log(q_large) / 2
-        - stirling_remainder(far)
-        - stirling_remainder(far + n_large)
-        - math.log(2 * math.pi)
-    )
-    return j, log_weights, jnp.log(stride) - math.log(2) + jnp.where(large, series, direct)
-
-
-def _center(q: Array, n: Array) -> Array:
-    root = jnp.hypot(n, 2 * jnp.sqrt(q))
-    return jnp.where(n > 0, 2 * q / (jnp.abs(n) + root), (root - n) / 2)
+    mean = noncentrality / 2 + (1e-300 if x.dtype == jnp.float64 else 1e-36)
+    # the logarithm also where the half underflows
+    half, log_half, mean = (jnp.broadcast_to(per_node(y), j.shape) for y in (x / 2, jnp.log(x) - math.log(2), mean))
+    log_terms = log_poisson(j, mean) + log_density_of_log(half, log_half, per_node(df) / 2 + j)
+    return j, log_terms + jnp.log(per_node(stride))
 
 
 def _around(center: Array, width: Array) -> tuple[Array, Array]:
@@ -158,22 +128,6 @@ def _around(center: Array, width: Array) -> tuple[Array, Array]:
     return per_node(first) + per_node(stride) * row, stride
 
 
-def _log_base(z: Array) -> Array:
-    """`log(z)` for large `z`, and zero for small, which may underflow."""
-    return jnp.log(jnp.where(z > LARGE, z, 1.0))
-
-
-def _log_gamma_increment(z: Array, end: Array) -> Array:
-    """`log Gamma(end) - log Gamma(z) - (end - z) _log_base(z)`, for large `z` by Stirling's series."""
-    large = (z > LARGE) & (end > LARGE)
-    safe, far = jnp.where(large, z, LARGE), jnp.where(large, end, LARGE)
-    series = (
-        (far - 0.5) * jnp.log1p((far - safe) / safe) - (far - safe) + stirling_remainder(far) - stirling_remainder(safe)
-    )
-    direct = special.gammaln(end) - special.gammaln(z) - (end - z) * _log_base(z)
-    return jnp.where(large, series, direct)
-
-
 @jax.jit
 def _velocity(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array]:
     """The derivatives of a quantile in `df` and in the noncentrality: means over `j` given `x`.
@@ -181,29 +135,23 @@ def _velocity(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array]:
     In `df` of those of the chi-squared laws, and in the noncentrality of `x / (df + 2 j)`, since `dF/dnoncentrality` is minus the
     density for `df + 2`.
     """
-    j, log_weights, _ = _pairs(x, df, noncentrality)
-    weights = jax.nn.softmax(log_weights, -1)
-    a = per_node(df) / 2 + j
-    # the logarithm also where the half underflows
+    j, log_terms = _terms(x, df, noncentrality)
+    weights, a = jax.nn.softmax(log_terms, -1), per_node(df) / 2 + j
     half, log_half = (jnp.broadcast_to(per_node(value), j.shape) for value in (x / 2, jnp.log(x) - math.log(2)))
     in_df = jnp.sum(weights * log_gamma_velocity(half, log_half, a), -1) / 2
     return x * in_df, x * jnp.sum(weights / (2 * a), -1)
 
 
 def _log_density(x: Array, df: Array, noncentrality: Array) -> Array:
-    _, log_weights, log_factor = _pairs(x, df, noncentrality)
-    return special.logsumexp(log_weights, axis=-1) + log_factor
+    return special.logsumexp(_terms(x, df, noncentrality)[1], axis=-1) - jnp.log(x)
 
 
 def _cdf(x: Array, df: Array, noncentrality: Array) -> Array:
     mean = noncentrality / 2
     j, _ = _around(mean, jnp.sqrt(mean))
-    step = j - per_node(mean)
-    log_mean = jnp.log(jnp.maximum(mean, jnp.finfo(x.dtype).tiny))  # at zero all weight is at zero
-    log_weights = step * per_node(log_mean - _log_base(mean + 1)) - _log_gamma_increment(per_node(mean + 1), j + 1)
     half = jnp.clip(x / 2, jnp.finfo(x.dtype).tiny, jnp.finfo(x.dtype).max)
     below, _ = probabilities(jnp.broadcast_to(per_node(half), j.shape), per_node(df) / 2 + j)
-    return jnp.sum(jax.nn.softmax(log_weights, -1) * below, -1)
+    return jnp.sum(jax.nn.softmax(log_poisson(j, jnp.broadcast_to(per_node(mean), j.shape)), -1) * below, -1)
 
 
 _draw = moving_draw(_velocity)

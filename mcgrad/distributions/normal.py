@@ -16,15 +16,7 @@ from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.location_scale import LocationScale
 from mcgrad.distributions.numerics.exponential import exponential_level
 
-LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-
-NORMAL_SCALE_WEIGHT = 2 * math.exp(-0.5) / math.sqrt(2 * math.pi)
-"""The maximum of `2 z p(z)`, for the density `p` of the standard normal distribution."""
-
-
-def normal_level(side: Array, drop: Array) -> Array:
-    """The positive `z` beyond (1) or before (-1) 1 where `log(z) - z^2 / 2` is lower than there by `drop`."""
-    return jnp.sqrt(exponential_level(side, 2 * drop))
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @custom_jvp
@@ -62,7 +54,7 @@ class Normal(LocationScale):
 
     def _standard_log_prob(self, z: Array) -> Array:
         # not `jax.scipy.stats.norm.logpdf`: it squares the scale, which underflows in float32 below 1e-19
-        return _minus_half_square(z) - LOG_SQRT_2PI
+        return _minus_half_square(z) - _LOG_SQRT_2PI
 
     def _standard_cdf(self, z: Array) -> Array:
         return special.ndtr(z)
@@ -73,7 +65,7 @@ class Normal(LocationScale):
     def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
         return side * jnp.sqrt(z * z + 2 * drop)
 
-    _scale_weight: ClassVar[float | None] = NORMAL_SCALE_WEIGHT
+    _scale_weight: ClassVar[float | None] = 2 * math.exp(-0.5) / math.sqrt(2 * math.pi)
 
     def _standard_level(self, side: Array, drop: Array) -> Array:
-        return normal_level(side, drop)
+        return jnp.sqrt(exponential_level(side, 2 * drop))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
@@ -13,10 +12,8 @@ from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.weak_derivative import mapped
-from mcgrad.distributions.exponential import Exponential
+from mcgrad.distributions.exponential import Exponential, stop
 from mcgrad.distributions.numerics.arithmetic import align, log_quotient, open_uniform, room_for_factor
-
-stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,24 +42,20 @@ class Pareto(Distribution):
     support_parameters: ClassVar[tuple[str, ...]] = ("scale",)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below `scale`."""
         x, scale, a = align(x, self.scale, self.concentration)
         inside = jnp.where(x >= scale, x, scale)
         log_prob = jnp.log(a) - a * log_quotient(inside, scale) - jnp.log(inside)
         return jnp.where(x >= scale, log_prob, -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, scale, a = align(x, self.scale, self.concentration)
         log_ratio = log_quotient(jnp.where(x >= scale, x, scale), scale)
         return jnp.where(x >= scale, -jnp.expm1(-a * log_ratio), 0.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         u, scale, a = align(u, self.scale, self.concentration)
         _, most = room_for_factor(scale)
         e = -jnp.log1p(-u)
@@ -72,7 +65,7 @@ class Pareto(Distribution):
         """Weak derivatives: in `scale` the draw against the end that moves; in `concentration` that of the logarithm."""
         scale, a = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.scale, self.concentration))
         in_scale = WeakDerivative.single("scale", stop(a) * jnp.log(scale), x, scale, True)
-        room = jnp.log(jnp.finfo(self.dtype).max).astype(self.dtype) - 1 - jnp.maximum(jnp.log(stop(scale)), 0)
-        above = lambda e: scale * jnp.exp(jnp.minimum(e, room))  # noqa: E731
+        _, most = room_for_factor(scale)
+        above = lambda e: scale * jnp.exp(jnp.minimum(e, most))  # noqa: E731
         terms = Exponential(a).weak_derivative(key, jnp.log(x / scale), how)
         return in_scale, *mapped(terms, above, x, rate="concentration")

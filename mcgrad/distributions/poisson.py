@@ -7,14 +7,14 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import NONNEGATIVE
+from mcgrad.distributions.derivatives.quantile_rules import distribution_function
 from mcgrad.distributions.numerics.arithmetic import align, is_count
-from mcgrad.distributions.numerics.gamma import log_density, probability_above
+from mcgrad.distributions.numerics.gamma import log_density, log_poisson, probabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,21 +36,12 @@ class Poisson(Distribution):
     discrete: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
-        """One draw."""
         return jax.random.poisson(key, self.rate, self.batch_shape, jnp.int32)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log probability of a value; `-inf` for what is no count."""
         x, rate = align(x, self.rate)
         inside = is_count(x)
-        x = jnp.where(inside, x, 0)
-        # not `jax.scipy.stats.poisson.logpmf`: its derivative at rate 0 is NaN
-        powers = x * jnp.log(jnp.where(x == 0, 1.0, rate))
-        x = x.astype(self.dtype)
-        few = powers - rate - special.gammaln(x + 1)
-        many = (x > 16) & (rate > 0)  # terms of the size of x would cancel, by a digit or more
-        near = log_density(jnp.where(many, rate, 1.0), jnp.where(many, x, 16.0) + 1)
-        return jnp.where(inside, jnp.where(many, near, few), -jnp.inf)
+        return jnp.where(inside, log_poisson(jnp.where(inside, x, 0).astype(self.dtype), rate), -jnp.inf)
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
         """Distribution function, by the incomplete gamma function."""
@@ -58,9 +49,15 @@ class Poisson(Distribution):
         k = jnp.where(x == jnp.inf, 0, jnp.maximum(jnp.floor(x), 0))
         k, rate = jnp.broadcast_arrays(k.astype(self.dtype), rate)
         rate = jnp.where(rate > 0, rate, rate + jnp.finfo(self.dtype).tiny)  # its derivative is not zero at zero
-        return jnp.where(x < 0, 0.0, jnp.where(x == jnp.inf, 1.0, probability_above(rate, k + 1)))
+        return jnp.where(x < 0, 0.0, jnp.where(x == jnp.inf, 1.0, -_minus_above(rate, k + 1)))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivative in `rate`: one more than the draw against the draw itself."""
         rate = jnp.broadcast_to(self.rate, self.batch_shape)
         return (WeakDerivative.single("rate", rate, x + 1, x, False),)
+
+
+_minus_above = distribution_function(
+    lambda x, a: -probabilities(x, a)[1], log_density, lambda x, a: (jnp.zeros_like(a),)
+)
+"""Minus the probability that a gamma draw of the constant concentration `a` is above `x`."""

@@ -11,25 +11,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._compat import custom_jvp
-from mcgrad._types import PRNGKey
-from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
-from mcgrad.distributions.checks import POSITIVE, REAL
+from mcgrad._types import PRNGKey, Shape
+from mcgrad.distributions.base import Coupling, WeakDerivative
+from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.beta import beta_factor, log_odds_cdf
-from mcgrad.distributions.derivatives.gamma import sample_log_ratio
-from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function
-from mcgrad.distributions.numerics.arithmetic import align, log1p_over, log1p_remainder, open_uniform, quotient
+from mcgrad.distributions.gamma import sample_log_ratio
+from mcgrad.distributions.location_scale import LocationScale, Standardized
+from mcgrad.distributions.numerics.arithmetic import align, log1p_over, log1p_remainder, open_uniform
 from mcgrad.distributions.numerics.beta import log_odds_velocity
 from mcgrad.distributions.numerics.gamma_function import digamma_increment, log_gamma_increment_remainder
 
 
 @dataclasses.dataclass(frozen=True)
-class StudentT(Distribution):
+class StudentT(Standardized):
     """Student's t distribution: `loc + scale z / sqrt(y / df)` for a standard normal draw `z` and a chi-squared draw `y`.
 
     Draws are differentiable in all parameters, to every order, as those of `Gamma`. **The factor `1 / sqrt(y / df)` is at
     most the square root of the largest number, and less for scales beyond that**, and has derivative zero there: small `df` in
-    float32 reach it.
+    float32 reach it. The derivative of the distribution function in `df` has an error of `1 + df` units in the last place.
 
     Args:
         df: degrees of freedom; any shape; positive.
@@ -44,82 +44,55 @@ class StudentT(Distribution):
     loc: Float[ArrayLike, "*batch"]
     scale: Float[ArrayLike, "*batch"]
 
-    domains: ClassVar = {"df": POSITIVE, "loc": REAL, "scale": POSITIVE}
-    reparameterized: ClassVar[bool] = True
+    domains: ClassVar = {"df": POSITIVE, **LocationScale.domains}
 
-    def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
+    def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
         key_normal, key_gamma = jax.random.split(key)
-        z = jax.random.normal(key_normal, self.batch_shape, self.dtype)
-        half = jnp.broadcast_to(self.df, self.batch_shape) / 2
-        log_ratio = sample_log_ratio(key_gamma, half)
-        z, log_ratio, loc, scale = align(z, log_ratio, self.loc, self.scale)
+        z = jax.random.normal(key_normal, shape, self.dtype)
+        log_ratio = sample_log_ratio(key_gamma, jnp.broadcast_to(self.df, shape) / 2)
         # room for the factors z and scale below the largest number
         most = math.log(jnp.finfo(self.dtype).max)
-        limit = jnp.clip(most - 2 - jnp.log(jax.lax.stop_gradient(scale)), 1, most / 2)
-        return loc + scale * (z * jnp.exp(jnp.minimum(-log_ratio / 2, limit)))
+        log_ratio, limit = align(
+            log_ratio, jnp.clip(most - 2 - jnp.log(jax.lax.stop_gradient(self.scale)), 1, most / 2)
+        )
+        return z * jnp.exp(jnp.minimum(-log_ratio / 2, limit))
 
-    def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density."""
-        x, df, loc, scale = align(x, self.df, self.loc, self.scale)
-        z, df = jnp.broadcast_arrays(quotient(x - loc, scale), df)
-        return standard_log_prob(jnp.expand_dims(z, -1), df) - jnp.log(scale)
+    def _standard_log_prob(self, z: Array) -> Array:
+        z, df = jnp.broadcast_arrays(*align(z, self.df))
+        return standard_log_prob(jnp.expand_dims(z, -1), df)
 
-    def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function. Its derivative in `df` has an error of `1 + df` units in the last place."""
-        x, df, loc, scale = jnp.broadcast_arrays(*align(x, self.df, self.loc, self.scale))
-        return _distribution_function(_within(quotient(_within(x) - loc, scale)), df)
+    def _standard_cdf(self, z: Array) -> Array:
+        return _distribution_function(*jnp.broadcast_arrays(*align(z, self.df)))
 
-    def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
-        x, df, loc, scale = jnp.broadcast_arrays(*align(x, self.df, self.loc, self.scale))
-        return _distribution_function(_within(quotient(loc - _within(x), scale)), df)
+    def _standardized(self, x: ArrayLike) -> Array:
+        return _within(super()._standardized(_within(jnp.asarray(x))))
+
+    _scale_turns: ClassVar[tuple[float, ...]] = (-1.0, 1.0)
+
+    def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
+        # the log density is lower by `drop` where 1 + z^2 / df is larger by the factor exp(rise)
+        df = jnp.broadcast_to(jax.lax.stop_gradient(self.df), z.shape)
+        rise = jnp.minimum(2 * drop / (df + 1), jnp.log(jnp.finfo(z.dtype).max) / 4)
+        return side * jnp.sqrt(z * z * jnp.exp(rise) + df * jnp.expm1(rise))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        """Weak derivatives in all parameters: Hahn-Jordan, or with the draw itself as one part; in `df` by two such terms.
+        """Those of location-scale distributions in `loc` and `scale`; in `df` two terms with the draw itself as one part.
 
-        In `loc` the parts are on the two sides of it, in `scale` on the two sides of `|z| = 1`, or the draw and one farther out.
         With `z = (x - loc) / scale`, `w = 1 / (1 + z^2 / df)` has the law `Beta(df / 2, 1 / 2)`, whose derivative is half of that
         in its `concentration1`; and at a given `w` the distance `|z|` has the scale `sqrt(df)`.
         """
-        shape, dtype = self.batch_shape, self.dtype
-        key_loc, key_scale, key_farther, key_df = jax.random.split(key, 4)
-        df, loc, scale = (jnp.broadcast_to(value, shape) for value in (self.df, self.loc, self.scale))
+        key_others, key_farther, key_df = jax.random.split(key, 3)
+        df, loc, scale = (jnp.broadcast_to(value, self.batch_shape) for value in (self.df, self.loc, self.scale))
         fixed = jax.lax.stop_gradient(df)
-        z = (x - loc) / scale
-        away = jnp.where(z < 0, -1, 1).astype(dtype)
-        info = jnp.finfo(dtype)
-
-        def outward(z: Array, side: Array, drop: Array) -> Array:
-            # the log density is lower by `drop` where 1 + z^2 / df is larger by the factor exp(rise)
-            rise = jnp.minimum(2 * drop / (fixed + 1), jnp.log(info.max) / 4)
-            return side * jnp.sqrt(z * z * jnp.exp(rise) + fixed * jnp.expm1(rise))
-
-        u, v = (open_uniform(key, shape, dtype) for key in (key_loc, key_farther))
-        above, drop = -jnp.log(u), -jnp.log(v)
-        zero, right = jnp.zeros(shape, dtype), jnp.ones(shape, dtype)
-        center = StudentT(fixed, zero, right)
-        density = jnp.exp(center.log_prob(zero)) / jax.lax.stop_gradient(scale)
-        farther = loc + scale * outward(z, away, drop)
-        half = jnp.full_like(fixed, 0.5)
+        z, half = (x - loc) / scale, jnp.full_like(fixed, 0.5)
+        away = jnp.where(z < 0, -1, 1).astype(self.dtype)
+        drop = -jnp.log(open_uniform(key_farther, self.batch_shape, self.dtype))
         log_w = -jnp.log1p(z / fixed * z) + jnp.log(beta_factor(key_df, fixed / 2, half))
-        spread = loc + scale * away * jnp.sqrt(fixed) * jnp.sqrt(jnp.minimum(jnp.expm1(-log_w), jnp.sqrt(info.max)))
-        if how.hahn_jordan:
-            turns = jnp.stack([-right, right])
-            found, *parts = hahn_jordan_parts(lambda z: -z * jnp.exp(center.log_prob(z)), turns, key_scale, z, how)
-            most = jnp.sqrt(info.max)
-            positive, negative = (loc + scale * jnp.clip(part, -most, most) for part in parts)
-            in_scale = WeakDerivative.single("scale", found * jnp.log(scale), positive, negative)
-        else:
-            in_scale = WeakDerivative.single("scale", jnp.log(scale), farther, x, False)
+        most = jnp.sqrt(jnp.finfo(self.dtype).max)
+        spread = loc + scale * away * jnp.sqrt(fixed) * jnp.sqrt(jnp.minimum(jnp.expm1(-log_w), most))
+        farther = loc + scale * self._standard_outward(z, away, drop)
         return (
-            WeakDerivative.single(
-                "loc",
-                weight=density * loc,
-                positive=loc + scale * outward(zero, right, above),
-                negative=loc + scale * outward(zero, -right, how.other(above)),
-            ),
-            in_scale,
+            *super().weak_derivative(key_others, x, how),
             WeakDerivative.single("df", jnp.log(df) / 2, farther, x, False),
             WeakDerivative.single("df", digamma_increment(fixed / 2, half) * df / 2, x, spread, True),
         )

@@ -83,11 +83,9 @@ class TruncatedNormal(Distribution):
         check_interval(self.law, self.low, self.high)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` outside the interval."""
         x, loc, scale, low, high = self._aligned(x)
         inside = (x >= low) & (x <= high)
         mode, log_mass = _log_mass(loc, scale, low, high)
@@ -96,7 +94,6 @@ class TruncatedNormal(Distribution):
         return jnp.where(inside, relative - log_mass - jnp.log(scale), -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, loc, scale, low, high = self._aligned(x)
         inside = (x > low) & (x < high)
         mode, log_mass = _log_mass(loc, scale, low, high)
@@ -105,7 +102,6 @@ class TruncatedNormal(Distribution):
         return jnp.where(x <= low, 0.0, jnp.where(x >= high, 1.0, jnp.exp(relative + log_part - log_mass)))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         u, *params = self._aligned(u)
         return _quantile(_solve(*map(jax.lax.stop_gradient, (u, *params))), u, *params)
 

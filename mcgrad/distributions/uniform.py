@@ -41,22 +41,18 @@ class Uniform(Distribution):
         check_interval(self.law, self.low, self.high)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         return self.icdf(jax.random.uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` outside the interval."""
         x, low, high = align(x, self.low, self.high)
         return jnp.where((x >= low) & (x <= high), -jnp.log(high - low), -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, low, high = align(x, self.low, self.high)
         inside = quotient(x - low, high - low)
         return jnp.where(x < low, 0.0, jnp.where(x > high, 1.0, inside))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         u, low, high = align(u, self.low, self.high)
         return low + (high - low) * u
 

@@ -70,15 +70,20 @@ class VonMises(Distribution):
         """Log density of an angle, which need not be in `[-pi, pi)`."""
         x, loc, k = align(x, self.loc, self.concentration)
         finite = jnp.abs(x) != jnp.inf
-        half = (jnp.where(finite, x, 0.0) - loc) / 2
-        return jnp.where(finite, -2 * k * jnp.sin(half) ** 2 - jnp.log(2 * _normalizer(k)[0]), -jnp.inf)
+        return jnp.where(finite, _log_density(jnp.where(finite, x, 0.0) - loc, k), -jnp.inf)
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Probability of the angles from `-pi` to `x`."""
         x, loc, k = jnp.broadcast_arrays(*align(x, self.loc, self.concentration))
         end = jnp.clip(x, -np.pi, np.pi)
-        turns = [_turns(angle - loc, k) for angle in (end, jnp.full_like(x, -np.pi))]
-        return jnp.where(x <= -np.pi, 0.0, jnp.where(x >= np.pi, 1.0, turns[0] - turns[1]))
+
+        def turns(deviation: Array) -> Array:
+            """The distribution function of the deviation, one more with every turn."""
+            inside = _wrap(deviation)
+            return _deviation_cdf(inside, k) + jax.lax.stop_gradient(jnp.round((deviation - inside) / (2 * np.pi)))
+
+        between = turns(end - loc) - turns(-np.pi - loc)
+        return jnp.where(x <= -np.pi, 0.0, jnp.where(x >= np.pi, 1.0, between))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Hahn-Jordan in both: on the two sides of `loc`; and nearer to it, and farther, than where `cos` has its mean.
@@ -118,12 +123,6 @@ def _wrap(x: Array) -> Array:
     turned = x - 2 * np.pi * jnp.floor((x + np.pi) / (2 * np.pi))
     turned = jnp.where(turned < np.pi, turned, turned - 2 * np.pi)  # the product may round
     return jnp.where(jnp.abs(turned) > np.pi, 0.0, turned)  # whole turns are lost in the digits of a huge angle
-
-
-def _turns(deviation: Array, k: Array) -> Array:
-    """The distribution function of the deviation, one more with every turn."""
-    inside = _wrap(deviation)
-    return _deviation_cdf(inside, k) + jax.lax.stop_gradient(jnp.round((deviation - inside) / (2 * np.pi)))
 
 
 # In what follows `theta` is the deviation, `t = theta + s` another one, and densities are relative to that at 0 or at

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,11 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
-from mcgrad._compat import custom_jvp
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
+from mcgrad.distributions.derivatives.quantile_rules import moving
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.beta import log_mean_exp_remainder
 from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
@@ -78,16 +79,10 @@ class VonMisesFisher(Distribution):
             )
 
     @property
-    def event_shape(self) -> Shape:
-        """`(m,)`."""
-        return jnp.shape(self.mean_direction)[-1:]
-
-    @property
     def _direction(self) -> Array:
         return self.mean_direction / jnp.linalg.norm(self.mean_direction, axis=-1, keepdims=True)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch m"]:
-        """One draw."""
         key_distance, key_around = jax.random.split(key)
         shape = self.batch_shape + self.event_shape
         mu = jnp.broadcast_to(self._direction, shape)
@@ -167,23 +162,20 @@ def _at(log_odds: Array, mu: Array, around: Array) -> Array:
     return (rest - h) * mu + 2 * jnp.sqrt(h * rest) * around
 
 
-@custom_jvp
-def _draw(x: Array, mu: Array, k: Array) -> Array:
-    return x
-
-
-@_draw.defjvp
-def _draw_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (x, mu, k), (_, mu_dot, k_dot) = primals, tangents
-    x = _draw(x, mu, k)
+@moving
+def _draw(x: Array, mu: Array, k: Array) -> Callable[[Array, Array], Array]:
     tiny = jnp.finfo(x.dtype).tiny
     square = jnp.sum((x - mu) ** 2, -1)
     log_odds = jnp.log(jnp.maximum(square, tiny)) - jnp.log(jnp.maximum(jnp.sum((x + mu) ** 2, -1), tiny))
-    # dt/dk = sin(t) / 2 dy/dk, along (cos(t) x - mu) / sin(t)
-    rate = jnp.expand_dims(_velocity(log_odds, k, (x.shape[-1] - 1) / 2) * k_dot / 2, -1)
     less = jnp.expand_dims(square / 2, -1)  # 1 - cos(t)
-    turned = (1 - less) * mu_dot - jnp.sum(mu_dot * x, -1, keepdims=True) * mu
-    return x, rate * ((x - mu) - less * x) + turned
+
+    def along(mu_dot: Array, k_dot: Array) -> Array:
+        # dt/dk = sin(t) / 2 dy/dk, along (cos(t) x - mu) / sin(t)
+        rate = jnp.expand_dims(_velocity(log_odds, k, (x.shape[-1] - 1) / 2) * k_dot / 2, -1)
+        turned = (1 - less) * mu_dot - jnp.sum(mu_dot * x, -1, keepdims=True) * mu
+        return rate * ((x - mu) - less * x) + turned
+
+    return along
 
 
 def _rejection(key: PRNGKey, k: Array, a: float) -> Array:

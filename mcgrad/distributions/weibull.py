@@ -14,11 +14,12 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
-from mcgrad.distributions.exponential import exponential_parts
+from mcgrad.distributions.exponential import exponential_parts, stop
 from mcgrad.distributions.numerics.arithmetic import align, log_quotient, open_uniform, room_for_factor
-from mcgrad.distributions.numerics.exponential import log_exponential_density, log_exponential_outward
-
-stop = jax.lax.stop_gradient
+from mcgrad.distributions.numerics.exponential import (
+    log_exponential_density,
+    log_exponential_outward,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +45,10 @@ class Weibull(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        """One draw."""
         # never 0, where the log density and the derivative in the concentration are infinite
         return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Log density; `-inf` below zero."""
         x, scale, k = align(x, self.scale, self.concentration)
         possible = (x > 0) & (x < jnp.inf)
         inside = jnp.where(possible, x, scale)
@@ -58,17 +57,14 @@ class Weibull(Distribution):
         return jnp.where(possible, some, jnp.where(x == 0, none, -jnp.inf))
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Distribution function."""
         x, scale, k = align(x, self.scale, self.concentration)
         return jnp.where(x > 0, -jnp.expm1(-_exponential_draw(x, scale, k)), 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """One minus the distribution function."""
         x, scale, k = align(x, self.scale, self.concentration)
         return jnp.where(x > 0, jnp.exp(-_exponential_draw(x, scale, k)), 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        """Quantile function."""
         u, scale, k = align(u, self.scale, self.concentration)
         least, most = room_for_factor(scale)
         log_e = jnp.log(-jnp.log1p(-u))

@@ -13,7 +13,7 @@ from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
-from mcgrad._types import PRNGKey, Shape
+from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL, check_factor
 from mcgrad.distributions.gamma import ExpGamma
@@ -72,13 +72,7 @@ class Wishart(Distribution):
                 f"{float(np.min(self.concentration))!r}. Pass for instance `{least} + jax.nn.softplus(x)`."
             )
 
-    @property
-    def event_shape(self) -> Shape:
-        """`(d, d)`."""
-        return jnp.shape(self.scale_tril)[-2:]
-
     def sample(self, key: PRNGKey) -> Float[Array, "*batch d d"]:
-        """One draw."""
         factor, size = align(matmul(*align(self._relative, self._standard_factor(key))), self._size)
         limit = math.sqrt(jnp.finfo(self.dtype).max / self.event_shape[0]) / 2
         factor = jnp.clip(jnp.minimum(size, limit) * factor, -limit, limit)
@@ -128,33 +122,32 @@ class Wishart(Distribution):
             new = matmul(jnp.broadcast_to(frozen, new.shape), new)
             return matmul(new, transposed(new))
 
+        def roots(term: WeakDerivative) -> list[Array]:
+            """Square roots of the two parts, given by their logarithms: `[d, *batch, 1]`."""
+            return [jnp.expand_dims(first(bounded_exp(part[0] / 2)), -1) for part in (term.positive, term.negative)]
+
         rows, each = jnp.moveaxis(factor, -2, 0), np.arange(d)  # [d, *batch, d]
+        lengths = jnp.linalg.norm(factor, axis=-1)
+        units = rows / jnp.expand_dims(first(lengths), -1)
         on = jnp.eye(d, dtype=bool).reshape(d, *[1] * len(batch), d)
         log_squares = 2 * jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1))
         half = jnp.asarray(0.5, self.dtype)
         in_entries = ExpGamma(jnp.broadcast_to(self._halves, (*batch, d)), half)
         entries = in_entries.weak_derivative(key_entries, log_squares, how)[0]
-        entry_parts = [
-            moved((each, jnp.where(on, jnp.expand_dims(first(bounded_exp(part[0] / 2)), -1), rows)))
-            for part in (entries.positive, entries.negative)
-        ]
+        entry_parts = [moved((each, jnp.where(on, root, rows))) for root in roots(entries)]
         terms = [WeakDerivative(("concentration",), first(entries.weight[0]), *entry_parts)]
 
-        lengths = jnp.linalg.norm(factor, axis=-1)
         own = jnp.diagonal(relative, axis1=-2, axis2=-1)
         in_rows = ExpGamma(
             jnp.broadcast_to(fixed, own.shape) / 2, half * jnp.exp(2 * (jax.lax.stop_gradient(own) - own))
         )
         whole = in_rows.weak_derivative(key_rows, 2 * jnp.log(lengths), how._replace(hahn_jordan=True))[1]
-        row_parts = [
-            moved((each, rows * jnp.expand_dims(first(bounded_exp(part[0] / 2) / lengths), -1)))
-            for part in (whole.positive, whole.negative)
-        ]
+        row_parts = [moved((each, units * root)) for root in roots(whole)]
         terms.append(WeakDerivative(("scale_tril",), first(whole.weight[0]), *row_parts))
 
         i, j = np.tril_indices(d, -1)
         if len(i):
-            unit = jnp.moveaxis(factor / jnp.expand_dims(lengths, -1), -2, 0)[j]  # [pair, *batch, d]
+            unit = units[j]  # [pair, *batch, d]
             log_length = ExpGamma((fixed[..., 0] + 1) / 2, half).sample(key_length) / 2
             longer = unit * jnp.exp(jnp.expand_dims(log_length, -1))[None]
             u = open_uniform(key_radius, (len(i), *batch), self.dtype)

@@ -1,14 +1,14 @@
 """Estimators: one rule for one random choice each."""
 
-from mcgrad.estimators.adaptive_velocity import AdaptiveVelocity as AdaptiveVelocity
-from mcgrad.estimators.antithetic import ARM as ARM
-from mcgrad.estimators.antithetic import DisARM as DisARM
-from mcgrad.estimators.arms import ARMS as ARMS
-from mcgrad.estimators.arsm import ARSM as ARSM
 from mcgrad.estimators.auto import Auto as Auto
+from mcgrad.estimators.binary import ARM as ARM
+from mcgrad.estimators.binary import ARMS as ARMS
+from mcgrad.estimators.binary import DisARM as DisARM
 from mcgrad.estimators.bonnet_price import BonnetPrice as BonnetPrice
 from mcgrad.estimators.boundary import PathwiseWithBoundary as PathwiseWithBoundary
-from mcgrad.estimators.carms import CARMS as CARMS
+from mcgrad.estimators.coupled import ARSM as ARSM
+from mcgrad.estimators.coupled import CARMS as CARMS
+from mcgrad.estimators.coupled import TreeDisARM as TreeDisARM
 from mcgrad.estimators.enumeration import Enumerate as Enumerate
 from mcgrad.estimators.generalized_reparameterization import (
     GeneralizedReparameterization as GeneralizedReparameterization,
@@ -16,12 +16,12 @@ from mcgrad.estimators.generalized_reparameterization import (
 from mcgrad.estimators.importance_sampling import ImportanceSampling as ImportanceSampling
 from mcgrad.estimators.local_expectation import LocalExpectation as LocalExpectation
 from mcgrad.estimators.measure_valued import MeasureValued as MeasureValued
+from mcgrad.estimators.pathwise import AdaptiveVelocity as AdaptiveVelocity
 from mcgrad.estimators.pathwise import Pathwise as Pathwise
 from mcgrad.estimators.relax import LAX as LAX
 from mcgrad.estimators.relax import RELAX as RELAX
 from mcgrad.estimators.score import Score as Score
 from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation as SmoothedPerturbation
 from mcgrad.estimators.sum_and_sample import SumAndSample as SumAndSample
-from mcgrad.estimators.tree_disarm import TreeDisARM as TreeDisARM
 from mcgrad.estimators.without_replacement import ImportanceWithoutReplacement as ImportanceWithoutReplacement
 from mcgrad.estimators.without_replacement import UnorderedSet as UnorderedSet

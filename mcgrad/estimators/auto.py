@@ -1,16 +1,19 @@
-"""The estimator that is used where none is named."""
+"""The estimator that is used where none is named, and those that a refusal suggests."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 
+from mcgrad.estimators.coupled import TreeDisARM
 from mcgrad.estimators.enumeration import Enumerate
+from mcgrad.estimators.local_expectation import LocalExpectation
+from mcgrad.estimators.measure_valued import MeasureValued
 from mcgrad.estimators.pathwise import Pathwise
 from mcgrad.estimators.score import Score
-from mcgrad.program.estimator import Estimator
-from mcgrad.program.relation import Relation
-from mcgrad.program.site import Facts, Site
+from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation
+from mcgrad.estimators.without_replacement import UnorderedSet
+from mcgrad.program import Estimator, Facts, Relation, Site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,3 +58,16 @@ class Auto(Estimator):
 
 MAX_VALUES = 16
 """Values of a draw up to which its enumeration counts as cheap, next to a score of much variance. A choice, not measured."""
+
+CANDIDATES: tuple[Estimator, ...] = (
+    Pathwise(),
+    LocalExpectation(),
+    TreeDisARM(),
+    UnorderedSet(),
+    Enumerate(),
+    Score(),
+    SmoothedPerturbation(),
+    MeasureValued(),
+)
+"""What a refusal suggests in place of an estimator that would be wrong: those that need no options, one for each kind of
+distribution. Each is asked whether it would be right at the draw."""

@@ -7,15 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
 from mcgrad.distributions.normal import Normal
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Rest, Result
-from mcgrad.program.site import Site
-from mcgrad.program.surrogates import zero_with_derivative_of
-
-stop = jax.lax.stop_gradient
+from mcgrad.program import Draw, Estimator, Rest, Result, Site, zero_with_derivative_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,16 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, OnJump, Rest, Result
-from mcgrad.program.representations import SignedPoints
-from mcgrad.program.site import Site
-from mcgrad.program.surrogates import zero_with_derivative_of
+from mcgrad.program import Draw, Estimator, Rest, Result, SignedPoints, Site, zero_with_derivative_of
+from mcgrad.program.estimator import OnJump
 from mcgrad.program.thresholds import Decision
-
-stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)

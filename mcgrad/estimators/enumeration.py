@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad.estimators.finite_support import why_no_values
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator
-from mcgrad.program.relation import Relation
-from mcgrad.program.representations import WeightedPoints
-from mcgrad.program.site import Site
+from mcgrad.estimators.finite_support import FiniteSupportEstimator
+from mcgrad.program import Draw, Relation, Site, WeightedPoints
 
 
 @dataclasses.dataclass(frozen=True)
-class Enumerate(Estimator):
+class Enumerate(FiniteSupportEstimator):
     r"""Enumeration (marginalization): the exact expectation over a distribution of finite support.
 
         E[f(x)] = sum_i p_theta(x_i) f(x_i)
@@ -43,9 +40,6 @@ class Enumerate(Estimator):
         https://arxiv.org/abs/1506.05254.
     """
 
-    def why_not(self, site: Site) -> str | None:
-        return why_no_values(site)
-
     def evaluations(self, site: Site, relation: Relation) -> int:
         together = math.prod(window.most_draws(n) for window, n in zip(relation, site.plates, strict=True))
         assert site.facts.support is not None  # see `why_not`
@@ -54,12 +48,8 @@ class Enumerate(Estimator):
     def represent(self, draw: Draw) -> WeightedPoints:
         support = draw.facts.support  # [n, *event], NumPy's, as all points are: constants of the compiled program
         assert support is not None  # see `why_not`
-        mixed = [draw.plates[k] for k in draw.mixed_axes]
-        entries = math.prod(mixed)
-        count = len(support) ** entries
-        # State s in base n: digit e is the value of entry e along the mixed axes.
-        digits = np.arange(count)[:, None] // len(support) ** np.arange(entries)[None, :] % len(support)
         shape = [size if k in draw.mixed_axes else 1 for k, size in enumerate(draw.plates)]
-        points = jnp.asarray(support[digits.reshape(count, *shape)])  # [count, *shape, *event]
-        points = jnp.broadcast_to(points, (count, *draw.plates, *support.shape[1:]))
+        joint = np.array(list(itertools.product(support, repeat=math.prod(shape))), support.dtype)
+        points = jnp.asarray(joint.reshape(len(joint), *shape, *support.shape[1:]))
+        points = jnp.broadcast_to(points, (len(joint), *draw.plates, *support.shape[1:]))
         return WeightedPoints(points, jax.vmap(draw.prob)(points))

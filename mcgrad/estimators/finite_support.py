@@ -1,4 +1,4 @@
-"""What estimators for distributions of finite support share: the values of a draw, and what refusals say."""
+"""What estimators for distributions of finite support share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
-from mcgrad.program.draw import Draw
-from mcgrad.program.site import Site
+from mcgrad.program import Draw, Estimator, Site
+
+
+class FiniteSupportEstimator(Estimator):
+    """Base of estimators that go through the values of a draw."""
+
+    def why_not(self, site: Site) -> str | None:
+        known = site.facts.support is not None
+        return None if known else "the distribution has no finite support that is known beforehand"
 
 
 def each_value(draw: Draw, fn: Callable[[Array], Array]) -> Array:
@@ -18,13 +25,3 @@ def each_value(draw: Draw, fn: Callable[[Array], Array]) -> Array:
     rows = jnp.expand_dims(support, tuple(range(1, 1 + draw.num_plates)))
     points = jnp.broadcast_to(rows, (len(support), *draw.plates, *support.shape[1:]))
     return jnp.moveaxis(jax.vmap(fn)(points), 0, -1)
-
-
-def values_at(draw: Draw, positions: Int[Array, "*shape"]) -> Array:
-    """The values at positions in the support, `[*shape, *event]`."""
-    return jnp.asarray(draw.facts.support)[positions]
-
-
-def why_no_values(site: Site) -> str | None:
-    """Why estimators that go through the values of a draw would be wrong at a site, or `None`."""
-    return None if site.facts.support is not None else "the distribution has no finite support that is known beforehand"

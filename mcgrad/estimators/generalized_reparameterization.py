@@ -8,17 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
+from mcgrad._arguments import check_callable
 from mcgrad._types import static_field
 from mcgrad.estimators.score import why_no_score
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import LocalEstimator
-from mcgrad.program.representations import WeightedPoint
-from mcgrad.program.site import Site
-from mcgrad.program.surrogates import zero_with_derivative_of
-
-stop = jax.lax.stop_gradient
+from mcgrad.program import Draw, LocalEstimator, Site, WeightedPoint, zero_with_derivative_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +71,7 @@ class GeneralizedReparameterization(LocalEstimator):
 
     def __post_init__(self) -> None:
         for name in ("transform", "standardize"):
-            if not callable(fn := getattr(self, name)):
-                raise TypeError(
-                    f"`mcgrad.GeneralizedReparameterization({name}=...)` must be a function of a value and the distribution, got "
-                    f"{type(fn).__name__}. Pass `lambda value, dist: ...`."
-                )
+            check_callable(self, name, "a value and the distribution", "Pass `lambda value, dist: ...`.")
 
     def why_not(self, site: Site) -> str | None:
         if site.facts.discrete:

@@ -17,12 +17,7 @@ from mcgrad.distributions.half_precision import widened
 from mcgrad.distributions.wrappers.foreign import as_distribution
 from mcgrad.distributions.wrappers.independent import Independent
 from mcgrad.estimators.score import why_no_score
-from mcgrad.program.bring import bring_each
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, Rest, Result
-from mcgrad.program.relation import Relation
-from mcgrad.program.representations import WeightedPoints
-from mcgrad.program.site import Site
+from mcgrad.program import Draw, Estimator, Relation, Rest, Result, Site, WeightedPoints, bring_each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +78,8 @@ class ImportanceSampling(Estimator):
                 "`mcgrad.ImportanceSampling(proposal=...)` must be a distribution or a function of the distribution, got "
                 f"{type(self.proposal).__name__}. Pass `lambda p: proposal`."
             )
-        least, what = (
-            (2, "an int of at least 2 where weights are self-normalized") if self.self_normalized else (1, None)
-        )
-        check_field(self, "num_samples", least, "ImportanceSampling(num_samples=...)", what=what)
+        what = "an int of at least 2 where weights are self-normalized" if self.self_normalized else None
+        check_field(self, "num_samples", 2 if self.self_normalized else 1, what=what)
 
     def why_not(self, site: Site) -> str | None:
         return why_no_score(site, "weights of fixed points miss")

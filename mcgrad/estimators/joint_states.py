@@ -10,34 +10,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mcgrad.estimators.finite_support import each_value, values_at
-from mcgrad.program.draw import Draw
-
-
-class Drawn(NamedTuple):
-    """A state that is none of those taken.
-
-    Attributes:
-        state: positions of values; of no meaning where not `possible`.
-        log_mass: log probability of all states that are not taken.
-        possible: whether one is left.
-    """
-
-    state: Int[Array, " d"]
-    log_mass: Float[Array, ""]
-    possible: Bool[Array, ""]
+from mcgrad.estimators.finite_support import each_value
+from mcgrad.program import Draw
 
 
 def draw_outside(
     log_probs: Float[Array, "d n"], taken: Int[Array, "m d"], is_taken: Bool[Array, " m"], u: Float[Array, " d"]
-) -> Drawn:
+) -> tuple[Int[Array, " d"], Float[Array, ""], Bool[Array, ""]]:
     """Draws a state given that it is none of those taken, entry by entry from uniform noise `u`.
+
+    Returns it, of no meaning where none is left; the log probability of all that are left; and whether one is.
 
     Given the entries so far, the weight of a value is its probability times the probability that the entries behind it do
     not complete a taken state.
@@ -51,32 +39,21 @@ def draw_outside(
         log_p, taken, behind, u = entry
         completes = agrees[:, None] & (taken[:, None] == values[None])  # [m, n]
         completed = jax.nn.logsumexp(jnp.where(completes, behind[:, None], -jnp.inf), axis=0)
-        left = log_p + _log_complement(completed)
+        left = log_p + jax.nn.log1mexp(-jnp.minimum(completed, 0))  # up to rounding
         total = jax.nn.logsumexp(left)
         below = jnp.cumsum(jnp.exp(left - jnp.where(total > -jnp.inf, total, 0)))
         value = jnp.minimum(jnp.sum(below < u * below[-1], dtype=jnp.int32), len(values) - 1)
         return agrees & (taken == value), (value, total, left[value] > -jnp.inf)
 
     _, (state, log_mass, possible) = jax.lax.scan(step, is_taken, (log_probs, taken.T, behind.T, u))
-    return Drawn(state, jnp.minimum(log_mass[0], 0), jnp.all(possible))
+    return state, jnp.minimum(log_mass[0], 0), jnp.all(possible)
 
 
-class InTurn(NamedTuple):
-    """States drawn one after the other, none of them twice.
-
-    Attributes:
-        states: in the order in which they were drawn.
-        possible: false for the last ones where there are no more states.
-        log_outside: log probability of what was left before each draw, and after the last.
-    """
-
-    states: Int[Array, "k d"]
-    possible: Bool[Array, " k"]
-    log_outside: Float[Array, " k+1"]
-
-
-def draw_in_turn(log_probs: Float[Array, "d n"], u: Float[Array, "k d"]) -> InTurn:
+def draw_in_turn(log_probs: Float[Array, "d n"], u: Float[Array, "k d"]) -> tuple[Array, Array, Array]:
     """Draws states without replacement, each with its probability among those that are left.
+
+    Returns them in their order, `[k, d]`; which are possible, not the last ones where there are no more states; and the log
+    probability of what was left before each draw, and after the last, `[k + 1]`.
 
     In distribution these are the `k` largest of Gumbel-perturbed log probabilities, in their order (Kool et al. 2019,
     stochastic beams).
@@ -85,14 +62,14 @@ def draw_in_turn(log_probs: Float[Array, "d n"], u: Float[Array, "k d"]) -> InTu
 
     def step(taken: tuple[Array, Array], at: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         j, u = at
-        drawn = draw_outside(log_probs, *taken, u)
+        state, log_mass, is_left = draw_outside(log_probs, *taken, u)
         states, possible = taken
-        return (states.at[j].set(drawn.state), possible.at[j].set(drawn.possible)), drawn.log_mass
+        return (states.at[j].set(state), possible.at[j].set(is_left)), log_mass
 
     start = (jnp.zeros(u.shape, jnp.int32), jnp.zeros(k, bool))
     (states, possible), log_outside = jax.lax.scan(step, start, (jnp.arange(k), u))
-    after = draw_outside(log_probs, states, possible, u[0]).log_mass
-    return InTurn(states, possible, jnp.append(log_outside, after))
+    _, after, _ = draw_outside(log_probs, states, possible, u[0])
+    return states, possible, jnp.append(log_outside, after)
 
 
 def most_probable(log_probs: Float[Array, "d n"], k: int) -> Int[Array, "k d"]:
@@ -117,12 +94,6 @@ def log_prob(log_probs: Float[Array, "d n"], states: Int[Array, "k d"]) -> Float
 
 def _chosen(log_probs: Array, states: Array) -> Array:
     return jnp.take_along_axis(log_probs[None], states[..., None], axis=-1)[..., 0]
-
-
-def _log_complement(x: Array) -> Array:
-    """`log(1 - exp(x))` for `x <= 0` up to rounding, accurate at both ends (Mächler 2012)."""
-    x = jnp.minimum(x, 0)
-    return jnp.where(x > -math.log(2), jnp.log(-jnp.expm1(x)), jnp.log1p(-jnp.exp(x)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +123,7 @@ class Groups:
     @property
     def num_values(self) -> int:
         """The number of values of one entry."""
-        assert self.draw.facts.support is not None  # see `why_no_values`
+        assert self.draw.facts.support is not None  # see `FiniteSupportEstimator`
         return len(self.draw.facts.support)
 
     def log_probs(self) -> Float[Array, "g d n"]:
@@ -167,21 +138,16 @@ class Groups:
     def gather(self, x: Array) -> Array:
         """`[*plates, *rest]` to `[g, d, *rest]`."""
         num = self.draw.num_plates
-        rest = x.shape[num:]
-        return jnp.transpose(x, (*self._order, *range(num, x.ndim))).reshape(-1, self.size, *rest)
+        return jnp.transpose(x, (*self._order, *range(num, x.ndim))).reshape(-1, self.size, *x.shape[num:])
 
     def points(self, states: Int[Array, "g k d"]) -> Array:
         """The values `[k, *draw shape]` of joint states."""
-        shape = [self.draw.plates[k] for k in self._order]
-        back = sorted(range(len(shape)), key=self._order.__getitem__)
-        states = jnp.moveaxis(states, 1, 0)
-        states = states.reshape(len(states), *shape)
-        return values_at(self.draw, jnp.transpose(states, (0, *(1 + k for k in back))))
+        states = jnp.moveaxis(states, 1, 0).reshape(states.shape[1], *(self.draw.plates[k] for k in self._order))
+        states = jnp.moveaxis(states, range(1, states.ndim), [1 + k for k in self._order])
+        return jnp.asarray(self.draw.facts.support)[states]
 
     def per_entry(self, x: Float[Array, " g *lead"]) -> Float[Array, "*lead *plates"]:
         """Numbers of each group in the shape of the plates, with one entry along axes that some cost mixes."""
         mixed = self.draw.mixed_axes
-        x = x.reshape(*(size for k, size in enumerate(self.draw.plates) if k not in mixed), *x.shape[1:])
-        lead = x.ndim - (self.draw.num_plates - len(mixed))
-        x = jnp.moveaxis(x, range(x.ndim - lead, x.ndim), range(lead))
-        return jnp.expand_dims(x, tuple(lead + k for k in mixed))
+        plates = [1 if k in mixed else size for k, size in enumerate(self.draw.plates)]
+        return jnp.moveaxis(x, 0, -1).reshape(*x.shape[1:], *plates)

@@ -7,16 +7,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mcgrad.estimators.finite_support import why_no_values
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator
-from mcgrad.program.representations import SignedPoints
-from mcgrad.program.site import Site
-from mcgrad.program.surrogates import zero_with_derivative_of
+from mcgrad.estimators.finite_support import FiniteSupportEstimator
+from mcgrad.program import Draw, SignedPoints, zero_with_derivative_of
 
 
 @dataclasses.dataclass(frozen=True)
-class LocalExpectation(Estimator):
+class LocalExpectation(FiniteSupportEstimator):
     r"""Local expectation: enumerates the values of each entry of a draw, the other entries as drawn.
 
         dE[f(x)] = E[ sum_i sum_k dp_i(k) (f(x with x_i = k) - f(x)) ]
@@ -39,9 +35,6 @@ class LocalExpectation(Estimator):
         Titsias and Lázaro-Gredilla 2015, eq. 9, "Local Expectation Gradients for Black Box Variational Inference",
         https://arxiv.org/abs/1503.01494.
     """
-
-    def why_not(self, site: Site) -> str | None:
-        return why_no_values(site)
 
     def represent(self, draw: Draw) -> SignedPoints:
         support = jnp.asarray(draw.facts.support)  # [n, *event]

@@ -13,11 +13,7 @@ from mcgrad._arguments import check_field, check_option
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.estimators.weak_derivative_by_cdf import directions, weak_derivative_by_cdf, why_no_weak_derivative
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator
-from mcgrad.program.representations import Flow, SignedPoints
-from mcgrad.program.site import Site
-from mcgrad.program.surrogates import zero_with_derivative_of
+from mcgrad.program import Draw, Estimator, Flow, SignedPoints, Site, zero_with_derivative_of
 
 Decomposition: TypeAlias = Literal["hahn_jordan", "size_bias"]
 CouplingName: TypeAlias = Literal["shared", "comonotone", "independent"]
@@ -91,8 +87,7 @@ class MeasureValued(Estimator):
         for name, options in (("decomposition", Decomposition), ("coupling", CouplingName)):
             check_option(f"MeasureValued({name}=...)", getattr(self, name), get_args(options))
         if self.chunk_size is not None:
-            what = "a number of points, at least 1, or None"
-            check_field(self, "chunk_size", 1, "MeasureValued(chunk_size=...)", what=what)
+            check_field(self, "chunk_size", 1, what="a number of points, at least 1, or None")
 
     def why_not(self, site: Site) -> str | None:
         return why_no_weak_derivative(site)
@@ -105,9 +100,7 @@ class MeasureValued(Estimator):
         points, coefficients = [], []
         independent = self.coupling == "independent"
         if independent:
-            again = jax.lax.stop_gradient(
-                draw.under_vmaps(lambda key, dist: dist.sample(key), key=draw.key_beside(_AGAIN))
-            )
+            again = draw.sample(_AGAIN)
             # each part with its own weight, which may depend on the draw
             for term, other in zip(terms, self._terms(draw, _BESIDE_AGAIN, again), strict=True):
                 points += [term.positive, other.negative]
@@ -138,7 +131,7 @@ class MeasureValued(Estimator):
         names: list[tuple[str, ...]] = []
         by_cdf = None
         if "weak_derivative" not in draw.facts.knows:
-            by_cdf = [direction for direction in directions(draw.site) if direction.leaf not in draw.constant]
+            by_cdf = {leaf: axes for leaf, axes in directions(draw.site).items() if leaf not in draw.constant}
 
         def arrays(key: PRNGKey, dist: Any, x: Array) -> list[list[Array | None]]:
             own = by_cdf is None

@@ -23,26 +23,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
+from mcgrad._arguments import broadcasts_to, check_callable
 from mcgrad._closures import Closed
-from mcgrad._types import PRNGKey, Shape, static_field
-from mcgrad.distributions.base import Relaxation
-from mcgrad.distributions.logistic import Logistic
-from mcgrad.distributions.wrappers.independent import Independent
+from mcgrad._types import PRNGKey, static_field
+from mcgrad.distributions import Independent, Logistic, Relaxation
 from mcgrad.estimators.score import why_no_score
-from mcgrad.program.bring import bring
+from mcgrad.program import Draw, LocalEstimator, Relation, Site, WeightedPoint, bring
 from mcgrad.program.dependence import analyze
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator, LocalEstimator
 from mcgrad.program.paths import BlindWay, blind_ways
-from mcgrad.program.relation import Relation
-from mcgrad.program.representations import WeightedPoint
-from mcgrad.program.site import Site, bind_draw
+from mcgrad.program.site import bind_draw
 from mcgrad.program.surrogates import unit_weight, zero_with_derivative_of
 from mcgrad.program.trace import from_jaxpr
-
-stop = jax.lax.stop_gradient
 
 _NOISE = 1
 """Folded into a draw's key, for the relaxed draws beside it."""
@@ -55,16 +49,13 @@ class _Surrogate(LocalEstimator):
     control: Callable[[Any], Any]
 
     def __post_init__(self) -> None:
-        if not callable(self.control):
-            raise TypeError(
-                f"`mcgrad.{type(self).__name__}(control=...)` must be a function of the draw, got "
-                f"{type(self.control).__name__}. Pass `lambda z: ...`, or an array as `mcgrad.Score(baseline=...)`."
-            )
+        way_out = "Pass `lambda z: ...`, or an array as `mcgrad.Score(baseline=...)`."
+        check_callable(self, "control", "the draw", way_out)
 
-    def closed(self, dist: Any) -> Estimator:
+    def closed(self, dist: Any) -> _Surrogate:
         return self._closed_on(self._argument(dist))
 
-    def resolve(self, site: Site, relations: Any) -> Estimator:
+    def resolve(self, site: Site, relations: Any) -> _Surrogate:
         return self._closed_on(self._argument_at(site))
 
     def why_not(self, site: Site) -> str | None:
@@ -75,7 +66,7 @@ class _Surrogate(LocalEstimator):
         assert isinstance(own.control, Closed)
         out = own.control.result
         leaves = jax.tree.leaves(out)
-        fits = len(leaves) == 1 and _broadcasts(leaves[0].shape, batch)
+        fits = len(leaves) == 1 and broadcasts_to(leaves[0].shape, batch)
         if not fits or leaves[0] is not out or not jnp.issubdtype(out.dtype, jnp.floating):
             got = ", ".join(f"{leaf.dtype} of shape {leaf.shape}" for leaf in leaves) or "nothing"
             return (
@@ -92,11 +83,8 @@ class _Surrogate(LocalEstimator):
 
     def represent(self, draw: Draw) -> WeightedPoint:
         x = draw.sample()
-
-        def variate(own: _Surrogate, key: PRNGKey, dist: Any, x: Any) -> Array:
-            return own._variate(own._points(key, dist, x), tuple(dist.batch_shape))
-
-        control = draw.under_vmaps(variate, self._moving(draw, x), key=draw.key_beside(_NOISE), estimator=self)
+        key, moving = draw.key_beside(_NOISE), self._moving(draw, x)
+        control = draw.under_vmaps(_Surrogate._variate, moving, key=key, estimator=self)
         return WeightedPoint(x, draw.log_prob(x), control=control)
 
     def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:
@@ -121,14 +109,15 @@ class _Surrogate(LocalEstimator):
             return self
         return dataclasses.replace(self, control=Closed.of(self.control, point))
 
-    def _variate(self, at: Relaxation, batch: Shape) -> Array:
+    def _variate(self, key: PRNGKey, dist: Any, x: Any) -> Array:
         """The control variate, of the batch shape."""
-        relation, _ = self._seen(at.free, len(batch))
+        z, given, log_prob = self._points(key, dist, x)
+        c, batch = self.control, tuple(dist.batch_shape)
+        relation, _ = self._seen(z, len(batch))
         if relation is None:  # no function of the draw
-            return jnp.zeros(batch, at.free.dtype)
-        c, z, given = self.control, at.free, at.given
+            return jnp.zeros(batch, z.dtype)
         moved = c(z)
-        weight = unit_weight(jnp.broadcast_to(bring(at.log_prob, relation, moved.shape), moved.shape))
+        weight = unit_weight(jnp.broadcast_to(bring(log_prob, relation, moved.shape), moved.shape))
         # Each is less its value where the draws are held: so no derivative is left in what the function closes over, but in
         # the derivatives that follow it is, and can be trained on them.
         value = (moved - c(stop(z))) - (weight * c(given) - c(stop(given)))
@@ -155,13 +144,6 @@ class _Surrogate(LocalEstimator):
 
 def _key_struct() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0))
-
-
-def _broadcasts(shape: Shape, batch: Shape) -> bool:
-    try:
-        return jnp.broadcast_shapes(shape, batch) == tuple(batch)
-    except ValueError:
-        return False
 
 
 @dataclasses.dataclass(frozen=True)

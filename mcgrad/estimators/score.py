@@ -11,10 +11,7 @@ from jaxtyping import Array
 
 from mcgrad._arguments import check_field, check_option
 from mcgrad._types import static_field
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator
-from mcgrad.program.representations import Replicates, WeightedPoint
-from mcgrad.program.site import Site
+from mcgrad.program import Draw, Estimator, Replicates, Site, WeightedPoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +28,8 @@ class Score(Estimator):
     jumps at a threshold that itself moves with a parameter, how it moves is left out**, as by all estimators that hold the
     draw fixed; a `mcgrad.JumpWarning` names the line.
 
-    Integration by parts of a pathwise derivative (Stein; Stoker 1986), `E[f' v] = -E[f div(p v) / p]`, is this estimator.
+    Integration by parts of a pathwise derivative along any velocity `v` (Stein; Stoker 1986, of a constant `v`),
+    `E[f' v] = -E[f div(p v) / p]`, is this estimator.
 
     **A baseline is in the units of the cost**, before the sums, means and constant factors that turn costs into the
     output: for `loss = mean(per_example)`, in those of `per_example`. What is added to it that no draw reaches is no part of it.
@@ -71,7 +69,7 @@ class Score(Estimator):
             )
         if isinstance(self.baseline, str):
             check_option("Score(baseline=...)", self.baseline, ("auto", "leave_one_out"), "an array", "None")
-        check_field(self, "num_samples", 1, "Score(num_samples=...)")
+        check_field(self, "num_samples", 1)
 
     @property
     def needs_rest(self) -> bool:
@@ -103,11 +101,10 @@ class Score(Estimator):
 
 def why_no_score(site: Site, misses: str = "the score misses") -> str | None:
     """Why an estimator that holds draws fixed and weights them would be wrong at a site, or `None`."""
-    facts = site.facts
-    if "log_prob" not in facts.knows:
+    if "log_prob" not in site.facts.knows:
         return "the distribution has no log density. Give it one, `mcgrad.distribution(..., log_prob=...)`"
-    if facts.support_parameters:
-        moving = " and ".join(f"`{name}`" for name in facts.support_parameters)
+    if site.support_moves_with:
+        moving = " and ".join(f"`{name}`" for name in site.support_moves_with)
         return (
             f"the support moves with {moving}, so {misses} what happens at its edge. Shift and scale a draw with constant "
             "bounds"

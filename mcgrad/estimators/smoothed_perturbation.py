@@ -8,19 +8,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
 from mcgrad._arguments import check_option
 from mcgrad._types import static_field
-from mcgrad.distributions.bernoulli import Bernoulli
-from mcgrad.distributions.binomial import Binomial
-from mcgrad.program.draw import Draw, probability
-from mcgrad.program.estimator import Estimator
-from mcgrad.program.representations import Alternatives, SignedPoints
-from mcgrad.program.site import Site
-from mcgrad.program.surrogates import zero_with_derivative_of
-
-stop = jax.lax.stop_gradient
+from mcgrad.distributions import Bernoulli, Binomial
+from mcgrad.program import Alternatives, Draw, Estimator, SignedPoints, Site, zero_with_derivative_of
+from mcgrad.program.draw import probability
 
 
 @dataclasses.dataclass(frozen=True)

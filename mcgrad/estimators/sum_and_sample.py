@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from mcgrad._arguments import check_field, check_option
+from mcgrad._arguments import broadcasts_to, check_field, check_option
 from mcgrad._types import static_field
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, draw_outside, log_prob, most_probable
 from mcgrad.estimators.without_replacement import Chosen, WithoutReplacement, shares
-from mcgrad.program.draw import Draw
+from mcgrad.program import Draw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SumAndSample(WithoutReplacement):
         if isinstance(self.enumerated, str):
             check_option("SumAndSample(enumerated=...)", self.enumerated, ("most_probable", "drawn"), "an array")
             if self.num_samples is not None:
-                check_field(self, "num_samples", 1, "SumAndSample(num_samples=...)", what="an int of at least 1")
+                check_field(self, "num_samples", 1, what="an int of at least 1")
         elif self.num_samples is not None:
             raise ValueError(
                 f"`mcgrad.SumAndSample(num_samples=...)` must be left out with a buffer, got {self.num_samples!r}. The "
@@ -75,21 +75,20 @@ class SumAndSample(WithoutReplacement):
         check_option("SumAndSample(baseline=...)", self.baseline, ("enumerated", "independent", None))
 
     @property
-    def num_points(self) -> int:
+    def _num_summed(self) -> int:
         if isinstance(self.enumerated, str):
-            together = 2 if self.num_samples is None else self.num_samples
-        else:
-            shape = jnp.shape(self.enumerated)
-            together = (shape[-1] if shape else 1) + 1  # a placeholder for a buffer has no shape
-        return together * (2 if self.baseline == "independent" else 1)
+            return (2 if self.num_samples is None else self.num_samples) - 1
+        return (jnp.shape(self.enumerated) or (1,))[-1]  # a placeholder for a buffer has no shape
+
+    @property
+    def num_points(self) -> int:
+        return (1 + self._num_summed) * (2 if self.baseline == "independent" else 1)
 
     def choose(self, draw: Draw, groups: Groups) -> Chosen:
         if isinstance(self.enumerated, str):
-            buffer, drawn = None, self.enumerated == "drawn"
-            m = groups.num_states((2 if self.num_samples is None else self.num_samples) - 1)
+            buffer, drawn, m = None, self.enumerated == "drawn", groups.num_states(self._num_summed)
         else:
-            buffer, drawn = self._buffer(draw, groups), False
-            m = buffer.shape[1]
+            buffer, drawn, m = self._buffer(draw, groups), False, self._num_summed
         num_drawn = m if drawn else 0
         num_independent = m + 1 if self.baseline == "independent" else 0
         log_probs = groups.log_probs()
@@ -108,15 +107,15 @@ class SumAndSample(WithoutReplacement):
                 states = most_probable(log_probs, m)
             log_p = jnp.where(is_summed, log_prob(log_probs, states), -jnp.inf)
             summed = log_p > -jnp.inf
-            sampled = draw_outside(log_probs, states, summed, u[0])
-            left = jnp.where(sampled.possible, jnp.exp(sampled.log_mass), 0)
-            states = jnp.concatenate([states, sampled.state[None]])
-            possible = jnp.append(summed, sampled.possible)
+            sampled, log_mass, is_left = draw_outside(log_probs, states, summed, u[0])
+            left = jnp.where(is_left, jnp.exp(log_mass), 0)
+            states = jnp.concatenate([states, sampled[None]])
+            possible = jnp.append(summed, is_left)
             weights = jnp.append(jnp.exp(log_p), left)
             baseline = None
             if self.baseline == "independent":
                 nothing = (states[:0], possible[:0])
-                independent = jax.vmap(lambda u: draw_outside(log_probs, *nothing, u).state)(u[1 + num_drawn :])
+                independent, _, _ = jax.vmap(lambda u: draw_outside(log_probs, *nothing, u))(u[1 + num_drawn :])
                 states = jnp.concatenate([states, independent])
                 possible = jnp.append(possible, jnp.ones(m + 1, bool))
                 weights = jnp.append(weights, jnp.zeros(m + 1, weights.dtype))
@@ -132,14 +131,11 @@ class SumAndSample(WithoutReplacement):
         """The buffer by groups, `[g, m, d]`."""
         states = jnp.asarray(self.enumerated)
         plates, shape = draw.plates, states.shape
-        missing = len(plates) + 1 - states.ndim
-        fits = missing >= 0 and all(a in (1, b) for a, b in zip(shape[:-1], plates[missing:], strict=False))
-        if not (states.ndim and fits and jnp.issubdtype(states.dtype, jnp.integer)):
+        if not (shape and broadcasts_to(shape[:-1], plates) and jnp.issubdtype(states.dtype, jnp.integer)):
             raise ValueError(
                 "`mcgrad.SumAndSample(enumerated=...)` must be integers of shape `[*batch_shape, m]`, got "
                 f"{states.dtype} of shape {shape} for batch shape {plates} at {draw.site.describe()}. Give one position "
                 "in `dist.support()` for each entry of the draw, the states along the last axis."
             )
-        states = jnp.expand_dims(states, tuple(range(missing)))
         states = jnp.clip(states, 0, groups.num_values - 1)
         return jnp.swapaxes(groups.gather(jnp.broadcast_to(states, (*plates, shape[-1]))), 1, 2)

@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts, inside, turning_points
+from mcgrad.program import Site
 from mcgrad.program.dependence import axes_of_entries
-from mcgrad.program.site import Site
-
-stop = jax.lax.stop_gradient
 
 _MOST_DIRECTIONS = 256
 """Parameters that one entry may depend on: each takes some 5,000 evaluations of the `cdf`. A limit of time, not of accuracy."""
 
 
-class Direction(NamedTuple):
-    """How a parameter of a distribution meets its entries.
-
-    Attributes:
-        leaf: which of the distribution's leaves it is.
-        batch_axes: for each axis of the leaf the batch axis along which an entry of a draw depends on its own entry only,
-            or `None` where it may depend on all.
-    """
-
-    leaf: int
-    batch_axes: tuple[int | None, ...]
-
-    def count(self, shape: tuple[int, ...]) -> int:
-        """How many directions the parameter moves in, all entries of a batch together."""
-        return math.prod(n for n, axis in zip(shape, self.batch_axes, strict=True) if axis is None)
+Directions: TypeAlias = dict[int, tuple[int | None, ...]]
+"""How parameters of a distribution meet its entries: for a leaf of the distribution, and each of its axes, the batch axis along
+which an entry of a draw depends on its own entry only, or `None` where it may depend on all."""
 
 
-def directions(site: Site) -> list[Direction]:
+def _count(axes: tuple[int | None, ...], shape: tuple[int, ...]) -> int:
+    """How many directions a leaf moves in, all entries of a batch together."""
+    return math.prod(n for n, axis in zip(shape, axes, strict=True) if axis is None)
+
+
+def directions(site: Site) -> Directions:
     """The directions of a site's distribution, found on placeholders of its leaves."""
     structs, tree = jax.tree.flatten(site.base_dist)
     x = site.base_draw
@@ -48,12 +40,11 @@ def directions(site: Site) -> list[Direction]:
         return jax.tree.unflatten(tree, operands[:-1]).cdf(operands[-1])
 
     found = axes_of_entries(cdf, [*structs, x])[:-1]
-    floating = [jnp.issubdtype(struct.dtype, jnp.floating) for struct in structs]
-    return [
-        Direction(i, axes)
-        for i, (axes, moves) in enumerate(zip(found, floating, strict=True))
-        if moves and axes is not None
-    ]
+    return {i: axes for i, axes in enumerate(found) if axes is not None and _moves(structs[i])}
+
+
+def _moves(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def why_no_weak_derivative(site: Site) -> str | None:
@@ -66,17 +57,10 @@ def why_no_weak_derivative(site: Site) -> str | None:
     structs, tree = jax.tree.flatten(site.base_dist)
 
     def slope(x: Array, *leaves: Any) -> Array:
+        moves = [jnp.ones_like(leaf) if _moves(leaf) else np.zeros(leaf.shape, jax.dtypes.float0) for leaf in leaves]
+
         def growth(x: Array) -> Array:
-            moves = [jnp.ones_like(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else None for leaf in leaves]
-            chosen = [i for i, move in enumerate(moves) if move is not None]
-
-            def cdf(*values: Array) -> Array:
-                every = list(leaves)
-                for i, value in zip(chosen, values, strict=True):
-                    every[i] = value
-                return jax.tree.unflatten(tree, every).cdf(x)
-
-            return jax.jvp(cdf, [leaves[i] for i in chosen], [moves[i] for i in chosen])[1]
+            return jax.jvp(lambda *leaves: jax.tree.unflatten(tree, leaves).cdf(x), leaves, tuple(moves))[1]
 
         return jax.jvp(growth, (x,), (jnp.ones_like(x),))[1]
 
@@ -85,7 +69,7 @@ def why_no_weak_derivative(site: Site) -> str | None:
     # how JAX and other libraries say that a function has no derivative
     except (NotImplementedError, ValueError, TypeError) as error:
         return f"the distribution has no `weak_derivative`, and its `cdf` cannot be differentiated ({str(error).splitlines()[0]})"
-    number = sum(direction.count(structs[direction.leaf].shape) for direction in directions(site))
+    number = sum(_count(axes, structs[i].shape) for i, axes in directions(site).items())
     if number > _MOST_DIRECTIONS:
         return (
             f"an entry of a draw may depend on {number} parameters, each of which takes evaluations of its own (at most "
@@ -95,7 +79,7 @@ def why_no_weak_derivative(site: Site) -> str | None:
 
 
 def weak_derivative_by_cdf(
-    dist: Any, key: PRNGKey, x: Array, how: Coupling, chosen: list[Direction]
+    dist: Any, key: PRNGKey, x: Array, how: Coupling, chosen: Directions
 ) -> tuple[WeakDerivative, ...]:
     """Hahn-Jordan terms of `dist` in each of its leaves, from its `cdf`: one term per direction."""
     leaves, tree = jax.tree.flatten(dist)
@@ -105,21 +89,21 @@ def weak_derivative_by_cdf(
     # all samples.
     somewhere = stop(dist.sample(jax.random.key(0)))
     terms = []
-    for (i, axes), leaf_key in zip(chosen, jax.random.split(key, len(chosen)), strict=True):
+    for (i, axes), leaf_key in zip(chosen.items(), jax.random.split(key, len(chosen)), strict=True):
         shape = jnp.shape(leaves[i])
         own = [k for k, axis in enumerate(axes) if axis is None]
-        number = math.prod(shape[k] for k in own)
+        number = _count(axes, shape)
         masks = np.eye(number, dtype=bool).reshape(
             number, *(n if axis is None else 1 for n, axis in zip(shape, axes, strict=True))
         )
-        masks = jnp.asarray(np.broadcast_to(masks, (number, *shape)), x.dtype)
+        masks = jnp.asarray(np.broadcast_to(masks, (number, *shape)), frozen[i].dtype)
 
         def part(mask: Array, key: PRNGKey, i: int = i) -> tuple[Array, Array, Array]:
             def cdf(leaf: Array, points: Array) -> Array:
                 return jax.tree.unflatten(tree, [*frozen[:i], leaf, *frozen[i + 1 :]]).cdf(points)
 
             def rate(points: Array) -> Array:
-                value, found = jax.jvp(lambda leaf: cdf(leaf, points), (frozen[i],), (mask.astype(frozen[i].dtype),))
+                value, found = jax.jvp(lambda leaf: cdf(leaf, points), (frozen[i],), (mask,))
                 fraction = inside(value, points, somewhere)
                 return jnp.where((fraction > 0) & (fraction < 1), found, 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mcgrad._arguments import check_field, check_option
 from mcgrad._types import static_field
-from mcgrad.estimators.finite_support import why_no_values
+from mcgrad.estimators.finite_support import FiniteSupportEstimator
 from mcgrad.estimators.joint_states import Groups, draw_in_turn, log_prob
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Estimator
-from mcgrad.program.representations import Reweighted
-from mcgrad.program.site import Site
+from mcgrad.program import Draw, Reweighted
 
 
 class Chosen(NamedTuple):
@@ -38,11 +35,14 @@ class Chosen(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class WithoutReplacement(Estimator):
+class WithoutReplacement(FiniteSupportEstimator):
     """What the estimators of this family share: groups of entries, checks, and the form of the result."""
 
-    def why_not(self, site: Site) -> str | None:
-        return why_no_values(site)
+    num_samples: Any = static_field(default=4)
+
+    @property
+    def num_points(self) -> int:
+        return self.num_samples
 
     def choose(self, draw: Draw, groups: Groups) -> Chosen:
         """The states of all groups, each field with a leading axis of groups."""
@@ -86,8 +86,7 @@ class UnorderedSet(WithoutReplacement):
         baseline: `"built_in"`, or `None`.
 
     Raises:
-        ValueError: where it is built, for another number or baseline; where the program is planned, for a distribution without
-            finite support.
+        ValueError: where built, for another number or baseline; where planned, for a distribution without finite support.
 
     Example:
         >>> import jax, mcgrad
@@ -101,16 +100,11 @@ class UnorderedSet(WithoutReplacement):
         https://arxiv.org/abs/2002.06043; here with weights that have derivatives of every order.
     """
 
-    num_samples: int = static_field(default=4)
     baseline: Literal["built_in"] | None = static_field(default="built_in")
 
     def __post_init__(self) -> None:
-        check_field(self, "num_samples", 1, "UnorderedSet(num_samples=...)", MOST_IN_A_SET, way_out=WITHOUT_LIMIT)
+        check_field(self, "num_samples", 1, MOST_IN_A_SET, way_out=WITHOUT_LIMIT)
         check_option("UnorderedSet(baseline=...)", self.baseline, ("built_in", None))
-
-    @property
-    def num_points(self) -> int:
-        return self.num_samples
 
     def choose(self, draw: Draw, groups: Groups) -> Chosen:
         k = groups.num_states(self.num_samples)
@@ -132,11 +126,9 @@ WITHOUT_LIMIT = ', or use `mcgrad.ImportanceWithoutReplacement(baseline="importa
 
 
 def set_weights(log_p: Float[Array, " k"], log_outside: Float[Array, ""]) -> tuple[Array, Array]:
-    """The weights and the baseline of a set, as `[k]` and `[k, k]`.
+    """The weights and the baseline of a set, as `[k]` and `[k, k]`, from log probabilities of its members and of all others.
 
-    Args:
-        log_p: log probabilities of its members; `-inf` for what is none.
-        log_outside: log probability of all that is no member.
+    That of what is no member is `-inf`.
     """
     k = len(log_p)
     bits = 1 << np.arange(k)
@@ -195,8 +187,7 @@ class ImportanceWithoutReplacement(WithoutReplacement):
         baseline: `"unordered_set"`, for up to 12 samples, `"importance"`, or `None`.
 
     Raises:
-        ValueError: where it is built, for another number or baseline; where the program is planned, for a distribution without
-            finite support.
+        ValueError: where built, for another number or baseline; where planned, for a distribution without finite support.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -211,7 +202,6 @@ class ImportanceWithoutReplacement(WithoutReplacement):
         "Stochastic Beams and Where to Find Them", https://arxiv.org/abs/1903.06059.
     """
 
-    num_samples: int = static_field(default=4)
     baseline: Literal["unordered_set", "importance"] | None = static_field(default="unordered_set")
 
     def __post_init__(self) -> None:
@@ -219,11 +209,7 @@ class ImportanceWithoutReplacement(WithoutReplacement):
         check_option("ImportanceWithoutReplacement(baseline=...)", self.baseline, options)
         most = MOST_IN_A_SET if self.baseline == "unordered_set" else None
         way_out = WITHOUT_LIMIT if most else ""
-        check_field(self, "num_samples", 2, "ImportanceWithoutReplacement(num_samples=...)", most, way_out=way_out)
-
-    @property
-    def num_points(self) -> int:
-        return self.num_samples
+        check_field(self, "num_samples", 2, most, way_out=way_out)
 
     def choose(self, draw: Draw, groups: Groups) -> Chosen:
         k = groups.num_states(self.num_samples)

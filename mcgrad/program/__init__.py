@@ -5,9 +5,13 @@ primitives; the files that they live in are not.
 
 - The base classes: `Estimator`, and `LocalEstimator` for those that return one point and also run inside loops.
 - What an estimator gets: a `Draw`, whose `draw.site` is a `Site` with its `Facts`; and the `Rest` of the program, which returns a
-  `Result`.
-- What it returns: a `Flow`, a `WeightedPoint`, `WeightedPoints`, `Replicates`, `Reweighted` or `SignedPoints`; and `Alternatives`
-  inside a `scan`.
+  `Result`. `unwrapped` finds the distribution inside wrappers, to know one law by.
+- What `represent` returns, and mcgrad runs the program by: a `Flow`, one value that moves with the parameters; a `WeightedPoint`,
+  one value with a log weight, and if need be a baseline or a control variate; `WeightedPoints`, several with weights that have
+  derivatives; `Replicates`, independent draws, averaged; `Reweighted`, several with constant weights, each times its score weight,
+  and baselines from the others; `SignedPoints`, values whose differences give the first derivative, and no more. A value has the
+  shape of the draw and a log weight the shape `draw.plates`; several have one axis more in front. Other shapes are refused.
+- What it returns inside a `scan` of any length, if it follows alternatives: `Alternatives`.
 - What surrogate costs are made of: `unit_weight`, `zero_with_derivative_of`, `signed_term`; and `bring` and `bring_each`, which sum
   the weights of a draw over the entries that a cost depends on, by a `Relation` of `Window`s.
 - `register`, for the row of a primitive of your own (the page `notebooks/your_own_primitive.md` shows how), and what the rule for
@@ -42,3 +46,4 @@ from mcgrad.program.surrogates import signed_term as signed_term
 from mcgrad.program.surrogates import unit_weight as unit_weight
 from mcgrad.program.surrogates import zero_with_derivative_of as zero_with_derivative_of
 from mcgrad.program.trace import Equation as Equation
+from mcgrad.program.unwrapped import unwrapped as unwrapped

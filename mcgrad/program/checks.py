@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from mcgrad import _compat
 from mcgrad.program.costs import Split
@@ -84,15 +85,16 @@ def check_keys(
     origin = {
         e.outputs[0]: e.inputs[0] for e in program.everything() if e.name == "random_clone" and len(e.inputs) == 1
     }
-    owner: dict[Value, Site] = {}
+    same = _same_values(program)
+    owner: dict[Any, Site] = {}
     cloned: dict[Value, list[Site]] = {}
     for site in sites:
-        if site.key in owner:
+        first = owner.setdefault(same.get(site.key, site.key), site)
+        if first is not site:
             raise ValueError(
-                f"{site.describe()} uses the same key as {owner[site.key].describe()}, so the two are not independent. "
+                f"{site.describe()} uses the same key as {first.describe()}, so the two are not independent. "
                 "Split the key, or use `jax.random.clone(key)` for common random numbers on purpose."
             )
-        owner[site.key] = site
         root = site.key
         while root in origin:
             root = origin[root]
@@ -102,6 +104,9 @@ def check_keys(
                 f"{site.describe()} uses the same key in every step of the `scan` at {site.loops[-1].line}, so the draws "
                 "are not independent. Scan over `jax.random.split(key, num_steps)`."
             )
+    for equation in program.everything():
+        if equation.eqn.primitive is _compat.while_p:
+            _check_while(equation, sites, estimators)
     for group in cloned.values():
         weighted = [s for s in group if not estimators[s].flow]
         for cost in split.costs:
@@ -112,6 +117,43 @@ def check_keys(
                     "both: their joint distribution is not the product of their own, which `mcgrad.Score` and the like need. "
                     "Use independent keys, or `mcgrad.Pathwise()`."
                 )
+
+
+def _check_while(loop: Equation, sites: Sequence[Site], estimators: Mapping[Site, Estimator]) -> None:
+    params, body = loop.eqn.params, loop.bodies[1]
+    of_step = MadeOf()
+    of_step.run(body, [n >= params["body_nconsts"] for n in range(len(body.inputs))])
+    inside = of_step.seen
+    for site in sites:
+        if site.equation in inside and not estimators[site].flow and not of_step.of(site.key):
+            raise ValueError(
+                f"{site.describe()} uses the same key in every step of the `while_loop` at {loop.line}, so the draws are not "
+                "independent. Carry a key and split it in each step, or use `jax.random.fold_in(key, step)`."
+            )
+
+
+def _same_values(program: Program) -> dict[Value, Any]:
+    """A name for each value made without draws, loops or effects: values that are computed in the same way share it."""
+    names: dict[Value, Any] = {}
+    numbers: dict[Any, int] = {}
+
+    def name(value: Value) -> Any:
+        if isinstance(value, Constant):
+            return (str(value.dtype), np.asarray(value.value).tobytes()) if value.literal else id(value.value)
+        return names.get(value, value)
+
+    for equation in program.everything():
+        if (
+            equation.bodies
+            or equation.eqn.effects
+            or equation.eqn.primitive is sample_p
+            or equation.name == "random_clone"
+        ):
+            continue
+        how = (equation.name, str(equation.eqn.params), tuple(map(name, equation.inputs)))
+        number = numbers.setdefault(how, len(numbers))
+        names.update({value: (number, i) for i, value in enumerate(equation.outputs)})
+    return names
 
 
 def check_samples(program: Program, estimators: Mapping[Site, Estimator], key: Any) -> None:

@@ -9,8 +9,8 @@ in the program, as credit allows, and the suffix is replayed on the weighted cos
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -67,7 +67,7 @@ def split_costs(
                 found = [split(part) for part in parts]
                 front = tuple(dict.fromkeys(v for part in found for v in part.costs))
                 behind = frozenset({equation}).union(*(part.behind for part in found))
-                gains = any(_gains_credit(reached(part), reached(value), part, value) for part in front)
+                gains = any(gains_credit(reached(part), reached(value), part, value) for part in front)
                 gains |= equation.name == "cumsum" and _adds_draws_up(equation, reached(equation.inputs[0]))
                 gains |= equation in sums or any(part.gained for part in found)
                 # What is complex is no cost: it is split in any case, in the hope of real numbers before it.
@@ -87,7 +87,7 @@ def split_costs(
     return Split(tuple(costs), tuple(e for e in program.equations if e in suffix))
 
 
-def _gains_credit(part: dict[Site, Relation], whole: dict[Site, Relation], value: Value, target: Value) -> bool:
+def gains_credit(part: Mapping[Any, Relation], whole: Mapping[Site, Relation], value: Value, target: Value) -> bool:
     """Whether a part is reached by fewer draws than the whole."""
     return any(
         site not in part

@@ -30,18 +30,20 @@ class Analysis:
     Attributes:
         dependence: by value; a value that no draw reaches is absent.
         sites: by the equation that draws.
+        constants: values known before the program runs.
     """
 
     dependence: dict[Value, Dependence] = dataclasses.field(default_factory=dict)
     sites: dict[Equation, Site] = dataclasses.field(default_factory=dict)
+    constants: frozenset[Value] = frozenset()
 
     def of(self, value: Value) -> Dependence:
         return self.dependence.get(value, {})
 
 
-def analyze(program: Program) -> Analysis:
-    """The dependence of all values of a program on its random choices."""
-    analysis = Analysis()
+def analyze(program: Program, constants: frozenset[Value] = frozenset()) -> Analysis:
+    """The dependence of all values of a program on its random choices; `constants` are known before it runs."""
+    analysis = Analysis(constants=constants)
     _Pass(analysis, Known(program)).run(program, [{}] * len(program.inputs))
     return analysis
 
@@ -133,7 +135,7 @@ class _Pass(Forward[Dependence]):
     def draw(self, equation: Equation, inputs: list[Dependence]) -> list[Dependence]:
         site = self.analysis.sites.get(equation)
         if site is None:
-            site = self.analysis.sites[equation] = Site(equation, self.loops, self.depth == 0)
+            site = self.analysis.sites[equation] = Site(equation, self.loops, self.depth == 0, self.analysis.constants)
         own = tuple(Window((axis,), 0, 0) for axis in (*self.loops, *range(len(site.own_plates))))
         upstream = _parents(site, inputs) if any(inputs) else {}
         # In a loop the distribution of a draw may depend on earlier draws of the same site.

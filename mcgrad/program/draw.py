@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from mcgrad._arguments import describe
@@ -27,15 +28,50 @@ def probability(dist: Any, x: Any) -> Array:
 
 
 def log_density(dist: Any, x: Any) -> Array:
-    """Log density of a value; refuses a `log_prob` that returns none."""
+    """Log density of a value; refuses a `log_prob` that returns none, or not one for each entry."""
     dist = widened(dist)
     value = dist.log_prob(x)
+    law = getattr(dist, "law", type(dist).__name__)
     if not isinstance(value, (int, float)) and not hasattr(value, "dtype"):
         raise TypeError(
-            f"The `log_prob` of {getattr(dist, 'law', type(dist).__name__)} must return the log density, an array, got "
-            f"{describe(value)}. Look for a missing `return`."
+            f"The `log_prob` of {law} must return the log density, an array, got {describe(value)}. Look for a missing "
+            "`return`."
+        )
+    batch = tuple(dist.batch_shape)
+    if np.shape(value) != batch:
+        raise ValueError(
+            f"The `log_prob` of {law} must return one log density for each entry, of the `batch_shape` {batch}, got shape "
+            f"{np.shape(value)}. Sum over event axes only."
         )
     return value
+
+
+def placeholder(site: Site) -> Any:
+    """Placeholders of a value of a site, with its shapes and dtypes."""
+    return site.value_of([jax.ShapeDtypeStruct(value.shape, value.dtype) for value in site.equation.outputs])
+
+
+def kind_of(x: Any) -> str:
+    """In words, the kind of numbers in an array: what a program does with one kind may be silently wrong for another."""
+    kinds = {jnp.floating: "floats", jnp.integer: "integers", jnp.bool_: "booleans"}
+    return next((name for kind, name in kinds.items() if jnp.issubdtype(jnp.result_type(x), kind)), "others")
+
+
+def check_value(site: Site, x: Any, what: str, *, kinds: bool = True) -> None:
+    """Refuse what has not the shapes of a value of a site, nor its kind of numbers; `what` says where it was passed."""
+    (own, own_tree), (leaves, tree) = jax.tree.flatten(placeholder(site)), jax.tree.flatten(x)
+    wanted, got = ([(kind_of(leaf), np.shape(leaf)) for leaf in each] for each in (own, leaves))
+    same = wanted == got if kinds else [shape for _, shape in wanted] == [shape for _, shape in got]
+    if tree == own_tree and same:
+        return
+
+    def written(each: Any) -> str:
+        return " and ".join(f"{kind} of shape {shape}" for kind, shape in each) or "nothing"
+
+    raise ValueError(
+        f"{what} must be a value of {site.describe()}, {written(wanted)}, got {written(got)}. To change some entries of a draw "
+        "`x`, write `jnp.where(mask, other, x)`."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +121,18 @@ class Draw:
 
     @property
     def dist(self) -> Any:
-        """The distribution, for a draw under no `vmap`; elsewhere its leaves have further axes, see `under_vmaps`."""
+        """The distribution, for a draw under no `vmap`.
+
+        Raises:
+            ValueError: under a `vmap` of the program, whose axes its parameters have or have not; see `under_vmaps`.
+        """
+        if self.site.num_levels:
+            raise ValueError(
+                f"`draw.dist` must be read of a draw under no `vmap` of the program, got {self.site.describe()}, under "
+                f"{self.site.num_levels}, whose axes may stand anywhere in its parameters. Use "
+                "`draw.under_vmaps(lambda dist, x: ..., x)`: a function of the distribution as it is at that line. "
+                "`frozen=True` holds its parameters fixed."
+            )
         return self.site.dist_of(self.operands[: self._n])
 
     @property
@@ -169,10 +216,12 @@ class Draw:
 
     def log_prob(self, x: Any) -> Array:
         """Log density of a value of the site's shape; of shape `plates`."""
+        check_value(self.site, x, "`draw.log_prob(x)`", kinds=False)
         return self.under_vmaps(log_density, x)
 
     def prob(self, x: Any) -> Array:
         """Probability of a value of the site's shape, with a finite derivative where it is zero if the distribution has one."""
+        check_value(self.site, x, "`draw.prob(x)`", kinds=False)
         return self.under_vmaps(probability, x)
 
     def per_cost(

@@ -19,7 +19,13 @@ OnJump: TypeAlias = Literal["ignore", "warn", "refuse"]
 
 
 class Result(NamedTuple):
-    """Weighted costs, auxiliary outputs of one plain run, and values that the linear suffix reads and that depend on no draw."""
+    """What the rest of the program returns, and an estimator in its place, with other costs: `result._replace(costs=costs)`.
+
+    Attributes:
+        costs: with the weights of later draws; the program's output is made of them by a linear map.
+        aux: auxiliary outputs of one plain run.
+        undrawn: values that this map reads and that depend on no draw.
+    """
 
     costs: tuple[Array, ...]
     aux: tuple[Any, ...]
@@ -27,21 +33,34 @@ class Result(NamedTuple):
 
 
 class Rest(Protocol):
-    """The rest of the program, as a function of the value of one draw.
+    """The rest of the program, as a function of the value of one draw: all of its entries at once.
 
-    Calling it runs the remainder with later estimators applied; it may be called at several points and vmapped over.
+    Calling it runs the remainder with later estimators applied. It may be called several times and under `jax.vmap`; all runs use
+    the same keys. Combine their `costs`, and return one of the results with these: `aux` and `undrawn` stay as they are.
     """
 
     def __call__(self, x: Any, *, replicate: Any = None) -> Result:
-        """The remaining costs at `x`; with a `replicate` index, later sites draw anew for that replicate."""
+        """The remaining costs at `x`, differentiable; with a `replicate` index, later sites draw anew for that replicate.
+
+        Args:
+            x: a value of the shape of the draw.
+            replicate: an integer.
+
+        Raises:
+            ValueError: for a value of another shape, or of another kind of numbers.
+        """
         ...
 
     def simulate(self, x: Any) -> Result:
-        """The remaining costs at `x`, from one plain run: each later site draws once, whatever its estimator."""
+        """The remaining costs at `x`, from one plain run: each later site draws once, whatever its estimator.
+
+        It serves where only the values of the costs count: as a baseline, or in a difference that a coefficient multiplies.
+        Costs that are differentiated come from `rest(x)`. Raises as this does.
+        """
         ...
 
     def evaluate(self, draw: Draw, representation: Representation) -> Result:
-        """The costs, weighted or perturbed as the representation says."""
+        """The costs, weighted or perturbed as the representation says; raises where one of its fields has another shape."""
         ...
 
     def thresholds(self, draw: Draw) -> list[tuple[Equation, Callable[[Array], Array]]]:
@@ -110,14 +129,18 @@ class Estimator(PyTree):
 
     def represent(self, draw: Draw) -> Representation:
         """The points of this estimator for one random choice."""
-        raise NotImplementedError(f"{type(self).__name__} must define `represent` or `estimate`.")
+        raise NotImplementedError(f"`{type(self).__name__}` must define `represent` or `estimate`.")
 
     def alternatives(self, draw: Draw, x: Any) -> Alternatives:
         """Other values that the draw `x` could have taken; a `scan` carries one of them beside the real state."""
-        raise NotImplementedError(f"{type(self).__name__} must define `alternatives`.")
+        raise NotImplementedError(f"`{type(self).__name__}` must define `alternatives`.")
 
     def estimate(self, draw: Draw, rest: Rest) -> Result:
-        """The costs of the rest of the program, whose value and derivatives are unbiased."""
+        """The costs of the rest of the program, whose value and derivatives are unbiased.
+
+        Each cost keeps its shape: `draw.per_cost` goes through them, and `bring` sums weights of shape `draw.plates` for each
+        entry of a cost. Nothing is done one entry of the draw at a time; `draw.entries_apart` tells which can be.
+        """
         return rest.evaluate(draw, self.represent(draw))
 
 
@@ -133,4 +156,7 @@ class LocalEstimator(Estimator):
 
     def represent(self, draw: Draw) -> Flow | WeightedPoint:
         """The point of this estimator for one random choice."""
-        raise NotImplementedError(f"{type(self).__name__} must define `represent`.")
+        raise NotImplementedError(
+            f"`{type(self).__name__}` must define `represent`, as every `mcgrad.LocalEstimator`. One with `estimate` subclasses "
+            "`mcgrad.Estimator`."
+        )

@@ -152,7 +152,7 @@ def _passes(plan: Plan) -> tuple[PassReport, ...]:
     found = {
         "trace": _count(sum(1 for _ in plan.program.everything()), "operation"),
         "dependence": f"{_count(len(sites), 'draw')}, {_count(reached, 'value')} that draws reach",
-        "constants": _count(len(plan.constants), "value") + " known before the run",
+        "constants": _count(len(plan.analysis.constants), "value") + " known before the run",
         "paths": f"{_count(len(plan.ways), 'place')} where costs are blind to draws",
         "hoisting": f"{_count(len(plan.accumulators), 'loop')} whose sums of costs are taken apart",
         "costs": f"{_count(len(split.costs), 'cost')}, {_count(len(split.suffix), 'linear operation')} after them",

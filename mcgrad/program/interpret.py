@@ -17,13 +17,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad._debug import check_finite
 from mcgrad.program.bring import bring, expand_right
 from mcgrad.program.draw import Draw, fold_in
 from mcgrad.program.estimator import Estimator, Result
 from mcgrad.program.jumps import watch
 from mcgrad.program.plan import Plan
-from mcgrad.program.representations import Flow, WeightedPoint
+from mcgrad.program.representations import Alternatives, Flow, WeightedPoint
 from mcgrad.program.rest import RestOfProgram
+from mcgrad.program.returned import LOCAL, check_returned
 from mcgrad.program.run import Continuation, Environment, Run, read
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ControlFlow, form_of
@@ -77,6 +79,10 @@ class Interpreter:
             result = self._stretch(plan.body[: plan.first_nonlocal], 0, env, _run_parts)
         else:
             result = self._stretch(plan.body, 0, env, _finish)
+        made = {value: equation for equation in plan.body for value in equation.outputs}
+        for value, cost in zip(plan.split.costs, result.costs, strict=True):
+            at = f" of `{made[value].name}` at {made[value].line}" if value in made else ""
+            check_finite(f"The cost{at}", cost)
         # Replay the linear suffix on the weighted costs.
         env.update(zip(plan.undrawn, result.undrawn, strict=True))
         env.update(zip(plan.split.costs, result.costs, strict=True))
@@ -119,7 +125,7 @@ class Interpreter:
                     result = _into(self, equation, operands, env, resume)
                 else:
                     draw = self._draw(site, operands)
-                    result = self.estimator(draw).estimate(draw, RestOfProgram(self, equation, env, resume))
+                    result = RestOfProgram(self, equation, env, resume).given_to(self.estimator(draw), draw)
                 return self.credit(result, weights)
         return self.credit(finish(self, env), weights)
 
@@ -146,19 +152,19 @@ class Interpreter:
         estimator = self.estimator(draw)
         if self.recording and estimator.follows_alternatives:
             x = draw.sample()
-            found = stop(estimator.alternatives(draw, x))
+            found = check_returned(estimator.alternatives(draw, x), draw, type(estimator).__name__, (Alternatives,))
+            found = stop(found)
             return jax.tree.leaves(x), [Recorded(site, x, draw.operands, found)]
         point = self._local_point(draw)
         if isinstance(point, Flow):
             return jax.tree.leaves(point.value), []
+        check_finite(f"The log density of {site.describe()}", point.log_weight)
         return jax.tree.leaves(point.point), [Weight.of(site, point)]
 
     def _local_point(self, draw: Draw) -> Flow | WeightedPoint:
         estimator = self.estimator(draw)
         if not self.plain or estimator.flow:
-            point = estimator.represent(draw)
-            assert isinstance(point, (Flow, WeightedPoint)), type(point)
-            return point
+            return check_returned(estimator.represent(draw), draw, type(estimator).__name__, LOCAL)
         x = draw.sample()
         if draw.site in self.moved:
             mask, values = self.moved[draw.site]
@@ -189,7 +195,7 @@ class Interpreter:
             relation[depth:] if (relation := self.plan.analysis.of(cost).get(site)) is not None else None
             for cost in self.plan.split.costs
         )
-        constant = frozenset(i for i, value in enumerate(site.parameters) if value in self.plan.constants)
+        constant = frozenset(i for i, value in enumerate(site.parameters) if value in site.constants)
         return Draw(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates, constant)
 
     def estimator(self, draw: Draw) -> Estimator:

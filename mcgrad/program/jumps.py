@@ -39,8 +39,8 @@ def _of_held_draw(way: BlindWay) -> str:
 
 
 def _of_raw_bits(way: BlindWay, root: Equation) -> str:
-    drawn, instead = _RAW_DRAWS.get(root.within, ("a comparison with raw random numbers", ""))
-    instead = instead or "the distribution that it is"
+    unnamed = ("a comparison with raw random numbers", "the distribution that it is")
+    drawn, instead = next((_RAW_DRAWS[name] for name in root.within if name in _RAW_DRAWS), unnamed)
     return (
         f"{drawn} at {root.line} moves with what is differentiated, and mcgrad cannot see that it is a draw: the gradient "
         f"leaves out how its outcome changes. Draw it by `mcgrad.sample(key, {instead})`; `jax.lax.stop_gradient` of its "
@@ -56,7 +56,7 @@ _RAW_DRAWS: Mapping[str, tuple[str, str]] = {
     "_geometric": ("`jax.random.geometric`", "mcgrad.Geometric(probs=p)"),
     "_gamma": ("`jax.random.gamma`", "mcgrad.Gamma(concentration, rate)"),
 }
-"""For the function of JAX that contains the comparison: what to call it, and what to write instead."""
+"""For a function of JAX that contains the comparison: what to call it, and what to write instead."""
 
 
 def _warn(message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mcgrad._arguments import is_key
 from mcgrad.program.trace import Value
 
 
@@ -61,6 +63,18 @@ class Line(NamedTuple):
         return points
 
 
+class Bracket(NamedTuple):
+    """Two neighboring points of a line between which something changes; `nearby()` has points a few roundings from each."""
+
+    low: list[Any]
+    high: list[Any]
+    nearby: Callable[[], tuple[list[Any], list[Any]]]
+
+
+def _row(places: list[Any], i: int) -> list[Any]:
+    return [x[i] if is_key(x) else np.asarray(x)[i] for x in places]
+
+
 class Search:
     """Where on a line the values that tell change.
 
@@ -72,22 +86,23 @@ class Search:
         self.points, self.along = points, along
         self.dtype = np.float64 if jax.config.read("jax_enable_x64") else np.float32
         self.ts = np.linspace(0.0, 1.0, _POINTS).astype(self.dtype)
-        told = self._told(points(self.ts))
-        steps = np.diff(np.concatenate([x.astype(np.float64) for x in told], axis=1), axis=0)
-        moved = np.where(np.isfinite(steps), np.abs(steps), 0)
-        piecewise = np.mean(moved > 0, axis=0) < 0.5
-        if not exact and not np.any(piecewise & np.any(moved > 0, axis=0)):
-            size = moved / (np.median(moved, axis=0) + 1e-300)
-        else:
-            size = np.where(piecewise, moved, 0)
+        with np.errstate(all="ignore"):
+            told = self._told(points(self.ts))
+            steps = np.diff(np.concatenate([x.astype(np.float64) for x in told], axis=1), axis=0)
+            moved = np.where(np.isfinite(steps), np.abs(steps), 0)
+            piecewise = np.mean(moved > 0, axis=0) < 0.5
+            if not exact and not np.any(piecewise & np.any(moved > 0, axis=0)):
+                size = moved / (np.median(moved, axis=0) + 1e-300)
+            else:
+                size = np.where(piecewise, moved, 0)
         largest = np.argsort(-size.max(0, initial=0), kind="stable")[:_MOST_ENTRIES]
         self.where = {int(entry): int(np.argmax(size[:, entry])) for entry in largest if size[:, entry].max() > 0}
 
     def _told(self, places: list[Any]) -> list[np.ndarray]:
         return [np.asarray(x).reshape(_POINTS, -1) for x in self.along(places)]
 
-    def narrowed(self, entry: int) -> tuple[list[Any], list[Any]] | None:
-        """Two neighboring points of the line between which an entry changes; `None` if the change is lost on the way."""
+    def narrowed(self, entry: int) -> Bracket | None:
+        """Where on the line an entry changes; `None` if the change is lost on the way."""
         ts, where = self.ts, self.where[entry]
         while True:
             low, high = float(ts[where]), float(ts[where + 1])
@@ -97,12 +112,21 @@ class Search:
             part, column = self._told(places), entry
             while column >= part[0].shape[1]:
                 part, column = part[1:], column - part[0].shape[1]
-            moved = np.nan_to_num(np.abs(np.diff(part[0][:, column].astype(np.float64))))
+            with np.errstate(all="ignore"):
+                moved = np.nan_to_num(np.abs(np.diff(part[0][:, column].astype(np.float64))))
             if not np.any(moved > 0):
                 return None
             where = int(np.argmax(moved))
             if last:
-                return [x[where] for x in places], [x[where + 1] for x in places]
+                return Bracket(
+                    _row(places, where), _row(places, where + 1), functools.partial(self._near, *ts[where : where + 2])
+                )
+
+    def _near(self, low: float, high: float) -> tuple[list[Any], list[Any]]:
+        steps = max(high - low, 8 * np.finfo(self.dtype).eps) * np.arange(1, 1 + _NEARBY)
+        places = self.points(np.concatenate([low - steps, high + steps]).astype(self.dtype))
+        rows = [_row(places, i) for i in range(2 * _NEARBY)]
+        return rows[:_NEARBY], rows[_NEARBY:]
 
 
 _POINTS = 65
@@ -110,6 +134,9 @@ _POINTS = 65
 
 _NARROWINGS = 5
 """How often a stretch is narrowed down, at most: to a 65th each time."""
+
+_NEARBY = 3
+"""Points on each side of a change that tell how far rounding alone moves a value."""
 
 _MOST_ENTRIES = 16
 """Entries of the values that tell whose changes are followed on one line."""

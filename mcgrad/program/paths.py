@@ -21,7 +21,7 @@ from mcgrad.program.made_of import is_traced
 from mcgrad.program.primitives import rule_of
 from mcgrad.program.probe import Probe, Surroundings
 from mcgrad.program.site import Site
-from mcgrad.program.structure import form_of
+from mcgrad.program.structure import ControlFlow, form_of
 from mcgrad.program.trace import Equation, Program, Value
 
 Source: TypeAlias = "Site | Equation | Literal['parameter']"
@@ -86,7 +86,7 @@ def blind_ways(
     search = _Paths(program, outputs, draws, following)
     found = search.run(program, [Reach()] * len(program.inputs))
     by_value = dict(zip(program.outputs, found, strict=True))
-    blind = frozenset().union(*(by_value[value].blind for value in outputs))
+    blind = {gate for value in outputs for gate in by_value[value].blind if search.defined(gate, value)}
     return [search.way(gate) for gate in search.gates if gate in blind]
 
 
@@ -130,6 +130,11 @@ class _Paths(Forward[Reach]):
         found = self.gates[gate]
         return found.jumped or not found.untold or any(map(self.certain, found.inner))
 
+    def defined(self, gate: Equation, cost: Value) -> bool:
+        """Whether a cost may be finite on both sides of a gate: it has no expectation where draws make it infinite."""
+        probe = self.gates[gate].probe
+        return cost not in probe.around.producer or probe.jumps(cost) != "undefined"
+
     def run(self, program: Program, inputs: Sequence[Reach]) -> list[Reach]:
         self._stack.append(program)
         outputs = super().run(program, inputs)
@@ -146,9 +151,13 @@ class _Paths(Forward[Reach]):
         if equation not in self.live:
             return [Reach()] * len(equation.outputs)
         inputs = [found or self.of_constant(value) for value, found in zip(equation.inputs, inputs, strict=True)]
-        outputs = super().equation(equation, inputs)
-        if form_of(equation) is not None:
-            outputs = self.after_control_flow(equation, inputs, outputs)
+        form = form_of(equation)
+        if form is not None and (through := form.differentiated()) is not None:
+            outputs = self.apply(equation, [found if i in through else Reach() for i, found in enumerate(inputs)])
+        else:
+            outputs = super().equation(equation, inputs)
+        if form is not None:
+            outputs = self.after_control_flow(form, inputs, outputs)
         return [self.settled(value, found) for value, found in zip(equation.outputs, outputs, strict=True)]
 
     def draw(self, equation: Equation, inputs: list[Reach]) -> list[Reach]:
@@ -265,11 +274,12 @@ class _Paths(Forward[Reach]):
                 left.add(equation)
         return dataclasses.replace(found, blind=frozenset(left))
 
-    def after_control_flow(self, equation: Equation, inputs: list[Reach], outputs: list[Reach]) -> list[Reach]:
+    def after_control_flow(self, form: ControlFlow, inputs: list[Reach], outputs: list[Reach]) -> list[Reach]:
         """Seen as one operation, control flow may be continuous where its parts are not: a search, then interpolation."""
+        equation = form.equation
         of_numbers = frozenset().union(*(found.moving for found in inputs))
         results = []
-        rule = "custom" in equation.name and self.matters(of_numbers) and cuts(equation)
+        rule = form.own_rule and self.matters(of_numbers) and cuts(equation)
         if rule:
             self.note_gate(equation, {equation}, (), cut=True)
             self.roots[equation] = self.roots.get(equation, frozenset()) | of_numbers

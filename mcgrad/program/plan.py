@@ -22,6 +22,7 @@ from mcgrad.program.dependence import Analysis, analyze
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.held import Held, followed
 from mcgrad.program.hoist import hoist_costs
+from mcgrad.program.integers import convert_first
 from mcgrad.program.jumps import watched
 from mcgrad.program.made_of import constants_of
 from mcgrad.program.paths import PARAMETER, BlindWay, blind_ways
@@ -31,6 +32,7 @@ from mcgrad.program.separate import separate_addends
 from mcgrad.program.site import Site, has_site
 from mcgrad.program.structure import contains_any, form_of
 from mcgrad.program.trace import Equation, Program, Value
+from mcgrad.program.unknown import warn_of_unknown
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,7 +54,6 @@ class Plan:
         given_up: for each site whose path was given up, such a way.
         watched: operations by which costs jump in draws that are held fixed, and what to say where a parameter moves them.
         baseline_cost: for each site, the cost that depends on most of its draws.
-        constants: values known before the program runs, through which no derivative can come.
         parts: where costs fall into several groups that share no draw which needs the rest of the program, a plan of each
             group from the first such draw on. Run one beside the other, D draws of their own take D continuations; within
             one another they would be D deep.
@@ -76,7 +77,6 @@ class Plan:
     given_up: dict[Site, BlindWay]
     watched: dict[Equation, str]
     baseline_cost: dict[Site, int]
-    constants: frozenset[Value]
     parts: tuple[Plan, ...] = ()
 
     @property
@@ -120,6 +120,7 @@ def make_plan(
     if key_of_sample is not None:
         check_samples(program, estimators, key_of_sample)
     check_evaluations(estimators, seen.analysis, split)
+    warn_of_unknown(estimators, seen.analysis, split)
     return _scheduled(program, outputs, aux, seen, split, estimators, ways, watched(ways, following), accumulators)
 
 
@@ -129,14 +130,12 @@ class _Study:
 
     Attributes:
         analysis: who depends on which draws.
-        constants: values known before the program runs.
         estimators: of each site, as far as it can be known before the costs are.
         ways: gates that costs are blind behind, for draws that are differentiated along their path and for others.
         given_up: for sites whose path is given up, a way to a cost that it would miss.
     """
 
     analysis: Analysis
-    constants: frozenset[Value]
     estimators: dict[Site, Estimator]
     ways: tuple[BlindWay, ...] = ()
     given_up: dict[Site, BlindWay] = dataclasses.field(default_factory=dict)
@@ -148,12 +147,12 @@ class _Study:
 
 
 def _study(program: Program, outputs: Sequence[Value], default: Estimator) -> _Study:
-    analysis, constants = analyze(program), constants_of(program)
+    analysis = analyze(program, constants_of(program))
     estimators: dict[Site, Estimator] = {}
     for site in analysis.sites.values():
-        held = site.has_constant_law(constants) and site.estimator is None
+        held = site.has_constant_law and site.estimator is None
         estimators[site] = Held() if held else (site.estimator or default).resolve(site, None)
-    seen = _Study(analysis, constants, estimators)
+    seen = _Study(analysis, estimators)
     ways = _ways(program, outputs, seen, following := followed(estimators))
     missed = {s: way for way in ways if way.certain for s in way.sources if s in following}
     for site in missed:
@@ -185,7 +184,9 @@ def _simplified(
     sums: frozenset[Equation] = frozenset()
     while True:
         seen = _study(program, program.outputs[:num_outputs], default)
-        if (hoisted := hoist_costs(program, num_outputs, seen.analysis, seen.credited)) is not None:
+        if (converted := convert_first(program, num_outputs, seen.analysis, seen.credited)) is not None:
+            program = converted
+        elif (hoisted := hoist_costs(program, num_outputs, seen.analysis, seen.credited)) is not None:
             program = hoisted.program
             accumulators += hoisted.accumulators
         elif not sums and (found := separate_addends(program, num_outputs, seen.analysis, seen.credited)) is not None:
@@ -250,7 +251,6 @@ def _scheduled(
         given_up=seen.given_up,
         watched=messages,
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
-        constants=seen.constants,
     )
     return dataclasses.replace(plan, parts=_parts(plan))
 

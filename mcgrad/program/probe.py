@@ -13,17 +13,20 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mcgrad import _compat
 from mcgrad._arguments import is_key
-from mcgrad.program.lines import Line, Search, random_value
+from mcgrad.program import bounded
+from mcgrad.program.lines import Bracket, Line, Search, random_value
 from mcgrad.program.site import sample_p
 from mcgrad.program.trace import Constant, Equation, Program, Value
+
+Verdict: TypeAlias = "bool | Literal['undefined'] | None"
+"""Whether a value jumps; it is undefined where it is infinite or no number on one side; `None` where that cannot be told."""
 
 
 class Surroundings:
@@ -70,14 +73,14 @@ class Probe:
         self._after: list[Equation] | None = None
         self._tried = 0
         self._fruitless = 0
-        self._found: dict[Value, bool | None] = {}
+        self._found: dict[Value, Verdict] = {}
 
-    def jumps(self, value: Value) -> bool | None:
-        """Whether a value after the gate jumps with it; `None` where that cannot be told."""
+    def jumps(self, value: Value) -> Verdict:
+        """Whether a value after the gate jumps with it."""
         if self._after is None:
             self._after = [self.gate, *self.around.after(self.gate)]
         while value not in self._found and self._tried < len(self._after) and self._fruitless < _FRUITLESS:
-            self._tried = min(self._tried + _STRIDE, len(self._after))
+            self._tried = min(self._tried + _STRIDE * 2**self._fruitless, len(self._after))
             before = sum(found is False for found in self._found.values())
             reached = [v for equation in self._after[: self._tried] for v in equation.outputs]
             self._found.update(_try(self.around, self.gate, self.tells, reached, cut=self.cut))
@@ -87,30 +90,31 @@ class Probe:
 
 
 _STRIDE = 6
-"""Operations after a gate that are tried at once; activations, guards and norms take fewer."""
+"""Operations after a gate that are tried at once, and twice as many each time that none of them was found continuous:
+activations, guards and norms take fewer, special functions by parts up to a hundred."""
 
-_FRUITLESS = 4
+_FRUITLESS = 5
 """Such strides without a value found continuous after which what follows counts as jumping."""
 
-_MOST_EQUATIONS = 120
+_MOST_EQUATIONS = 400
 """Operations up to which a cut-out part goes back to the program's inputs, so that its values have their true ranges."""
 
 _MOST_NUMBERS = 2**18
 """Numbers in one result beyond which a part is cut off as soon as its inputs are independent."""
 
-_LINES = tuple(itertools.product((1.0, 0.2, 3.0, 10.0, 1000.0), (False, True)))
+_LINES = tuple(itertools.product((1.0, 0.2, 3.0, 10.0, 100.0, 1000.0), (False, True)))
 """Scales of the random points, and whether they are positive."""
 
 _FEW_NUMBERS = 256
 """Entries of the values that tell up to which more than one is followed on a line."""
 
 _CROSSINGS = 3
-"""Places of a jump at which the values are compared."""
+"""Places of a jump at which the values are compared, and after that one more on each line."""
 
 
 def _try(
     around: Surroundings, gate: Equation, tells: Sequence[Value], reached: Sequence[Value], *, cut: bool
-) -> dict[Value, bool | None]:
+) -> dict[Value, Verdict]:
     """For each value, whether it jumps where the gate does."""
     part = _cut_out(around, [*tells, *reached], set(reached))
     if part is None:
@@ -130,7 +134,7 @@ def _try(
     return dict(zip(reached, _SEEN[key], strict=True))
 
 
-_SEEN: dict[Any, list[bool | None]] = {}
+_SEEN: dict[Any, list[Verdict]] = {}
 _MOST_SEEN = 4096
 
 
@@ -228,7 +232,7 @@ def _values(
             return env.get(value, known)  # a traced constant is an input here
 
         for equation in equations:
-            outs = list(instead) if equation is override else equation.evaluate(read)
+            outs = list(instead) if equation is override else bounded.evaluate(equation, read)
             env.update(zip(equation.outputs, outs, strict=True))
         return [read(value) for value in wanted]
 
@@ -241,67 +245,112 @@ def _compare(
     gate: Equation,
     tells: Sequence[Value],
     reached: Sequence[Value],
-) -> list[bool | None]:
+) -> list[Verdict]:
     """Which of the values jump where the values that tell change."""
-    told, values = _values(equations, inputs, tells or gate.outputs), jax.jit(_values(equations, inputs, reached))
-    # Apart, so that what is compared is rounded once.
+    watched = tells or [v for v in gate.outputs if not v.is_key]
+    told, values = _values(equations, inputs, watched), _values(equations, inputs, reached)
+    compare = jax.jit(values)  # apart, so that what is compared is rounded once
     points = jax.jit(lambda line, ts: jax.vmap(lambda t: line.at(t, inputs))(ts))
     along = jax.jit(functools.partial(jax.lax.map, told))
-    found: list[bool | None] = [None] * len(reached)
+    found: list[Verdict] = [None] * len(reached)
     crossings: Counter[int] = Counter()
-    entries_in_all = sum(math.prod(v.shape) for v in tells)
-    few = entries_in_all <= _FEW_NUMBERS
-    for seed, (scale, positive) in enumerate(_LINES):
-        line = Line.through(inputs, scale, positive, seed)
+    few = sum(math.prod(v.shape) for v in tells) <= _FEW_NUMBERS
+    lines = [Line.through(inputs, *scale, seed) for seed, scale in enumerate(_LINES)]
+    for line in lines:
         search = Search(functools.partial(points, line), along, exact=bool(tells))
         # A value may depend on few entries of the gate: every entry has its turn, if there are not too many.
         entries = sorted(search.where, key=lambda entry: crossings[entry])
-        for entry in entries if few and tells else entries[:1]:
-            if crossings[entry] and crossings.total() >= _CROSSINGS:
+        for n, entry in enumerate(entries if few and tells else entries[:1]):
+            if n and crossings[entry] and crossings.total() >= _CROSSINGS:
                 break
             if (bracket := search.narrowed(entry)) is None:
                 continue
-            differ = [_differs(a, b) for a, b in zip(*map(values, bracket), strict=True)]
+            differ = _across(bracket, compare)
             if all(d is None for d in differ):
                 continue
-            crossings[entry] += bool(tells) or any(differ)  # what merely moves much was perhaps no jump
+            crossings[entry] += bool(tells) or True in differ  # what merely moves much was perhaps no jump
             found = _either(found, differ)
-        if crossings.total() >= _CROSSINGS and (not few or len(+crossings) >= entries_in_all):
-            break
+    if tells and all(v.dtype == bool for v in tells):
+        return found
+    # There may be many more steps than were tried: a value that jumps at others has its largest changes there.
+    along_all = jax.jit(functools.partial(jax.lax.map, values))
+    for n, value in enumerate(reached):
+        for line in lines[::4] if value.is_inexact and found[n] is False else ():
+            search = Search(functools.partial(points, line), lambda xs, n=n: [along_all(xs)[n]], exact=False)
+            for entry in list(search.where)[:1]:
+                if (bracket := search.narrowed(entry)) is not None:
+                    found = _either(found, _across(bracket, compare))
     return found
 
 
-def _differs(a: Any, b: Any) -> bool | None:
-    """Whether two values differ by more than rounding and a tiny step explain; `None` where both are no numbers."""
+def _across(bracket: Bracket, compare: Callable[[list[Any]], list[Any]]) -> list[Verdict]:
+    """Which values differ between the two sides of a bracket."""
+    low, high = compare(bracket.low), compare(bracket.high)
+    differ = [_differs(a, b) for a, b in zip(low, high, strict=True)]
+    if True in differ:
+        sides = [list(zip(*map(compare, points), strict=True)) for points in bracket.nearby()]
+        differ = [_differs(*of_value) for of_value in zip(low, high, *sides, strict=True)]
+    return differ
+
+
+def _differs(a: Any, b: Any, before: Sequence[Any] = (), after: Sequence[Any] = ()) -> Verdict:
+    """Whether two values differ by more than a tiny step and rounding explain.
+
+    Args:
+        a: the value on one side.
+        b: that on the other side.
+        before: values near `a`, on its side: what these differ by is no jump.
+        after: the same of `b`.
+    """
     if is_key(a):
         return None
-    a, b = np.asarray(a), np.asarray(b)
-    if a.dtype.kind not in "fc" and not jnp.issubdtype(a.dtype, jnp.inexact):
+    a, b, *others = (_as_double(x) for x in (a, b, *before, *after))
+    if a.dtype.kind not in "fc":
         return bool(np.any(a != b))
-    a, b = (x.astype(np.complex128 if x.dtype.kind == "c" else np.float64) for x in (a, b))
     some = np.isfinite(a) & np.isfinite(b)
-    if np.any(np.isfinite(a) != np.isfinite(b)):
+    with np.errstate(all="ignore"):
+        change, size = np.abs(a - b), np.maximum(np.abs(a), np.abs(b))
+        mean = np.sum(np.abs(a), where=some) / max(np.sum(some), 1)
+        large = some & (change > 1e-3 * size + 1e-4 * mean + 1e-30)
+        sides = [a] * len(before) + [b] * len(after)
+        noise = np.max([np.abs(x - side) for x, side in zip(others, sides, strict=True)] or [0 * change], axis=0)
+        jumps = large & (change > _ABOVE_NOISE * np.nan_to_num(noise, nan=np.inf))
+    if np.any(jumps):
         return True
-    if not np.any(some):
+    unlike = ~some & (a != b) & ~(np.isnan(a) & np.isnan(b))
+    if np.any(large) or not np.any(some | unlike):
         return None
-    a, b = a[some], b[some]
-    return bool(np.any(np.abs(a - b) > 1e-3 * np.maximum(np.abs(a), np.abs(b)) + 1e-4 * np.mean(np.abs(a)) + 1e-30))
+    return "undefined" if np.any(unlike) else False
 
 
-def _either(found: Sequence[bool | None], more: Sequence[bool | None]) -> list[bool | None]:
+def _as_double(x: Any) -> np.ndarray:
+    x = np.asarray(x)
+    if x.dtype.kind in "biu":
+        return x
+    return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+
+
+_ABOVE_NOISE = 5
+"""How far above what a few roundings of the inputs change a jump must be: rounding's own changes are of one size."""
+
+
+def _either(found: Sequence[Verdict], more: Sequence[Verdict]) -> list[Verdict]:
     """What two trials say together: a jump seen in one is a jump."""
-    return [b if a is None else a if b is None else a or b for a, b in zip(found, more, strict=True)]
+    return [next((v for v in _ORDER if v in pair), None) for pair in zip(found, more, strict=True)]
+
+
+_ORDER: tuple[Verdict, ...] = (True, "undefined", False)
 
 
 def _compare_cut(
     equations: Sequence[Equation], inputs: Sequence[Value], gate: Equation, reached: Sequence[Value]
-) -> list[bool | None]:
+) -> list[Verdict]:
     """Which of the values change with the results of the gate, all else held."""
     if any(v.is_key for v in gate.outputs):
         return [True] * len(reached)
     fn = jax.jit(_values(equations, inputs, reached, gate))
     own = jax.jit(_values(equations, inputs, gate.outputs))
-    found: list[bool | None] = [None] * len(reached)
+    found: list[Verdict] = [None] * len(reached)
     for seed, (scale, positive) in enumerate(_LINES[:4]):
         line, rng = Line.through(inputs, scale, positive, seed), np.random.default_rng(seed)
         start = line.at(0.0, inputs)

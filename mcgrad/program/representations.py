@@ -89,7 +89,8 @@ class Replicates:
 class Reweighted:
     """Several points with constant weights, times `p_theta(x_i) / stop(p_theta(x_i))` of the entries that a cost depends on.
 
-    Along axes that some cost mixes, each point sets all entries jointly, and `weights` has size one.
+    Along axes that some cost mixes (`draw.mixed_axes`), each point sets all entries jointly, and `weights` and `mixing` have
+    size one.
 
     Attributes:
         points: of shape `[n, *site shape]`.
@@ -106,14 +107,14 @@ class Reweighted:
 
 @dataclasses.dataclass(frozen=True)
 class SignedPoints:
-    """A point for the value, and perturbed points whose differences give the first derivative.
+    """A point for the value, and perturbed points whose differences give the first derivative; a second one raises.
 
     Attributes:
         value: the point at which the rest of the program runs, and is differentiated by itself.
         points: perturbed points `[n, *site shape]`. Entries along plate axes that no cost mixes are perturbed together,
             the others one at a time.
-        coefficients: `[n, *plates]`, zero in value, with the derivative that multiplies `f(x_j)`:
-            `c_j * (theta - stop(theta))` summed over the parameters.
+        coefficients: `[n, *plates]`, with the derivative that multiplies `f(x_j)`: `c_j * (theta - stop(theta))` summed over the
+            parameters. Their values do not count.
         relative: whether the coefficients multiply `f(x_j) - f(value)` instead.
         joint: whether to perturb all entries at once, even along axes that a cost mixes.
         decision: how to resolve comparisons whose two sides are equal at a perturbed point; `side` and `reach` are per point.

@@ -9,11 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from mcgrad._arguments import describe
 from mcgrad.program.bring import bring, bring_each, expand_right
-from mcgrad.program.draw import Draw
-from mcgrad.program.estimator import Rest, Result
+from mcgrad.program.draw import Draw, check_value
+from mcgrad.program.estimator import Estimator, Rest, Result
 from mcgrad.program.relation import Relation
 from mcgrad.program.representations import (
     Flow,
@@ -24,8 +26,10 @@ from mcgrad.program.representations import (
     WeightedPoint,
     WeightedPoints,
 )
+from mcgrad.program.returned import check_returned
 from mcgrad.program.run import Continuation, Environment, Run
-from mcgrad.program.surrogates import unit_weight
+from mcgrad.program.site import Site
+from mcgrad.program.surrogates import unit_weight, zero_with_derivative_of
 from mcgrad.program.thresholds import Decision, find_thresholds
 from mcgrad.program.trace import Equation
 from mcgrad.program.weights import Weight, is_leave_one_out, mean_of_others
@@ -35,26 +39,56 @@ stop = jax.lax.stop_gradient
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class RestOfProgram(Rest):
-    """The rest of the program, as a function of the value of one site.
-
-    Calling it runs the remainder with later estimators applied; it may be called at several points and vmapped over.
-    """
+    """The rest of the program, as a function of the value of one site."""
 
     _run: Any
     _equation: Equation
     _env: Environment
     _resume: Continuation
 
+    @property
+    def _site(self) -> Site:
+        return self._run.plan.analysis.sites[self._equation]
+
+    @property
+    def _author(self) -> str:
+        """The name of the estimator's class, for errors."""
+        return type(self._run.plan.estimators[self._site]).__name__
+
     def _at(self, run: Run, x: Any) -> Result:
+        check_value(self._site, x, f"The argument of `rest` in `{self._author}`")
         drawn = dict(zip(self._equation.outputs, jax.tree.leaves(x), strict=True))
         return self._resume(run, {**self._env, **drawn})
 
     def __call__(self, x: Any, *, replicate: Any = None) -> Result:
-        """The remaining costs at `x`; with a `replicate` index, later sites draw anew for that replicate."""
         run = self._run
         if replicate is not None:
             run = run.but(folds=(*run.folds, replicate))
         return self._at(run, x)
+
+    def given_to(self, estimator: Estimator, draw: Draw) -> Result:
+        """What an estimator makes of the rest; refuses what has other shapes than the rest itself returns."""
+        result = estimator.estimate(draw, self)
+        if not isinstance(result, Result):
+            raise TypeError(
+                f"`{self._author}.estimate(draw, rest)` must return what `rest(x)` returned, with its costs weighted, got "
+                f"{describe(result)}. Write `result = rest(x)`, and return `result._replace(costs=costs)`."
+            )
+        plan = self._run.plan
+        for name, values in (("costs", plan.split.costs), ("aux", plan.aux), ("undrawn", plan.undrawn)):
+            wanted, got = [value.shape for value in values], [np.shape(leaf) for leaf in getattr(result, name)]
+            if wanted != got:
+                way_out = f"Keep `{name}` of one result, `result._replace(costs=costs)`."
+                if name == "costs":
+                    way_out = (
+                        "Bring weights to each cost by `draw.per_cost` and `bring(log_weight, relation, cost.shape)`, and sum "
+                        "over the axis of a `vmap`."
+                    )
+                raise ValueError(
+                    f"`{self._author}.estimate(draw, rest)` must return `{name}` of the shapes that `rest(x)` gives them, "
+                    f"{wanted}, got {got}, for {draw.site.describe()}. {way_out}"
+                )
+        return result
 
     def _times(self, num_points: int) -> RestOfProgram:
         """The rest, for use under a `vmap` over `num_points` points."""
@@ -76,11 +110,11 @@ class RestOfProgram(Rest):
         return [(t.equation, functools.partial(t.margin, draw.site, self._env)) for t in found]
 
     def simulate(self, x: Any) -> Result:
-        """The remaining costs at `x`, from one plain run: each later site draws once, whatever its estimator."""
         return self._at(self._run.but(plain=True), x)
 
     def evaluate(self, draw: Draw, representation: Representation) -> Result:
         """The costs, weighted or perturbed as the representation says."""
+        check_returned(representation, draw, self._author)
         if isinstance(representation, Flow):
             return self(representation.value)
         if isinstance(representation, WeightedPoint):
@@ -126,7 +160,9 @@ class RestOfProgram(Rest):
             covered = bring(jnp.ones(weights.shape[1:]), apart, shape) > 0
             weight = jnp.where(covered, bring_each(weights, apart, shape), 1 / n).astype(cost.dtype)
             if isinstance(points, WeightedPoints):
-                return jnp.sum(cost * weight, axis=0)
+                # What cannot be drawn may cost anything: `-log p(x)` of a masked class is infinite.
+                finite = jnp.where((weight == 0) & ~jnp.isfinite(cost), 0, cost)
+                return jnp.sum(finite * weight, axis=0)
             own = unit_weight(bring_each(points.log_weights, relation, shape).astype(cost.dtype))
             weighted = cost * own
             if points.mixing is not None:
@@ -143,6 +179,7 @@ class RestOfProgram(Rest):
         result = self(points.value)
         masks = jnp.ones((1, *draw.plates), bool) if points.joint else draw.entries_apart()
         n, decision = len(points.coefficients), points.decision
+        coefficients = zero_with_derivative_of(points.coefficients)  # also where the author left their values
         rest = self._times(len(masks) * n)
 
         def one(
@@ -158,7 +195,7 @@ class RestOfProgram(Rest):
             return draw.signed_terms(jnp.where(mask, coefficient, 0), costs)
 
         sides = (None, None) if decision is None else (decision.side, decision.reach)
-        of_points = (points.points, points.coefficients, *sides)
+        of_points = (points.points, coefficients, *sides)
         if points.chunk_size is None:
             each = jax.vmap(jax.vmap(one, (None, 0, 0, 0, 0)), (0, *[None] * 4))(masks, *of_points)
             each = [jnp.sum(term, axis=1) for term in each]

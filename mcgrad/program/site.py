@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -169,11 +169,13 @@ class Site:
         equation: where it stands.
         loops: the `scan`s around it, outermost first; each gives the site a leading plate axis, its time axis.
         top_level: whether it stands in no body of control flow.
+        constants: values known before the program runs.
     """
 
     equation: Equation
     loops: tuple[Equation, ...] = ()
     top_level: bool = True
+    constants: frozenset[Value] = frozenset()
 
     @property
     def _params(self) -> dict[str, Any]:
@@ -263,9 +265,18 @@ class Site:
         place = f"at {self.line}" if self.line else "made by `sampler=` or `icdf=`"
         return f"the draw from {self.facts.law}{name} {place}"
 
-    def has_constant_law(self, constants: Container[Value]) -> bool:
+    @property
+    def has_constant_law(self) -> bool:
         """Whether no derivative can reach the distribution's parameters."""
-        return all(value in constants for value in self.parameters)
+        return all(value in self.constants for value in self.parameters)
+
+    @property
+    def support_moves_with(self) -> tuple[str, ...]:
+        """The parameters that the support depends on and that a derivative can reach."""
+        constant = self.dist_of([value in self.constants for value in self.parameters])
+        return tuple(
+            name for name in self.facts.support_parameters if not all(jax.tree.leaves(getattr(constant, name, False)))
+        )
 
 
 def has_site(program: Program) -> bool:

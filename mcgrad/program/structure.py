@@ -26,14 +26,20 @@ class ControlFlow:
 
     Class attributes:
         rebuilds: whether a draw in a body can be credited, because `run_local` and `continue_into` are defined.
+        own_rule: whether derivatives are not those of the body.
     """
 
     equation: Equation
     rebuilds: ClassVar[bool] = True
+    own_rule: ClassVar[bool] = False
 
     def forward(self, facts: Forward, inputs: Sequence[Any]) -> list[Any]:
         """The facts of the results, from those of the operands; `facts.run` goes through the bodies."""
         raise NotImplementedError
+
+    def differentiated(self) -> Sequence[int] | None:
+        """The positions of the operands that derivatives go through, if they do not go through the bodies as values do."""
+        return None
 
     def wanted(self, body: Program, outputs: Sequence[bool]) -> set[Value]:
         """The outputs of a body that matter, given which results do; by default those at the same positions."""
@@ -51,16 +57,16 @@ class ControlFlow:
         raise NotImplementedError
 
 
-_CLASSES: dict[Any, type[ControlFlow]] = {}
+_CLASSES: dict[str, type[ControlFlow]] = {}
 
 _Class = TypeVar("_Class", bound=type[ControlFlow])
 
 
 def control_flow(*primitives: Any) -> Callable[[_Class], _Class]:
-    """Class decorator: registers the class for these control-flow primitives."""
+    """Class decorator: registers the class for these control-flow primitives, or those of these names."""
 
     def register(cls: _Class) -> _Class:
-        _CLASSES.update(dict.fromkeys(primitives, cls))
+        _CLASSES.update({getattr(primitive, "name", primitive): cls for primitive in primitives})
         return cls
 
     return register
@@ -68,13 +74,13 @@ def control_flow(*primitives: Any) -> Callable[[_Class], _Class]:
 
 def form_of(equation: Equation) -> ControlFlow | None:
     """The equation as control flow, or `None` if its primitive has no class."""
-    cls = _CLASSES.get(equation.eqn.primitive)
+    cls = _CLASSES.get(equation.name)
     return None if cls is None else cls(equation)
 
 
 def rebuilds(equation: Equation) -> bool:
     """Whether an equation is control flow that can be rebuilt around the draws in it."""
-    cls = _CLASSES.get(equation.eqn.primitive)
+    cls = _CLASSES.get(equation.name)
     return cls is not None and cls.rebuilds
 
 

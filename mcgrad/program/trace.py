@@ -60,7 +60,7 @@ class Equation:
     bodies: tuple[Program, ...]
     evaluator: Callable[..., list[Any]]
     caller: str = ""
-    within: str = ""  # the name of the innermost jitted function that it was inlined from
+    within: tuple[str, ...] = ()  # the names of the jitted functions that it was inlined from, outermost first
 
     @property
     def name(self) -> str:
@@ -133,17 +133,17 @@ def trace_in_place(
     return equations, results
 
 
-def from_jaxpr(jaxpr: Any, caller: str = "") -> Program:
+def from_jaxpr(jaxpr: Any, caller: str = "", within: tuple[str, ...] = ()) -> Program:
     """A program from a (closed) jaxpr, called on the line `caller`."""
     opened, _ = _compat.open_jaxpr(jaxpr)
     inputs = tuple(Value(var.aval) for var in opened.invars)
     equations: list[Equation] = []
-    outputs = _copy(jaxpr, inputs, equations, caller)
+    outputs = _copy(jaxpr, inputs, equations, caller, within)
     return Program(inputs, tuple(equations), outputs)
 
 
 def _copy(
-    jaxpr: Any, inputs: tuple[Value, ...], equations: list[Equation], caller: str = "", within: str = ""
+    jaxpr: Any, inputs: tuple[Value, ...], equations: list[Equation], caller: str = "", within: tuple[str, ...] = ()
 ) -> tuple[Value, ...]:
     """Append a jaxpr's equations with `inputs` for its arguments; inner `jit` is inlined. Returns its outputs."""
     opened, consts = _compat.open_jaxpr(jaxpr)
@@ -161,10 +161,10 @@ def _copy(
         subs = _compat.sub_jaxprs(eqn)
         line = _compat.user_line(eqn) or caller if subs else caller
         if eqn.primitive is _compat.jit_p:
-            results = _copy(subs[0], operands, equations, line, eqn.params.get("name", within))
+            results = _copy(subs[0], operands, equations, line, (*within, eqn.params.get("name", "")))
         else:
             results = tuple(Value(var.aval) for var in eqn.outvars)
-            bodies = tuple(from_jaxpr(sub, line) for sub in subs)
+            bodies = tuple(from_jaxpr(sub, line, within) for sub in subs)
             equations.append(Equation(eqn, operands, results, bodies, _compat.evaluator(eqn, opened), caller, within))
         values.update(zip(eqn.outvars, results, strict=True))
     return tuple(map(value_of, opened.outvars))

@@ -52,12 +52,16 @@ def beta_factor(key: PRNGKey, a: Float[Array, "*batch"], b: Float[Array, "*batch
     return jnp.exp(jnp.log(first) / (a + k) + jnp.log(second) / (a + b + k))
 
 
-def beta_parts(key: PRNGKey, y: Array, a: Array, b: Array, how: Coupling) -> tuple[Array, Array, Array]:
-    """The Hahn-Jordan parts of the derivative in `a`, for log odds `y` of a `Beta(a, b)` draw: their mass, and a point of each.
+def beta_parts(key: PRNGKey, y: Array, a: Array, b: Array, how: Coupling) -> tuple[Array, Array | None, Array]:
+    """The parts of the derivative in `a`, for log odds `y` of a `Beta(a, b)` draw: their mass, and log odds of each.
 
-    The density grows with `a` beyond where the draw is `exp(psi(a) - psi(a + b))`, and shrinks before it.
+    Hahn-Jordan: the density grows with `a` beyond where the draw is `exp(psi(a) - psi(a + b))`, and shrinks before it. Or the draw
+    itself, for which `None` stands, against the draw times a factor.
     """
     apart = digamma_increment(a, b)
+    if not how.hahn_jordan:
+        log_less = jnp.log(beta_factor(key, a, b)) - jax.nn.softplus(-y)
+        return apart, None, log_less - jnp.log(-jnp.expm1(log_less))
     turn = -apart - log_one_minus_exp(-apart)
 
     def rate(y: Array) -> Array:

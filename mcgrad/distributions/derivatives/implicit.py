@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from mcgrad._compat import custom_jvp
 from mcgrad.distributions.derivatives.log_density import check_support, log_odds
+from mcgrad.distributions.derivatives.quantile_rules import moving
 
 
 def implicit_reparameterization(
@@ -84,8 +84,9 @@ def implicit_reparameterization(
         Figurnov, Mohamed, Mnih 2018, "Implicit reparameterization gradients", equation 6 (the first derivative),
         https://arxiv.org/abs/1805.08498.
     """
-    given = {"cdf": cdf, "icdf": icdf, "log_prob": log_prob, "standardization": standardization}
-    names = [name for name, fn in given.items() if fn is not None]
+    options = {"cdf": cdf, "icdf": icdf, "log_prob": log_prob, "standardization": standardization}
+    given = {name: fn for name, fn in options.items() if fn is not None}
+    names = list(given)
     if not names:
         raise ValueError(
             "`mcgrad.implicit_reparameterization(...)` must get `cdf=`, `icdf=`, `log_prob=` or `standardization=`, got none. "
@@ -102,29 +103,27 @@ def implicit_reparameterization(
             f"{x.dtype if hasattr(x, 'dtype') else type(x).__name__}. A discrete distribution has no pathwise derivative."
         )
     x = jax.lax.stop_gradient(jnp.asarray(x))
+    if standardization is not None and x.ndim == 0:
+        raise ValueError(
+            "`mcgrad.implicit_reparameterization(standardization=...)` must get draws `x` with an axis for the "
+            "dimension, got shape (). Pass `cdf=` for single numbers."
+        )
+    for name, fn in given.items():
+        shape = jax.eval_shape(fn, x, params).shape
+        if shape != x.shape:
+            raise ValueError(
+                f"`mcgrad.implicit_reparameterization({name}=...)` must be elementwise, got shape {shape} for draws of "
+                f"shape {x.shape}. Sum nothing, and broadcast the parameters to the draws."
+            )
     if log_prob is not None:
-        _check_shape("log_prob", log_prob, x, params)
         return _keeping(log_odds(log_prob, check_support("implicit_reparameterization", support)), x, params, _divide)
     if standardization is not None:
-        if x.ndim == 0:
-            raise ValueError(
-                "`mcgrad.implicit_reparameterization(standardization=...)` must get draws `x` with an axis for the "
-                "dimension, got shape (). Pass `cdf=` for single numbers."
-            )
-        _check_shape("standardization", standardization, x, params)
         return _keeping(standardization, x, params, _solve)
     if icdf is None:
         assert cdf is not None  # one of the names above
-        _check_shape("cdf", cdf, x, params)
         return _keeping(cdf, x, params, _divide)
     frozen = jax.lax.stop_gradient(params)
-    if cdf is None:
-        _check_shape("icdf", icdf, x, params)
-        u = _bisect(lambda u: icdf(u, frozen), x)
-    else:
-        _check_shape("cdf", cdf, x, params)
-        u = jax.lax.stop_gradient(cdf(x, frozen))
-        _check_shape("icdf", icdf, u, params)
+    u = _bisect(lambda u: icdf(u, frozen), x) if cdf is None else jax.lax.stop_gradient(cdf(x, frozen))
     return _moving_like(x, icdf(u, params))
 
 
@@ -140,18 +139,14 @@ def _keeping(
         params, hidden = theta
         return quantity(x, params, *hidden)
 
-    @custom_jvp
-    def draw(x: Array, theta: Any) -> Array:
-        return x
+    @moving
+    def draw(y: Array, theta: Any) -> Callable[[Any], Array]:
+        # y(theta) keeps S(y; theta) fixed: dy/dtheta = -S_x(y; theta)^-1 S_theta(y; theta).
+        def along(theta_dot: Any) -> Array:
+            _, of_theta = jax.jvp(lambda t: kept(y, t), (theta,), (theta_dot,))
+            return -solve(lambda s: kept(s, theta), y, of_theta).astype(y.dtype)
 
-    @draw.defjvp
-    def draw_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-        # y(theta) keeps S(y; theta) fixed. The rule is in terms of y, a draw again, and not of the constant x: so
-        # the derivative of dy/dtheta = -S_x(y; theta)^-1 S_theta(y; theta) is total, through y too.
-        (x, theta), (_, theta_dot) = primals, tangents
-        y = draw(x, theta)
-        _, of_theta = jax.jvp(lambda t: kept(y, t), (theta,), (theta_dot,))
-        return y, -solve(lambda s: kept(s, theta), y, of_theta).astype(y.dtype)
+        return along
 
     return draw(x, (params, hidden))
 
@@ -172,16 +167,8 @@ def _solve(quantity: Callable[[Array], Array], y: Array, of_theta: Array) -> Arr
     return jnp.linalg.solve(jacobian, of_theta[..., None])[..., 0]
 
 
-@custom_jvp
-def _moving_like(x: Array, path: Array) -> Array:
-    """The value of `x` with the derivatives of `path`: `x + (path - stop(path))`, even where it is infinite."""
-    return x
-
-
-@_moving_like.defjvp
-def _moving_like_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    x, path = primals
-    return _moving_like(x, path), tangents[1].astype(x.dtype)
+_moving_like = moving(lambda x, path: lambda path_dot: path_dot.astype(x.dtype))
+"""The value of `x` with the derivatives of `path`: `x + (path - stop(path))`, even where it is infinite."""
 
 
 def _bisect(quantile: Callable[[Array], Array], x: Array) -> Array:
@@ -201,12 +188,3 @@ def _bisect(quantile: Callable[[Array], Array], x: Array) -> Array:
     steps = 2 * (jnp.finfo(x.dtype).nmant + 1)
     low, high = jax.lax.fori_loop(0, steps, halve, bounds)
     return jax.lax.stop_gradient(jnp.where(low > 0, low, high))
-
-
-def _check_shape(name: str, fn: Callable[[Array, Any], Array], x: Array, params: Any) -> None:
-    shape = jax.eval_shape(fn, x, params).shape
-    if shape != x.shape:
-        raise ValueError(
-            f"`mcgrad.implicit_reparameterization({name}=...)` must be elementwise, got shape {shape} for draws of "
-            f"shape {x.shape}. Sum nothing, and broadcast the parameters to the draws."
-        )

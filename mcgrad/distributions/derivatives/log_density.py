@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.quadrature import gauss_legendre
+from mcgrad.distributions.numerics.roots import bracket_root
 
 Support = tuple[float, float]
 _stop = jax.lax.stop_gradient
@@ -29,12 +30,9 @@ class _Rule(NamedTuple):
     negligible: float  # how far below its maximum the logarithm of an integrand counts as zero
 
 
-# enough for the accuracy stated in `implicit_reparameterization`, by `tests/test_log_density.py`
-_RULES = {"float64": _Rule(16, 10, 44, 600, 42.0), "float32": _Rule(10, 8, 44, 80, 22.0)}
-
-
 def _rule(dtype: Any) -> _Rule:
-    return _RULES["float64" if dtype == jnp.float64 else "float32"]
+    # enough for the accuracy stated in `implicit_reparameterization`, by `tests/test_log_density.py`
+    return _Rule(16, 10, 44, 600, 42.0) if dtype == jnp.float64 else _Rule(10, 8, 44, 80, 22.0)
 
 
 def check_support(where: str, support: Any) -> Support:
@@ -81,13 +79,16 @@ def log_odds(log_prob: Callable[[Array, Any], Array], support: Support) -> Calla
 
 def draw_by_inversion(log_prob: Callable[[Array, Any], Array], support: Support, key: Any, params: Any) -> Array:
     """A draw at the quantile of a uniform number, without derivatives."""
-    floats = [leaf for leaf in jax.tree.leaves(params) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
-    dtype = jnp.result_type(float, *floats) if floats else jnp.result_type(float)
-    shape = jax.eval_shape(log_prob, jax.ShapeDtypeStruct((), dtype), params).shape
-    params = _stop(params)
+    u, params = uniform_for(log_prob, key, params), _stop(params)
     density = lambda t: log_prob(t, params)  # noqa: E731
-    center = _highest(density, jnp.full(shape, _start(support), dtype), support)
-    return _quantile(density, open_uniform(key, shape, dtype), center, support)
+    return _quantile(density, u, _highest(density, jnp.full_like(u, _start(support)), support), support)
+
+
+def uniform_for(fn: Callable[..., Array], key: Any, *params: Any) -> Array:
+    """A uniform number for each entry of `fn(u, *params)`: entries with a common one would not be independent."""
+    floats = [leaf for leaf in jax.tree.leaves(params) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    dtype = jnp.result_type(float, *floats)
+    return open_uniform(key, jax.eval_shape(fn, jax.ShapeDtypeStruct((), dtype), *params).shape, dtype)
 
 
 def _start(support: Support) -> float:
@@ -134,10 +135,6 @@ def _integrand(density: Callable[[Array], Array], center: Array, support: Suppor
     return jnp.where(jnp.isnan(values), -jnp.inf, values)  # where a user's function overflows
 
 
-def _last(counts: Array) -> Array:
-    return counts.shape[1] - 1 - jnp.argmax(counts[:, ::-1], axis=1)
-
-
 class _Panels(NamedTuple):
     """Intervals of `tau`, unordered, `[2, panel, *batch]`, and the maximum of the log integrand `[2, *batch]`."""
 
@@ -162,7 +159,8 @@ def _adapt(density: Callable[[Array], Array], center: Array, support: Support) -
     values = _integrand(density, center, support, tau)
     highest = jnp.max(values, axis=1)
     counts = values > highest[:, None] - rule.negligible
-    before, after = jnp.maximum(jnp.argmax(counts, axis=1) - 1, 0), _last(counts) + 1
+    before = jnp.maximum(jnp.argmax(counts, axis=1) - 1, 0)
+    after = counts.shape[1] - jnp.argmax(counts[:, ::-1], axis=1)
     first, last = (
         jnp.take_along_axis(tau, jnp.minimum(i, tau.shape[1] - 1)[:, None], axis=1)[:, 0] for i in (before, after)
     )
@@ -282,13 +280,6 @@ def _quantile(density: Callable[[Array], Array], u: Array, center: Array, suppor
     panel = jnp.minimum(jnp.sum(reached < wanted[:, None], axis=1, keepdims=True), left.shape[1] - 1)
     low, size, inner, until = (jnp.take_along_axis(array, panel, axis=1) for array in (left, width, masses, reached))
     end, rest = low + size, wanted[:, None] - (until - inner)
-
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        near, far = bounds
-        middle = near + (far - near) / 2
-        enough = mass(middle, end) >= rest
-        return jnp.where(enough, middle, near), jnp.where(enough, far, middle)
-
-    near, _ = jax.lax.fori_loop(0, jnp.finfo(u.dtype).nmant + 2, halve, (low, end))
+    near, _ = bracket_root(lambda start: rest - mass(start, end), low, end)
     below, above = _place(near[:, 0], center, support)[0]
     return jnp.where(upper, above, below)

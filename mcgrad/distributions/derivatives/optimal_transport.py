@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mcgrad._compat import custom_jvp
-from mcgrad.distributions.derivatives.quantile_rules import moving_draw
+from mcgrad.distributions.derivatives.quantile_rules import moving, moving_draw
 from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.numerics.beta import log_odds_velocity
 from mcgrad.distributions.numerics.simplex import simplex_change
 from mcgrad.distributions.numerics.triangular import matmul, matvec, transposed
 
 
-@custom_jvp
+@moving
 def transport_gaussian(
     x: Float[Array, "*batch d"], loc: Float[Array, "*batch d"], factor: Float[Array, "*batch d d"]
-) -> Float[Array, "*batch d"]:
+) -> Callable[..., Float[Array, "*batch d"]]:
     """A draw `x` of `N(loc, S)`, `S = L L^T` with `L = factor`, as a function of the parameters.
 
     Its derivative is `d loc + A (x - loc)` with the symmetric `A` that solves `A S + S A = dS`: of all velocity fields that
@@ -30,17 +30,13 @@ def transport_gaussian(
         Jankowiak and Obermeyer 2018, "Pathwise derivatives beyond the reparameterization trick", section 5,
         https://arxiv.org/abs/1806.01851.
     """
-    return x
 
+    def along(loc_dot: Array, factor_dot: Array) -> Array:
+        half = matmul(factor_dot, transposed(factor))
+        stretch = _lyapunov(matmul(factor, transposed(factor)), half + transposed(half))
+        return loc_dot + matvec(stretch, x - loc)
 
-@transport_gaussian.defjvp
-def _transport_gaussian_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (x, loc, factor), (_, loc_dot, factor_dot) = primals, tangents
-    x = transport_gaussian(x, loc, factor)
-    half = matmul(factor_dot, transposed(factor))
-    stretch = _lyapunov(matmul(factor, transposed(factor)), half + transposed(half))
-    moved = matvec(stretch, x - loc)
-    return x, loc_dot + moved
+    return along
 
 
 def _lyapunov(covariance: Array, change: Array) -> Array:
@@ -59,35 +55,32 @@ def _lyapunov(covariance: Array, change: Array) -> Array:
     return jax.lax.custom_linear_solve(both_sides, change, solve, symmetric=True)
 
 
-@custom_jvp
+@moving
 def rotated_gaussian(
     z: Float[Array, "*batch d"],
     factor: Float[Array, "*batch d d"],
     rows: Float[Array, "m d"],
     columns: Float[Array, "m d"],
-) -> Float[Array, "*batch d"]:
+) -> Callable[..., Float[Array, "*batch d"]]:
     """Standard normal noise `z`, as a function of the factor `L` of the distribution that it serves: it turns with `L`.
 
     Its derivative is `W z` with the antisymmetric `W = A - A^T`, `A_ij = sum_m rows_mi columns_mj dL_ij`. A rotation leaves the
     standard normal distribution as it is, `div(p W z) = p (tr W - z^T W z) = 0`, so all coefficients are right; that they depend on
     parameters themselves changes no mean either. Right to every order.
     """
-    return z
+
+    def along(factor_dot: Array, *_: Array) -> Array:
+        coefficients, change = align(matmul(transposed(rows), columns), factor_dot)
+        rates = coefficients * change
+        return matvec(rates - transposed(rates), z)
+
+    return along
 
 
-@rotated_gaussian.defjvp
-def _rotated_gaussian_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (z, factor, rows, columns), (_, factor_dot, *_) = primals, tangents
-    z = rotated_gaussian(z, factor, rows, columns)
-    coefficients, factor_dot = align(matmul(transposed(rows), columns), factor_dot)
-    rates = coefficients * factor_dot
-    return z, matvec(rates - transposed(rates), z)
-
-
-@custom_jvp
+@moving
 def transport_dirichlet(
     x: Float[Array, "*batch n"], concentration: Float[Array, "*batch n"]
-) -> Float[Array, "*batch n"]:
+) -> Callable[..., Float[Array, "*batch n"]]:
     """A draw `x` of a Dirichlet distribution as a function of its concentrations `a`.
 
     A change of `a_j` leaves the law of the other entries' proportions as it is, and that of `x_j` is a beta law: with the
@@ -98,17 +91,14 @@ def transport_dirichlet(
     solves the transport equation exactly. Of a draw made of gamma variates it is the mean derivative given the draw, so it never
     has more variance, whatever the cost is. Right to every order.
     """
-    return x
 
+    def along(a_dot: Array) -> Array:
+        if x.shape[-1] == 1:  # the number one
+            return jnp.zeros_like(x)
+        log_odds = jnp.log(x) - jnp.log(_sum_of_others(x))
+        return simplex_change(x, log_odds_velocity(log_odds, concentration, _sum_of_others(concentration)) * a_dot)
 
-@transport_dirichlet.defjvp
-def _transport_dirichlet_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (x, a), (_, a_dot) = primals, tangents
-    x = transport_dirichlet(x, a)
-    if x.shape[-1] == 1:  # the number one
-        return x, jnp.zeros_like(x)
-    log_odds = jnp.log(x) - jnp.log(_sum_of_others(x))
-    return x, simplex_change(x, log_odds_velocity(log_odds, a, _sum_of_others(a)) * a_dot)
+    return along
 
 
 def _sum_of_others(v: Array) -> Array:

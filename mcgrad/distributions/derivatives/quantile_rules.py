@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,18 +19,27 @@ def moving_draw(velocity: Velocity) -> Callable[..., Array]:
     """A function `draw(x, *params)` with the value `x`, which moves with the parameters by `velocity`; elementwise.
 
     The derivative that `x` itself carries is dropped. `velocity` must be finite, and differentiable as often as the draw
-    will be, in `x` too: the rule is in terms of the draw that moves, so that the derivative of a derivative is total.
+    will be, in `x` too.
+    """
+    return moving(lambda x, *params: lambda *tangents: _along(velocity(x, *params), tangents))
+
+
+def moving(change: Callable[..., Callable[..., Array]]) -> Callable[..., Array]:
+    """A function `draw(x, *params)` with the value `x`, whose derivative is `change(x, *params)(*tangents of params)`.
+
+    The rule is in terms of the draw that moves, so that the derivative of a derivative is total.
     """
 
     @custom_jvp
-    def draw(x: Array, *params: Array) -> Array:
+    @functools.wraps(change)
+    def draw(x: Array, *params: Any) -> Array:
         return x
 
     @draw.defjvp
     def rule(primals: Any, tangents: Any) -> tuple[Array, Array]:
         x, *params = primals
         x = draw(x, *params)
-        return x, _along(velocity(x, *params), tangents[1:])
+        return x, change(x, *params)(*tangents[1:])
 
     return draw
 

@@ -79,6 +79,8 @@ def mapped(
             drawn = term.positive_is_draw
             parts = [jax.vmap(fn)(part) for part in (term.positive, term.negative)]
             if drawn is not None:  # exactly the draw, whatever the inverse rounds to
-                parts = [jnp.where(where, x[None], part) for where, part in zip((drawn, ~drawn), parts, strict=True)]
+                drawn_entries = jnp.expand_dims(drawn, tuple(range(drawn.ndim, 1 + x.ndim)))
+                sides = (drawn_entries, ~drawn_entries)
+                parts = [jnp.where(is_draw, x[None], part) for is_draw, part in zip(sides, parts, strict=True)]
             found.append(WeakDerivative(kept, term.weight, parts[0], parts[1], drawn))
     return tuple(found)

@@ -63,47 +63,28 @@ def log_odds_probability(y: Array, a: Array, b: Array) -> Array:
     return jnp.where(lower, mass, 1 - mass)
 
 
+@custom_jvp
 def log_odds_log_prob(y: Array, a: Array, b: Array) -> Array:
     """Log density `a log(x) + b log(1 - x) - log B(a, b)` of the log odds `y`; elementwise, of arrays of one shape.
 
-    Nothing cancels: neither in what it is at the mode, nor in what is lost from there.
-    """
-    return _at_mode(a, b) - _below_mode(y, a, b)
-
-
-@custom_jvp
-def _at_mode(a: Array, b: Array) -> Array:
-    """Log density of the log odds at their mode `log(a / b)`, of derivative `psi(a + b) - psi(a) - log((a + b) / a)` in `a`."""
-    return log_peak(a) + log_peak(b) - log_peak(a + b)
-
-
-@_at_mode.defjvp
-def _at_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (a, b), (a_dot, b_dot) = primals, tangents
-    n, mode, none = a + b, _log_ratio_of(a, b), jnp.zeros_like(a)
-    in_a, in_b = b / n / a - _surplus(mode, none, a, b), a / n / b - _surplus(-mode, none, b, a)
-    return _at_mode(a, b), in_a * a_dot + in_b * b_dot
-
-
-@custom_jvp
-def _below_mode(y: Array, a: Array, b: Array) -> Array:
-    """`a phi(log(n x / a)) + b phi(log(n (1 - x) / b))` for `phi(t) = exp(t) - 1 - t` and `n = a + b`.
-
-    Its derivatives are `n x - a` in `y`, and minus these logarithms in the concentrations.
+    With `phi(t) = exp(t) - 1 - t` and `n = a + b`, what is lost from the mode `log(a / b)` is
+    `a phi(log(n x / a)) + b phi(log(n (1 - x) / b))`: nothing cancels, neither in that nor in what the density is there. Its
+    derivatives are `a - n x` in `y`, and `log(x) + psi(n) - psi(a)` in `a`.
     """
     t = y - _log_ratio_of(a, b)
-    log_share1, log_share0 = _log_share(t, a, b), _log_share(-t, b, a)
-    return a * expm1_minus_linear(log_share1, y.dtype) + b * expm1_minus_linear(log_share0, y.dtype)
+    lost1, lost0 = expm1_minus_linear(_log_share(t, a, b), y.dtype), expm1_minus_linear(_log_share(-t, b, a), y.dtype)
+    return log_peak(a) + log_peak(b) - log_peak(a + b) - (a * lost1 + b * lost0)
 
 
-@_below_mode.defjvp
-def _below_mode_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+@log_odds_log_prob.defjvp
+def _log_odds_log_prob_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (y, a, b), (y_dot, a_dot, b_dot) = primals, tangents
     t, n = y - _log_ratio_of(a, b), a + b
     near = jnp.abs(t) < 1
     rise = jnp.expm1(jnp.where(near, t, 0.0))
-    slope = jnp.where(near, a * (b / n) * rise / (1 + a / n * rise), b * jax.nn.sigmoid(y) - a * jax.nn.sigmoid(-y))
-    return _below_mode(y, a, b), slope * y_dot - _log_share(t, a, b) * a_dot - _log_share(-t, b, a) * b_dot
+    fall = jnp.where(near, a * (b / n) * rise / (1 + a / n * rise), b * jax.nn.sigmoid(y) - a * jax.nn.sigmoid(-y))
+    in_a, in_b = b / n / a - _surplus(y, t, a, b), a / n / b - _surplus(-y, -t, b, a)
+    return log_odds_log_prob(y, a, b), in_a * a_dot + in_b * b_dot - fall * y_dot
 
 
 def _log_ratio_of(a: Array, b: Array) -> Array:

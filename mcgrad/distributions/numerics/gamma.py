@@ -47,6 +47,18 @@ def log_density(x: Array, a: Array) -> Array:
     return log_density_of_log(x, log_x, a) - log_x
 
 
+def log_poisson(k: Array, rate: Array, log_rate: Array | None = None) -> Array:
+    """Log probability `k log(rate) - rate - log(k!)` of a Poisson distribution; elementwise. Nothing cancels.
+
+    With the logarithm of a rate that underflows; a count of zero meets none.
+    """
+    # not `jax.scipy.stats.poisson.logpmf`: its derivative at rate 0 is NaN
+    some = k > 0
+    one, x = jnp.where(some, k, 1.0), jnp.where(some, rate, 1.0)
+    log_x = jnp.log(x) if log_rate is None else jnp.where(some, log_rate, 0.0)
+    return jnp.where(some, log_density_of_log(x, log_x, one) - jnp.log(one), -rate)
+
+
 def probabilities(x: Array, a: Array) -> tuple[Array, Array]:
     """The probabilities below and above `x`, for rate one; for large `a` with the integrals of `log_gamma_velocity`.
 
@@ -169,15 +181,3 @@ def _log_mean(x: Array, log_x: Array, a: Array) -> Array:
     series = inverse / 2 - digamma_series(1 / inverse)
     small = special.digamma(jnp.where(large, 1.0, a) + 1) - log_x
     return jnp.where(large, series - log_ratio_to(x, log_x, a), small)
-
-
-@custom_jvp
-def probability_above(x: Array, a: Array) -> Array:
-    """The probability above `x` for rate one, as a function of `x`; `a` is a constant."""
-    return probabilities(x, a)[1]
-
-
-@probability_above.defjvp
-def _probability_above_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (x, a), (x_dot, _) = primals, tangents
-    return probability_above(x, a), -jnp.exp(log_density(x, a)) * x_dot

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import abc
+import functools
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import jax
@@ -22,32 +25,26 @@ class Wrapper(Distribution, abc.ABC):
 
     @property
     def law(self) -> str:
-        """The name that messages give this distribution."""
         return f"{type(self).__name__}({name_of(self._inner)})"
 
     @property
     def batch_shape(self) -> Shape:
-        """Shape of the independent entries."""
         return tuple(self._inner.batch_shape)
 
     @property
     def event_shape(self) -> Shape:
-        """Shape of one entry."""
         return tuple(self._inner.event_shape)
 
     @property
     def event_ndim(self) -> int:
-        """Number of event axes."""
         return len(self.event_shape)
 
     @property
     def discrete(self) -> bool:
-        """Whether the distribution has a probability mass function."""
         return bool(getattr(self._inner, "discrete", False))
 
     @property
     def support_parameters(self) -> tuple[str, ...]:
-        """The parameters with which the support moves."""
         return tuple(getattr(self._inner, "support_parameters", ()))
 
     @property
@@ -59,6 +56,19 @@ class Wrapper(Distribution, abc.ABC):
     def reparameterized(self) -> bool:
         """Whether the derivative of `sample` is right."""
         return self.pathwise_obstacle is None
+
+
+def of_inner(also: Callable[[Any], bool] = lambda dist: True) -> Callable[[FunctionType], property]:
+    """A method that a wrapper has where the inner distribution knows the one of that name, and `also` holds; else `None`."""
+
+    def decorate(method: FunctionType) -> property:
+        def known(self: Wrapper) -> Any:
+            knows = callable(getattr(self._inner, method.__name__, None)) and also(self)
+            return functools.partial(method, self) if knows else None
+
+        return property(known, doc=f"{method.__doc__} `None` where it is not known.")
+
+    return decorate
 
 
 def leaf_names(tree: Any, prefix: str = "") -> list[str]:

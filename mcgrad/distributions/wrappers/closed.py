@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from typing import Any, ClassVar
 
 import jax
@@ -20,7 +21,6 @@ from mcgrad._closures import Closed
 from mcgrad._types import PRNGKey, Shape, static_field
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.derivatives.pathwise_check import name_of, pathwise_obstacle, sampler_obstacle
-from mcgrad.distributions.wrappers.base import Wrapper
 from mcgrad.distributions.wrappers.foreign import ForeignDistribution
 from mcgrad.distributions.wrappers.functions import FunctionDistribution
 
@@ -42,7 +42,7 @@ class _Known:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClosedDistribution(Wrapper):
+class ClosedDistribution(Distribution):
     """A distribution whose methods are operations, with what they close over as further parameters.
 
     Args:
@@ -63,7 +63,6 @@ class ClosedDistribution(Wrapper):
         raise AttributeError(f"{name!r} is not known of {type(self).__name__}")
 
     def sample(self, key: PRNGKey) -> Any:
-        """One draw."""
         return self.methods["sample"]((self.leaves, key))
 
     def _at(self, name: str, x: Any) -> Array:
@@ -76,32 +75,16 @@ class ClosedDistribution(Wrapper):
         return fn(x)
 
     @property
-    def _inner(self) -> _Known:
-        return self.known
-
-    @property
-    def law(self) -> str:
-        """The name of the distribution."""
-        return self.known.law
-
-    @property
-    def event_shape(self) -> Any:
-        """Shape of one entry; for draws of several arrays the tree of their shapes."""
-        return self.known.event_shape
-
-    @property
-    def event_ndim(self) -> int:
-        """Number of event axes; for draws of several arrays that of the first."""
-        return self.known.event_ndim
-
-    @property
-    def pathwise_obstacle(self) -> str | None:
-        """Why the derivative of `sample` would be wrong, or `None`."""
-        return self.known.pathwise_obstacle
+    def reparameterized(self) -> bool:
+        """Whether the derivative of `sample` is right."""
+        return self.known.pathwise_obstacle is None
 
     def support(self) -> np.ndarray | None:
-        """The values of a finite support, or `None`."""
         return self.known.support
+
+
+for _fact in ("law", "batch_shape", "event_shape", "event_ndim", "discrete", "support_parameters", "pathwise_obstacle"):
+    setattr(ClosedDistribution, _fact, property(operator.attrgetter(f"known.{_fact}")))
 
 
 def may_close(dist: Any) -> bool:

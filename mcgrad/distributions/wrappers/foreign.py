@@ -26,23 +26,12 @@ from mcgrad.distributions.wrappers.rebuilt import Rebuilt, shapes_of
 
 # Parameters with which the support of a distribution moves (point masses included), for libraries that do not tell.
 _SUPPORT_PARAMETERS = {
-    "Bates": ("low", "high"),
-    "Delta": ("v",),
-    "Deterministic": ("loc",),
-    "Empirical": ("samples",),
-    "GeneralizedExtremeValue": ("loc", "scale", "concentration"),
-    "GeneralizedPareto": ("loc", "scale", "concentration"),
-    "HalfCauchy": ("loc",),
-    "HalfStudentT": ("loc",),
-    "Levy": ("loc",),
-    "PERT": ("low", "high"),
-    "Pareto": ("scale",),
-    "QuantizedDistribution": ("low", "high"),
-    "Triangular": ("low", "high"),
-    "TruncatedCauchy": ("low", "high"),
-    "TruncatedNormal": ("low", "high"),
-    "Uniform": ("low", "high"),
-    "VectorDeterministic": ("loc",),
+    "low high": "Bates PERT QuantizedDistribution Triangular TruncatedCauchy TruncatedNormal Uniform",
+    "loc": "Deterministic HalfCauchy HalfStudentT Levy VectorDeterministic",
+    "loc scale concentration": "GeneralizedExtremeValue GeneralizedPareto",
+    "samples": "Empirical",
+    "scale": "Pareto",
+    "v": "Delta",
 }
 
 # A map of these kinds, of a distribution on the whole line, leaves the support where it is.
@@ -74,7 +63,7 @@ _OTHER_DENSITY = """
 # A function of angles around the location, not from -pi; quantiles that are no integers.
 _OTHER_FUNCTION = {("TFP", "VonMises"): "cdf", ("NumPyro", "DiscreteUniform"): "icdf"}
 
-_RELAXED = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
+_OF_CLASSES = {"Bernoulli": Bernoulli, "Categorical": Categorical, "OneHotCategorical": OneHotCategorical}
 _TRANSFORMED = ("Transformed", "TransformedDistribution")
 
 
@@ -105,11 +94,9 @@ class ForeignDistribution(Wrapper):
         return self.dist
 
     def sample(self, key: PRNGKey) -> Array:
-        """One draw."""
         return self._sample(key, self.dist)
 
     def log_prob(self, x: Any) -> Array:
-        """Log density."""
         with jax.numpy_rank_promotion("allow"):  # how other libraries broadcast is their affair
             return self.dist.log_prob(x)
 
@@ -125,7 +112,6 @@ class ForeignDistribution(Wrapper):
 
     @functools.cached_property
     def discrete(self) -> bool:
-        """Whether the distribution has a probability mass function."""
         return not jnp.issubdtype(self._draw_dtype, jnp.floating) or self._is_discrete()
 
     @functools.cached_property
@@ -145,7 +131,6 @@ class ForeignDistribution(Wrapper):
 
     @functools.cached_property
     def support_parameters(self) -> tuple[str, ...]:
-        """Parameters with which the support moves."""
         leaves, bounds = self._all_bounds()
         with jax.numpy_rank_promotion("allow"):
             moves = influences(bounds, leaves)
@@ -176,19 +161,23 @@ class ForeignDistribution(Wrapper):
         return leaves, bounds
 
     def support(self) -> Array | None:
-        """The values of a finite support, or `None`."""
         values = self._finite_support()
         return None if values is None else values.astype(self._draw_dtype)
 
     @property
     def relaxation(self) -> Any:
         """The relaxation of mcgrad's own distribution of the same name, or `None`."""
+        return getattr(self._own, "relaxation", None)
+
+    @property
+    def _own(self) -> Any:
+        """mcgrad's own distribution of the same name, where it lists its values, or `None`."""
         name = type(self.dist).__name__
-        own = _RELAXED.get(name.removesuffix("Logits").removesuffix("Probs"))
+        own = _OF_CLASSES.get(name.removesuffix("Logits").removesuffix("Probs"))
         if own is None:
             return None
         logits = None if name.endswith("Probs") else self.dist.logits
-        return (own(probs=self.dist.probs) if logits is None else own(logits=logits)).relaxation
+        return own(probs=self.dist.probs) if logits is None else own(logits=logits)
 
     # What differs between the libraries:
 
@@ -205,14 +194,9 @@ class ForeignDistribution(Wrapper):
         return False
 
     def _finite_support(self) -> Array | None:
-        name = type(self.dist).__name__
-        if name in ("Bernoulli", "ProbitBernoulli"):
+        if type(self.dist).__name__ == "ProbitBernoulli":
             return jnp.arange(2)
-        if name not in ("Categorical", "OneHotCategorical"):
-            return None
-        given = (getattr(self.dist, parameter, None) for parameter in ("logits", "probs"))
-        (n,) = jnp.shape(next(value for value in given if value is not None))[-1:]
-        return jnp.arange(n) if name == "Categorical" else jnp.eye(n)
+        return None if self._own is None else self._own.support()
 
     def _bounds(self, law: Any) -> list[Any]:
         """Arrays that the support of one distribution is made of."""
@@ -224,7 +208,8 @@ class ForeignDistribution(Wrapper):
                 type(part).__name__ in _LAWS_ON_THE_LINE.split() for part in base
             )
             return [] if fixed else jax.tree.leaves(maps)
-        return [getattr(law, parameter, None) for parameter in _SUPPORT_PARAMETERS.get(name, ())]
+        moving = (parameters for parameters, laws in _SUPPORT_PARAMETERS.items() if name in laws.split())
+        return [getattr(law, parameter, None) for parameter in " ".join(moving).split()]
 
     def _optional(self, name: str) -> Callable[[Any], Array] | None:
         other = _OTHER_FUNCTION.get((self.library, type(self.dist).__name__)) == name

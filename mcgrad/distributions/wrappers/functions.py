@@ -16,9 +16,8 @@ from mcgrad._arguments import describe
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.derivatives.implicit import implicit_reparameterization
-from mcgrad.distributions.derivatives.log_density import Support, check_support, draw_by_inversion
+from mcgrad.distributions.derivatives.log_density import Support, check_support, draw_by_inversion, uniform_for
 from mcgrad.distributions.derivatives.pathwise_check import sampler_obstacle
-from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.distributions.wrappers.base import leaf_names
 
 
@@ -47,7 +46,6 @@ class FunctionDistribution(Distribution):
         return f"distribution({getattr(fn, '__name__', type(fn).__name__)})"
 
     def sample(self, key: PRNGKey) -> Any:
-        """One draw."""
         return self._sample(key, self.params)
 
     @classmethod
@@ -114,7 +112,6 @@ class FunctionDistribution(Distribution):
 
     @property
     def batch_shape(self) -> Shape:
-        """Shape of the independent entries."""
         return self._shapes[1]
 
     @property
@@ -234,7 +231,8 @@ def distribution(
             f"`mcgrad.distribution(event_ndim=...)` must be a number of axes or None, got {event_ndim!r}. "
             "Pass 0 for single numbers, 1 for vectors."
         )
-    methods = {name: _method(functions[name]) for name in ("log_prob", "icdf", "cdf")}
+    method = lambda fn: None if fn is None else lambda self, value: fn(value, *self.params)  # noqa: E731
+    methods = {name: method(functions[name]) for name in ("log_prob", "icdf", "cdf")}
     namespace = {
         "__doc__": "A distribution made of plain functions.",
         "functions": functions,
@@ -246,20 +244,13 @@ def distribution(
     return type(f"distribution({name})", (FunctionDistribution,), namespace)
 
 
-def _method(fn: Callable[..., Any] | None) -> Any:
-    return None if fn is None else lambda self, value: fn(value, *self.params)
-
-
 def _draw_from_icdf(icdf: Callable[..., Any], key: PRNGKey, params: tuple[Any, ...]) -> Any:
-    floats = [leaf for leaf in jax.tree.leaves(params) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
-    dtype = jnp.result_type(float, *floats) if floats else jnp.result_type(float)
-    # One uniform number for each entry of a draw: entries with a common one would not be independent.
-    shape = jax.eval_shape(icdf, jax.ShapeDtypeStruct((), dtype), *params).shape
-    x = icdf(open_uniform(key, shape, dtype), *params)
-    if jnp.shape(x) != shape:
+    u = uniform_for(icdf, key, *params)
+    x = icdf(u, *params)
+    if jnp.shape(x) != u.shape:
         raise ValueError(
             f"`mcgrad.distribution(icdf=...)` must be elementwise in u, got shape {jnp.shape(x)} for u of "
-            f"shape {shape}. Give the parameters the shape of a draw."
+            f"shape {u.shape}. Give the parameters the shape of a draw."
         )
     return x
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from mcgrad._types import PRNGKey, Shape, static_field
 from mcgrad.distributions.base import Coupling, Relaxation, WeakDerivative
-from mcgrad.distributions.wrappers.base import Wrapper
+from mcgrad.distributions.wrappers.base import Wrapper, of_inner
 from mcgrad.distributions.wrappers.foreign import as_distribution
 
 # Joint values beyond which a finite support counts as unknown: a site with more wants another estimator.
@@ -69,27 +69,21 @@ class Independent(Wrapper):
         return self.base.batch_shape[self._num_kept :] + self.base.event_shape
 
     def sample(self, key: PRNGKey) -> Array:
-        """One draw."""
         return self.base.sample(key)
 
-    @property
-    def log_prob(self) -> Any:
-        """The log density as a function of a value, a sum over the reinterpreted axes, or `None`."""
-        base = getattr(self.base, "log_prob", None)
-        return None if base is None else lambda x: jnp.sum(base(x), axis=self._summed)
+    @of_inner()
+    def log_prob(self, x: Any) -> Array:
+        """The log density, a sum over the reinterpreted axes."""
+        return jnp.sum(self.base.log_prob(x), axis=self._summed)
 
-    @property
-    def prob(self) -> Any:
-        """The probability as a function of a value, a product over the reinterpreted axes, or `None`."""
-        base = getattr(self.base, "prob", None)
-        return None if base is None else lambda x: jnp.prod(base(x), axis=self._summed)
+    @of_inner()
+    def prob(self, x: Any) -> Array:
+        """The probability, a product over the reinterpreted axes."""
+        return jnp.prod(self.base.prob(x), axis=self._summed)
 
-    @property
-    def weak_derivative(self) -> Any:
-        """The weak derivatives as a function of `(key, x, how)`, one entry of a draw moved at a time, or `None`."""
-        return self._weak_derivative if callable(getattr(self.base, "weak_derivative", None)) else None
-
-    def _weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+    @of_inner()
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """The weak derivatives, one entry of a draw moved at a time."""
         axes = self.event_shape[: self.reinterpreted_batch_ndims]
         entries, kept = math.prod(axes), self.batch_shape
         further = self.event_shape[self.reinterpreted_batch_ndims :]
@@ -114,12 +108,9 @@ class Independent(Wrapper):
             for term in self.base.weak_derivative(key, x, how)
         )
 
-    @property
-    def relaxation(self) -> Any:
-        """The relaxation of the base as a function of `(key, x, coupled)`, or `None`."""
-        return self._relaxation if callable(getattr(self.base, "relaxation", None)) else None
-
-    def _relaxation(self, key: PRNGKey, x: Array, coupled: bool) -> Relaxation:
+    @of_inner()
+    def relaxation(self, key: PRNGKey, x: Array, coupled: bool) -> Relaxation:
+        """The relaxation of the base."""
         found = self.base.relaxation(key, x, coupled)
         return found._replace(log_prob=jnp.sum(found.log_prob, axis=self._summed))
 

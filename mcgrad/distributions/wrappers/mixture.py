@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from mcgrad.distributions.categorical import Categorical
 from mcgrad.distributions.derivatives.implicit import implicit_reparameterization
 from mcgrad.distributions.derivatives.pathwise_check import name_of, sampler_obstacle
 from mcgrad.distributions.numerics.arithmetic import align
-from mcgrad.distributions.wrappers.base import Wrapper, leaf_names
+from mcgrad.distributions.wrappers.base import Wrapper, leaf_names, of_inner
 from mcgrad.distributions.wrappers.foreign import as_distribution
 from mcgrad.distributions.wrappers.independent import Independent
 
@@ -108,7 +109,6 @@ class Mixture(Wrapper):
         return sampler_obstacle(lambda key, law: law.sample(key), self, self.law, leaf_names(self))
 
     def sample(self, key: PRNGKey) -> Array:
-        """One draw."""
         key_index, key_draw = jax.random.split(key)
         log_weights = jnp.broadcast_to(self._log_weights(), (*self.batch_shape, self.mixing.num_classes))
         index = jax.random.categorical(key_index, log_weights, axis=-1)
@@ -126,12 +126,9 @@ class Mixture(Wrapper):
         moved = implicit_reparameterization(flat, self, standardization=lambda x, law: law._conditional_log_odds(x))
         return moved.reshape(x.shape)
 
-    @property
-    def log_prob(self) -> Any:
-        """The log density as a function of a value, or `None`."""
-        return None if getattr(self.components, "log_prob", None) is None else self._log_prob
-
-    def _log_prob(self, x: Array) -> Array:
+    @of_inner()
+    def log_prob(self, x: Array) -> Array:
+        """The log density."""
         logs = self.components.log_prob(self._beside_components(x))
         possible = jnp.any(logs > -jnp.inf, axis=-1)
         logs = jnp.where(possible[..., None], logs, 0.0)
@@ -145,38 +142,27 @@ class Mixture(Wrapper):
             mixed = top[..., 0] + jnp.log(jnp.sum(weights * jnp.exp(jnp.minimum(logs - top, 80.0)), axis=-1))
         return jnp.where(possible, mixed, -jnp.inf)
 
-    @property
-    def cdf(self) -> Any:
-        """The distribution function of single numbers, or `None`."""
-        return self._weighed("cdf")
+    @of_inner()
+    def cdf(self, x: Array) -> Array:
+        """The distribution function of single numbers."""
+        return self._weighed(self.components.cdf, x)
 
-    @property
-    def survival(self) -> Any:
-        """One minus the distribution function, or `None`."""
-        return self._weighed("survival")
+    @of_inner()
+    def survival(self, x: Array) -> Array:
+        """One minus the distribution function."""
+        return self._weighed(self.components.survival, x)
 
-    @property
-    def prob(self) -> Any:
-        """The probability as a function of a value, for components that have one, or `None`."""
-        return self._weighed("prob")
+    @of_inner()
+    def prob(self, x: Array) -> Array:
+        """The probability."""
+        return self._weighed(self.components.prob, x)
 
-    def _weighed(self, name: str) -> Any:
-        of_components = getattr(self.components, name, None)
-        if of_components is None:
-            return None
+    def _weighed(self, of_components: Callable[[Array], Array], x: Array) -> Array:
+        values, weights = align(of_components(self._beside_components(x)), self._weights())
+        return jnp.sum(values * weights, axis=-1)
 
-        def function(x: Array) -> Array:
-            values, weights = align(of_components(self._beside_components(x)), self._weights())
-            return jnp.sum(values * weights, axis=-1)
-
-        return function
-
-    @property
-    def weak_derivative(self) -> Any:
-        """The weak derivatives as a function of `(key, x, how)`, where the components have them, or `None`."""
-        return self._weak_derivative if callable(getattr(self.components, "weak_derivative", None)) else None
-
-    def _weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+    @of_inner()
+    def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Terms in the weights, a draw of each component against the draw itself, and those of the components by their weights."""
         key_draws, key_parts = jax.random.split(key)
         batch, n = self.batch_shape, self.mixing.num_classes

@@ -1,21 +1,123 @@
-"""Distributions of `f(x)` for an invertible function `f`."""
+"""Distributions of `f(x)` for an invertible function `f`, and such functions from plain ones of a user."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad._types import PRNGKey
+from mcgrad._types import PRNGKey, PyTree
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.derivatives.pathwise_check import name_of, sampler_obstacle
-from mcgrad.distributions.wrappers.base import Wrapper, leaf_names
-from mcgrad.distributions.wrappers.bijection import slope
+from mcgrad.distributions.derivatives.weak_derivative import mapped
+from mcgrad.distributions.wrappers.base import Wrapper, leaf_names, of_inner
 from mcgrad.distributions.wrappers.foreign import as_distribution
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class FunctionBijection(PyTree):
+    """Base of the classes that `bijection` makes. Its instances hold the parameters.
+
+    Attributes:
+        params: the parameters, each any pytree.
+    """
+
+    params: tuple[Any, ...]
+
+    functions: ClassVar[dict[str, Callable[..., Any] | None]]
+    event_ndim: ClassVar[int]
+    keeps_support: ClassVar[bool]
+
+    def __init__(self, *params: Any) -> None:
+        object.__setattr__(self, "params", params)
+
+    def forward(self, x: Array) -> Array:
+        """`f(x)`."""
+        return self._call("forward", x)
+
+    @property
+    def inverse(self) -> Any:
+        """The inverse function, or `None`."""
+        return None if self.functions["inverse"] is None else functools.partial(self._call, "inverse")
+
+    def log_det_jacobian(self, x: Array) -> Array:
+        """`log |df/dx|` at `x`, of the shape of `x` without the `event_ndim` last axes."""
+        if self.functions["log_det_jacobian"] is not None:
+            return self._call("log_det_jacobian", x)
+        if self.event_ndim == 0:
+            return jnp.log(jnp.abs(slope(self.forward, x)))
+        directions = jnp.eye(x.shape[-1], dtype=x.dtype)
+        along = lambda e: jax.jvp(self.forward, (x,), (jnp.broadcast_to(e, x.shape),))[1]  # noqa: E731
+        return jnp.linalg.slogdet(jax.vmap(along, out_axes=-1)(directions))[1]  # of [*batch, d, d]
+
+    def _call(self, name: str, x: Array) -> Any:
+        fn: Any = self.functions[name]
+        return fn(x, *self.params)
+
+
+def bijection(
+    forward: Callable[..., Array],
+    inverse: Callable[..., Array] | None = None,
+    log_det_jacobian: Callable[..., Array] | None = None,
+    event_ndim: int = 0,
+    *,
+    keeps_support: bool = False,
+) -> type[FunctionBijection]:
+    """A class of invertible functions for `Transformed`; its instances take the parameters.
+
+    Args:
+        forward: `forward(x, *params)`, differentiable, of the shape of `x`.
+        inverse: `inverse(y, *params)`; without it there is no log density, so only pathwise estimators. NaN for what `forward`
+            never returns.
+        log_det_jacobian: `log_det_jacobian(x, *params)` of `forward` at `x`; by default from `event_ndim + 1` kinds of its
+            derivatives: one where `forward` is elementwise, one a dimension where it is not.
+        event_ndim: 0 for elementwise functions, 1 for functions of vectors (the last axis).
+        keeps_support: whether the values that `forward` takes are the same whatever the parameters are (those of `loc + x` on
+            the line, not those of `loc + exp(x)`). **A score is biased where they are not**, and refused unless this is true or
+            there are no parameters.
+
+    Returns:
+        A class. Its instances are pytrees, whose leaves are those of the parameters.
+
+    Raises:
+        TypeError: if what is passed is no function.
+        ValueError: if `event_ndim` is neither 0 nor 1.
+
+    Example:
+        >>> import jax.numpy as jnp, mcgrad
+        >>> root = lambda y, k: jnp.where(y > 0, y, jnp.nan) ** (1 / k)
+        >>> Power = mcgrad.bijection(lambda x, k: x**k, root, keeps_support=True)
+        >>> dist = mcgrad.Transformed(mcgrad.Exponential(1.0), Power(jnp.asarray(0.5)))  # a Weibull distribution
+        >>> bool(jnp.abs(dist.log_prob(2.0) - mcgrad.Weibull(1.0, 2.0).log_prob(2.0)) < 1e-5)
+        True
+    """
+    functions = {"forward": forward, "inverse": inverse, "log_det_jacobian": log_det_jacobian}
+    for name, fn in functions.items():
+        if not (callable(fn) or (fn is None and name != "forward")):
+            raise TypeError(
+                f"`mcgrad.bijection({name}=...)` must be a function, got {fn!r}. Pass `lambda x, *params: ...`."
+            )
+    if event_ndim not in (0, 1):
+        raise ValueError(
+            f"`mcgrad.bijection(event_ndim=...)` must be 0 or 1, got {event_ndim!r}. Flatten larger events to vectors."
+        )
+    namespace = {
+        "__doc__": "An invertible function made of plain functions.",
+        "functions": functions,
+        "event_ndim": event_ndim,
+        "keeps_support": keeps_support,
+    }
+    return type(f"bijection({getattr(forward, '__name__', 'forward')})", (FunctionBijection,), namespace)
+
+
+def slope(fn: Callable[[Array], Array], x: Array) -> Array:
+    """The derivative of an elementwise function."""
+    return jax.jvp(fn, (x,), (jnp.ones_like(x),))[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,16 +189,11 @@ class Transformed(Wrapper):
         return of_base or sampler_obstacle(lambda k, d: d.sample(k), self, self.law, leaf_names(self))
 
     def sample(self, key: PRNGKey) -> Array:
-        """One draw."""
         return self.bijection.forward(self.base.sample(key))
 
-    @property
-    def log_prob(self) -> Any:
-        """The log density as a function of a value, or `None`."""
-        known = getattr(self.base, "log_prob", None) is not None and self.bijection.inverse is not None
-        return self._log_prob if known else None
-
-    def _log_prob(self, y: Array) -> Array:
+    @of_inner(lambda self: self.bijection.inverse is not None)
+    def log_prob(self, y: Array) -> Array:
+        """The log density."""
         event = tuple(range(-self.event_ndim, 0))
         x, inside = self._inverse(jnp.asarray(y), event)
         log_det = self.bijection.log_det_jacobian(x)
@@ -137,27 +234,14 @@ class Transformed(Wrapper):
 
         return function
 
-    @property
-    def icdf(self) -> Any:
-        """The quantile function of single numbers, or `None`."""
-        of_base = getattr(self.base, "icdf", None)
-        if of_base is None or self.event_ndim:
-            return None
+    @of_inner(lambda self: not self.event_ndim)
+    def icdf(self, u: Array) -> Array:
+        """The quantile function of single numbers."""
+        x, mirrored = self.base.icdf(u), self.base.icdf(1 - jnp.asarray(u))
+        forward = self.bijection.forward
+        return jnp.where(slope(forward, x) >= 0, forward(x), forward(mirrored))
 
-        def function(u: Array) -> Array:
-            x, mirrored = of_base(u), of_base(1 - jnp.asarray(u))
-            forward = self.bijection.forward
-            return jnp.where(slope(forward, x) >= 0, forward(x), forward(mirrored))
-
-        return function
-
-    @property
-    def weak_derivative(self) -> Any:
-        """The weak derivatives of the base, mapped: a function of `(key, y, how)`, or `None` where the bijection has parameters."""
-        fixed = not jax.tree.leaves(self.bijection) and self.bijection.inverse is not None
-        return self._weak_derivative if fixed and callable(getattr(self.base, "weak_derivative", None)) else None
-
-    def _weak_derivative(self, key: PRNGKey, y: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
-        terms = self.base.weak_derivative(key, self.bijection.inverse(y), how)
-        forward = jax.vmap(self.bijection.forward)
-        return tuple(term._replace(positive=forward(term.positive), negative=forward(term.negative)) for term in terms)
+    @of_inner(lambda self: not jax.tree.leaves(self.bijection) and self.bijection.inverse is not None)
+    def weak_derivative(self, key: PRNGKey, y: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
+        """Those of the base, mapped, where the bijection has no parameters."""
+        return mapped(self.base.weak_derivative(key, self.bijection.inverse(y), how), self.bijection.forward, y)

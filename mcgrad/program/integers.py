@@ -1,0 +1,91 @@
+"""Counts in floating point: `1.0 * b.sum()` is computed as `(1.0 * b).sum()`, which credit can see through.
+
+A sum of integers is no cost, since it is no floating-point number; taken as it is, what is converted at the end would be one cost.
+So where integers that draws reach are added up and then converted, they are converted first. Counts up to the largest that the
+floating-point type has exactly stay the same, larger ones are rounded as the conversion would round them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from mcgrad import _compat
+from mcgrad.program.costs import gains_credit, linear_cone
+from mcgrad.program.dependence import Analysis
+from mcgrad.program.site import Site
+from mcgrad.program.trace import Equation, Program, Value, trace_in_place
+
+_SUMS = "add sub neg reduce_sum cumsum reshape squeeze transpose broadcast_in_dim slice concatenate rev"
+
+
+def convert_first(program: Program, num_outputs: int, analysis: Analysis, credited: set[Site]) -> Program | None:
+    """The program with sums of integers converted before they are added; `None` where no credit is gained."""
+    ends = {
+        e: _Sum(program, e.inputs[0])
+        for e in program.equations
+        if e.name == "convert_element_type"
+        and jnp.issubdtype(e.outputs[0].dtype, jnp.floating)
+        and _is_count(e.inputs[0])
+    }
+    linear = set(linear_cone(program, program.outputs[:num_outputs], analysis)) if ends else set()
+    equations: list[Equation] = []
+    renamed: dict[Value, Value] = {}
+    for equation in program.equations:
+        found = ends.get(equation)
+        if found is not None and not linear.isdisjoint(equation.outputs) and found.gains(analysis, credited):
+            (result,) = equation.outputs
+            made, (renamed[result],) = trace_in_place(found.converted(result.dtype), found.terms, equation)
+            equations += made
+        else:
+            operands = tuple(renamed.get(v, v) for v in equation.inputs)
+            changed = operands != equation.inputs
+            equations.append(dataclasses.replace(equation, inputs=operands) if changed else equation)
+    if not renamed:
+        return None
+    return Program(program.inputs, tuple(equations), tuple(renamed.get(v, v) for v in program.outputs))
+
+
+class _Sum:
+    """An integer as a sum: the operations that add it up, in order, and the `terms` that they start from."""
+
+    def __init__(self, program: Program, total: Value):
+        needed, self.equations, self.total = {total}, [], total
+        for equation in reversed(program.equations):
+            if not needed.isdisjoint(equation.outputs) and _adds(equation):
+                needed.update(equation.inputs)
+                self.equations.insert(0, equation)
+        made = {value for equation in self.equations for value in equation.outputs}
+        self.terms = [value for value in needed if value not in made]
+
+    def gains(self, analysis: Analysis, credited: set[Site]) -> bool:
+        """Whether some term is reached by fewer draws than the sum."""
+        whole = {site: r for site, r in analysis.of(self.total).items() if site in credited}
+        return any(gains_credit(analysis.of(t), whole, t, self.total) for t in self.terms if analysis.of(t))
+
+    def converted(self, dtype: Any) -> Any:
+        def fn(*terms: Any) -> list[Any]:
+            known = {value: jnp.asarray(x).astype(dtype) for value, x in zip(self.terms, terms, strict=True)}
+            for equation in self.equations:
+                operands = [known[value] for value in equation.inputs]
+                converts = equation.name == "convert_element_type"
+                (known[equation.outputs[0]],) = operands if converts else _compat.bind(equation.eqn, operands)
+            return [known[self.total]]
+
+        return fn
+
+
+def _is_count(value: Value) -> bool:
+    """Whether it is of signed integers that are wide enough not to wrap around on purpose, or of booleans."""
+    return value.dtype in (bool, jnp.int32, jnp.int64)
+
+
+def _adds(equation: Equation) -> bool:
+    """Whether an operation on counts adds some of them up, or moves them."""
+    values = (*equation.inputs, *equation.outputs)
+    conversion = equation.name == "convert_element_type"
+    return all(map(_is_count, values)) and (
+        equation.name in _SUMS.split() or (conversion and equation.outputs[0].dtype != bool)
+    )
