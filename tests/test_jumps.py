@@ -137,7 +137,13 @@ def test_continuous_costs_are_not_warned_of(cost):
     assert not explained(cost, mcgrad.Pathwise(jumps="refuse", possible_jumps="refuse")).jumps
 
 
-@pytest.mark.parametrize("cost", CONTINUOUS_BY_TRIAL.values(), ids=CONTINUOUS_BY_TRIAL)
+LONG = ("exponential integral", "normal quantile", "log determinant with pivots")
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [pytest.param(c, id=n, marks=[pytest.mark.slow] * (n in LONG)) for n, c in CONTINUOUS_BY_TRIAL.items()],
+)
 def test_selections_that_join_continuously_are_not_warned_of(cost):
     assert not explained(cost, mcgrad.Pathwise(jumps="refuse", possible_jumps="refuse")).jumps
 
