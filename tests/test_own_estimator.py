@@ -28,7 +28,7 @@ def page() -> dict[str, Any]:
 def test_the_page_runs_and_finds_what_it_says(page: dict[str, Any]) -> None:
     said = page["printed"]
     assert "False" not in said and said.count("True") == 7
-    assert re.search(r"`mcgrad.Flip` would be wrong at .*your_own_estimator.py.*0 and 1\. Use `mcgrad.Score\(\)`", said)
+    assert re.search(r"`Flip` would be wrong at .*your_own_estimator.py.*0 and 1\. Use `mcgrad.Score\(\)`", said)
 
 
 def test_the_page_needs_public_names_only() -> None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import ESTIMATORS, PROGRAMS, assert_unbiased
+from jax.experimental import io_callback
 
 import mcgrad
 from mcgrad.transforms import plan_of
@@ -294,3 +295,16 @@ def test_a_key_that_a_while_loop_does_not_change_is_refused():
 
     with jax.debug_key_reuse(False), pytest.raises(ValueError, match="same key in every step of the `while_loop`"):
         jax.jit(mcgrad.expectation(program))(0.3, KEY)
+
+
+def test_callbacks_in_order_run_once_or_are_refused():
+    def program(p, key):
+        b = 1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=p))
+        return io_callback(np.asarray, jax.ShapeDtypeStruct((), b.dtype), b, ordered=True)
+
+    assert np.isfinite(mcgrad.grad(program, estimator=mcgrad.Score())(0.3, KEY))
+    for options in ({"estimator": mcgrad.LocalExpectation()}, {"estimator": mcgrad.Score(), "num_samples": 3}):
+        with pytest.raises(
+            NotImplementedError, match=r"`io_callback` at .*test_refusals.py:\d+.* must be called in order"
+        ):
+            mcgrad.grad(program, **options)(0.3, KEY)

@@ -13,7 +13,7 @@ import numpy as np
 from mcgrad import _compat
 from mcgrad.program.costs import Split
 from mcgrad.program.dependence import Analysis
-from mcgrad.program.estimator import Estimator
+from mcgrad.program.estimator import Estimator, spelled
 from mcgrad.program.held import Held
 from mcgrad.program.jumps import JumpWarning
 from mcgrad.program.made_of import MadeOf
@@ -25,16 +25,16 @@ from mcgrad.program.trace import Constant, Equation, Program, Value
 
 def check_site(site: Site, estimator: Estimator, candidates: Sequence[Estimator]) -> None:
     """Refuse an estimator that would be wrong at a draw, and say which of the candidates would be right."""
-    name = type(estimator).__name__
+    name = spelled(estimator)
     if (reason := estimator.why_not(site)) is not None:
-        right = [f"`mcgrad.{type(other).__name__}()`" for other in candidates if other.why_not(site) is None]
+        right = [f"`{spelled(other)}()`" for other in candidates if other.why_not(site) is None]
         way_out = "Give it a `log_prob`, an `icdf` or a `support`, see `mcgrad.distribution`."
         if right:
             way_out = f"Use {', '.join(right[:-1]) + ' or ' if right[1:] else ''}{right[-1]} here."
-        raise ValueError(f"`mcgrad.{name}` would be wrong at {site.describe()}: {reason}. {way_out}")
+        raise ValueError(f"`{name}` would be wrong at {site.describe()}: {reason}. {way_out}")
     if site.shares_noise and not estimator.flow:
         raise ValueError(
-            f"`mcgrad.{name}` would be wrong at {site.describe()}: a `vmap` maps over the draw but not over its key, so "
+            f"`{name}` would be wrong at {site.describe()}: a `vmap` maps over the draw but not over its key, so "
             "its entries share their noise. Split the key, `jax.random.split(key, n)`, and map over the keys too."
         )
 
@@ -49,7 +49,7 @@ def check_paths(ways: Sequence[BlindWay], estimators: dict[Site, Estimator], fol
             estimator = estimators[site]
             what = estimator.on_jump(certain=way.certain)
             message = (
-                f"{way.describe()} in {site.describe()}, which `mcgrad.{type(estimator).__name__}` differentiates along "
+                f"{way.describe()} in {site.describe()}, which `{spelled(estimator)}` differentiates along "
                 f"its path: the gradient leaves out what {'comes after it' if way.cut else 'happens at a jump'}. Use "
                 f"{'' if way.cut else '`mcgrad.PathwiseWithBoundary()` or '}`mcgrad.Score()` at the draw, "
                 "or make the cost continuous; "
@@ -72,7 +72,7 @@ def check_evaluations(estimators: dict[Site, Estimator], analysis: Analysis, spl
         if (count := math.prod(each.values())) > MAX_EVALUATIONS:
             most = max(each, key=lambda site: each[site])
             raise ValueError(
-                f"`mcgrad.{type(estimators[most]).__name__}` at {most.describe()} must take at most {MAX_EVALUATIONS} evaluations "
+                f"`{spelled(estimators[most])}` at {most.describe()} must take at most {MAX_EVALUATIONS} evaluations "
                 f"for a cost, got {float(count):.3g}: one cost depends on many draws together (`mcgrad.explain` shows "
                 "where they are mixed). Use `mcgrad.Score()` there, with `num_samples=` of the transform."
             )
@@ -175,6 +175,22 @@ def _varies(value: Value, loop: Equation) -> bool:
     of_step = MadeOf()
     of_step.run(body, [n >= num_consts for n in range(len(body.inputs))])
     return of_step.of(value)
+
+
+def check_ordered(program: Program, estimators: Mapping[Site, Estimator], *, several: bool) -> None:
+    """Refuse callbacks that must be called in order in what runs for several samples, or several points of a draw, at once."""
+    ordered = [e for e in program.everything() if any("Ordered" in type(effect).__name__ for effect in e.eqn.effects)]
+    needing_rest = [site for site, estimator in estimators.items() if estimator.needs_rest]
+    if ordered and (several or needing_rest):
+        why = (
+            "`num_samples` runs it"
+            if several
+            else f"`{spelled(estimators[needing_rest[0]])}` runs what comes after a draw"
+        )
+        raise NotImplementedError(
+            f"`{ordered[0].name}` at {ordered[0].line} must be called in order, and {why} several times at once. Use "
+            "`ordered=False`, or `mcgrad.Score()` with one sample."
+        )
 
 
 def check_floating(program: Program, num_outputs: int) -> None:

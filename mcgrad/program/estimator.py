@@ -160,3 +160,9 @@ class LocalEstimator(Estimator):
             f"`{type(self).__name__}` must define `represent`, as every `mcgrad.LocalEstimator`. One with `estimate` subclasses "
             "`mcgrad.Estimator`."
         )
+
+
+def spelled(estimator: Estimator) -> str:
+    """An estimator as messages name it: `mcgrad.Score`, or the class alone if it is not mcgrad's."""
+    cls = type(estimator)
+    return f"mcgrad.{cls.__name__}" if cls.__module__.partition(".")[0] == "mcgrad" else cls.__name__

@@ -12,6 +12,7 @@ from typing import Any
 from mcgrad.program.checks import (
     check_evaluations,
     check_keys,
+    check_ordered,
     check_paths,
     check_samples,
     check_site,
@@ -19,7 +20,7 @@ from mcgrad.program.checks import (
 )
 from mcgrad.program.costs import Split, split_costs
 from mcgrad.program.dependence import Analysis, analyze
-from mcgrad.program.estimator import Estimator
+from mcgrad.program.estimator import Estimator, spelled
 from mcgrad.program.held import Held, followed
 from mcgrad.program.hoist import hoist_costs
 from mcgrad.program.integers import convert_first
@@ -120,6 +121,7 @@ def make_plan(
     if key_of_sample is not None:
         check_samples(program, estimators, key_of_sample)
     check_evaluations(estimators, seen.analysis, split)
+    check_ordered(program, estimators, several=key_of_sample is not None)
     warn_of_unknown(estimators, seen.analysis, split)
     return _scheduled(program, outputs, aux, seen, split, estimators, ways, watched(ways, following), accumulators)
 
@@ -227,7 +229,7 @@ def _scheduled(
         if can_follow(equation, {site: estimators[site] for site in needing_rest.values()}):
             reach[equation] = reach_of(program, equation, split.costs)
         elif (form := form_of(equation)) is not None:
-            form.check_continuation(type(estimators[needing_rest[inner[equation][0]]]).__name__)
+            form.check_continuation(spelled(estimators[needing_rest[inner[equation][0]]]))
     free = _free(outputs, split)
     live = dataclasses.replace(program, outputs=(*split.costs, *aux, *free)).without_dead_code().equations
     prologue, body = _without_draws(live, random, analysis)

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from mcgrad._arguments import describe
 from mcgrad.program.bring import bring, bring_each, expand_right
 from mcgrad.program.draw import Draw, check_value
-from mcgrad.program.estimator import Estimator, Rest, Result
+from mcgrad.program.estimator import Estimator, Rest, Result, spelled
 from mcgrad.program.relation import Relation
 from mcgrad.program.representations import (
     Flow,
@@ -53,7 +53,7 @@ class RestOfProgram(Rest):
     @property
     def _author(self) -> str:
         """The name of the estimator's class, for errors."""
-        return type(self._run.plan.estimators[self._site]).__name__
+        return spelled(self._run.plan.estimators[self._site])
 
     def _at(self, run: Run, x: Any) -> Result:
         check_value(self._site, x, f"The argument of `rest` in `{self._author}`")
@@ -104,7 +104,7 @@ class RestOfProgram(Rest):
         found, reason = find_thresholds(plan.program, plan.outputs, plan.analysis.sites, draw.site)
         if reason is not None:
             raise ValueError(
-                f"`mcgrad.{type(self._run.estimator(draw)).__name__}` would be wrong at {draw.site.describe()}: {reason}. "
+                f"`{spelled(self._run.estimator(draw))}` would be wrong at {draw.site.describe()}: {reason}. "
                 "Use `mcgrad.Score()` here."
             )
         return [(t.equation, functools.partial(t.margin, draw.site, self._env)) for t in found]

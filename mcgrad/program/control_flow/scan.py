@@ -61,7 +61,7 @@ class Scan(ScanView):
     def check_continuation(self, estimator: str) -> None:
         if self.length > MAX_UNROLLED_STEPS:
             raise NotImplementedError(
-                f"`mcgrad.{estimator}` needs the rest of the program, so the `scan` of {self.length} steps "
+                f"`{estimator}` needs the rest of the program, so the `scan` of {self.length} steps "
                 f"at {self.equation.line} would have to be unrolled; the limit is {MAX_UNROLLED_STEPS} steps. Use "
                 "`mcgrad.Score()` or `mcgrad.Pathwise()` for the draws inside it."
             )

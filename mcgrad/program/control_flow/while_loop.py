@@ -92,7 +92,7 @@ class While(ControlFlow):
 
     def check_continuation(self, estimator: str) -> None:
         raise NotImplementedError(
-            f"`mcgrad.{estimator}` needs the rest of the program, which the `while_loop` at {self.equation.line} does not "
+            f"`{estimator}` needs the rest of the program, which the `while_loop` at {self.equation.line} does not "
             "give. Use `mcgrad.Score()` or `mcgrad.Pathwise()` for the draws inside it, or a `scan` with a bound."
         )
 
