@@ -115,7 +115,9 @@ PROGRAMS = {
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_default_is_right_where_a_path_is_blind(name: str) -> None:
     program, expected = PROGRAMS[name]
-    draws = jax.jit(jax.vmap(mcgrad.value_and_grad(program), (None, 0)))(T, jax.random.split(jax.random.key(0), 200_000))
+    draws = jax.jit(jax.vmap(mcgrad.value_and_grad(program), (None, 0)))(
+        T, jax.random.split(jax.random.key(0), 200_000)
+    )
     for found, exact in zip(draws, jax.value_and_grad(expected)(T), strict=True):
         assert_unbiased(found, np.asarray(exact))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from mcgrad.program.costs import Split
 from mcgrad.program.dependence import Analysis
@@ -29,30 +29,28 @@ def warn_of_unknown(estimators: Mapping[Site, Estimator], analysis: Analysis, sp
         if window.cause is not None and not window.axes
     )
     for cause, site, k in causes:
-        if rule_of(cause).axes is None and form_of(cause) is None and cause.eqn.primitive is not sample_p:
-            for axis in _kept(cause, site, k, analysis):
-                n = cause.outputs[0].shape[axis]
-                way_out = (
-                    '`vmap_method="sequential"` calls it for one entry at a time'
-                    if "callback" in cause.name
-                    else f'`mcgrad.program.register("{cause.name}", axes=...)` says which entries it reads'
-                )
-                warnings.warn(
-                    f"mcgrad has no rule for `{cause.name}` at {cause.line}: each of its {n} results along axis {axis} counts "
-                    f"as depending on all {site.plates[k]} draws of {site.describe()}. The gradient is right, and "
-                    f"as noisy as if they did. If each result depends on its own draw only, {way_out}.",
-                    CreditWarning,
-                    stacklevel=2,
-                )
-                break
+        known = rule_of(cause).axes is not None or form_of(cause) is not None or cause.eqn.primitive is sample_p
+        if known or (axis := _kept_axis(cause, site, k, analysis)) is None:
+            continue
+        way_out = f'`mcgrad.program.register("{cause.name}", axes=...)` says which entries it reads'
+        if "callback" in cause.name:
+            way_out = '`vmap_method="sequential"` calls it for one entry at a time'
+        warnings.warn(
+            f"mcgrad has no rule for `{cause.name}` at {cause.line}: each of its {cause.outputs[0].shape[axis]} results along "
+            f"axis {axis} counts as depending on all {site.plates[k]} draws of {site.describe()}. The gradient is right, and as "
+            f"noisy as if they did. If each result depends on its own draw only, {way_out}.",
+            CreditWarning,
+            stacklevel=2,
+        )
 
 
-def _kept(equation: Equation, site: Site, k: int, analysis: Analysis) -> Iterator[int]:
-    """The axes of an operand, of a draw's axis `k`, that the results have too."""
+def _kept_axis(equation: Equation, site: Site, k: int, analysis: Analysis) -> int | None:
+    """The axis of an operand along a draw's axis `k`, if the results have it too."""
     for value in equation.inputs:
         relation = analysis.of(value).get(site)
         axis = relation[k].simple_axis if relation is not None else None
         if isinstance(axis, int) and value.shape[axis] > 1:
             kept = [v.shape[axis : axis + 1] == (value.shape[axis],) for v in equation.outputs]
             if all(kept):
-                yield axis
+                return axis
+    return None
