@@ -105,6 +105,9 @@ _MOST_NUMBERS = 2**18
 _LINES = tuple(itertools.product((1.0, 0.2, 3.0, 10.0, 100.0, 1000.0), (False, True)))
 """Scales of the random points, and whether they are positive."""
 
+_SPARSE = slice(None, None, 4)
+"""Of the lines, those on which values themselves are followed: of scales 1, 3 and 100."""
+
 _FEW_NUMBERS = 256
 """Entries of the values that tell up to which more than one is followed on a line."""
 
@@ -275,7 +278,7 @@ def _compare(
     # There may be many more steps than were tried: a value that jumps at others has its largest changes there.
     along_all = jax.jit(functools.partial(jax.lax.map, values))
     for n, value in enumerate(reached):
-        for line in lines[::4] if value.is_inexact and found[n] is False else ():
+        for line in lines[_SPARSE] if value.is_inexact and found[n] is False else ():
             search = Search(functools.partial(points, line), lambda xs, n=n: [along_all(xs)[n]], exact=False)
             for entry in list(search.where)[:1]:
                 if (bracket := search.narrowed(entry)) is not None:
