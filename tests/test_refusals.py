@@ -302,9 +302,9 @@ def test_callbacks_in_order_run_once_or_are_refused():
         b = 1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=p))
         return io_callback(np.asarray, jax.ShapeDtypeStruct((), b.dtype), b, ordered=True)
 
-    assert np.isfinite(mcgrad.grad(program, estimator=mcgrad.Score())(0.3, KEY))
+    assert np.isfinite(mcgrad.grad(program, estimator=mcgrad.Score())(0.3, jax.random.key(0)))
     for options in ({"estimator": mcgrad.LocalExpectation()}, {"estimator": mcgrad.Score(), "num_samples": 3}):
         with pytest.raises(
             NotImplementedError, match=r"`io_callback` at .*test_refusals.py:\d+.* must be called in order"
         ):
-            mcgrad.grad(program, **options)(0.3, KEY)
+            mcgrad.grad(program, **options)(0.3, jax.random.key(0))
