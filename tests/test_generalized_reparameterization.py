@@ -102,7 +102,7 @@ def test_refusals_and_the_jump_warning():
         mcgrad.GeneralizedReparameterization(proposal, 1.0)
     with pytest.raises(ValueError, match="test_generalized.*discrete distribution has no smooth transformation"):
         grad_of(lambda p: mcgrad.Bernoulli(probs=p))
-    with pytest.raises(ValueError, match="the support moves with `low` and `high`.*unless the transformation follows"):
+    with pytest.raises(ValueError, match="the support moves with `high`.*unless the transformation follows"):
         grad_of(lambda p: mcgrad.Uniform(0.0, p))
     no_density = mcgrad.distribution(sampler=lambda key, p: p + jax.random.normal(key))
     with pytest.raises(ValueError, match="no log density"):

@@ -14,7 +14,6 @@ from jaxtyping import Array
 
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.quadrature import gauss_legendre
-from mcgrad.distributions.numerics.roots import bracket_root
 
 Support = tuple[float, float]
 _stop = jax.lax.stop_gradient
@@ -280,6 +279,13 @@ def _quantile(density: Callable[[Array], Array], u: Array, center: Array, suppor
     panel = jnp.minimum(jnp.sum(reached < wanted[:, None], axis=1, keepdims=True), left.shape[1] - 1)
     low, size, inner, until = (jnp.take_along_axis(array, panel, axis=1) for array in (left, width, masses, reached))
     end, rest = low + size, wanted[:, None] - (until - inner)
-    near, _ = bracket_root(lambda start: rest - mass(start, end), low, end)
+
+    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        near, far = bounds
+        middle = near + (far - near) / 2
+        enough = mass(middle, end) >= rest
+        return jnp.where(enough, middle, near), jnp.where(enough, far, middle)
+
+    near, _ = jax.lax.fori_loop(0, jnp.finfo(u.dtype).nmant + 2, halve, (low, end))
     below, above = _place(near[:, 0], center, support)[0]
     return jnp.where(upper, above, below)
