@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import warnings
 from typing import Any
@@ -78,7 +79,7 @@ def _moved(program: Program, key: Any, run: Enumeration) -> tuple[list[np.ndarra
         found = one.call(program, jnp.asarray(THETA), key)
         return [one.log_probs[name, ()] if name in draws else x for name, x in zip(names, found, strict=True)]
 
-    evaluate = jax.jit(jax.vmap(results))
+    evaluate = jax.jit(functools.partial(jax.lax.map, results))  # JAX cannot map `ragged_dot` over every axis
     rng = np.random.default_rng(0)
     cards = np.array(run.cards)
     base = rng.integers(0, cards, (STATES, len(cards)))
