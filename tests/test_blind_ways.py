@@ -94,7 +94,31 @@ def far_steps(x: Any) -> Any:
     return jnp.maximum(jnp.floor(2 * x) - 1.0, 0.0)
 
 
+def rewarded_at_the_end(t: Any, key: Any) -> Any:
+    def step(x: Any, inputs: Any) -> Any:
+        i, key = inputs
+        x = x + normal(t, key)
+        return x, jnp.where(i == 19, jnp.where(x > 5, 1.0, 0.0), 0.0)
+
+    return jax.lax.scan(step, 0.0, (jnp.arange(20), jax.random.split(key, 20)))[1].sum()
+
+
+def rewarded_at_times(t: Any, key: Any) -> Any:
+    def step(total: Any, inputs: Any) -> Any:
+        i, key = inputs
+        return total + jnp.where(i % 5 == 4, jnp.where(normal(t, key) > 1.0, 1.0, 0.0), 0.0), None
+
+    return jax.lax.scan(step, 0.0, (jnp.arange(10), jax.random.split(key, 10)))[0]
+
+
+def far_away(t: Any, key: Any) -> Any:
+    return jnp.where(mcgrad.sample(key, mcgrad.Normal(5e4 + 1e4 * t, 1e4)) > 6e4, 2.0, 0.0)
+
+
 PROGRAMS = {
+    "a reward at the last step": (rewarded_at_the_end, lambda t: jax.scipy.stats.norm.sf(5.0, 20 * t, 20**0.5)),
+    "a reward at some steps": (rewarded_at_times, lambda t: 2 * (1 - below(t))),
+    "a threshold far away": (far_away, lambda t: 2 * (1 - below(t))),
     "events counted": (counted, lambda t: 3 * (1 - below(t))),
     "events counted by a branch": (counted_by_a_branch, lambda t: 3 * (1 - below(t))),
     "a flag that is carried": (survived, lambda t: 2 * below(t) ** 3),

@@ -193,3 +193,13 @@ def test_a_long_chain_of_counts_needs_no_recursion():
         return 1.0 * (total * 0 + b.sum())
 
     assert mcgrad.explain(loss)(jnp.zeros(4), jax.random.key(0)).costs
+
+
+def test_sums_with_large_integers_keep_their_digits():
+    def loss(logits, key):
+        b = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        return 1.0 * ((16777217 + b).sum() - 3 * 16777217)
+
+    with jax.enable_x64(False):
+        value = mcgrad.expectation(loss)(jnp.full(3, 30.0, jnp.float32), jax.random.key(0))
+    assert value == 3.0

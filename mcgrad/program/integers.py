@@ -11,14 +11,18 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from mcgrad import _compat
 from mcgrad.program.costs import gains_credit, linear_cone
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.site import Site
-from mcgrad.program.trace import Equation, Program, Value, trace_in_place
+from mcgrad.program.trace import Constant, Equation, Program, Value, trace_in_place
 
 _SUMS = "add sub neg reduce_sum cumsum reshape squeeze transpose broadcast_in_dim slice concatenate rev"
+
+_MOST = 2**16
+"""Constants up to which sums with them are converted first: of some hundred of them, float32 has the sum exactly."""
 
 
 def convert_first(program: Program, num_outputs: int, analysis: Analysis, credited: set[Site]) -> Program | None:
@@ -35,7 +39,12 @@ def convert_first(program: Program, num_outputs: int, analysis: Analysis, credit
     renamed: dict[Value, Value] = {}
     for equation in program.equations:
         found = ends.get(equation)
-        if found is not None and not linear.isdisjoint(equation.outputs) and found.gains(analysis, credited):
+        if (
+            found is not None
+            and not linear.isdisjoint(equation.outputs)
+            and found.is_small(analysis)
+            and found.gains(analysis, credited)
+        ):
             (result,) = equation.outputs
             made, (renamed[result],) = trace_in_place(found.converted(result.dtype), found.terms, equation)
             equations += made
@@ -59,6 +68,16 @@ class _Sum:
                 self.equations.insert(0, equation)
         made = {value for equation in self.equations for value in equation.outputs}
         self.terms = [value for value in needed if value not in made]
+
+    def is_small(self, analysis: Analysis) -> bool:
+        """Whether what is added to draws are constants that floating point has exactly, with room for their sum."""
+        others = [term for term in self.terms if not analysis.of(term)]
+        return all(
+            isinstance(term, Constant)
+            and not isinstance(term.value, _compat.Tracer)
+            and np.all(np.abs(np.asarray(term.value, np.int64)) <= _MOST)
+            for term in others
+        )
 
     def gains(self, analysis: Analysis, credited: set[Site]) -> bool:
         """Whether some term is reached by fewer draws than the sum."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mcgrad import _compat
 from mcgrad._arguments import is_key
-from mcgrad.program.trace import Value
+from mcgrad.program.trace import Constant, Equation, Value
 
 
 def random_value(value: Value, rng: np.random.Generator, scale: float, positive: bool) -> np.ndarray:
@@ -53,6 +55,11 @@ class Line(NamedTuple):
         ]
         return cls(start, end)
 
+    def with_integers(self, inputs: Sequence[Value], n: int) -> Line:
+        """The same with another number for all inputs that are integers."""
+        start = [np.full_like(x, n) if is_integer(v) else x for v, x in zip(inputs, self.start, strict=True)]
+        return Line(start, self.end)
+
     def at(self, t: Any, inputs: Sequence[Value]) -> list[Any]:
         points = []
         for a, b, value in zip(self.start, self.end, inputs, strict=True):
@@ -69,6 +76,22 @@ class Bracket(NamedTuple):
     low: list[Any]
     high: list[Any]
     nearby: Callable[[], tuple[list[Any], list[Any]]]
+
+    def with_integers(self, inputs: Sequence[Value], n: int) -> Bracket:
+        """The same with another number for all inputs that are integers."""
+
+        def put(point: list[Any]) -> list[Any]:
+            return [np.full_like(x, n) if is_integer(v) else x for v, x in zip(inputs, point, strict=True)]
+
+        def nearby() -> tuple[list[Any], list[Any]]:
+            before, after = self.nearby()
+            return list(map(put, before)), list(map(put, after))
+
+        return Bracket(put(self.low), put(self.high), nearby)
+
+
+def is_integer(value: Value) -> bool:
+    return not value.is_key and np.issubdtype(value.dtype, np.integer)
 
 
 def _row(places: list[Any], i: int) -> list[Any]:
@@ -140,3 +163,48 @@ _NEARBY = 3
 
 _MOST_ENTRIES = 16
 """Entries of the values that tell whose changes are followed on one line."""
+
+
+def everything(equation: Equation) -> Iterable[Equation]:
+    """An equation and those of its bodies."""
+    yield equation
+    for body in equation.bodies:
+        yield from body.everything()
+
+
+def lines_through(equations: Sequence[Equation], inputs: Sequence[Value]) -> list[Line]:
+    """The lines to try: of the usual scales, and of those of large numbers in the program.
+
+    Not of the smallest and the very largest: guards against overflow and division by zero jump where no draw comes.
+    """
+    sizes = sorted({abs(x) for x in _known(equations) if 500 < abs(x) <= 1e7})
+    scales = [(2 * size, positive) for size in {*sizes[:1], *sizes[-1:]} for positive in (False, False, True)]
+    return [Line.through(inputs, *scale, seed) for seed, scale in enumerate([*LINES, *scales])]
+
+
+def integers_of(equations: Sequence[Equation], inputs: Sequence[Value]) -> list[int]:
+    """What to try for inputs that are integers: those in the program and their neighbors."""
+    if not any(map(is_integer, inputs)):
+        return []
+    whole = sorted({int(x) for x in _known(equations) if x == int(x) and abs(x) < 2**30}, key=abs)[:_MOST_INTEGERS]
+    return sorted({n + step for n in whole for step in (-1, 0, 1)})
+
+
+def _known(equations: Sequence[Equation]) -> set[float]:
+    return {float(x) for top in equations for e in everything(top) for v in e.inputs for x in _numbers(v)}
+
+
+def _numbers(value: Value) -> Iterable[float]:
+    """The numbers in a constant, if they are few and known."""
+    if not isinstance(value, Constant) or value.is_key or isinstance(value.value, _compat.Tracer):
+        return ()
+    array = np.asarray(value.value)
+    few = array.size <= _MOST_INTEGERS and array.dtype.kind in "iuf" and bool(np.all(np.isfinite(array)))
+    return array.ravel().tolist() if few else ()
+
+
+LINES = tuple(itertools.product((1.0, 0.2, 3.0, 10.0, 100.0, 1000.0), (False, True)))
+"""Scales of the random points, and whether they are positive."""
+
+_MOST_INTEGERS = 16
+"""Integers of a program that are tried for those that it takes as inputs, and numbers in a constant up to which it is looked at."""

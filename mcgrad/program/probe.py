@@ -9,7 +9,6 @@ functions that agree there at random points agree everywhere, with probability o
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 from mcgrad import _compat
 from mcgrad._arguments import is_key
 from mcgrad.program import bounded
-from mcgrad.program.lines import Bracket, Line, Search, random_value
+from mcgrad.program.lines import LINES, Bracket, Line, Search, everything, integers_of, lines_through, random_value
 from mcgrad.program.site import sample_p
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
@@ -101,9 +100,6 @@ _MOST_EQUATIONS = 400
 
 _MOST_NUMBERS = 2**18
 """Numbers in one result beyond which a part is cut off as soon as its inputs are independent."""
-
-_LINES = tuple(itertools.product((1.0, 0.2, 3.0, 10.0, 100.0, 1000.0), (False, True)))
-"""Scales of the random points, and whether they are positive."""
 
 _SPARSE = slice(None, None, 4)
 """Of the lines, those on which values themselves are followed: of scales 1, 3 and 100."""
@@ -205,7 +201,7 @@ def _cut_out(
                 break
             expand([max(shared, key=lambda v: around.place[around.producer[v]])])
     equations = sorted(chosen, key=around.place.__getitem__)
-    if any(e.eqn.effects or "callback" in e.name for top in equations for e in _everything(top)):
+    if any(e.eqn.effects or "callback" in e.name for top in equations for e in everything(top)):
         return None
     return equations, sorted(
         frontier, key=lambda v: (str(v.dtype), v.shape, around.place.get(around.producer.get(v), -1))
@@ -214,12 +210,6 @@ def _cut_out(
 
 def _is_constant_draw(around: Surroundings, value: Value) -> bool:
     return around.producer[value].eqn.primitive is sample_p and value.is_inexact and not around.leaves(value)
-
-
-def _everything(equation: Equation) -> Iterable[Equation]:
-    yield equation
-    for body in equation.bodies:
-        yield from body.everything()
 
 
 def _values(
@@ -258,17 +248,21 @@ def _compare(
     found: list[Verdict] = [None] * len(reached)
     crossings: Counter[int] = Counter()
     few = sum(math.prod(v.shape) for v in tells) <= _FEW_NUMBERS
-    lines = [Line.through(inputs, *scale, seed) for seed, scale in enumerate(_LINES)]
+    lines, integers = lines_through(equations, inputs), integers_of(equations, inputs)
+    if integers and not tells:
+        lines = [line.with_integers(inputs, n) for line in lines for n in (*integers, 0)]
     for line in lines:
         search = Search(functools.partial(points, line), along, exact=bool(tells))
         # A value may depend on few entries of the gate: every entry has its turn, if there are not too many.
         entries = sorted(search.where, key=lambda entry: crossings[entry])
-        for n, entry in enumerate(entries if few and tells else entries[:1]):
-            if n and crossings[entry] and crossings.total() >= _CROSSINGS:
+        for turn, entry in enumerate(entries if few and tells else entries[:1]):
+            if turn and crossings[entry] and crossings.total() >= _CROSSINGS:
                 break
             if (bracket := search.narrowed(entry)) is None:
                 continue
             differ = _across(bracket, compare)
+            for n in integers:
+                differ = _either(differ, _across(bracket.with_integers(inputs, n), compare))
             if all(d is None for d in differ):
                 continue
             crossings[entry] += bool(tells) or True in differ  # what merely moves much was perhaps no jump
@@ -354,7 +348,7 @@ def _compare_cut(
     fn = jax.jit(_values(equations, inputs, reached, gate))
     own = jax.jit(_values(equations, inputs, gate.outputs))
     found: list[Verdict] = [None] * len(reached)
-    for seed, (scale, positive) in enumerate(_LINES[:4]):
+    for seed, (scale, positive) in enumerate(LINES[:4]):
         line, rng = Line.through(inputs, scale, positive, seed), np.random.default_rng(seed)
         start = line.at(0.0, inputs)
         here = own(start)
