@@ -256,15 +256,21 @@ def ragged_dot(equation: Equation, known: Known) -> Axes:
     return [{0: Move(0)}, {2: Move(1)}, *[{} for _ in equation.inputs[2:]]]
 
 
+def _as_python(numbers: Any) -> Any:
+    """Dimension numbers with integers of Python; JAX may have them as those of NumPy."""
+    dims = {name: value for name, value in numbers._asdict().items() if isinstance(value, tuple)}
+    return numbers._replace(**{name: tuple(map(int, value)) for name, value in dims.items()})
+
+
 def gather(equation: Equation, known: Known) -> Axes:
     source, indices = equation.inputs
     params = equation.eqn.params
-    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
+    numbers, sizes = _as_python(params["dimension_numbers"]), params["slice_sizes"]
     batch = [a for a in range(len(equation.outputs[0].shape)) if a not in numbers.offset_dims]
     by_index = {a: Move(batch[a]) for a in range(len(indices.shape) - 1)}
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     windows = [a for a in range(len(source.shape)) if a not in gone]
-    offset = dict(zip(windows, map(int, numbers.offset_dims), strict=True))  # JAX may have them as numpy integers
+    offset = dict(zip(windows, numbers.offset_dims, strict=True))
     by_source: dict[int, Move | Take] = {}
     for a, n in enumerate(source.shape):
         if a in numbers.operand_batching_dims:
@@ -294,7 +300,7 @@ def gather(equation: Equation, known: Known) -> Axes:
 
 def scatter(equation: Equation, known: Known) -> Axes:
     source, indices, updates = equation.inputs
-    numbers = equation.eqn.params["dimension_numbers"]
+    numbers = _as_python(equation.eqn.params["dimension_numbers"])
     gone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     windows = [a for a in range(len(source.shape)) if a not in gone]
     scattered = [u for u in range(len(updates.shape)) if u not in numbers.update_window_dims]
