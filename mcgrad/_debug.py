@@ -48,12 +48,12 @@ def check_when_run(check: Callable[..., None], *values: Any) -> None:
         jax.debug.callback(lambda *xs: check(*map(np.asarray, xs)), *values)
 
 
-def check_finite(what: str, value: Any) -> None:
-    """Refuse, when the program runs, a value with entries that are not finite."""
+def check_finite(what: Callable[[], str], value: Any) -> None:
+    """Refuse, when the program runs, a value with entries that are not finite; `what` says what it is."""
 
     def check(values: np.ndarray) -> None:
         bad = ~np.isfinite(values)
         if bad.any():
-            raise FloatingPointError(f"{what} must be finite, got {values[bad].ravel()[0].item()!r}.")
+            raise FloatingPointError(f"{what()} must be finite, got {values[bad].ravel()[0].item()!r}.")
 
     check_when_run(check, value)

@@ -40,6 +40,7 @@ def check_right(name: str, dtype: Any) -> mcgrad.DistributionReport:
         dist = mcgrad.Wishart(jnp.asarray([3.2, 5.0], dtype), dist.scale_tril)
     report = mcgrad.check_distribution(dist, key())
     assert report.agrees, str(report)
+    assert all(isinstance(row, mcgrad.Agreement) for row in report.rows)
     known = {row.name for row in report.rows if row.verdict == "agrees"}
     assert {"draws", "support"} < known and known & {"draws and density", "mass", "parameters moved"}
     if not DISTRIBUTIONS[name.split(", ")[0]].moving:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from mcgrad import _compat
 from mcgrad.program.bring import expand_right
-from mcgrad.program.structure import ScanView, form_of
-from mcgrad.program.trace import Constant, Equation, Program, Value
+from mcgrad.program.structure import form_of
+from mcgrad.program.trace import Equation, Program, Value
 
 MOST_STEPS = 1000
 """Steps after which a `while_loop` is stopped: solvers that converge take fewer."""
@@ -19,43 +19,31 @@ MOST_STEPS = 1000
 
 def evaluate(equation: Equation, read: Callable[[Value], Any]) -> list[Any]:
     """The results of an operation; those of a loop that was stopped are no numbers."""
-    inner = (e for body in equation.bodies for e in body.everything())
-    if all(e.eqn.primitive is not _compat.while_p for e in (equation, *inner)):
+    form: Any = form_of(equation)
+    if form is None or all(e.eqn.primitive is not _compat.while_p for e in equation.everything()):
         return equation.evaluate(read)
     operands = [read(value) for value in equation.inputs]
-    match equation.eqn.primitive:
-        case _compat.while_p:
-            return _while(equation, operands)
-        case _compat.scan_p:
-            view = ScanView(equation)
-            consts, carry, rows = view.split(operands)
-
-            def step(state: list[Any], row: list[Any]) -> Any:
-                outs = _run(view.body, [*consts, *state, *row])
-                return outs[: view.num_carry], outs[view.num_carry :]
-
-            last, stacked = view.loop(step, carry, rows)
-            return [*last, *stacked]
-        case _compat.cond_p:
-            branches = [lambda *xs, body=body: _run(body, xs) for body in equation.bodies]
-            return jax.lax.switch(operands[0], branches, *operands[1:])
-    body = equation.bodies[0]
-    return _run(body, operands) if len(body.inputs) == len(operands) else equation.evaluate(read)
+    if equation.eqn.primitive is _compat.while_p:
+        return _while(form, operands)
+    if form.rebuilds:
+        return form.run_local(_Plain, operands)[0]
+    called = form.called(operands)
+    return equation.evaluate(read) if called is None else _run(*called)
 
 
 def _run(program: Program, inputs: Sequence[Any]) -> list[Any]:
-    env = dict(zip(program.inputs, inputs, strict=True))
-
-    def read(value: Value) -> Any:
-        return value.value if isinstance(value, Constant) else env[value]
-
-    for equation in program.equations:
-        env.update(zip(equation.outputs, evaluate(equation, read), strict=True))
-    return [jnp.asarray(read(value)) for value in program.outputs]
+    return list(map(jnp.asarray, program.evaluate(*inputs, by=evaluate)))
 
 
-def _while(equation: Equation, operands: Sequence[Any]) -> list[Any]:
-    form: Any = form_of(equation)
+class _Plain:
+    """What control flow is rebuilt with where nothing is drawn."""
+
+    @staticmethod
+    def body(body: Program, inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        return _run(body, inputs), []
+
+
+def _while(form: Any, operands: Sequence[Any]) -> list[Any]:
     of_condition, of_body, carry = form.split(operands)
 
     def going_on(state: Any) -> Any:

@@ -99,7 +99,7 @@ def check_keys(
         while root in origin:
             root = origin[root]
         cloned.setdefault(root, []).append(site)
-        if site.loops and not estimators[site].flow and not _varies(site.key, site.loops[-1]):
+        if site.loops and not estimators[site].flow and not _of_step(site.loops[-1]).of(site.key):
             raise ValueError(
                 f"{site.describe()} uses the same key in every step of the `scan` at {site.loops[-1].line}, so the draws "
                 "are not independent. Scan over `jax.random.split(key, num_steps)`."
@@ -120,12 +120,9 @@ def check_keys(
 
 
 def _check_while(loop: Equation, sites: Sequence[Site], estimators: Mapping[Site, Estimator]) -> None:
-    params, body = loop.eqn.params, loop.bodies[1]
-    of_step = MadeOf()
-    of_step.run(body, [n >= params["body_nconsts"] for n in range(len(body.inputs))])
-    inside = of_step.seen
+    of_step = _of_step(loop)
     for site in sites:
-        if site.equation in inside and not estimators[site].flow and not of_step.of(site.key):
+        if site.equation in of_step.seen and not estimators[site].flow and not of_step.of(site.key):
             raise ValueError(
                 f"{site.describe()} uses the same key in every step of the `while_loop` at {loop.line}, so the draws are not "
                 "independent. Carry a key and split it in each step, or use `jax.random.fold_in(key, step)`."
@@ -169,12 +166,14 @@ def check_samples(program: Program, estimators: Mapping[Site, Estimator], key: A
             )
 
 
-def _varies(value: Value, loop: Equation) -> bool:
-    """Whether a value in the body of a scan can differ from step to step."""
-    body, num_consts = loop.bodies[0], _compat.scan_split(loop.eqn)[0]
+def _of_step(loop: Equation) -> MadeOf:
+    """Which values in the body of a `scan` or `while_loop` can differ from step to step."""
+    is_scan = loop.eqn.primitive is _compat.scan_p
+    num_consts = _compat.scan_split(loop.eqn)[0] if is_scan else loop.eqn.params["body_nconsts"]
+    body = loop.bodies[-1]
     of_step = MadeOf()
     of_step.run(body, [n >= num_consts for n in range(len(body.inputs))])
-    return of_step.of(value)
+    return of_step
 
 
 def check_ordered(program: Program, estimators: Mapping[Site, Estimator], *, several: bool) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from mcgrad._arguments import describe
 from mcgrad._types import PRNGKey, Shape
+from mcgrad.distributions.derivatives.pathwise_check import name_of
 from mcgrad.distributions.half_precision import widened
 from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.program.bring import bring
@@ -31,7 +32,7 @@ def log_density(dist: Any, x: Any) -> Array:
     """Log density of a value; refuses a `log_prob` that returns none, or not one for each entry."""
     dist = widened(dist)
     value = dist.log_prob(x)
-    law = getattr(dist, "law", type(dist).__name__)
+    law = name_of(dist)
     if not isinstance(value, (int, float)) and not hasattr(value, "dtype"):
         raise TypeError(
             f"The `log_prob` of {law} must return the log density, an array, got {describe(value)}. Look for a missing "

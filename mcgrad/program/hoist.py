@@ -25,7 +25,7 @@ from mcgrad.program.costs import linear_parts, split_costs
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.site import Site
 from mcgrad.program.structure import CheckpointView, ScanView
-from mcgrad.program.trace import Constant, Equation, Program, Value, trace_in_place
+from mcgrad.program.trace import Constant, Equation, Program, Value, replaced
 
 Rewritten: TypeAlias = Callable[..., Sequence[Any]]
 """What replaces an equation: a function of its operands."""
@@ -78,23 +78,14 @@ def _linear_ends(program: Program, outputs: Sequence[Value], analysis: Analysis)
 
 
 def _hoist(program: Program, known: _Known) -> Hoisted | None:
-    renamed: dict[Value, Value] = {}
-    equations: list[Equation] = []
     accumulators: list[str] = []
-    for equation in program.equations:
-        operands = tuple(renamed.get(v, v) for v in equation.inputs)
+
+    def rule(equation: Equation) -> tuple[Rewritten, Sequence[Value]] | None:
         rewritten = _rewritten(equation, known, accumulators)
-        if rewritten is None:
-            changed = operands != equation.inputs
-            equations.append(dataclasses.replace(equation, inputs=operands) if changed else equation)
-        else:
-            spliced, results = trace_in_place(rewritten, operands, equation)
-            equations += spliced
-            renamed.update(zip(equation.outputs, results, strict=True))
-    if not renamed:
-        return None
-    outputs = tuple(renamed.get(v, v) for v in program.outputs)
-    return Hoisted(Program(program.inputs, tuple(equations), outputs), tuple(accumulators))
+        return None if rewritten is None else (rewritten, equation.inputs)
+
+    found = replaced(program, rule)
+    return None if found is None else Hoisted(found, tuple(accumulators))
 
 
 def _rewritten(equation: Equation, known: _Known, accumulators: list[str]) -> Rewritten | None:

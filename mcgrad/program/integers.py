@@ -7,7 +7,7 @@ floating-point type has exactly stay the same, larger ones are rounded as the co
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from mcgrad import _compat
 from mcgrad.program.costs import gains_credit, linear_cone
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.site import Site
-from mcgrad.program.trace import Constant, Equation, Program, Value, trace_in_place
+from mcgrad.program.trace import Constant, Equation, Program, Value, replaced
 
 _SUMS = "add sub neg reduce_sum cumsum reshape squeeze transpose broadcast_in_dim slice concatenate rev"
 
@@ -27,46 +27,33 @@ _MOST = 2**16
 
 def convert_first(program: Program, num_outputs: int, analysis: Analysis, credited: set[Site]) -> Program | None:
     """The program with sums of integers converted before they are added; `None` where no credit is gained."""
-    ends = {
-        e: _Sum(program, e.inputs[0])
-        for e in program.equations
-        if e.name == "convert_element_type"
-        and jnp.issubdtype(e.outputs[0].dtype, jnp.floating)
-        and _is_count(e.inputs[0])
-    }
-    linear = set(linear_cone(program, program.outputs[:num_outputs], analysis)) if ends else set()
-    equations: list[Equation] = []
-    renamed: dict[Value, Value] = {}
-    for equation in program.equations:
-        found = ends.get(equation)
-        if (
-            found is not None
-            and not linear.isdisjoint(equation.outputs)
-            and found.is_small(analysis)
-            and found.gains(analysis, credited)
-        ):
-            (result,) = equation.outputs
-            made, (renamed[result],) = trace_in_place(found.converted(result.dtype), found.terms, equation)
-            equations += made
-        else:
-            operands = tuple(renamed.get(v, v) for v in equation.inputs)
-            changed = operands != equation.inputs
-            equations.append(dataclasses.replace(equation, inputs=operands) if changed else equation)
-    if not renamed:
+    if not any(map(_converts, program.equations)):
         return None
-    return Program(program.inputs, tuple(equations), tuple(renamed.get(v, v) for v in program.outputs))
+    linear = set(linear_cone(program, program.outputs[:num_outputs], analysis))
+
+    def rule(equation: Equation) -> tuple[Callable[..., list[Any]], Sequence[Value]] | None:
+        if linear.isdisjoint(equation.outputs) or not _converts(equation):
+            return None
+        (count,), (result,) = equation.inputs, equation.outputs
+        found = _Sum(program, count)
+        if not (found.is_small(analysis) and found.gains(analysis, credited)):
+            return None
+        return found.converted(result.dtype), found.terms
+
+    return replaced(program, rule)
 
 
 class _Sum:
     """An integer as a sum: the operations that add it up, in order, and the `terms` that they start from."""
 
     def __init__(self, program: Program, total: Value):
-        needed, self.equations, self.total = {total}, [], total
+        needed, equations = {total: None}, []
         for equation in reversed(program.equations):
-            if not needed.isdisjoint(equation.outputs) and _adds(equation):
-                needed.update(equation.inputs)
-                self.equations.insert(0, equation)
-        made = {value for equation in self.equations for value in equation.outputs}
+            if not needed.keys().isdisjoint(equation.outputs) and _adds(equation):
+                needed.update(dict.fromkeys(equation.inputs))
+                equations.append(equation)
+        made = {value for equation in equations for value in equation.outputs}
+        self.total, self.equations = total, equations[::-1]
         self.terms = [value for value in needed if value not in made]
 
     def is_small(self, analysis: Analysis) -> bool:
@@ -84,7 +71,9 @@ class _Sum:
         whole = {site: r for site, r in analysis.of(self.total).items() if site in credited}
         return any(gains_credit(analysis.of(t), whole, t, self.total) for t in self.terms if analysis.of(t))
 
-    def converted(self, dtype: Any) -> Any:
+    def converted(self, dtype: Any) -> Callable[..., list[Any]]:
+        """The sum as a function of its terms, computed in floating point."""
+
         def fn(*terms: Any) -> list[Any]:
             known = {value: jnp.asarray(x).astype(dtype) for value, x in zip(self.terms, terms, strict=True)}
             for equation in self.equations:
@@ -94,6 +83,12 @@ class _Sum:
             return [known[self.total]]
 
         return fn
+
+
+def _converts(equation: Equation) -> bool:
+    """Whether an operation makes floating-point numbers of counts."""
+    converts = equation.name == "convert_element_type" and jnp.issubdtype(equation.outputs[0].dtype, jnp.floating)
+    return converts and _is_count(equation.inputs[0])
 
 
 def _is_count(value: Value) -> bool:

@@ -20,7 +20,7 @@ from jaxtyping import Array
 from mcgrad._debug import check_finite
 from mcgrad.program.bring import bring, expand_right
 from mcgrad.program.draw import Draw, fold_in
-from mcgrad.program.estimator import Estimator, Result
+from mcgrad.program.estimator import Estimator, Result, spelled
 from mcgrad.program.jumps import watch
 from mcgrad.program.plan import Plan
 from mcgrad.program.representations import Alternatives, Flow, WeightedPoint
@@ -79,10 +79,8 @@ class Interpreter:
             result = self._stretch(plan.body[: plan.first_nonlocal], 0, env, _run_parts)
         else:
             result = self._stretch(plan.body, 0, env, _finish)
-        made = {value: equation for equation in plan.body for value in equation.outputs}
         for value, cost in zip(plan.split.costs, result.costs, strict=True):
-            at = f" of `{made[value].name}` at {made[value].line}" if value in made else ""
-            check_finite(f"The cost{at}", cost)
+            check_finite(functools.partial(_described, plan, value), cost)
         # Replay the linear suffix on the weighted costs.
         env.update(zip(plan.undrawn, result.undrawn, strict=True))
         env.update(zip(plan.split.costs, result.costs, strict=True))
@@ -152,19 +150,19 @@ class Interpreter:
         estimator = self.estimator(draw)
         if self.recording and estimator.follows_alternatives:
             x = draw.sample()
-            found = check_returned(estimator.alternatives(draw, x), draw, type(estimator).__name__, (Alternatives,))
+            found = check_returned(estimator.alternatives(draw, x), draw, spelled(estimator), (Alternatives,))
             found = stop(found)
             return jax.tree.leaves(x), [Recorded(site, x, draw.operands, found)]
         point = self._local_point(draw)
         if isinstance(point, Flow):
             return jax.tree.leaves(point.value), []
-        check_finite(f"The log density of {site.describe()}", point.log_weight)
+        check_finite(lambda: f"The log density of {site.describe()}", point.log_weight)
         return jax.tree.leaves(point.point), [Weight.of(site, point)]
 
     def _local_point(self, draw: Draw) -> Flow | WeightedPoint:
         estimator = self.estimator(draw)
         if not self.plain or estimator.flow:
-            return check_returned(estimator.represent(draw), draw, type(estimator).__name__, LOCAL)
+            return check_returned(estimator.represent(draw), draw, spelled(estimator), LOCAL)
         x = draw.sample()
         if draw.site in self.moved:
             mask, values = self.moved[draw.site]
@@ -277,6 +275,12 @@ def _into(run: Any, equation: Equation, operands: Sequence[Any], env: Environmen
         return resume(run, {**env, **dict(zip(equation.outputs, outs, strict=True))})
 
     return _form(equation).continue_into(run, operands, env, then)
+
+
+def _described(plan: Plan, cost: Value) -> str:
+    """How messages speak of a cost."""
+    made = next((e for e in plan.body if cost in e.outputs), None)
+    return "The cost" if made is None else f"The cost of `{made.name}` at {made.line}"
 
 
 def _finish(run: Interpreter, env: Environment) -> Result:

@@ -57,8 +57,7 @@ class Line(NamedTuple):
 
     def with_integers(self, inputs: Sequence[Value], n: int) -> Line:
         """The same with another number for all inputs that are integers."""
-        start = [np.full_like(x, n) if is_integer(v) else x for v, x in zip(inputs, self.start, strict=True)]
-        return Line(start, self.end)
+        return self._replace(start=_with_integers(inputs, self.start, n))
 
     def at(self, t: Any, inputs: Sequence[Value]) -> list[Any]:
         points = []
@@ -80,18 +79,15 @@ class Bracket(NamedTuple):
     def with_integers(self, inputs: Sequence[Value], n: int) -> Bracket:
         """The same with another number for all inputs that are integers."""
 
-        def put(point: list[Any]) -> list[Any]:
-            return [np.full_like(x, n) if is_integer(v) else x for v, x in zip(inputs, point, strict=True)]
-
         def nearby() -> tuple[list[Any], list[Any]]:
-            before, after = self.nearby()
-            return list(map(put, before)), list(map(put, after))
+            before, after = ([_with_integers(inputs, point, n) for point in side] for side in self.nearby())
+            return before, after
 
-        return Bracket(put(self.low), put(self.high), nearby)
+        return Bracket(*(_with_integers(inputs, point, n) for point in (self.low, self.high)), nearby)
 
 
-def is_integer(value: Value) -> bool:
-    return not value.is_key and np.issubdtype(value.dtype, np.integer)
+def _with_integers(inputs: Sequence[Value], point: list[Any], n: int) -> list[Any]:
+    return [np.full_like(x, n) if v.is_integer else x for v, x in zip(inputs, point, strict=True)]
 
 
 def _row(places: list[Any], i: int) -> list[Any]:
@@ -165,33 +161,28 @@ _MOST_ENTRIES = 16
 """Entries of the values that tell whose changes are followed on one line."""
 
 
-def everything(equation: Equation) -> Iterable[Equation]:
-    """An equation and those of its bodies."""
-    yield equation
-    for body in equation.bodies:
-        yield from body.everything()
-
-
 def lines_through(equations: Sequence[Equation], inputs: Sequence[Value]) -> list[Line]:
     """The lines to try: of the usual scales, and of those of large numbers in the program.
 
     Not of the smallest and the very largest: guards against overflow and division by zero jump where no draw comes.
     """
     sizes = sorted({abs(x) for x in _known(equations) if 500 < abs(x) <= 1e7})
-    scales = [(2 * size, positive) for size in {*sizes[:1], *sizes[-1:]} for positive in (False, False, True)]
+    scales = [
+        (2 * size, positive) for size in dict.fromkeys([*sizes[:1], *sizes[-1:]]) for positive in (False, False, True)
+    ]
     return [Line.through(inputs, *scale, seed) for seed, scale in enumerate([*LINES, *scales])]
 
 
 def integers_of(equations: Sequence[Equation], inputs: Sequence[Value]) -> list[int]:
     """What to try for inputs that are integers: those in the program and their neighbors."""
-    if not any(map(is_integer, inputs)):
+    if not any(v.is_integer for v in inputs):
         return []
     whole = sorted({int(x) for x in _known(equations) if x == int(x) and abs(x) < 2**30}, key=abs)[:_MOST_INTEGERS]
     return sorted({n + step for n in whole for step in (-1, 0, 1)})
 
 
 def _known(equations: Sequence[Equation]) -> set[float]:
-    return {float(x) for top in equations for e in everything(top) for v in e.inputs for x in _numbers(v)}
+    return {float(x) for top in equations for e in top.everything() for v in e.inputs for x in _numbers(v)}
 
 
 def _numbers(value: Value) -> Iterable[float]:

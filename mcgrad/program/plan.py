@@ -259,7 +259,7 @@ def _scheduled(
 
 def _parts(plan: Plan) -> tuple[Plan, ...]:
     """The plans of costs that share no draw which needs the rest of the program; none where all are one group."""
-    inside = {e: top for top in plan.body for e in (top, *(e for b in top.bodies for e in b.everything()))}
+    inside = {e: top for top in plan.body for e in top.everything()}
     groups: list[tuple[set[Equation], set[Value]]] = []
     others: set[Value] = set()
     for cost in plan.split.costs:

@@ -20,7 +20,7 @@ import numpy as np
 from mcgrad import _compat
 from mcgrad._arguments import is_key
 from mcgrad.program import bounded
-from mcgrad.program.lines import LINES, Bracket, Line, Search, everything, integers_of, lines_through, random_value
+from mcgrad.program.lines import LINES, Bracket, Line, Search, integers_of, lines_through, random_value
 from mcgrad.program.site import sample_p
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
@@ -201,7 +201,7 @@ def _cut_out(
                 break
             expand([max(shared, key=lambda v: around.place[around.producer[v]])])
     equations = sorted(chosen, key=around.place.__getitem__)
-    if any(e.eqn.effects or "callback" in e.name for top in equations for e in everything(top)):
+    if any(e.eqn.effects or "callback" in e.name for top in equations for e in top.everything()):
         return None
     return equations, sorted(
         frontier, key=lambda v: (str(v.dtype), v.shape, around.place.get(around.producer.get(v), -1))

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, get_args
 import jax
 import numpy as np
 
-from mcgrad._arguments import describe
+from mcgrad._arguments import broadcasts_to, describe
 from mcgrad._types import Shape
 from mcgrad.program.draw import Draw, check_value, kind_of, placeholder
 from mcgrad.program.representations import Alternatives, Flow, Replicates, Representation, Reweighted, WeightedPoint
@@ -114,7 +114,7 @@ class _Check:
         if isinstance(baseline, str):
             fits = baseline == "leave_one_out"
         else:
-            fits = baseline is None or _broadcasts(np.shape(baseline), plates)
+            fits = baseline is None or broadcasts_to(np.shape(baseline), plates)
         if not fits:
             got = repr(baseline) if isinstance(baseline, str) else f"shape {np.shape(baseline)}"
             must = f'be "leave_one_out", None or an array that broadcasts to `draw.plates`, {plates}, for'
@@ -125,10 +125,3 @@ class _Check:
             f"`{type(self.found).__name__}({name}=...)` of `{self.author}` must {must} {self.draw.site.describe()}, got "
             f"{got}. {way_out}"
         )
-
-
-def _broadcasts(shape: Shape, plates: Shape) -> bool:
-    try:
-        return np.broadcast_shapes(shape, plates) == plates
-    except ValueError:
-        return False

@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from mcgrad import _compat
 from mcgrad._types import PRNGKey, Shape
-from mcgrad.distributions.derivatives.pathwise_check import pathwise_obstacle
+from mcgrad.distributions.derivatives.pathwise_check import name_of, pathwise_obstacle
 from mcgrad.program.trace import Equation, Program, Value
 
 
@@ -134,7 +134,7 @@ def _facts(placeholder: Any) -> Facts:
                 values = dist.support()
         found.append(
             Facts(
-                law=getattr(dist, "law", type(dist).__name__),
+                law=name_of(dist),
                 knows=knows,
                 reparameterized=bool(dist.reparameterized),
                 discrete=bool(getattr(dist, "discrete", False)),

@@ -37,6 +37,10 @@ class ControlFlow:
         """The facts of the results, from those of the operands; `facts.run` goes through the bodies."""
         raise NotImplementedError
 
+    def called(self, operands: Sequence[Any]) -> tuple[Program, Sequence[Any]] | None:
+        """The body whose outputs are the results, and what it is given; `None` if they are not those of one body."""
+        return None
+
     def differentiated(self) -> Sequence[int] | None:
         """The positions of the operands that derivatives go through, if they do not go through the bodies as values do."""
         return None

@@ -41,6 +41,11 @@ class Value:
         """Whether it is of typed random keys."""
         return jnp.issubdtype(self.dtype, jax.dtypes.prng_key)
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether it is of integers; booleans are none."""
+        return jnp.issubdtype(self.dtype, jnp.integer)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Constant(Value):
@@ -76,6 +81,12 @@ class Equation:
         operands = zip(self.eqn.invars, self.inputs, strict=True)
         return self.evaluator(*(read(value) for var, value in operands if not isinstance(var, _compat.Literal)))
 
+    def everything(self) -> Iterator[Equation]:
+        """This equation and all those of its bodies, outer ones first."""
+        yield self
+        for body in self.bodies:
+            yield from body.everything()
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
@@ -85,15 +96,17 @@ class Program:
     equations: tuple[Equation, ...]
     outputs: tuple[Value, ...]
 
-    def evaluate(self, *inputs: Any) -> list[Any]:
-        """The outputs at given inputs."""
+    def evaluate(
+        self, *inputs: Any, by: Callable[[Equation, Callable[[Value], Any]], list[Any]] = Equation.evaluate
+    ) -> list[Any]:
+        """The outputs at given inputs; `by` evaluates an equation."""
         env: dict[Value, Any] = dict(zip(self.inputs, inputs, strict=True))
 
         def read(value: Value) -> Any:
             return value.value if isinstance(value, Constant) else env[value]
 
         for equation in self.equations:
-            env.update(zip(equation.outputs, equation.evaluate(read), strict=True))
+            env.update(zip(equation.outputs, by(equation, read), strict=True))
         return [read(value) for value in self.outputs]
 
     def without_dead_code(self) -> Program:
@@ -108,9 +121,7 @@ class Program:
     def everything(self) -> Iterator[Equation]:
         """All equations, those of the bodies included, outer ones first."""
         for equation in self.equations:
-            yield equation
-            for body in equation.bodies:
-                yield from body.everything()
+            yield from equation.everything()
 
 
 def trace(fn: Callable[[], Any]) -> tuple[Program, Any]:
@@ -131,6 +142,32 @@ def trace_in_place(
     equations: list[Equation] = []
     results = _copy(jaxpr, tuple(operands), equations, replaced.line)
     return equations, results
+
+
+def replaced(
+    program: Program, rule: Callable[[Equation], tuple[Callable[..., Sequence[Any]], Sequence[Value]] | None]
+) -> Program | None:
+    """The program with other equations for some; `None` if for none.
+
+    Args:
+        program: whose equations they are.
+        rule: for an equation, a function that gives its results and the values to give to it; `None` to leave it as it is.
+    """
+    renamed: dict[Value, Value] = {}
+    equations: list[Equation] = []
+    for equation in program.equations:
+        if (found := rule(equation)) is None:
+            operands = tuple(renamed.get(v, v) for v in equation.inputs)
+            changed = operands != equation.inputs
+            equations.append(dataclasses.replace(equation, inputs=operands) if changed else equation)
+        else:
+            fn, values = found
+            made, results = trace_in_place(fn, [renamed.get(v, v) for v in values], equation)
+            equations += made
+            renamed.update(zip(equation.outputs, results, strict=True))
+    if not renamed:
+        return None
+    return Program(program.inputs, tuple(equations), tuple(renamed.get(v, v) for v in program.outputs))
 
 
 def from_jaxpr(jaxpr: Any, caller: str = "", within: tuple[str, ...] = ()) -> Program:
