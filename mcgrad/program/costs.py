@@ -9,7 +9,7 @@ in the program, as credit allows, and the suffix is replayed on the weighted cos
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -29,12 +29,12 @@ class Split:
     suffix: tuple[Equation, ...]
 
 
-class _Front(NamedTuple):
-    """What a value is a linear function of, by which equations, and whether credit is gained there."""
+class _Part(NamedTuple):
+    """A value that the outputs are linear in: the values that it is split into, if it is, and whether credit is gained there."""
 
-    costs: tuple[Value, ...]
-    behind: frozenset[Equation] = frozenset()
+    parts: tuple[Value, ...] = ()
     gained: bool = False
+    real: bool = True  # whether all values that it is split into, in the end, are
 
 
 def _is_real(value: Value) -> bool:
@@ -53,37 +53,45 @@ def split_costs(
     `sums` are additions of a value that depends on draws and one that depends on none: they are always split.
     """
     producer = {value: equation for equation in program.equations for value in equation.outputs}
-    splits: dict[Value, _Front] = {}
+    seen: dict[Value, _Part] = {}
 
     def reached(value: Value) -> dict[Site, Relation]:
         return {site: r for site, r in analysis.of(value).items() if site in credited}
 
-    def split(value: Value) -> _Front:
-        if value not in splits:
-            splits[value] = _Front((value,))
-            equation = producer.get(value)
-            parts = linear_parts(equation, analysis) if equation is not None else None
-            if equation is not None and parts:
-                found = [split(part) for part in parts]
-                front = tuple(dict.fromkeys(v for part in found for v in part.costs))
-                behind = frozenset({equation}).union(*(part.behind for part in found))
-                gains = any(gains_credit(reached(part), reached(value), part, value) for part in front)
-                gains |= equation.name == "cumsum" and _adds_draws_up(equation, reached(equation.inputs[0]))
-                gains |= equation in sums or any(part.gained for part in found)
-                # What is complex is no cost: it is split in any case, in the hope of real numbers before it.
-                if not _is_real(value) or (gains and all(map(_is_real, front))):
-                    splits[value] = _Front(front, behind, gains)
-        return splits[value]
+    def front(values: Iterable[Value]) -> Iterator[Value]:
+        """The values that some are split into in the end."""
+        left = list(values)
+        while left:
+            value = left.pop()
+            further = seen[value].parts
+            left += further
+            if not further:
+                yield value
 
-    for value in linear_cone(program, outputs, analysis):
-        split(value)
-    costs: dict[Value, None] = {}
+    def split(value: Value) -> _Part:
+        own = _Part(real=_is_real(value))
+        equation = producer.get(value)
+        parts = linear_parts(equation, analysis) if equation is not None else None
+        if equation is None or not parts:
+            return own
+        found = [seen[part] for part in parts]
+        gains = equation in sums or any(part.gained for part in found)
+        gains |= equation.name == "cumsum" and _adds_draws_up(equation, reached(equation.inputs[0]))
+        gains = gains or any(gains_credit(reached(part), reached(value), part, value) for part in front(parts))
+        real = all(part.real for part in found)
+        # What is complex is no cost: it is split in any case, in the hope of real numbers before it.
+        return _Part(tuple(parts), gains, real) if not own.real or (gains and real) else own
+
+    cone = linear_cone(program, outputs, analysis)
+    for value in cone:
+        seen[value] = split(value)
+    needed = {output for output in outputs if analysis.of(output)}
     suffix: set[Equation] = set()
-    for output in outputs:
-        if analysis.of(output):
-            found = split(output)
-            costs.update(dict.fromkeys(found.costs))
-            suffix |= found.behind
+    for value in reversed(cone):
+        if value in needed and (parts := seen[value].parts):
+            needed.update(parts)
+            suffix.add(producer[value])
+    costs = (value for value in cone if value in needed and not seen[value].parts)
     return Split(tuple(costs), tuple(e for e in program.equations if e in suffix))
 
 
@@ -116,4 +124,5 @@ def linear_cone(program: Program, outputs: Sequence[Value], analysis: Analysis) 
     for equation in reversed(program.equations):
         if not cone.isdisjoint(equation.outputs):
             cone.update(linear_parts(equation, analysis) or ())
-    return [value for equation in program.equations for value in equation.outputs if value in cone]
+    values = (*program.inputs, *(value for equation in program.equations for value in equation.outputs))
+    return [value for value in values if value in cone]

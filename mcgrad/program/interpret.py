@@ -18,11 +18,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mcgrad._debug import check_finite
+from mcgrad._types import Shape
 from mcgrad.program.bring import bring, expand_right
 from mcgrad.program.draw import Draw, fold_in
 from mcgrad.program.estimator import Estimator, Result, spelled
 from mcgrad.program.jumps import watch
 from mcgrad.program.plan import Plan
+from mcgrad.program.relation import Relation
 from mcgrad.program.representations import Alternatives, Flow, WeightedPoint
 from mcgrad.program.rest import RestOfProgram
 from mcgrad.program.returned import LOCAL, check_returned
@@ -209,24 +211,25 @@ class Interpreter:
         if not weights:
             return result
         costs = list(result.costs)
+
+        @functools.cache  # costs that depend on draws in the same way share their weights
+        def brought(i: int, relation: Relation, shape: Shape, dtype: Any) -> Array:
+            return bring(weights[i].log_weight, relation, shape).astype(dtype)
+
+        @functools.cache
+        def weight_of(*each: Any) -> Array:
+            return unit_weight(functools.reduce(jnp.add, [brought(*one) for one in each]))
+
         for j, (cost, value) in enumerate(zip(result.costs, self.plan.split.costs, strict=True)):
-            reached = self.plan.analysis.of(value)
-            all_sites: list[Array] = []
-            leave_one_out: list[Array] = []
-            for weight in weights:
-                if weight.site in reached:
-                    brought = bring(weight.log_weight, reached[weight.site], jnp.shape(cost)).astype(cost.dtype)
-                    all_sites.append(brought)
-                    if is_leave_one_out(weight.baseline):
-                        leave_one_out.append(brought)
+            relations = [(i, self.plan.analysis.of(value).get(weight.site)) for i, weight in enumerate(weights)]
+            all_sites = [(i, r, jnp.shape(cost), cost.dtype) for i, r in relations if r is not None]
+            leave_one_out = [each for each in all_sites if is_leave_one_out(weights[each[0]].baseline)]
             if all_sites:
-                own = unit_weight(_total(all_sites))
-                costs[j] = cost * own
+                costs[j] = cost * weight_of(*all_sites)
                 if leave_one_out and self.replicates is not None:
                     name, number = self.replicates
                     others = mean_of_others(cost, functools.partial(jax.lax.psum, axis_name=name), number)
-                    partial = own if len(leave_one_out) == len(all_sites) else unit_weight(_total(leave_one_out))
-                    costs[j] += (1 - partial) * others
+                    costs[j] += (1 - weight_of(*leave_one_out)) * others
         for weight in weights:
             if weight.baseline is not None and not isinstance(weight.baseline, str):
                 self.subtract_baseline(costs, weight.site, unit_weight(weight.log_weight), weight.baseline)
@@ -301,10 +304,3 @@ def _run_parts(run: Interpreter, env: Environment) -> Result:
         plan = run.plan.uncredited
         beside = dataclasses.replace(run, plan=plan, plain=True)._stretch(plan.body, 0, env, _finish)
     return beside._replace(costs=tuple(found[cost] for cost in run.plan.split.costs))
-
-
-def _total(log_weights: Sequence[Array]) -> Array:
-    total = log_weights[0]
-    for log_weight in log_weights[1:]:
-        total = total + log_weight
-    return total
