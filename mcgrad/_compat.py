@@ -35,6 +35,11 @@ OBJECT_CALL = "call_hi_primitive"
 source_info_util.register_exclusion(os.path.dirname(os.path.abspath(__file__)) + os.sep)
 
 
+def not_of_the_user(package: Any) -> None:
+    """Lines in this package are not those of the user."""
+    source_info_util.register_exclusion(os.path.dirname(os.path.abspath(package.__file__)) + os.sep)
+
+
 def user_line(eqn: JaxprEqn) -> str:
     """`file:line (function)` of the user's code that made an equation."""
     return source_info_util.summarize(eqn.source_info)
