@@ -58,7 +58,7 @@ def sample(
         estimator = ImportanceSampling(proposal)
     dist = close(as_distribution(dist), key)
     if estimator is not None:
-        estimator = estimator.closed(dist)
+        dist, estimator = estimator.drawn(dist), estimator.closed(dist)
     return bind_draw(key, dist, estimator, name)
 
 

@@ -469,7 +469,18 @@ _BY_LOCATION = mcgrad.GeneralizedReparameterization(
 
 ESTIMATORS = {row.name: row for row in _ROWS}
 
+# Their means are checked in `test_straight_through.py`.
+BIASED = {
+    "straight-through": mcgrad.StraightThrough(),
+    "reinmax": mcgrad.ReinMax(),
+    "reinmax, warm": mcgrad.ReinMax(1.5),
+    "gumbel-softmax": mcgrad.GumbelSoftmax(0.7),
+    "gumbel-softmax, hard": mcgrad.GumbelSoftmax(0.7, hard=True),
+    "gumbel-rao": mcgrad.GumbelRao(0.7, 4),
+}
+
 __all__ = [
+    "BIASED",
     "ESTIMATORS",
     "LOOP_PROGRAMS",
     "PROGRAMS",

@@ -24,11 +24,15 @@ class Relaxation(NamedTuple):
         free: a draw of `z` whose `H(z)` is the draw, moved by the parameters as one that is free, its noise held.
         given: a draw of `z` given the draw, moved by the parameters, the draw and its noise held.
         log_prob: log probability of the draw, of the batch shape; without derivative where `z` has none.
+        logits: where `z` is centered: log odds, or log probabilities. `mcgrad.StraightThrough` and the like need them.
+        of_classes: whether the last axis of `z` is that of the classes, one of which is drawn.
     """
 
     free: Array
     given: Array
     log_prob: Array
+    logits: Array | None = None
+    of_classes: bool = False
 
 
 class HasLogProb(Protocol):

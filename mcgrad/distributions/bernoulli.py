@@ -6,23 +6,25 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Relaxation, WeakDerivative
-from mcgrad.distributions.classes import Chances
+from mcgrad.distributions.classes import Bits
 from mcgrad.distributions.numerics.arithmetic import align, largest_log_odds, open_uniform
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bernoulli(Chances):
+class Bernoulli(Bits):
     """Bernoulli distribution: `P(1) = probs = sigmoid(logits)`, `P(0) = 1 - P(1)`.
 
     Args:
         logits: log odds of 1; any shape; infinite ones allowed.
         probs: in place of `logits`, the probability of 1; any shape; between 0 and 1, both allowed.
+        dtype: of the draws, integers by default.
 
     Raises:
+        TypeError: for a `dtype` that is not of numbers.
         ValueError: if not exactly one parameter is given, or a concrete one is outside its domain.
 
     Example:
@@ -31,11 +33,11 @@ class Bernoulli(Chances):
         Array([0, 1], dtype=int32)
     """
 
-    def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
+    def sample(self, key: PRNGKey) -> Num[Array, "*batch"]:
         """One draw of zeros and ones."""
-        return jax.random.bernoulli(key, self._success(self._given), self.batch_shape).astype(jnp.int32)
+        return jax.random.bernoulli(key, self._success(self._given), self.batch_shape).astype(self.dtype)
 
-    def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+    def log_prob(self, x: Num[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         if self.probs is None:  # selected last, so that many draws of one distribution share the logarithms
             x, one, zero = align(x, self._log_success(self._given), self._log_failure(self._given))
             return jnp.where(x == 1, one, jnp.where(x == 0, zero, -jnp.inf))
@@ -44,7 +46,7 @@ class Bernoulli(Chances):
         one, zero = self._log_success(jnp.where(x == 1, p, 1.0)), self._log_failure(jnp.where(x == 0, p, 0.0))
         return jnp.where((x == 0) | (x == 1), one + zero, -jnp.inf)
 
-    def prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+    def prob(self, x: Num[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, one, zero = align(x, self._success(self._given), self._failure(self._given))
         # selected last, so that a loop computes what it selects from once
         return jnp.where(x == 1, one, jnp.where(x == 0, zero, 0.0))
@@ -53,25 +55,26 @@ class Bernoulli(Chances):
         x, p = align(x, self._success(self._given))
         return jnp.where(x < 0, 0.0, jnp.where(x < 1, 1 - p, 1.0))
 
-    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Int[Array, "*batch"]:
+    def icdf(self, u: Float[ArrayLike, "*batch"]) -> Num[Array, "*batch"]:
         """Quantile function: 1 where `u > 1 - probs`."""
         u, p = align(u, self._success(self._given))
-        return (u > 1 - p).astype(jnp.int32)
+        return (u > 1 - p).astype(self.dtype)
 
-    def support(self) -> Int[Array, " 2"]:
+    def support(self) -> Num[Array, " 2"]:
         """The values 0 and 1."""
-        return jnp.arange(2, dtype=jnp.int32)
+        return jnp.arange(2, dtype=self.dtype)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivative in the probability: 1 against 0, one of which is the draw itself."""
         one = jnp.ones_like(x)
         return (WeakDerivative.single(("logits", "probs"), self._success(self._given), one, 0 * one, x == 1),)
 
-    def relaxation(self, key: PRNGKey, x: Int[Array, "*batch"], coupled: bool) -> Relaxation:
+    def relaxation(self, key: PRNGKey, x: Num[Array, "*batch"], coupled: bool) -> Relaxation:
         """Perturbed log odds: a logistic draw at `logits`, whose sign tells the draw; held still where it is as good as sure."""
         keys = jax.random.split(key)
-        noise = [jax.scipy.special.logit(open_uniform(k, self.batch_shape, self.dtype)) for k in keys]
-        given, is_one, most = jnp.broadcast_to(self._given, self.batch_shape), x == 1, largest_log_odds(self.dtype)
+        given, is_one = jnp.broadcast_to(self._given, self.batch_shape), x == 1
+        noise = [jax.scipy.special.logit(open_uniform(k, self.batch_shape, given.dtype)) for k in keys]
+        most = largest_log_odds(given.dtype)
         sure = self._is_sure(given)
         logits = self._log_odds(jnp.where(sure, 0.5, given))  # where the logarithms have a derivative
         sure = sure | (jnp.abs(logits) > most)
@@ -86,6 +89,5 @@ class Bernoulli(Chances):
 
         held = jax.lax.stop_gradient(logits)
         free = given_draw(noise[1 if coupled else 0], held) + (logits - held)
-        return Relaxation(
-            free, given_draw(noise[1], logits), jax.nn.log_sigmoid(jnp.where(is_one, logits, -logits)) * ~sure
-        )
+        log_prob = jax.nn.log_sigmoid(jnp.where(is_one, logits, -logits)) * ~sure
+        return Relaxation(free, given_draw(noise[1], logits), log_prob, jnp.where(sure, free, logits))

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int, Num
 
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Relaxation, WeakDerivative
-from mcgrad.distributions.classes import Classes
+from mcgrad.distributions.classes import Bits, Classes
 from mcgrad.distributions.numerics.arithmetic import align, largest_log_odds, open_uniform
 
 
@@ -24,13 +24,13 @@ class OneClass(Classes, abc.ABC):
         logits = self._given if self.probs is None else jnp.log(self._given)
         return jax.random.categorical(key, logits, axis=-1).astype(jnp.int32)
 
-    def log_prob(self, x: Int[ArrayLike, "*batch *event"]) -> Float[Array, "*batch"]:
+    def log_prob(self, x: Num[ArrayLike, "*batch *event"]) -> Float[Array, "*batch"]:
         if self.probs is None:
             return self._select(jax.nn.log_softmax(self._given, axis=-1), x, -jnp.inf)
         chosen, total = align(self._select(self._given, x, 0.0), jnp.sum(self._given, axis=-1))
         return jnp.log(chosen) - jnp.log(total)  # selected first: no `log` of the classes that are not asked for
 
-    def prob(self, x: Int[ArrayLike, "*batch *event"]) -> Float[Array, "*batch"]:
+    def prob(self, x: Num[ArrayLike, "*batch *event"]) -> Float[Array, "*batch"]:
         return self._select(self._normalized(), x, 0.0)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
@@ -47,8 +47,9 @@ class OneClass(Classes, abc.ABC):
         Classes that do not come up stand low and still, and the others' probabilities are normalized without them.
         """
         keys = jax.random.split(key)
-        shape, least = (*self.batch_shape, self.num_classes), -largest_log_odds(self.dtype)
-        noise = [jnp.log(-jnp.log(open_uniform(k, shape, self.dtype))) for k in keys]  # minus Gumbel draws
+        shape, dtype = (*self.batch_shape, self.num_classes), self._given.dtype
+        noise = [jnp.log(-jnp.log(open_uniform(k, shape, dtype))) for k in keys]  # minus Gumbel draws
+        least = -largest_log_odds(dtype)
         if self.probs is None:
             log_p, possible = self._given, self._given > -jnp.inf
         else:
@@ -68,7 +69,10 @@ class OneClass(Classes, abc.ABC):
 
         held = jax.lax.stop_gradient(log_p)
         free = given_draw(noise[1 if coupled else 0], held) + (log_p - held)
-        return Relaxation(free, given_draw(noise[1], log_p), jnp.sum(jnp.where(is_draw, log_p, 0.0), axis=-1))
+        log_prob = jnp.sum(jnp.where(is_draw, log_p, 0.0), axis=-1)
+        return Relaxation(
+            free, given_draw(noise[1], log_p), log_prob, jnp.where(comes_up, log_p, least), of_classes=True
+        )
 
     @abc.abstractmethod
     def support(self) -> Array:
@@ -134,26 +138,28 @@ class Categorical(OneClass):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OneHotCategorical(OneClass):
+class OneHotCategorical(OneClass, Bits):
     """Distribution of a one-hot vector of `n` entries: the one stands at `k` with `P(k) = softmax(logits)[k]`.
 
     Args:
         logits: unnormalized log probabilities `[..., n]`; `-inf` excludes a class.
         probs: in place of `logits`, probabilities `[..., n]`; zero allowed; their sum must be one.
+        dtype: of the draws, integers by default.
 
     Raises:
+        TypeError: for a `dtype` that is not of numbers.
         ValueError: if not exactly one parameter is given, or a concrete one is outside its domain.
     """
 
     event_ndim: ClassVar[int] = 1
 
-    def sample(self, key: PRNGKey) -> Int[Array, "*batch n"]:
+    def sample(self, key: PRNGKey) -> Num[Array, "*batch n"]:
         """One draw of one-hot vectors."""
-        return jax.nn.one_hot(self._draw(key), self.num_classes, dtype=jnp.int32)
+        return jax.nn.one_hot(self._draw(key), self.num_classes, dtype=self.dtype)
 
-    def support(self) -> Int[Array, "n n"]:
+    def support(self) -> Num[Array, "n n"]:
         """The `n` one-hot vectors."""
-        return jnp.eye(self.num_classes, dtype=jnp.int32)
+        return jnp.eye(self.num_classes, dtype=self.dtype)
 
     def _is_class(self, x: Array) -> Array:
         return x == 1

@@ -144,7 +144,7 @@ def check_factor(law: str, scale_tril: Any) -> None:
 def check_positional(cls: type, args: tuple[Any, ...]) -> None:
     """Refuse alternative parameters without their names."""
     fields = [field for field in dataclasses.fields(cls) if field.init] if dataclasses.is_dataclass(cls) else []
-    named = [field.name for field in fields if field.kw_only]
+    named = [field.name for field in fields if field.kw_only and not field.metadata.get("static")]
     first = [field.name for field in fields if not field.kw_only]
     if named and len(args) > len(first):
         options = " or ".join(f"`{name}=`" for name in named)

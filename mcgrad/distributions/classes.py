@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
+from mcgrad._types import static_field
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.checks import LOG_ODDS, PROBABILITY, Domain, check_one_of
 
@@ -73,6 +74,25 @@ class Chances(Distribution):
     def _log_failure(self, given: Array) -> Array:
         """`log(1 - p)`."""
         return jax.nn.log_sigmoid(-given) if self.probs is None else jnp.log1p(-given)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bits(Chances):
+    """Base of distributions of zeros and ones, which are integers unless another `dtype` is given."""
+
+    dtype: Any = static_field(default=jnp.int32)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "dtype", jax.dtypes.canonicalize_dtype(self.dtype))
+        if not jnp.issubdtype(self.dtype, jnp.number):
+            raise TypeError(
+                f"`mcgrad.{self.law}(dtype=...)` must be of numbers, got {self.dtype}. Pass `jnp.float32`, or compare draws with 1."
+            )
+
+    def in_floats(self) -> Bits:
+        """This distribution, with draws of the floating dtype of its parameters."""
+        return dataclasses.replace(self, dtype=jnp.result_type(self._given))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,10 @@ from mcgrad.estimators.relax import LAX as LAX
 from mcgrad.estimators.relax import RELAX as RELAX
 from mcgrad.estimators.score import Score as Score
 from mcgrad.estimators.smoothed_perturbation import SmoothedPerturbation as SmoothedPerturbation
+from mcgrad.estimators.straight_through import GumbelRao as GumbelRao
+from mcgrad.estimators.straight_through import GumbelSoftmax as GumbelSoftmax
+from mcgrad.estimators.straight_through import ReinMax as ReinMax
+from mcgrad.estimators.straight_through import StraightThrough as StraightThrough
 from mcgrad.estimators.sum_and_sample import SumAndSample as SumAndSample
 from mcgrad.estimators.without_replacement import ImportanceWithoutReplacement as ImportanceWithoutReplacement
 from mcgrad.estimators.without_replacement import UnorderedSet as UnorderedSet

@@ -111,7 +111,7 @@ class _Surrogate(LocalEstimator):
 
     def _variate(self, key: PRNGKey, dist: Any, x: Any) -> Array:
         """The control variate, of the batch shape."""
-        z, given, log_prob = self._points(key, dist, x)
+        z, given, log_prob, *_ = self._points(key, dist, x)
         c, batch = self.control, tuple(dist.batch_shape)
         relation, _ = self._seen(z, len(batch))
         if relation is None:  # no function of the draw

@@ -77,6 +77,7 @@ class Estimator(PyTree):
         flow: `represent` returns a `Flow`: costs need no weight for this site.
         moves_draw: costs are differentiated in the draw, and therefore searched for jumps, although `flow` is false.
         follows_thresholds: it also contributes where a threshold moves and no parameter of the draw that is compared with it.
+        biased: its expectation is not the gradient; `mcgrad.explain` says so, and `mcgrad.Auto` never takes it.
         follows_alternatives: it defines `alternatives`; inside a `scan` one of them is carried beside the real state.
     """
 
@@ -84,6 +85,7 @@ class Estimator(PyTree):
     moves_draw: ClassVar[bool] = False
     follows_thresholds: ClassVar[bool] = False
     follows_alternatives: ClassVar[bool] = False
+    biased: ClassVar[bool] = False
 
     @property
     def needs_rest(self) -> bool:
@@ -104,6 +106,10 @@ class Estimator(PyTree):
         A function may therefore close over values that the program computes, also inside a `vmap` or a `scan`.
         """
         return self
+
+    def drawn(self, dist: Any) -> Any:
+        """What to draw from where this estimator is named at a draw from `dist`: the same, with draws of another dtype or not."""
+        return dist
 
     def resolve(self, site: Site, relations: Sequence[Relation | None] | None) -> Estimator:
         """The estimator to use in place of this one at `site`; `relations` to the costs are `None` while they are unknown."""

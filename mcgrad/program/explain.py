@@ -169,7 +169,9 @@ def _count(n: int, noun: str) -> str:
 
 def _estimator(plan: Plan, site: Site) -> str:
     estimator = plan.estimators[site]
-    return "constant distribution, drawn as it is" if isinstance(estimator, Held) else type(estimator).__name__
+    if isinstance(estimator, Held):
+        return "constant distribution, drawn as it is"
+    return type(estimator).__name__ + " (biased)" * estimator.biased
 
 
 def _names(sites: list[Site]) -> dict[Site, str]:

@@ -60,3 +60,21 @@ def _signed_term_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]
     coefficient, cost = primals
     # The guard is on what the tangent is multiplied with, which stays when the product is linearized.
     return coefficient * cost, _first_order(cost, coefficient) * tangents[0]
+
+
+_biased = undifferentiable(
+    "A second derivative through a biased estimator (straight-through, relaxed) means nothing: its paths are made to be "
+    "followed once. Use `mcgrad.Score`, `mcgrad.RELAX` or `mcgrad.Enumerate` at this site, which are right to every order."
+)
+
+
+@custom_jvp
+def zero_with_first_derivative_of(x: jax.Array) -> jax.Array:
+    """`zero_with_derivative_of`, with an error in place of a second derivative."""
+    return jnp.zeros_like(x)
+
+
+@zero_with_first_derivative_of.defjvp
+def _zero_once_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (tangent,) = primals, tangents
+    return jnp.zeros_like(x), _biased(jnp.ones_like(x), x) * tangent
