@@ -62,6 +62,7 @@ html_static_path = [
 html_css_files = ["book.css"]
 html_js_files = ["tables.js"]
 html_show_sourcelink = False
+html_show_copyright = False
 html_copy_source = False
 html_last_updated_fmt = None
 mathjax_path = "tex-svg.js"
