@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +12,7 @@ import mcgrad
 import mcgrad.distributions
 import mcgrad.program
 
+OTHERS = ("numpyro",)  # modules for users of other packages, which may not be installed
 FIRST = ("sample", "expectation", "grad", "value_and_grad", "explain")  # on their page; the others follow by name
 
 
@@ -33,18 +36,23 @@ GROUPS: dict[str, Callable[[str, Any], bool]] = {
     "api_bounds": _in("mcgrad.objectives"),
     "api_black_box": _in("mcgrad.black_box"),
     "api_diagnostics": _in("mcgrad.diagnostics"),
+    "api_numpyro": _in("mcgrad.numpyro"),
     "api_own_distribution": _in("mcgrad.distributions", "mcgrad.program.domain"),
     "api_own_estimator": _in("mcgrad.program"),
 }
 
 
 def public() -> dict[str, tuple[str, Any]]:
-    """Every public name of the three modules, each thing once: its module to import from, and itself."""
+    """Every public name of the public modules, each thing once: its module to import from, and itself."""
     found: dict[str, tuple[str, Any]] = {}
     for module in (mcgrad, mcgrad.program, mcgrad.distributions):
         for name, thing in vars(module).items():
             if not name.startswith("_") and not inspect.ismodule(thing):
                 found.setdefault(name, (module.__name__, thing))
+    for package in OTHERS:
+        if importlib.util.find_spec(package) is not None:
+            module = importlib.import_module(f"mcgrad.{package}")
+            found |= {name: (module.__name__, getattr(module, name)) for name in module.__all__}
     return found
 
 
