@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
+import platform
 import re
 import runpy
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     help_text = "of the key in place of that of `example_args()`"
     compare.add_argument("--seed", type=_at_least(0), default=argparse.SUPPRESS, help=help_text)
     compare.add_argument("--output", type=_folder, default=Path("mcgrad_compare"), help="folder of the picture")
+
+    command("doctor", _doctor, "print versions, devices and settings, for reports of mistakes")
 
     options = parser.parse_args(arguments)
     try:
@@ -144,6 +149,38 @@ def _compare(options: argparse.Namespace) -> None:
         raise _UsageError(f"`{options.program}`: {error}") from error
     print(compared)
     print(f"Picture: {compared.plot(options.output / 'estimators.png')}")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    print(f"mcgrad {mcgrad.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for group in (_NEEDED, _OPTIONAL):
+        print(*(f"{name} {version(name)}" for name in group), sep=", ")
+    print("devices:", *(f"{device.platform} {device.id} ({device.device_kind})" for device in jax.devices()))
+    print(
+        "float64:", "on" if jax.config.jax_enable_x64 else "off", "  random numbers:", jax.config.jax_default_prng_impl
+    )
+    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(("JAX_", "XLA_"))]
+    print("environment:", *(settings or ["nothing that JAX reads"]))
+
+
+_NEEDED = ("jax", "jaxlib", "numpy", "optax", "jaxtyping")
+_OPTIONAL = (
+    "matplotlib",
+    "rich",
+    "scikit-learn",
+    "flax",
+    "equinox",
+    "numpyro",
+    "distrax",
+    "tfp-nightly",
+    "tensorflow-probability",
+)
 
 
 def _load(target: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:

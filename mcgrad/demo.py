@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sklearn.datasets import load_digits
 
+from mcgrad.diagnostics.pictures import style
 from mcgrad.distributions import Bernoulli, Normal
 from mcgrad.estimators import Pathwise, Score
 from mcgrad.program import Estimator
@@ -174,9 +175,16 @@ def _table(results: dict[str, Trained]) -> Table:
 
 
 def _picture(variants: Any, results: dict[str, Trained], test: Array, key: Array, output: Path) -> Path:
-    shown = 10
-    figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=130)
-    left, right = cast(Any, figure).subfigures(1, 2, width_ratios=[1.25, 1])
+    path = output / "autoencoders.png"
+    with style():
+        _figure(variants, results, test, key).savefig(path)
+    return path
+
+
+def _figure(variants: Any, results: dict[str, Trained], test: Array, key: Array) -> Any:
+    shown = 8
+    figure = Figure(figsize=(12, 4.6))
+    left, right = cast(Any, figure).subfigures(1, 2, width_ratios=[1.15, 1])
     axes: Any = left.subplots(1 + len(variants), shown)
     rows = [("digits", test[:shown])]
     for variant in variants:
@@ -189,15 +197,17 @@ def _picture(variants: Any, results: dict[str, Trained], test: Array, key: Array
         for axis, image in zip(row, images, strict=True):
             axis.imshow(np.asarray(image).reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+            axis.grid(False)
+            axis.spines[:].set_visible(False)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
     curves = right.subplots()
     for name, trained in results.items():
         width = min(50, len(trained.elbos))
         smooth = np.convolve(trained.elbos, np.ones(width) / width, mode="valid")
-        curves.plot(np.arange(len(smooth)) + width, smooth, label=name)
+        (line,) = curves.plot(np.arange(len(smooth)) + width, smooth, label=name)
+        end = (len(smooth) + width, smooth[-1])
+        offset = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
+        curves.annotate(f"{smooth[-1]:.1f}", end, color=line.get_color(), **offset)
     curves.set(xlabel="step", ylabel=f"ELBO, mean of {width} steps (nats)", title="training")
-    curves.legend(fontsize=8, frameon=False)
-    curves.spines[["top", "right"]].set_visible(False)
-    path = output / "autoencoders.png"
-    figure.savefig(path)
-    return path
+    curves.legend(loc="lower right")
+    return figure

@@ -224,7 +224,8 @@ def explain(
         fn, estimator, has_aux: see `mcgrad.expectation`.
 
     Returns:
-        A function of the arguments of `fn` that runs nothing and returns an `Explanation`, to print or to inspect.
+        A function of the arguments of `fn` that runs nothing and returns an `Explanation`, to print or to inspect; `draw(path)`
+        writes it as a picture.
 
     Example:
         >>> import jax, mcgrad

@@ -8,6 +8,7 @@ test_benchmarks.py
 test_black_box.py::test_a_key_is_needed
 test_black_box.py::test_finite_differences_use_common_random_numbers
 test_bonnet_price.py::test_refusals
+test_book.py
 test_commands.py::test_bad_values_are_errors_with_status_2
 test_commands.py::test_explain_prints_draws_and_credit
 test_contract.py::test_a_wrong_estimator_fails[HalfScore-categorical]

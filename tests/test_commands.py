@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 import mcgrad
@@ -139,6 +140,13 @@ def test_version_is_printed(capsys):
         main(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"mcgrad {mcgrad.__version__}\n"
+
+
+def test_doctor_prints_what_a_report_needs(capsys):
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    for word in (f"mcgrad {mcgrad.__version__}", f"jax {jax.__version__}", "rich", "devices: cpu 0", "float64: on"):
+        assert word in printed
 
 
 def test_no_file_tells_to_install_by_name():

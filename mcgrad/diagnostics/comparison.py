@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mcgrad.diagnostics.pictures import AGREES, DOUBTFUL, WRONG, style
 from mcgrad.diagnostics.statistics import GradientStatistics
 
 _WIDTH = 80  # of a terminal that nobody has widened
@@ -124,11 +125,16 @@ class Comparison:
             ImportError: if matplotlib is not installed.
         """
         need("`Comparison.plot`", "matplotlib")
+        with style():
+            self._figure().savefig(path)
+        return Path(path)
+
+    def _figure(self) -> Any:
         from matplotlib.figure import Figure
         from matplotlib.ticker import NullFormatter
 
         shown = dict(reversed(self.reports.items()))
-        figure = Figure(figsize=(12, 1.7 + 0.4 * len(shown)), layout="constrained", dpi=130)
+        figure = Figure(figsize=(11, 1.7 + 0.42 * len(shown)))
         panels: Any = figure.subplots(1, 4, sharey=True)
         columns = {
             "total variance": [r.variance for r in shown.values()],
@@ -139,7 +145,7 @@ class Comparison:
             ],
         }
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
-        colors = {"agrees": "tab:blue", "undecided": "tab:orange"}
+        colors = {"agrees": AGREES, "undecided": DOUBTFUL}
         for axis, (title, values) in zip(panels, columns.items(), strict=True):
             if axis is panels[-1]:
                 near = [value for value in values if value < 2.5 * self.threshold]
@@ -156,7 +162,7 @@ class Comparison:
             for row, (value, report) in enumerate(zip(values, shown.values(), strict=True)):
                 place = np.clip(value, low, high) if np.isfinite(value) else high
                 marker = "<" if value < low else "o" if place == value else ">"
-                color = colors.get(report.verdict, "tab:red")
+                color = colors.get(report.verdict, WRONG)
                 axis.plot([low, place], [row, row], color=color, lw=1.2, alpha=0.5)
                 axis.plot(place, row, marker, color=color, clip_on=False)
                 # Beside the point, on the side where there is room.
@@ -164,15 +170,13 @@ class Comparison:
                 left = ends[1] - ends[0] > 0.6 * (ends[2] - ends[0])
                 side: Any = {"xytext": (-6, 5), "ha": "right"} if left else {"xytext": (6, 5), "ha": "left"}
                 axis.annotate(f"{value:.3g}", (place, row), textcoords="offset points", fontsize=9, bbox=box, **side)
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.grid(axis="x", alpha=0.25)
+            axis.grid(visible=False, axis="y")
         names = [name if r.verdict == "agrees" else f"{name}\n({r.verdict})" for name, r in shown.items()]
         panels[0].set_yticks(range(len(shown)), names)
         panels[-1].axvline(self.threshold, color="black", ls="--", lw=1)
         refused = f"; refused: {', '.join(self.refused)}" if self.refused else ""
         figure.suptitle(f"{self.num_samples:,} gradients of each; deviations from {self.source}{refused}", fontsize=10)
-        figure.savefig(path)
-        return Path(path)
+        return figure
 
 
 def need(what: str, *packages: str, extra: str = "diagnostics") -> None:

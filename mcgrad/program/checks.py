@@ -212,7 +212,8 @@ def check_supported(program: Program) -> None:
                 if "custom" in equation.name
                 else "it cannot be rebuilt"
             )
+            at = f" at {equation.line}" if equation.line else ""
             raise NotImplementedError(
-                f"mcgrad cannot differentiate the draw at {site.line}, inside `{equation.name}` at {equation.line}: "
+                f"mcgrad cannot differentiate the draw at {site.line}, inside `{equation.name}`{at}: "
                 f"{reason}. Draw outside of it and pass the value in."
             )

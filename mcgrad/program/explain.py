@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from pathlib import Path
 
 from mcgrad.program.held import Held, followed
+from mcgrad.program.picture import Line, svg
 from mcgrad.program.plan import Plan
 from mcgrad.program.relation import Window
 from mcgrad.program.site import Site
@@ -68,7 +70,7 @@ class Explanation:
 
     `accumulators` has the lines of the `scan`s that add up costs in their carry; these costs are credited one by one. `jumps`
     tells where a cost jumps, or may jump, in a draw that is differentiated along its path. `passes` has what each pass over the
-    program found, in their order: `print(*report.passes, sep="\\n")`.
+    program found, in their order: `print(*report.passes, sep="\\n")`. Notebooks show a picture, which `draw(path)` writes.
     """
 
     sites: tuple[SiteReport, ...]
@@ -103,6 +105,34 @@ class Explanation:
             lines.append(f"costs added up in the carry of the `scan` at {line} are credited one by one")
         lines += self.jumps
         return "\n".join(lines)
+
+    def draw(self, path: str | Path) -> Path:
+        """Write a picture as SVG: draws on the left, costs on the right, and how the axes of each cost go with those of a draw.
+
+        A solid line is a cost that is weighted for a draw, a dashed one a cost that is differentiated through it.
+
+        Args:
+            path: of the file, for instance `program.svg`.
+
+        Returns:
+            `path`.
+        """
+        Path(path).write_text(self._repr_svg_(), encoding="utf-8")
+        return Path(path)
+
+    def _repr_svg_(self) -> str:
+        draws = [(s.name, f"{s.law}, plates {s.plates}", f"{s.estimator}, at {s.line}") for s in self.sites]
+        costs = [(f"cost {i}", f"shape {c.shape}", f"{c.operation}, at {c.line}") for i, c in enumerate(self.costs)]
+        rows = {site.name: row for row, site in enumerate(self.sites)}
+        lines = [
+            Line(rows[c.site], i, ", ".join(c.axes) or "one draw", _WEIGHTED if c.weighted else _MOVING, not c.weighted)
+            for i, cost in enumerate(self.costs)
+            for c in cost.credits
+        ]
+        return svg(str(self), draws, costs, lines)
+
+
+_WEIGHTED, _MOVING = "#0072B2", "#009E73"  # told apart by the color-blind (Okabe and Ito 2008)
 
 
 def describe(plan: Plan) -> Explanation:
