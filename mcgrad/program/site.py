@@ -119,7 +119,9 @@ class Facts:
     pathwise_obstacle: str | None
 
 
-_OPTIONAL = "log_prob prob cdf icdf survival support weak_derivative optimal_transport adaptive_velocity relaxation"
+_OPTIONAL = (
+    "log_prob prob cdf icdf survival support weak_derivative optimal_transport adaptive_velocity noise_of relaxation"
+)
 
 
 def _facts(placeholder: Any) -> Facts:
