@@ -76,7 +76,8 @@ def _simulate(
         choice = _Choice(recorded, jnp.where(merged, 0, size_before), uniform)
         branch = [jnp.where(choice.taken, a, b) for a, b in zip(carry, other, strict=True)]
         alternative = run.but(plain=True, moved=choice.moved(), beside=beside)
-        moved, _ = alternative.body(body, stop([*consts, *branch, *x]))
+        again = [jax.random.clone(value) if is_key(value) else stop(value) for value in (*consts, *branch, *x)]
+        moved, _ = alternative.body(body, again)
         weights = [record for record in records if not isinstance(record, (Recorded, Coupled))]
         state = (outs[:num_carry], stop(moved[:num_carry]), choice.size)
         row = _Row(choice.index, choice.size)
