@@ -30,6 +30,7 @@ from benchmarks import (
     pathwise,
     scaling,
     survey,
+    tuning,
 )
 from benchmarks.report import Hold, Table, load, save
 from benchmarks.runner import Session
@@ -37,6 +38,7 @@ from benchmarks.runner import Session
 PARTS: dict[str, ModuleType] = {
     "overhead": overhead,
     "loops": loops,
+    "tuning": tuning,
     "scaling": scaling,
     "memory": memory,
     "contract": contract,

@@ -2,9 +2,11 @@
 
 __version__ = "0.1.0"  # read by the build too
 
+from mcgrad import mcmc as mcmc
 from mcgrad._debug import debug_checks as debug_checks
 from mcgrad.black_box import evolution_grad as evolution_grad
 from mcgrad.black_box import finite_difference_grad as finite_difference_grad
+from mcgrad.black_box import persistent_evolution as persistent_evolution
 from mcgrad.black_box import spsa_grad as spsa_grad
 from mcgrad.diagnostics import Agreement as Agreement
 from mcgrad.diagnostics import Comparison as Comparison

@@ -26,7 +26,7 @@ FLOORS = (
     ("estimators",),
     ("sample",),
     ("transforms",),
-    ("gradients", "objectives", "diagnostics", "black_box", "numpyro"),
+    ("gradients", "objectives", "mcmc", "diagnostics", "black_box", "numpyro"),
     ("__init__",),
     ("demo",),
     ("__main__",),

@@ -104,6 +104,16 @@ class HasAdaptiveVelocity(Protocol):
         """The draw made of the noise, whose derivative is right in the mean whatever the coefficients are."""
 
 
+class HasNormalNoise(Protocol):
+    """Is an affine map of independent standard normal noise, of the shape of a draw."""
+
+    def noise_of(self, x: Array, /) -> Array:
+        """The noise that the draw `x` is made of."""
+
+    def of_noise(self, noise: Array, /) -> Array:
+        """The draw made of the noise."""
+
+
 class HasRelaxation(Protocol):
     """A discrete distribution that knows continuous draws which its own are made of."""
 
@@ -138,8 +148,8 @@ class Distribution(PyTree):
 
     A subclass defines `sample`, as a rule also `log_prob`, and whatever else it knows: the methods of the protocols in
     `mcgrad.distributions` (`HasLogProb`, `HasProb`, `HasCdf`, `HasSurvival`, `HasIcdf`, `HasSupport`, `HasWeakDerivative`,
-    `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasRelaxation`). Estimators take a missing method and `None` alike as
-    "not known". A method without a docstring has that of its protocol.
+    `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasNormalNoise`, `HasRelaxation`). Estimators take a missing method and
+    `None` alike as "not known". A method without a docstring has that of its protocol.
 
     Attributes:
         domains: the domain of each parameter. Parameters named here are checked where they are concrete, brought to one

@@ -63,18 +63,25 @@ class MultivariateNormal(Distribution):
         _check_scale(self, "scale_tril" if self.scale_diag is None else "scale_diag")
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch d"]:
-        return self._of_noise(self.noise(key))
+        return self.of_noise(self.noise(key))
 
     def noise(self, key: PRNGKey) -> Float[Array, "*batch d"]:
         """The standard normal `z` that `sample(key)` is made of."""
         return jax.random.normal(key, self.batch_shape + self.event_shape, self.dtype)
 
-    def _of_noise(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    def of_noise(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         if self.scale_tril is None:
             loc, scale, z = align(self.loc, self.scale_diag, z)
             return loc + scale * z
         loc, moved = align(self.loc, matvec(self._factor, z))
         return loc + moved
+
+    def noise_of(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch d"]:
+        x, loc = align(x, self.loc)
+        if self.scale_tril is None:
+            difference, scale = align(x - loc, self.scale_diag)
+            return difference / scale
+        return matvec(inverse_of(jnp.asarray(self.scale_tril)), x - loc)
 
     def optimal_transport(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """The draw `x`, with the derivative of optimal transport; of a diagonal `L` it is that of `loc + L z`."""
@@ -92,7 +99,7 @@ class MultivariateNormal(Distribution):
         self, z: Float[Array, "*batch d"], rows: Float[Array, "m d"], columns: Float[Array, "m d"]
     ) -> Float[Array, "*batch d"]:
         rows, columns = (c.astype(self.dtype) for c in (rows, columns))
-        return self._of_noise(rotated_gaussian(z, self._factor, rows, columns))
+        return self.of_noise(rotated_gaussian(z, self._factor, rows, columns))
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in `loc` and in `L`, of standard normal `z = L^-1 (x - loc)`, one entry or pair of `z` each.
@@ -140,14 +147,11 @@ class MultivariateNormal(Distribution):
         return jnp.eye(*self.event_shape * 2, dtype=self.dtype) * jnp.expand_dims(jnp.asarray(self.scale_diag), -2)
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:
-        x, loc = align(x, self.loc)
+        z = self.noise_of(x)
         if self.scale_tril is None:
-            scale_diag = jnp.asarray(self.scale_diag)
-            difference, scale = align(x - loc, scale_diag)
-            z, log_det = difference / scale, jnp.sum(jnp.log(scale_diag), axis=-1)
+            log_det = jnp.sum(jnp.log(jnp.asarray(self.scale_diag)), axis=-1)
         else:
-            scale_tril = jnp.asarray(self.scale_tril)
-            z, log_det = matvec(inverse_of(scale_tril), x - loc), log_det_of(scale_tril)
+            log_det = log_det_of(jnp.asarray(self.scale_tril))
         squares, log_det = align(jnp.sum(z * z, axis=-1), log_det)
         return -0.5 * squares - log_det - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 

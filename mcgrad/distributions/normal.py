@@ -14,6 +14,7 @@ from jaxtyping import Array
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.location_scale import LocationScale
+from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.numerics.exponential import exponential_level
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -48,6 +49,14 @@ class Normal(LocationScale):
         >>> mcgrad.Normal(0.0, 1.0).batch_shape
         ()
     """
+
+    def noise_of(self, x: Array) -> Array:
+        x, loc, scale = align(x, self.loc, self.scale)
+        return (x - loc) / scale
+
+    def of_noise(self, z: Array) -> Array:
+        loc, scale, z = align(self.loc, self.scale, z)
+        return loc + scale * z
 
     def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
         return jax.random.normal(key, shape, self.dtype)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from mcgrad._arguments import check_option
 from mcgrad._types import PRNGKey, PyTree, static_field
+from mcgrad.estimators.path_couplings import maximal, reflection
 from mcgrad.program import Draw, Flow, LocalEstimator, Site
 from mcgrad.program.estimator import OnJump
 
@@ -116,6 +117,10 @@ class Pathwise(LocalEstimator):
     A `mcgrad.AdaptiveVelocity` has coefficients, and is a right path of a normal distribution whatever they are: they can be
     learned.
 
+    **Beside an alternative path** through a `scan` (`mcgrad.SmoothedPerturbation`) the draw of that path is coupled with the
+    real one. With one noise for both (`"shared"`) two Markov chains that once differ may never meet; by a maximal coupling they
+    have the same draw as often as two draws of their distributions can. Any coupling is unbiased, and has another variance.
+
     (By parts this is `mcgrad.Score`. The tricks of Walder et al. 2019 estimate the velocity of the path by further draws, see
     `mcgrad.implicit_reparameterization`.)
 
@@ -125,10 +130,15 @@ class Pathwise(LocalEstimator):
         jumps: what to do where a cost jumps: `"warn"`, with a `mcgrad.JumpWarning` that names the line, `"refuse"` or
             `"ignore"`.
         possible_jumps: the same where it may jump.
+        coupling: of the draw on an alternative path with that of the real one, all entries of the distribution's batch
+            together, for a draw in the body of the `scan` itself, not in a branch: `"shared"`; `"reflection"`, for `Normal` and
+            `MultivariateNormal`, maximal where both have the same scale and else shared; or `"maximal"`, by rejection, for all
+            distributions with a `log_prob`.
 
     Raises:
-        ValueError: where it is built, for another `path` or other `jumps`; where the program is planned, for a distribution
-            without a pathwise derivative, for instance a discrete one, or without the path, and for a jump that is to be refused.
+        ValueError: where it is built, for another `path`, `coupling` or other `jumps`; where the program is planned, for a
+            distribution without a pathwise derivative, for instance a discrete one, or without the path or the coupling, and for
+            a jump that is to be refused.
 
     Example:
         >>> import jax, mcgrad
@@ -142,7 +152,8 @@ class Pathwise(LocalEstimator):
         2020, eq. 28, https://arxiv.org/abs/1906.10652; Figurnov et al. 2018, eq. 5, "Implicit Reparameterization Gradients",
         https://arxiv.org/abs/1805.08498; Lee et al. 2018, section 2 (jumps), https://arxiv.org/abs/1806.00176;
         Jankowiak and Obermeyer 2018, section 5 (optimal transport), "Pathwise Derivatives Beyond the Reparameterization
-        Trick", https://arxiv.org/abs/1806.01851.
+        Trick", https://arxiv.org/abs/1806.01851; Arya et al. 2023 (coupling), "Differentiating Metropolis-Hastings to Optimize
+        Intractable Densities", https://arxiv.org/abs/2306.07961.
     """
 
     path: Literal["sampler", "optimal_transport"] | AdaptiveVelocity = dataclasses.field(
@@ -150,6 +161,7 @@ class Pathwise(LocalEstimator):
     )
     jumps: OnJump = static_field(default="warn")
     possible_jumps: OnJump = static_field(default="ignore")
+    coupling: Literal["shared", "reflection", "maximal"] = static_field(default="shared", kw_only=True)
 
     flow = True
 
@@ -164,6 +176,7 @@ class Pathwise(LocalEstimator):
             )
         for name in ("jumps", "possible_jumps"):
             check_option(f"Pathwise({name}=...)", getattr(self, name), get_args(OnJump))
+        check_option("Pathwise(coupling=...)", self.coupling, ("shared", *_COUPLINGS))
 
     def on_jump(self, *, certain: bool) -> OnJump:
         return self.jumps if certain else self.possible_jumps
@@ -172,6 +185,13 @@ class Pathwise(LocalEstimator):
         facts = site.facts
         if facts.pathwise_obstacle is not None:
             return facts.pathwise_obstacle
+        if self.coupling == "reflection" and "noise_of" not in facts.knows:
+            return (
+                f"{facts.law} has no reflection, only `mcgrad.Normal` and `mcgrad.MultivariateNormal` have. Write "
+                '`coupling="maximal"`, for any distribution with a `log_prob`'
+            )
+        if self.coupling == "maximal" and "log_prob" not in facts.knows:
+            return f"{facts.law} has no `log_prob`, which a maximal coupling needs"
         if isinstance(self.path, AdaptiveVelocity):
             return self.path.why_not(site)
         missing = self.path == "optimal_transport" and "optimal_transport" not in facts.knows
@@ -183,3 +203,17 @@ class Pathwise(LocalEstimator):
         if self.path == "sampler":
             return Flow(draw.sample_path())
         return Flow(draw.under_vmaps(lambda dist, x: dist.optimal_transport(x), draw.sample()))
+
+    @property
+    def couples(self) -> bool:
+        return self.coupling != "shared"
+
+    def couple(self, draw: Draw, real: Draw, x: Any) -> Any:
+        key = draw.key_beside(_KEY_OF_COUPLING)
+        return draw.under_vmaps(_COUPLINGS[self.coupling], x, key=key, beside=real, frozen=True)
+
+
+_COUPLINGS = {"reflection": reflection, "maximal": maximal}
+
+_KEY_OF_COUPLING = 0xC0
+"""Folded into the key of a draw, for the noise of its coupling."""

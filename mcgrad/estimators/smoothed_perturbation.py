@@ -27,7 +27,9 @@ class SmoothedPerturbation(Estimator):
         d E[f(x)] = E[ -dF(x) / p(x) (f(x + 1) - f(x)) ]            (right)
                   = E[  dF(x - 1) / p(x) (f(x - 1) - f(x)) ]        (left)
 
-    and half of each for `sides="both"`. Unbiased, for the first derivative; a second one raises. For distributions on integers
+    and for `sides="both"` each with the share of `p(x)` in the probability of both values, so that what divides is the latter:
+    of all shares those that depend on nothing but the two values, these have the least variance where the cost differs as much
+    seen from either. Unbiased, for the first derivative; a second one raises. For distributions on integers
     with a `cdf`: `Bernoulli`, `Binomial`, `Geometric`, `NegativeBinomial`, `Poisson`, `Categorical` (of classes in their order)
     and those of a user. Values without probability are stepped over where the support is known.
     Later draws share their keys with those of the real path, so what the perturbation does not reach cancels.
@@ -91,7 +93,8 @@ class SmoothedPerturbation(Estimator):
         def neighbors(dist: Any, x: Array) -> list[tuple[Array, Array, Array]]:
             here = stop(probability(dist, x))
             beside = [_beside(dist, x, step, draw.facts.support, gapless) for step in steps]
-            return [_alternative(dist, x, y, here, 1 / len(steps)) for y in beside]
+            seen_from = [here + stop(probability(dist, y)) if self.sides == "both" else here for y in beside]
+            return [_alternative(dist, x, *pair) for pair in zip(beside, seen_from, strict=True)]
 
         return Alternatives(*(jnp.stack(parts) for parts in zip(*draw.under_vmaps(neighbors, x), strict=True)))
 
@@ -116,13 +119,13 @@ def _beside(dist: Any, x: Array, step: int, support: np.ndarray | None, gapless:
     return jnp.where(nearest < values.size, x + step * nearest, x).astype(x.dtype)
 
 
-def _alternative(dist: Any, x: Array, y: Array, here: Array, share: float) -> tuple[Array, Array, Array]:
+def _alternative(dist: Any, x: Array, y: Array, probability: Array) -> tuple[Array, Array, Array]:
     """A value `y` beside the draw, its coefficient, of value zero, and its size, which is zero where `y` is `x`.
 
-    Coefficient and size are for a `share` of the estimate; `here` is the probability of `x`. The size takes `F (1 - F)` for
-    the derivative of the distribution function `F`: the derivative in a location on the scale of log odds.
+    `probability` is that of the draws that see the step between the two. The size takes `F (1 - F)` for the derivative of the
+    distribution function `F`: the derivative in a location on the scale of log odds.
     """
     below = dist.cdf(jnp.minimum(x, y))
-    coefficient = jnp.sign(x - y).astype(here.dtype) * share * zero_with_derivative_of(below) / here
-    size = share * jnp.maximum(stop(below * (1 - below)) / here, jnp.finfo(here.dtype).eps)
+    coefficient = jnp.sign(x - y).astype(probability.dtype) * zero_with_derivative_of(below) / probability
+    size = jnp.maximum(stop(below * (1 - below)) / probability, jnp.finfo(probability.dtype).eps)
     return y, jnp.where(y == x, 0, coefficient), jnp.where(y == x, 0, size)

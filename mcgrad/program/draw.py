@@ -165,17 +165,19 @@ class Draw:
         *values: Any,
         key: Array | None = None,
         estimator: Any = None,
+        beside: Draw | None = None,
         frozen: bool = False,
     ) -> Any:
         """A function of the distribution, evaluated inside the `vmap`s that surround the draw in the program.
 
         Args:
-            fn: `fn(estimator, key, dist, *values)`, without the first two if they are not given; `dist` has the shapes that
+            fn: `fn(estimator, key, dist, beside, *values)`, without those that are not given; `dist` has the shapes that
                 it has at the line of the draw.
             values: pytrees of arrays with the axes of those `vmap`s in front.
             key: `draw.key` or one of `draw.key_beside`.
             estimator: the estimator that asks. If the user named it at this draw, its arrays are batched like those of the
                 draw; otherwise they are the same for the whole batch.
+            beside: the draw of this site on another path, of which the function gets the distribution.
             frozen: whether the distribution's parameters are held fixed.
 
         Returns:
@@ -184,23 +186,32 @@ class Draw:
         n, site = self._n, self.site
         leaves, arrays = list(self.operands[:n]), list(self.operands[n + 1 :])
         keys = [] if key is None else [key]
+        others = [] if beside is None else [list(beside.operands[:n])]
 
-        def base(leaves: list[Any], keys: list[Any], arrays: list[Any], _: Array, *values: Any) -> Any:
+        def base(
+            leaves: list[Any], others: list[list[Any]], keys: list[Any], arrays: list[Any], _: Array, *values: Any
+        ) -> Any:
             # Estimators evaluate the rest of a program several times with the same keys on purpose: common random numbers.
             given = [jax.random.clone(key) for key in keys]
             if estimator is not None:
                 given.insert(0, site.named_estimator(arrays) if arrays else estimator)
-            return fn(*given, site.dist_of(leaves), *values)
+            return fn(*given, *map(site.dist_of, (leaves, *others)), *values)
 
         axes = [
-            (list(level[:n]), [level[n]] * len(keys), list(level[n + 1 :]), *[0] * (1 + len(values)))
+            (
+                list(level[:n]),
+                [list(level[:n])] * len(others),
+                [level[n]] * len(keys),
+                list(level[n + 1 :]),
+                *[0] * (1 + len(values)),
+            )
             for level in site.levels
         ]
         every_level = jnp.zeros(
             self.plates[: site.num_levels]
         )  # so that a level that maps nothing else has something to map
-        leaves = jax.lax.stop_gradient(leaves) if frozen else leaves
-        return under_vmaps(base, axes)(leaves, keys, arrays, every_level, *values)
+        leaves, others = jax.lax.stop_gradient((leaves, others)) if frozen else (leaves, others)
+        return under_vmaps(base, axes)(leaves, others, keys, arrays, every_level, *values)
 
     def sample(self, index: Any = None) -> Any:
         """One draw with frozen parameters; with an `index`, an independent one for each index."""

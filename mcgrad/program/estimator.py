@@ -88,6 +88,11 @@ class Estimator(PyTree):
     biased: ClassVar[bool] = False
 
     @property
+    def couples(self) -> bool:
+        """Whether it defines `couple`: how a draw of an alternative path beside a `scan` depends on that of the real one."""
+        return False
+
+    @property
     def needs_rest(self) -> bool:
         """Whether it evaluates the rest of the program. If so, it cannot run in a `while_loop`, and in short `scan`s only."""
         return True
@@ -140,6 +145,10 @@ class Estimator(PyTree):
     def alternatives(self, draw: Draw, x: Any) -> Alternatives:
         """Other values that the draw `x` could have taken; a `scan` carries one of them beside the real state."""
         raise NotImplementedError(f"`{type(self).__name__}` must define `alternatives`.")
+
+    def couple(self, draw: Draw, real: Draw, x: Any) -> Any:
+        """The draw of an alternative path, given the draw `x` of the real one; over the draws `x` it has its own distribution."""
+        raise NotImplementedError(f"`{type(self).__name__}` must define `couple`.")
 
     def estimate(self, draw: Draw, rest: Rest) -> Result:
         """The costs of the rest of the program, whose value and derivatives are unbiased.

@@ -34,7 +34,7 @@ from mcgrad.program.structure import ControlFlow, form_of
 from mcgrad.program.surrogates import unit_weight
 from mcgrad.program.thresholds import Decision
 from mcgrad.program.trace import Equation, Program, Value
-from mcgrad.program.weights import Record, Recorded, Weight, is_leave_one_out, mean_of_others
+from mcgrad.program.weights import Coupled, Record, Recorded, Weight, is_leave_one_out, mean_of_others
 
 stop = jax.lax.stop_gradient
 
@@ -47,9 +47,11 @@ class Interpreter:
         replicates: `(axis name, number)` of the transform's samples, if there are several.
         folds: indices of the replicates that this run is in; they are folded into the keys of later sites.
         plain: whether every site just draws, by flow or with a score weight, whatever its estimator.
-        recording: whether estimators that follow alternatives only draw, and record the alternatives.
+        recording: whether estimators that follow alternatives only draw, and record the alternatives: the equations that
+            a step runs once, whose draws can be coupled with those of an alternative path.
         steps: for each unrolled `scan` around the current equation, the index of the step.
         moved: by site, a mask of shape `site.plates` and the values to take there in place of draws.
+        beside: by site, the draw of the real path that this run's draw is coupled with.
         decision: how to resolve comparisons whose two sides are equal; by default they are left as they are.
         points: the number of points, under a `vmap`, that this run stands for.
         evaluations: one entry for each arrival at the end of the program: how many points it stood for.
@@ -59,9 +61,10 @@ class Interpreter:
     replicates: tuple[str, int] | None = None
     folds: tuple[Any, ...] = ()
     plain: bool = False
-    recording: bool = False
+    recording: frozenset[Equation] | None = None
     steps: Mapping[Equation, int] = dataclasses.field(default_factory=dict)
     moved: Mapping[Site, tuple[Array, Any]] = dataclasses.field(default_factory=dict)
+    beside: Mapping[Site, Coupled] = dataclasses.field(default_factory=dict)
     decision: Decision | None = None
     points: int = 1
     evaluations: list[int] = dataclasses.field(default_factory=list)
@@ -150,19 +153,23 @@ class Interpreter:
             return _form(equation).run_local(self, operands)
         draw = self._draw(site, operands)
         estimator = self.estimator(draw)
-        if self.recording and estimator.follows_alternatives:
+        if self.recording is not None and estimator.follows_alternatives:
             x = draw.sample()
             found = check_returned(estimator.alternatives(draw, x), draw, spelled(estimator), (Alternatives,))
             found = stop(found)
             return jax.tree.leaves(x), [Recorded(site, x, draw.operands, found)]
         point = self._local_point(draw)
         if isinstance(point, Flow):
-            return jax.tree.leaves(point.value), []
+            coupled = estimator.couples and equation in (self.recording or ())
+            return jax.tree.leaves(point.value), [Coupled(site, point.value, draw.operands)] if coupled else []
         check_finite(lambda: f"The log density of {site.describe()}", point.log_weight)
         return jax.tree.leaves(point.point), [Weight.of(site, point)]
 
     def _local_point(self, draw: Draw) -> Flow | WeightedPoint:
         estimator = self.estimator(draw)
+        if draw.site in self.beside:
+            real = self.beside[draw.site]
+            return Flow(estimator.couple(draw, dataclasses.replace(draw, operands=real.operands), real.x))
         if not self.plain or estimator.flow:
             return check_returned(estimator.represent(draw), draw, spelled(estimator), LOCAL)
         x = draw.sample()

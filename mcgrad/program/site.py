@@ -119,7 +119,9 @@ class Facts:
     pathwise_obstacle: str | None
 
 
-_OPTIONAL = "log_prob prob cdf icdf survival support weak_derivative optimal_transport adaptive_velocity relaxation"
+_OPTIONAL = (
+    "log_prob prob cdf icdf survival support weak_derivative optimal_transport adaptive_velocity noise_of relaxation"
+)
 
 
 def _facts(placeholder: Any) -> Facts:
@@ -262,7 +264,7 @@ class Site:
     def describe(self) -> str:
         """How messages speak of the site."""
         name = f" (name={self._params['name']!r})" if self._params["name"] else ""
-        place = f"at {self.line}" if self.line else "made by `sampler=` or `icdf=`"
+        place = f"at {self.line}" if self.line else "made by `sampler=`, `icdf=` or a kernel of `mcgrad.mcmc`"
         return f"the draw from {self.facts.law}{name} {place}"
 
     @property

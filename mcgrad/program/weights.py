@@ -45,9 +45,18 @@ class Recorded(PyTree):
     alternatives: Any  # ty: ignore[invalid-dataclass-field-order]
 
 
+@dataclasses.dataclass(frozen=True)
+class Coupled(PyTree):
+    """A draw of the real path that the draw of the alternative path is coupled with."""
+
+    site: Site = static_field()
+    x: Any  # ty: ignore[invalid-dataclass-field-order]
+    operands: tuple[Any, ...]  # ty: ignore[invalid-dataclass-field-order]
+
+
 stop = jax.lax.stop_gradient
 
-Record: TypeAlias = Weight | Recorded
+Record: TypeAlias = Weight | Recorded | Coupled
 
 
 def is_leave_one_out(baseline: Baseline) -> bool:

@@ -7,15 +7,17 @@ contributions (*pruning*, Arya et al. 2022); `W` is the total size of all that i
     W * (dc_s / size_s) * (c(alternative) - c(real))
 
 where `s` is the chosen step: so the derivative that is carried is that of one coefficient, and reverse mode serves any
-number of parameters. Both paths use the same keys. Once the alternative has merged with the real state, a new one begins:
-its own differences stay in the costs of the steps between (*banked*); dropping them would be a bias.
+number of parameters. Both paths use the same keys; a continuous draw may follow another coupling, by which two paths that
+once differ meet (`Estimator.couple`). Once the alternative has merged with the real state, a new one begins: its own
+differences stay in the costs of the steps between (*banked*); dropping them would be a bias. `W` of a cost that reads one
+step is that of this step: given all that came before it, the mean of what a later choice would give.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -28,10 +30,10 @@ from mcgrad.program.draw import Draw, fold_in
 from mcgrad.program.estimator import Result
 from mcgrad.program.run import Run
 from mcgrad.program.site import Site
-from mcgrad.program.structure import ScanView
+from mcgrad.program.structure import CheckpointView, ScanView, form_of
 from mcgrad.program.surrogates import signed_term
 from mcgrad.program.trace import Constant, Equation, Program, Value
-from mcgrad.program.weights import Record, Recorded
+from mcgrad.program.weights import Coupled, Record, Recorded
 
 stop = jax.lax.stop_gradient
 
@@ -63,18 +65,22 @@ def _simulate(
     known: dict[Value, tuple[Any, int | None]] = {}
     known.update({value: (found, None) for value, found in _invariant(run, body, consts).items()})
     known.update(zip(of_rows, [(value, 0) for value in xs], strict=True))
+    always = frozenset(_always(body))
 
     def step(state: Any, inputs: Any) -> Any:
         (carry, other, size_before), (x, uniform) = state, inputs
-        outs, records = run.but(recording=True).body(body, [*consts, *carry, *x])
+        outs, records = run.but(recording=always).body(body, [*consts, *carry, *x])
         recorded = [record for record in records if isinstance(record, Recorded)]
+        beside = {record.site: stop(record) for record in records if isinstance(record, Coupled)}
         merged = _same(carry, other) if bank else jnp.zeros((), bool)
         choice = _Choice(recorded, jnp.where(merged, 0, size_before), uniform)
         branch = [jnp.where(choice.taken, a, b) for a, b in zip(carry, other, strict=True)]
-        moved, _ = run.but(plain=True, moved=choice.moved()).body(body, stop([*consts, *branch, *x]))
-        weights = [record for record in records if not isinstance(record, Recorded)]
+        alternative = run.but(plain=True, moved=choice.moved(), beside=beside)
+        again = [jax.random.clone(value) if is_key(value) else stop(value) for value in (*consts, *branch, *x)]
+        moved, _ = alternative.body(body, again)
+        weights = [record for record in records if not isinstance(record, (Recorded, Coupled))]
         state = (outs[:num_carry], stop(moved[:num_carry]), choice.size)
-        row = _Row(choice.index, merged, choice.size)
+        row = _Row(choice.index, choice.size)
         draws = [_without_known(record, known) for record in recorded]
         return state, (row, draws, outs[num_carry:], stop(moved[num_carry:]), weights)
 
@@ -84,7 +90,7 @@ def _simulate(
         step, (first, stop(first), size), (xs, uniforms)
     )
     by_site = [_coefficients_of(run, draw, known) for draw in draws]
-    followed, coefficients = _stretches(rows, jnp.concatenate(by_site, axis=1), scan.reverse)
+    followed, coefficients = _followed(rows, jnp.concatenate(by_site, axis=1), reverse=scan.reverse, bank=bank)
     # Before the step that was chosen the alternative is the real path.
     others = [
         jnp.where(expand_right(followed, real.ndim), moved, stop(real))
@@ -155,28 +161,34 @@ def _own_key(run: Run, equation: Equation, operands: Sequence[Any]) -> Array:
 
 
 class _Row(NamedTuple):
-    """One step: which alternative was taken (-1: none), whether the paths had merged before, the total size."""
+    """One step: which alternative was taken (-1: none), and the total size."""
 
     index: Array
-    merged: Array
     size: Array
 
 
-def _stretches(rows: _Row, coefficients: Array, reverse: bool) -> tuple[Array, Array]:
-    """For each step: whether the alternative kept at the end of its stretch has branched off already, and its coefficient.
+def _followed(rows: _Row, coefficients: Array, *, reverse: bool, bank: bool) -> tuple[Array, Array]:
+    """For each step: whether the alternative that counts there has branched off already, and its coefficient.
 
-    A stretch ends where both paths merge; all its steps use the total size and the alternative at its end.
+    It is the one that is carried at this step if differences are banked, else the one that is carried at the end.
     """
     if reverse:
         rows, coefficients = _Row(*(jnp.flip(row) for row in rows)), jnp.flip(coefficients, 0)
     steps = jnp.arange(len(rows.index))
-    merges_next = jnp.append(rows.merged[1:], True)
-    end = jax.lax.cummin(jnp.where(merges_next, steps, len(steps) - 1), reverse=True)
-    chosen = jax.lax.cummax(jnp.where(rows.index >= 0, steps, -1))[end]
-    size = stop(rows.size)[end]
+    taken = jax.lax.cummax(jnp.where(rows.index >= 0, steps, -1))
+    chosen, size = (taken, rows.size) if bank else (taken[-1], rows.size[-1])
+    size = stop(size)
     followed = (steps >= chosen) & (chosen >= 0) & (size > 0)
     found = jnp.where(followed, size * coefficients[chosen, rows.index[chosen]], 0)
     return (jnp.flip(followed), jnp.flip(found)) if reverse else (followed, found)
+
+
+def _always(body: Program) -> Iterator[Equation]:
+    """The equations that each step runs once: not those in branches or in loops of their own."""
+    for equation in body.equations:
+        yield equation
+        if isinstance(form_of(equation), CheckpointView):
+            yield from _always(equation.bodies[0])
 
 
 _ROUNDING = 16
