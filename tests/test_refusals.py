@@ -95,7 +95,7 @@ def endless(theta, key):
         (shared_noise, mcgrad.Score(), ValueError, "Split the key"),
         (same_key_twice, mcgrad.Score(), ValueError, "same key"),
         (clones, mcgrad.Score(), ValueError, "clone"),
-        (same_key_in_every_step, mcgrad.Score(), ValueError, "every step"),
+        (same_key_in_every_step, mcgrad.Score(), ValueError, "several steps of the `scan`"),
         (custom, mcgrad.Score(), NotImplementedError, "custom_jvp_call"),
         (long_scan, mcgrad.Enumerate(), NotImplementedError, "limit is 32"),
         (endless, mcgrad.Enumerate(), NotImplementedError, "while_loop"),
@@ -293,7 +293,7 @@ def test_a_key_that_a_while_loop_does_not_change_is_refused():
 
         return 1.0 * jax.lax.while_loop(lambda carry: carry[1] < 3, step, (0, 0))[0]
 
-    with jax.debug_key_reuse(False), pytest.raises(ValueError, match="same key in every step of the `while_loop`"):
+    with jax.debug_key_reuse(False), pytest.raises(ValueError, match="same key in several steps of the `while_loop`"):
         jax.jit(mcgrad.expectation(program))(0.3, KEY)
 
 

@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
-from mcgrad import _compat
 from mcgrad.program.costs import Split
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.estimator import Estimator, spelled
@@ -20,7 +18,7 @@ from mcgrad.program.made_of import MadeOf
 from mcgrad.program.paths import BlindWay
 from mcgrad.program.site import Site, has_site, sample_p
 from mcgrad.program.structure import rebuilds
-from mcgrad.program.trace import Constant, Equation, Program, Value
+from mcgrad.program.trace import Constant, Program
 
 
 def check_site(site: Site, estimator: Estimator, candidates: Sequence[Estimator]) -> None:
@@ -78,81 +76,6 @@ def check_evaluations(estimators: dict[Site, Estimator], analysis: Analysis, spl
             )
 
 
-def check_keys(
-    program: Program, sites: Sequence[Site], estimators: dict[Site, Estimator], analysis: Analysis, split: Split
-) -> None:
-    """Refuse draws that share a key."""
-    origin = {
-        e.outputs[0]: e.inputs[0] for e in program.everything() if e.name == "random_clone" and len(e.inputs) == 1
-    }
-    same = _same_values(program)
-    owner: dict[Any, Site] = {}
-    cloned: dict[Value, list[Site]] = {}
-    for site in sites:
-        first = owner.setdefault(same.get(site.key, site.key), site)
-        if first is not site:
-            raise ValueError(
-                f"{site.describe()} uses the same key as {first.describe()}, so the two are not independent. "
-                "Split the key, or use `jax.random.clone(key)` for common random numbers on purpose."
-            )
-        root = site.key
-        while root in origin:
-            root = origin[root]
-        cloned.setdefault(root, []).append(site)
-        if site.loops and not estimators[site].flow and not _of_step(site.loops[-1]).of(site.key):
-            raise ValueError(
-                f"{site.describe()} uses the same key in every step of the `scan` at {site.loops[-1].line}, so the draws "
-                "are not independent. Scan over `jax.random.split(key, num_steps)`."
-            )
-    for equation in program.everything():
-        if equation.eqn.primitive is _compat.while_p:
-            _check_while(equation, sites, estimators)
-    for group in cloned.values():
-        weighted = [s for s in group if not estimators[s].flow]
-        for cost in split.costs:
-            shared = [s for s in weighted if s in analysis.of(cost)]
-            if len(shared) > 1:
-                raise ValueError(
-                    f"{shared[1].describe()} uses a clone of the key of {shared[0].describe()}, and one cost depends on "
-                    "both: their joint distribution is not the product of their own, which `mcgrad.Score` and the like need. "
-                    "Use independent keys, or `mcgrad.Pathwise()`."
-                )
-
-
-def _check_while(loop: Equation, sites: Sequence[Site], estimators: Mapping[Site, Estimator]) -> None:
-    of_step = _of_step(loop)
-    for site in sites:
-        if site.equation in of_step.seen and not estimators[site].flow and not of_step.of(site.key):
-            raise ValueError(
-                f"{site.describe()} uses the same key in every step of the `while_loop` at {loop.line}, so the draws are not "
-                "independent. Carry a key and split it in each step, or use `jax.random.fold_in(key, step)`."
-            )
-
-
-def _same_values(program: Program) -> dict[Value, Any]:
-    """A name for each value made without draws, loops or effects: values that are computed in the same way share it."""
-    names: dict[Value, Any] = {}
-    numbers: dict[Any, int] = {}
-
-    def name(value: Value) -> Any:
-        if isinstance(value, Constant):
-            return (str(value.dtype), np.asarray(value.value).tobytes()) if value.literal else id(value.value)
-        return names.get(value, value)
-
-    for equation in program.everything():
-        if (
-            equation.bodies
-            or equation.eqn.effects
-            or equation.eqn.primitive is sample_p
-            or equation.name == "random_clone"
-        ):
-            continue
-        how = (equation.name, str(equation.eqn.params), tuple(map(name, equation.inputs)))
-        number = numbers.setdefault(how, len(numbers))
-        names.update({value: (number, i) for i, value in enumerate(equation.outputs)})
-    return names
-
-
 def check_samples(program: Program, estimators: Mapping[Site, Estimator], key: Any) -> None:
     """Refuse draws that all samples of a transform would share."""
     of_sample = MadeOf(lambda value: isinstance(value, Constant) and value.value is key)
@@ -164,16 +87,6 @@ def check_samples(program: Program, estimators: Mapping[Site, Estimator], key: A
                 "would share the draw, and their mean is no better than one of them. Make its key of `key`, for instance by "
                 "`jax.random.split(key)` or `jax.random.fold_in(key, 1)`."
             )
-
-
-def _of_step(loop: Equation) -> MadeOf:
-    """Which values in the body of a `scan` or `while_loop` can differ from step to step."""
-    is_scan = loop.eqn.primitive is _compat.scan_p
-    num_consts = _compat.scan_split(loop.eqn)[0] if is_scan else loop.eqn.params["body_nconsts"]
-    body = loop.bodies[-1]
-    of_step = MadeOf()
-    of_step.run(body, [n >= num_consts for n in range(len(body.inputs))])
-    return of_step
 
 
 def check_ordered(program: Program, estimators: Mapping[Site, Estimator], *, several: bool) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from mcgrad.program.checks import (
     check_evaluations,
-    check_keys,
     check_ordered,
     check_paths,
     check_samples,
@@ -25,6 +24,7 @@ from mcgrad.program.held import Held, followed
 from mcgrad.program.hoist import hoist_costs
 from mcgrad.program.integers import convert_first
 from mcgrad.program.jumps import watched
+from mcgrad.program.keys import check_keys
 from mcgrad.program.made_of import constants_of
 from mcgrad.program.paths import PARAMETER, BlindWay, blind_ways
 from mcgrad.program.reach import Reach, can_follow, reach_of
@@ -117,7 +117,7 @@ def make_plan(
     for site, estimator in estimators.items():
         check_site(site, estimator, candidates)
     check_paths(ways, estimators, following)
-    check_keys(program, list(estimators), estimators, seen.analysis, split)
+    check_keys(program, estimators, seen.analysis, split)
     if key_of_sample is not None:
         check_samples(program, estimators, key_of_sample)
     check_evaluations(estimators, seen.analysis, split)

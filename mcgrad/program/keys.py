@@ -1,0 +1,243 @@
+"""Draws that share a random key: found by computing the keys of all draws, from random bits in place of the keys given.
+
+`split` and `fold_in` of one key give the same keys, and there are many ways to write one of them. So what makes the keys is run
+when a program is planned, with random numbers for all that is not known, draws among it, for some steps of each loop and for all
+branches. Draws whose keys have the same bits, whatever the numbers are, share them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mcgrad import _compat
+from mcgrad.program.costs import Split
+from mcgrad.program.dependence import Analysis
+from mcgrad.program.estimator import Estimator
+from mcgrad.program.made_of import is_traced
+from mcgrad.program.site import Site, has_site, sample_p
+from mcgrad.program.structure import form_of
+from mcgrad.program.trace import Constant, Equation, Program, Value
+
+
+def check_keys(program: Program, estimators: Mapping[Site, Estimator], analysis: Analysis, split: Split) -> None:
+    """Refuse draws that share a key."""
+    alone = {site.equation for site, estimator in estimators.items() if not estimator.flow}
+    cloned = _shared(program, alone, clones=True)
+    mistaken = _shared(program, alone, clones=False) if cloned else {}
+    for (first, second), where in (cloned | mistaken).items():
+        one, other = analysis.sites[first], analysis.sites[second]
+        if one is other:
+            raise ValueError(
+                f"{one.describe()} uses the same key {where}, so the draws are not independent. Give each a key of its own: "
+                "`jax.random.split(key, n)`, to be mapped or scanned over, or `jax.random.fold_in(key, step)`."
+            )
+        if (first, second) in mistaken:
+            raise ValueError(
+                f"{other.describe()} uses the same key as {one.describe()}, so the two are not independent. "
+                "Split the key, once into as many as there are draws (a key of `fold_in` may be one of `split` too), or use "
+                "`jax.random.clone(key)` for common random numbers on purpose."
+            )
+        if {first, second} <= alone and any({one, other} <= analysis.of(cost).keys() for cost in split.costs):
+            raise ValueError(
+                f"{other.describe()} uses a clone of the key of {one.describe()}, and one cost depends on "
+                "both: their joint distribution is not the product of their own, which `mcgrad.Score` and the like need. "
+                "Use independent keys, or `mcgrad.Pathwise()`."
+            )
+
+
+_Given: TypeAlias = Callable[[], Any]
+_Steps: TypeAlias = tuple[tuple[Equation, int], ...]
+_Branches: TypeAlias = frozenset[tuple[Value, int]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Use:
+    """A draw in a step of each loop around it, and in branches."""
+
+    run: _Run
+    draw: Equation
+    steps: _Steps
+    branches: _Branches
+
+    @property
+    def key(self) -> Value:
+        return Site(self.draw).key
+
+    def excludes(self, other: _Use) -> bool:
+        """Whether the two are never made together."""
+        return any(index is i and n != m for index, n in self.branches for i, m in other.branches)
+
+    def beside(self, other: _Use) -> str:
+        """In words, where the same draw is made again."""
+        for (loop, n), (_, m) in zip(self.steps, other.steps, strict=True):
+            if n != m:
+                return f"in several steps of the `{'while_loop' if loop.name == 'while' else loop.name}` at {loop.line}"
+        return "for several of its entries"
+
+
+def _shared(program: Program, alone: set[Equation], *, clones: bool) -> dict[tuple[Equation, Equation], str]:
+    """The pairs of draws that share a key whatever the numbers are; those of `alone` with themselves too, with the place."""
+    found: dict[tuple[Equation, Equation], str] = {}
+    for seed in range(len(_SCALES)):
+        uses = list(_uses(_Run(program, (), _Unknown(seed, clones))))
+        if len(uses) == 1 and uses[0].key.shape == ():
+            return {}
+        with jax.ensure_compile_time_eval(), jax.debug_key_reuse(False), jax.debug_nans(False):
+            pairs = _equal(uses, alone)
+        found = {pair: where for pair, where in found.items() if pair in pairs} if seed else pairs
+        if not found:
+            break
+    return found
+
+
+def _equal(uses: Sequence[_Use], alone: set[Equation]) -> dict[tuple[Equation, Equation], str]:
+    users: dict[bytes, list[_Use]] = {}
+    found: dict[tuple[Equation, Equation], str] = {}
+    for use in uses:
+        data = np.asarray(jax.random.key_data(use.run.value(use.key)))
+        rows = data.reshape(math.prod(use.key.shape), -1)
+        for row in (*rows[:_MOST_KEYS], *rows[_MOST_KEYS:][-_MOST_KEYS:]):
+            others = users.setdefault(row.tobytes(), [])
+            for other in others:
+                if (use.draw is not other.draw or use.draw in alone) and not use.excludes(other):
+                    found.setdefault((other.draw, use.draw), use.beside(other) if use.draw is other.draw else "")
+            if use not in others:
+                others.append(use)
+    return found
+
+
+def _uses(run: _Run, steps: _Steps = (), branches: _Branches = frozenset()) -> Iterator[_Use]:
+    """The draws of a run: in bodies, in some steps of each loop and in every branch."""
+    for equation in run.program.equations:
+        if equation.eqn.primitive is sample_p:
+            yield _Use(run, equation, steps, branches)
+        elif any(map(has_site, equation.bodies)):
+            for inner, step, branch in _runs(equation, run):
+                yield from _uses(inner, (*steps, *step), branches.union(branch))
+
+
+def _runs(equation: Equation, run: _Run) -> Iterator[tuple[_Run, _Steps, _Branches]]:
+    """The runs of the bodies of control flow: some steps of a loop, or each branch."""
+    form: Any = form_of(equation)
+    operands: list[_Given] = [functools.partial(run.value, value) for value in equation.inputs]
+    if equation.eqn.primitive is _compat.cond_p:
+        for n, body in enumerate(equation.bodies):
+            yield _Run(body, operands[1:], run.unknown), (), frozenset({(equation.inputs[0], n)})
+    elif equation.eqn.primitive in (_compat.scan_p, _compat.while_p):
+        is_scan, body = equation.eqn.primitive is _compat.scan_p, equation.bodies[-1]
+        consts, carry, rows = form.split(operands) if is_scan else (*form.split(operands)[1:], [])
+        for step in range(min(form.length, _STEPS) if is_scan else _STEPS):
+            at = form.length - 1 - step if is_scan and form.reverse else step
+            row = [functools.partial(_row, stacked, at) for stacked in rows]
+            inner = _Run(body, [*consts, *carry, *row], run.unknown)
+            yield inner, ((equation, step),), frozenset()
+            carry = [functools.partial(inner.value, value) for value in body.outputs[: len(carry)]]
+    else:
+        for body in equation.bodies:
+            yield _Run(body, operands, run.unknown), (), frozenset()
+
+
+def _row(stacked: _Given, at: int) -> Any:
+    return stacked()[at]
+
+
+class _Run:
+    """The values of a program, or of a body in one step, computed as they are asked for."""
+
+    def __init__(self, program: Program, inputs: Sequence[_Given], unknown: _Unknown):
+        self.program, self.unknown = program, unknown
+        self.given = dict(zip(program.inputs, inputs, strict=False))
+        self.maker = {value: equation for equation in program.equations for value in equation.outputs}
+        self.values: dict[Value, Any] = {}
+
+    def value(self, value: Value) -> Any:
+        todo = [value]
+        while todo:
+            value = todo[-1]
+            equation = self.maker.get(value)
+            if value in self.values:
+                todo.pop()
+            elif value in self.given:
+                self.values[value] = self.given[value]()
+            elif equation is None:
+                self.values[value] = self.unknown.constant(value)
+            elif not self.unknown.knows(equation):
+                self.values.update((made, self.unknown.like(made)) for made in equation.outputs)
+            elif missing := [v for v in equation.inputs if v not in self.values]:
+                todo += missing
+            else:
+                self.values.update(zip(equation.outputs, equation.evaluate(self.values.__getitem__), strict=True))
+        return self.values[value]
+
+
+class _Unknown:
+    """What is not known before the run: a random value for each, of a scale that goes with the seed."""
+
+    def __init__(self, seed: int, clones: bool):
+        self.rng, self.scale, self.clones = np.random.default_rng(seed), _SCALES[seed], clones
+        self.constants: dict[int, Any] = {}
+
+    def knows(self, equation: Equation) -> bool:
+        """Whether the results of an operation can be computed."""
+        sizes = [math.prod(value.shape) for value in (*equation.inputs, *equation.outputs)]
+        return not (
+            equation.eqn.primitive is sample_p
+            or equation.eqn.effects
+            or "callback" in equation.name
+            or (equation.name == "random_clone" and not self.clones)
+            or any(map(has_site, equation.bodies))
+            or max(sizes, default=0) > _MOST_NUMBERS
+        )
+
+    def constant(self, value: Value) -> Any:
+        known = isinstance(value, Constant) and not is_traced(value)
+        # Keys from outside may be clones of each other; those of the old style are bits.
+        if known and (value.literal or not (value.is_key or value.dtype == np.uint32)):
+            return value.value
+        outside = id(value.value) if isinstance(value, Constant) else id(value)
+        if outside not in self.constants:
+            self.constants[outside] = self.like(value)
+        return self.constants[outside]
+
+    def like(self, value: Value) -> Any:
+        """A random value of this shape and type."""
+        if value.is_key:
+            name, words = _implementation(value.dtype)
+            bits = self.rng.integers(2**32, size=(*value.shape, *words), dtype=np.uint32)
+            return jax.random.wrap_key_data(jnp.asarray(bits), impl=name)
+        if value.dtype == np.uint32:
+            return self.rng.integers(2**32, size=value.shape, dtype=np.uint32)
+        if value.dtype == np.bool_:
+            return self.rng.integers(2, size=value.shape).astype(bool)
+        numbers = self.scale * self.rng.normal(size=value.shape)
+        return np.asarray(numbers).astype(value.dtype)
+
+
+@functools.cache
+def _implementation(dtype: Any) -> tuple[Any, tuple[int, ...]]:
+    """The generator of keys of a type, and the shape of the bits of one."""
+    found: list[Any] = []
+    one = jax.ShapeDtypeStruct((), dtype)
+    data = jax.eval_shape(lambda key: (found.append(jax.random.key_impl(key)), jax.random.key_data(key))[1], one)
+    return found[0], data.shape
+
+
+_SCALES = (1e4, 1.0, 10.0, 0.1)
+"""Of the random numbers; keys are the same only if they are so for all of them."""
+
+_STEPS = 3
+"""Steps of a loop that are looked at."""
+
+_MOST_KEYS = 512
+"""Keys of one draw that are looked at, of the first and of the last."""
+
+_MOST_NUMBERS = 2**20
+"""Entries of a value beyond which it counts as unknown."""
