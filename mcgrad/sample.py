@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from jaxtyping import Array
+from jaxtyping import Array, UInt32
 
 from mcgrad._arguments import check_key, is_key, is_old_key
 from mcgrad._types import PRNGKey
@@ -17,7 +17,12 @@ from mcgrad.program.site import bind_draw
 
 
 def sample(
-    key: PRNGKey, dist: Any, estimator: Estimator | None = None, *, name: str | None = None, proposal: Any = None
+    key: PRNGKey | UInt32[Array, " words"],
+    dist: Any,
+    estimator: Estimator | None = None,
+    *,
+    name: str | None = None,
+    proposal: Any = None,
 ) -> Array:
     """A random choice: draws from a distribution, and marks the draw so that `mcgrad` can differentiate through it.
 
