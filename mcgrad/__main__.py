@@ -139,9 +139,10 @@ def _compare(options: argparse.Namespace) -> None:
     _need("the comparison", "matplotlib", "rich", extra="diagnostics")
     program, arguments = _load(options.program)
     _make(options.output)
-    key, with_key = find_key(program, arguments, {})
+    key, with_key = find_key(program, arguments, {}, "compare")
     if "seed" in options and key is not None:
-        arguments, _ = with_key(jax.random.key(options.seed))
+        seed = jax.random.key(options.seed)
+        arguments, _ = with_key(list(jax.random.split(seed, len(key))) if isinstance(key, list) else seed)
     estimators = {name: _estimators()[name]() for name in options.estimators}
     try:
         compared = mcgrad.compare(program, estimators, num_samples=options.samples, progress=True)(*arguments)

@@ -25,6 +25,7 @@ def score_grad(
     num_samples: int = 1,
     chunk_size: int | None = None,
     has_aux: bool = False,
+    key_argname: str | None = None,
 ) -> Callable[..., Any]:
     """The gradient by the score function, of a program or of a plain cost.
 
@@ -41,7 +42,7 @@ def score_grad(
         sampler: `draw(key, params)`, any pytree of arrays.
         log_prob: `log_density(x, params)`: of the shape of the draw without the axes of one event; a scalar makes the
             whole draw one event.
-        num_samples, chunk_size, has_aux: see `mcgrad.expectation`.
+        num_samples, chunk_size, has_aux, key_argname: see `mcgrad.expectation`.
 
     Raises:
         ValueError: if only one of `sampler` and `log_prob` is given; and see `mcgrad.grad`.
@@ -62,7 +63,15 @@ def score_grad(
                 "and its log density make a score."
             )
         fn = _plain(fn, argnums, distribution(sampler=sampler, log_prob=log_prob, event_ndim=None), "score_grad")
-    return grad(fn, argnums, estimator=Score(), num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
+    return grad(
+        fn,
+        argnums,
+        estimator=Score(),
+        num_samples=num_samples,
+        chunk_size=chunk_size,
+        has_aux=has_aux,
+        key_argname=key_argname,
+    )
 
 
 def pathwise_grad(
@@ -77,6 +86,7 @@ def pathwise_grad(
     num_samples: int = 1,
     chunk_size: int | None = None,
     has_aux: bool = False,
+    key_argname: str | None = None,
 ) -> Callable[..., Any]:
     """The pathwise (reparameterization) gradient, of a program or of a plain cost.
 
@@ -98,7 +108,7 @@ def pathwise_grad(
         cdf: `cdf(x, params)`.
         log_prob: `log_prob(x, params)`, elementwise in x, for distributions of single numbers; the constant does not matter.
         support: the fixed interval where `exp(log_prob)` is positive and continuous, see `mcgrad.distribution`.
-        num_samples, chunk_size, has_aux: see `mcgrad.expectation`.
+        num_samples, chunk_size, has_aux, key_argname: see `mcgrad.expectation`.
 
     Raises:
         ValueError: for a `cdf` without `sampler`; for a sampler that has no derivative; and see `mcgrad.grad`.
@@ -124,7 +134,15 @@ def pathwise_grad(
             support=None if log_prob is None else support,
         )
         fn = _plain(fn, argnums, dist, "pathwise_grad")
-    return grad(fn, argnums, estimator=Pathwise(), num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
+    return grad(
+        fn,
+        argnums,
+        estimator=Pathwise(),
+        num_samples=num_samples,
+        chunk_size=chunk_size,
+        has_aux=has_aux,
+        key_argname=key_argname,
+    )
 
 
 def measure_valued_grad(
@@ -136,6 +154,7 @@ def measure_valued_grad(
     num_samples: int = 1,
     chunk_size: int | None = None,
     has_aux: bool = False,
+    key_argname: str | None = None,
 ) -> Callable[..., Any]:
     """The gradient of a program by measure-valued derivatives: `mcgrad.grad(program, estimator=mcgrad.MeasureValued())`.
 
@@ -145,7 +164,7 @@ def measure_valued_grad(
         fn: a program.
         argnums: see `mcgrad.grad`.
         decomposition, coupling: see `mcgrad.MeasureValued`.
-        num_samples, chunk_size, has_aux: see `mcgrad.expectation`.
+        num_samples, chunk_size, has_aux, key_argname: see `mcgrad.expectation`.
 
     Raises:
         ValueError: for another `decomposition` or `coupling`, a distribution without `weak_derivative`; and see `mcgrad.grad`.
@@ -158,7 +177,15 @@ def measure_valued_grad(
         3.0
     """
     estimator = MeasureValued(decomposition, coupling)
-    return grad(fn, argnums, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
+    return grad(
+        fn,
+        argnums,
+        estimator=estimator,
+        num_samples=num_samples,
+        chunk_size=chunk_size,
+        has_aux=has_aux,
+        key_argname=key_argname,
+    )
 
 
 def _plain(cost: Callable[..., Any], argnums: Any, dist: Any, where: str) -> Callable[..., Any]:

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient as stop
 from jaxtyping import Array, Float
 
-from mcgrad._arguments import check_at_least, check_option, sample_key
+from mcgrad._arguments import check_at_least, check_option, sample_key, split
 from mcgrad._compat import custom_jvp, undifferentiable
+from mcgrad._modules import pure
 from mcgrad._types import PRNGKey
 from mcgrad.estimators import Pathwise, Score
 from mcgrad.program import Estimator
@@ -243,26 +244,43 @@ def _bound(
 
     @functools.wraps(fn)
     def bound(*args: Any, **kwargs: Any) -> Any:
+        held = pure(fn, args, kwargs, has_aux=False)
+        if held is not None:
+            args, kwargs = held.args, held.kwargs
         key, with_key = sample_key(fn, args, kwargs, where)
 
-        def run(key: PRNGKey, estimator: Estimator | None) -> Any:
+        @functools.wraps(fn)
+        def program(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            """The log weight, and the variables of modules that it changed."""
+            if held is None:
+                return fn(*args, **kwargs), ()
+            log_weight, (_, changed) = held.fn(*args, **kwargs)
+            return log_weight, changed
+
+        def run(key: PRNGKey, estimator: Estimator | None) -> tuple[Any, Any]:
             at, named = with_key(key)
             if estimator is None:
-                return _checked(fn(*at, **named), where)
-            program = _reached(fn) if estimator is _SCORE else fn
-            plan, run_plan = plan_of(program, at, named, estimator, False, key)
+                log_weight, changed = program(*at, **named)
+                return _checked(log_weight, where), changed
+            reached = _reached(program) if estimator is _SCORE else program
+            plan, run_plan = plan_of(reached, at, named, estimator, True, key)
             for site in plan.analysis.sites.values():
                 if site.estimator is not None:
                     raise ValueError(
                         f"`mcgrad.{where}` must choose the estimator of every draw, and {site.describe()} names "
                         f"`mcgrad.{type(site.estimator).__name__}`. Leave it out of `mcgrad.sample`."
                     )
-            return _checked(run_plan(), where)
+            log_weight, changed = run_plan()
+            return _checked(log_weight, where), changed
 
-        def one(key: PRNGKey) -> list[Array]:
-            return [run(jax.random.clone(key), estimator) for estimator in estimators]  # the same draws
+        def one(key: PRNGKey) -> tuple[list[Array], Any]:
+            found = [run(jax.tree.map(jax.random.clone, key), estimator) for estimator in estimators]  # the same draws
+            return [log_weight for log_weight, _ in found], found[0][1]
 
-        return surrogate(*jax.vmap(one)(jax.random.split(key, num_samples)))
+        log_weights, changed = jax.vmap(one)(split(key, num_samples))
+        if held is not None:
+            held.update(changed, several=True)
+        return surrogate(*log_weights)
 
     return bound
 
@@ -298,9 +316,9 @@ def _reached(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(fn)
     def program(*args: Any, **kwargs: Any) -> Any:
-        log_weight = stop(fn(*args, **kwargs))
+        log_weight, changed = fn(*args, **kwargs)
         one = jnp.ones_like(log_weight)
-        return jnp.where(log_weight > 0, one, one)
+        return jnp.where(stop(log_weight) > 0, one, one), changed
 
     return program
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtyping import Array
+import jax
+from jaxtyping import Array, UInt32
 
-from mcgrad._arguments import check_key, is_key
+from mcgrad._arguments import check_key, is_key, is_old_key
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.wrappers.closed import close
-from mcgrad.distributions.wrappers.foreign import as_distribution
+from mcgrad.distributions.wrappers.foreign import as_distribution, entry_by_entry
 from mcgrad.estimators.importance_sampling import ImportanceSampling
 from mcgrad.program import Estimator
 from mcgrad.program.site import bind_draw
 
 
 def sample(
-    key: PRNGKey, dist: Any, estimator: Estimator | None = None, *, name: str | None = None, proposal: Any = None
+    key: PRNGKey | UInt32[Array, " words"],
+    dist: Any,
+    estimator: Estimator | None = None,
+    *,
+    name: str | None = None,
+    proposal: Any = None,
 ) -> Array:
     """A random choice: draws from a distribution, and marks the draw so that `mcgrad` can differentiate through it.
 
@@ -26,7 +32,7 @@ def sample(
     Plain `jax.grad` through a draw gives the pathwise derivative if the distribution has one, and raises otherwise.
 
     Args:
-        key: a typed key (`jax.random.key`), used for this draw only.
+        key: a key of either style, as `jax.random.key` and `jax.random.PRNGKey` make it, used for this draw only.
         dist: a distribution of mcgrad, NumPyro, Distrax or TFP-on-JAX, or any pytree with `sample(key)`,
             `log_prob(x)`, `batch_shape`, `event_shape` and `reparameterized`.
         estimator: how the derivative is estimated, for instance by `mcgrad.Score()`; by default as the transform says.
@@ -38,7 +44,7 @@ def sample(
         One draw, of shape `dist.batch_shape + dist.event_shape`.
 
     Raises:
-        TypeError: if `key` is not a typed scalar key, `dist` or `proposal` not a distribution, or `estimator` not an estimator.
+        TypeError: if `key` is not one key, `dist` or `proposal` not a distribution, or `estimator` not an estimator.
         ValueError: if both `estimator` and `proposal` are given.
 
     Example:
@@ -46,8 +52,8 @@ def sample(
         >>> mcgrad.sample(jax.random.key(0), mcgrad.Normal(0.0, 1.0)).shape
         ()
     """
-    swapped = is_key(dist) and not is_key(key)
-    check_key(key, "sample", *["Swap the two: `mcgrad.sample(key, dist)`"] * swapped)
+    swapped = (is_key(dist) or is_old_key(dist)) and not (is_key(key) or is_old_key(key))
+    key = check_key(key, "sample", *["Swap the two: `mcgrad.sample(key, dist)`"] * swapped)
     check_estimator(estimator, "sample")
     if proposal is not None:
         if estimator is not None:
@@ -56,7 +62,10 @@ def sample(
                 f"{estimator!r}. Leave one of them out."
             )
         estimator = ImportanceSampling(proposal)
-    dist = close(as_distribution(dist), key)
+    dist = as_distribution(dist)
+    if not jax.tree.leaves(estimator):  # whose arrays would have the batch shape
+        dist = entry_by_entry(dist)
+    dist = close(dist, key)
     if estimator is not None:
         dist, estimator = estimator.drawn(dist), estimator.closed(dist)
     return bind_draw(key, dist, estimator, name)

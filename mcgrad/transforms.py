@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mcgrad._arguments import check_chunks, check_flag, describe, find_key, name_of, sample_key
+from mcgrad._arguments import check_chunks, check_flag, describe, find_key, fold_in, name_of, sample_key, split
+from mcgrad._modules import differentiate, partition, pure, split_output
 from mcgrad.distributions.half_precision import in_single
 from mcgrad.estimators.auto import CANDIDATES, Auto
 from mcgrad.program import Estimator
@@ -32,6 +33,7 @@ def expectation(
     num_samples: int = 1,
     chunk_size: int | None = None,
     has_aux: bool = False,
+    key_argname: str | None = None,
 ) -> Callable[..., Any]:
     """An unbiased estimate of a stochastic program's expectation, differentiable by JAX itself.
 
@@ -41,7 +43,9 @@ def expectation(
 
     Args:
         fn: a program: an ordinary JAX function that makes its random choices with `mcgrad.sample`. Its argument named
-            `key`, positional or keyword, is the randomness. It returns floating-point costs, a pytree of arrays.
+            `key`, `rng`, `rng_key` or `rngs`, positional or keyword, is the randomness: a key of either style, a pytree with
+            keys (streams by name, Flax NNX's `Rngs`) or Haiku's `PRNGSequence`. It returns floating-point costs, a pytree of
+            arrays.
         estimator: for the draws that name none; by default `mcgrad.Auto()`.
         num_samples: how many runs of the program are averaged, each on its own key, split from the one given. Score
             estimators then use the mean of the other runs as their baseline (leave-one-out).
@@ -51,12 +55,13 @@ def expectation(
             with a chunk size of one there is none. By default all samples run at once.
         has_aux: whether `fn` returns `(costs, aux)`. `aux` is returned as it is, from one plain run of the program, with a
             leading axis of size `num_samples` if that is above one.
+        key_argname: the name of the argument that is the randomness, where it is another.
 
     Returns:
         A function of the arguments of `fn`.
 
     Raises:
-        TypeError: for an old-style key, or a program that returns anything but floating-point arrays.
+        TypeError: for an argument `key` that is no key, or a program that returns anything but floating-point arrays.
         ValueError: if an estimator would be wrong at a draw; the message has the line of the draw. Also if `chunk_size` does
             not divide `num_samples`.
         NotImplementedError: if a draw is inside something that cannot be transformed; the message has its line.
@@ -77,11 +82,18 @@ def expectation(
 
     @functools.wraps(fn)
     def surrogate(*args: Any, **kwargs: Any) -> Any:
+        if (found := pure(fn, args, kwargs, has_aux)) is None:
+            return of_pure(fn, args, kwargs, has_aux)
+        value, (aux, changed) = of_pure(found.fn, found.args, found.kwargs, True)
+        found.update(changed, several=num_samples > 1)
+        return (value, aux) if has_aux else value
+
+    def of_pure(fn: Callable[..., Any], args: Any, kwargs: Any, has_aux: bool) -> Any:
         if num_samples == 1:
-            find_key(fn, args, kwargs, "expectation")
-            _, run = plan_of(fn, args, kwargs, estimator, has_aux)
+            key, with_key = find_key(fn, args, kwargs, "expectation", key_argname)
+            _, run = plan_of(fn, *with_key(key), estimator, has_aux)
             return run()
-        key, with_key = sample_key(fn, args, kwargs, "expectation")
+        key, with_key = sample_key(fn, args, kwargs, "expectation", key_argname)
 
         # In float32, the derivatives of 16 bits of all chunks are added up without getting stuck.
         wide = in_single((args, kwargs))
@@ -89,9 +101,14 @@ def expectation(
         def narrow(x: Any, own: Any) -> Any:
             return own if getattr(x, "dtype", None) == getattr(own, "dtype", None) else x.astype(own.dtype)
 
+        put_aux: list[Callable[..., Any]] = []
+
         def one(key: jax.Array) -> tuple[Any, Any]:
             _, run = plan_of(fn, *jax.tree.map(narrow, wide, with_key(key)), estimator, has_aux, key)
-            return run(replicates) if has_aux else (run(replicates), ())
+            costs, aux = run(replicates) if has_aux else (run(replicates), ())
+            arrays, put = partition(aux)
+            put_aux.append(put)
+            return costs, arrays
 
         def several(keys: jax.Array) -> tuple[Any, Any]:
             costs, aux = jax.vmap(one, axis_name=_SAMPLES)(keys)
@@ -101,14 +118,14 @@ def expectation(
         # JAX's default keys they equal those of `jax.random.split`.
         @functools.partial(jax.checkpoint, prevent_cse=False)
         def chunk(start: jax.Array) -> tuple[Any, Any]:
-            return several(jax.vmap(jax.random.fold_in, (None, 0))(key, start + jnp.arange(size)))
+            return several(jax.vmap(fold_in, (None, 0))(key, start + jnp.arange(size)))
 
         if size == num_samples:
-            value, aux = several(jax.random.split(key, num_samples))
+            value, aux = several(split(key, num_samples))
         else:
             values, aux = jax.lax.map(chunk, jnp.arange(0, num_samples, size))
             value, aux = _mean(values), jax.tree.map(lambda a: a.reshape(num_samples, *a.shape[2:]), aux)
-        return (value, aux) if has_aux else value
+        return (value, put_aux[-1](aux)) if has_aux else value
 
     return surrogate
 
@@ -127,20 +144,28 @@ def plan_of(
 ) -> tuple[Plan, Callable[..., Any]]:
     """The plan of a program on given arguments, with the key of one of several samples; and a function that runs it."""
 
+    held = pure(fn, args, kwargs, has_aux)
+    put_aux: list[Callable[..., Any]] = []
+
     def program() -> Any:
-        out = fn(*args, **kwargs)
-        if has_aux and not (isinstance(out, tuple) and len(out) == 2):
-            raise TypeError(
-                f"With `has_aux=True` the program must return a pair `(costs, aux)`, got {type(out).__name__}."
-            )
-        _check_costs(out[0] if has_aux else out, fn)
-        return out
+        costs, aux = split_output(fn(*args, **kwargs), has_aux) if held is None else held.without_state()
+        _check_costs(costs, fn)
+        arrays, put = partition(aux)
+        put_aux.append(put)  # aux may hold other leaves than arrays: functions of a module, for instance
+        return costs, arrays
 
     traced, tree = trace(program)
-    num_costs = (tree.children()[0] if has_aux else tree).num_leaves
+    num_costs = tree.children()[0].num_leaves
     check_floating(traced, num_costs)
     plan = make_plan(traced, num_costs, estimator or Auto(), CANDIDATES, key_of_sample)
-    return plan, lambda replicates=None: jax.tree.unflatten(tree, Interpreter(plan, replicates).run())
+
+    def run(replicates: Any = None) -> Any:
+        # What JAX knew as a literal is an array like the others.
+        found = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in Interpreter(plan, replicates).run()]
+        costs, arrays = jax.tree.unflatten(tree, found)
+        return (costs, put_aux[-1](arrays)) if has_aux else costs
+
+    return plan, run
 
 
 def grad(
@@ -151,13 +176,14 @@ def grad(
     num_samples: int = 1,
     chunk_size: int | None = None,
     has_aux: bool = False,
+    key_argname: str | None = None,
 ) -> Callable[..., Any]:
     """An unbiased estimate of the gradient of a program's expectation: `jax.grad(mcgrad.expectation(fn))`.
 
     Args:
         fn: a program that returns a scalar; see `mcgrad.expectation`.
         argnums: which arguments to differentiate in, as in `jax.grad`.
-        estimator, num_samples, chunk_size, has_aux: see `mcgrad.expectation`.
+        estimator, num_samples, chunk_size, has_aux, key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.
@@ -172,8 +198,8 @@ def grad(
         >>> round(float(mcgrad.grad(loss)(0.0, jax.random.key(0))), 4)
         0.05
     """
-    surrogate = _to_differentiate("grad", fn, argnums, estimator, num_samples, chunk_size, has_aux)
-    return jax.grad(surrogate, argnums, has_aux=has_aux)
+    surrogate = _to_differentiate("grad", fn, argnums, estimator, num_samples, chunk_size, has_aux, key_argname)
+    return differentiate("grad", surrogate, argnums, has_aux)
 
 
 def grad_of_sample(
@@ -187,7 +213,7 @@ def grad_of_sample(
         _, run = plan_of(fn, args, kwargs, estimator, False, key)
         return run()
 
-    return jax.grad(_scalar(surrogate, fn, False), argnums)
+    return differentiate("grad", _scalar(surrogate, fn, False), argnums, has_aux=False)
 
 
 def value_and_grad(
@@ -198,6 +224,7 @@ def value_and_grad(
     num_samples: int = 1,
     chunk_size: int | None = None,
     has_aux: bool = False,
+    key_argname: str | None = None,
 ) -> Callable[..., Any]:
     """Unbiased estimates of a program's expectation and its gradient: `jax.value_and_grad(mcgrad.expectation(fn))`.
 
@@ -211,8 +238,10 @@ def value_and_grad(
         >>> float(gradient)
         2.0
     """
-    surrogate = _to_differentiate("value_and_grad", fn, argnums, estimator, num_samples, chunk_size, has_aux)
-    return jax.value_and_grad(surrogate, argnums, has_aux=has_aux)
+    surrogate = _to_differentiate(
+        "value_and_grad", fn, argnums, estimator, num_samples, chunk_size, has_aux, key_argname
+    )
+    return differentiate("value_and_grad", surrogate, argnums, has_aux)
 
 
 def explain(
@@ -240,8 +269,8 @@ def explain(
 
     @functools.wraps(fn)
     def explained(*args: Any, **kwargs: Any) -> Explanation:
-        find_key(fn, args, kwargs, "explain")
-        given = (args, kwargs)
+        key, with_key = find_key(fn, args, kwargs, "explain")
+        given = with_key(key)
         # Traced arguments, so that no parameter looks like a known constant.
         arrays = jax.tree.map(lambda leaf: leaf if isinstance(leaf, (jax.Array, float)) else None, given)
         found: list[Explanation] = []
@@ -259,7 +288,14 @@ def explain(
 
 
 def _to_differentiate(
-    where: str, fn: Callable[..., Any], argnums: Any, estimator: Any, num_samples: Any, chunk_size: Any, has_aux: Any
+    where: str,
+    fn: Callable[..., Any],
+    argnums: Any,
+    estimator: Any,
+    num_samples: Any,
+    chunk_size: Any,
+    has_aux: Any,
+    key_argname: Any,
 ) -> Callable[..., Any]:
     """The expectation, of which JAX takes the gradient."""
     if isinstance(argnums, Estimator):
@@ -267,7 +303,14 @@ def _to_differentiate(
             f"`mcgrad.{where}(argnums=...)` must be an int or several, got {type(argnums).__name__}. Pass the estimator by "
             "its name, `estimator=`."
         )
-    surrogate = expectation(fn, estimator=estimator, num_samples=num_samples, chunk_size=chunk_size, has_aux=has_aux)
+    surrogate = expectation(
+        fn,
+        estimator=estimator,
+        num_samples=num_samples,
+        chunk_size=chunk_size,
+        has_aux=has_aux,
+        key_argname=key_argname,
+    )
     return _scalar(surrogate, fn, has_aux)
 
 

@@ -100,12 +100,12 @@ def test_numbers_of_samples_may_be_those_of_numpy():
 
 
 def test_keys_in_the_wrong_place_are_named():
-    with pytest.raises(TypeError, match=r"must be a typed key, got Normal.*Swap the two: `mcgrad.sample\(key, dist\)`"):
+    with pytest.raises(TypeError, match=r"must be a key, got Normal.*Swap the two: `mcgrad.sample\(key, dist\)`"):
         mcgrad.sample(mcgrad.Normal(0.0, 1.0), KEY)
-    with pytest.raises(TypeError, match="must be a typed key, got int: 0. Make keys"):
+    with pytest.raises(TypeError, match="must be a key, got int: 0. Make keys"):
         mcgrad.sample(0, mcgrad.Normal(0.0, 1.0))
     for transform in (mcgrad.expectation, mcgrad.grad, mcgrad.explain):
-        with pytest.raises(TypeError, match=r"`normal\(key=...\)` must be a typed key, got none. Pass `jax.random.key"):
+        with pytest.raises(TypeError, match=r"`normal\(key=...\)` must be a key, got none. Pass `jax.random.key"):
             transform(normal)(0.5)
     with pytest.raises(TypeError, match="got none"):
         mcgrad.expectation(normal, num_samples=2)(theta=0.5)

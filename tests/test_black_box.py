@@ -245,8 +245,8 @@ def test_a_step_lost_in_rounding_is_no_zero(name):
 def test_a_key_is_needed(name):
     with pytest.raises(ValueError, match="must get a key to draw with"):
         TRANSFORMS[name](cubic, num_samples=2)(PARAMS)
-    with pytest.raises(TypeError, match="must be a typed key"):
-        TRANSFORMS[name](cubic, num_samples=2)(PARAMS, key=jnp.zeros(2, jnp.uint32))
+    with pytest.raises(TypeError, match="must be a key"):
+        TRANSFORMS[name](cubic, num_samples=2)(PARAMS, key=jnp.zeros(2))
 
 
 def test_finite_differences_need_a_key_for_several_samples():

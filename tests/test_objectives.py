@@ -250,8 +250,8 @@ def test_what_cannot_be_is_refused(name):
         make(discrete, 0)
     with pytest.raises(ValueError, match="must find the argument named `key`"):
         make(lambda params: params, 2)(0.3)
-    with pytest.raises(TypeError, match="must be a typed key"):
-        make(discrete, 2)(DISCRETE, jnp.zeros(2, jnp.uint32))
+    with pytest.raises(TypeError, match="must be a key"):
+        make(discrete, 2)(DISCRETE, jnp.zeros(2))
     with pytest.raises(TypeError, match="got (a pytree|tuple)"):
         make(lambda params, key: (params, params), 2)(0.3, jax.random.key(0))
 

@@ -141,7 +141,7 @@ def test_what_is_refused(options, name):
 
 def test_a_key_is_asked_for():
     online = mcgrad.persistent_evolution(*chain(10), scale=0.1, num_pairs=2, window=2)
-    with pytest.raises(TypeError, match="must be a typed key"):
+    with pytest.raises(TypeError, match="must be a key"):
         online.init(0.3, 0)
-    with pytest.raises(TypeError, match="must be a typed key"):
+    with pytest.raises(TypeError, match="must be a key"):
         online.update(0.3, online.init(0.3, jax.random.key(0)), 0)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from mcgrad._arguments import check_chunks, check_flag, check_key, find_key, parameters_of
+from mcgrad._arguments import check_chunks, check_flag, find_key, fold_in, parameters_of, split
 from mcgrad._compat import Tracer, undifferentiable
 from mcgrad._types import PRNGKey
 
@@ -73,8 +73,9 @@ def difference_grad(
             if directions is None:
                 rows = jnp.broadcast_to(jnp.eye(flat.size, dtype=flat.dtype), (size, flat.size, flat.size))
             else:
-                key_directions, key = jax.random.split(key)
-                rows = directions(key_directions, size, params)
+                both = split(key, 2)
+                rows = directions(jax.tree.leaves(both)[0][0], size, params)
+                key = jax.tree.map(lambda k: k[1], both)
 
             def one(key: Any, rows: Float[Array, "directions n"]) -> tuple[Array, Any]:
                 # One `vmap` over all points, so that the black box is compiled once; the key, not mapped, is common.
@@ -83,12 +84,12 @@ def difference_grad(
                 difference = values[: len(rows)] - values[len(rows) :]
                 along = jnp.tensordot(difference.astype(flat.dtype), rows, axes=1, precision="highest")
                 # The same key again, so that the auxiliary output belongs to the differences that were taken.
-                aux = call(params, None if key is None else jax.random.clone(key))[1] if has_aux else ()
+                aux = call(params, jax.tree.map(jax.random.clone, key))[1] if has_aux else ()
                 return along, aux
 
             if num_samples == 1:
                 return one(key, rows[0])
-            along, aux = jax.vmap(one)(jax.random.split(key, size), rows)
+            along, aux = jax.vmap(one)(split(key, size), rows)
             return jnp.mean(along, axis=0), aux
 
         if size == num_samples:
@@ -97,7 +98,7 @@ def difference_grad(
             num_chunks = num_samples // size
 
             def add(total: Array, i: Array) -> tuple[Array, Any]:
-                along, aux = chunk(jax.random.fold_in(key, i))
+                along, aux = chunk(fold_in(key, i))
                 return total + along / num_chunks, aux
 
             total, aux = jax.lax.scan(add, jnp.zeros_like(flat), jnp.arange(num_chunks))
@@ -127,9 +128,7 @@ def _bind(
     fn: Callable[..., Any], argnums: Any, args: Sequence[Any], kwargs: dict[str, Any], where: str, has_aux: bool
 ) -> tuple[Callable[[Any, Any], tuple[Array, Any]], Any]:
     """The black box as a function of `(params, key)`, and the key, which only draws directions if the function takes none."""
-    key, with_key = find_key(fn, args, kwargs)
-    if key is not None:
-        check_key(key, where)
+    key, with_key = find_key(fn, args, kwargs, where)
     takes = parameters_of(fn)
     keyless = "key" in kwargs and takes and "key" not in takes and all(p.kind != p.VAR_KEYWORD for p in takes.values())
 

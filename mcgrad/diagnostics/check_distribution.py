@@ -66,7 +66,7 @@ def check_distribution(
     Args:
         dist: a distribution of mcgrad, NumPyro, Distrax or TFP-on-JAX, or any pytree with `sample(key)`, `log_prob(x)`,
             `batch_shape`, `event_shape` and `reparameterized`, whose parameters are numbers (not traced).
-        key: a typed key.
+        key: a key of either style.
         params: with these, `dist` is a function of them that returns the distribution, and derivatives are those in `params`,
             any pytree of arrays. Without, they are those in the leaves of `dist`: wrong where these depend on each other, as
             those of a library that keeps a normalizing constant beside the parameter that it is made of.
@@ -78,7 +78,7 @@ def check_distribution(
         A `DistributionReport`: its `agrees` says whether no row disagrees, its `rows` hold the statistics, printed it is a table.
 
     Raises:
-        TypeError: if `dist` is no distribution (with `params`: no function), or `key` no typed key; under `jax.jit`.
+        TypeError: if `dist` is no distribution (with `params`: no function), or `key` no key; under `jax.jit`.
         ValueError: for fewer than 1000 samples, and a `level` that is not between 0 and 1.
 
     Example:
@@ -95,7 +95,7 @@ def check_distribution(
         Geweke 2004 (tests of simulators by two ways to the same mean), "Getting It Right",
         https://doi.org/10.1198/016214504000001132; Levina and Bickel 2004, eq. 8 (dimension of draws).
     """
-    check_key(key, "check_distribution")
+    key = check_key(key, "check_distribution")
     num_samples = check_at_least(num_samples, 1000, "check_distribution(num_samples=...)")
     if not 0 < level < 1:
         raise ValueError(

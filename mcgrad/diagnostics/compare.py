@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad._arguments import check_at_least, sample_key
+from mcgrad._arguments import check_at_least, fold_in, sample_key
+from mcgrad._modules import eval_shape, jit
 from mcgrad.diagnostics.comparison import Comparison, need
 from mcgrad.diagnostics.judgement import ROUNDING, judge
 from mcgrad.diagnostics.statistics import Moments, merge, moments_of_chunk, sample_gradient, summarize
@@ -57,7 +58,7 @@ def compare(
         progress: whether to show progress bars; needs rich.
 
     Returns:
-        A function of the arguments of `fn`, all of them arrays or pytrees of arrays, that returns a `Comparison`. It
+        A function of the arguments of `fn` that returns a `Comparison`. It
         compiles and measures, so it is not to be called under `jax.jit`.
 
     Raises:
@@ -160,7 +161,7 @@ def _plan(fn: Callable[..., Any], estimator: Estimator, args: Any, kwargs: Any) 
         enumerated = all(isinstance(chosen, Enumerate) for chosen in plan.estimators.values())
         found.append((sum(interpreter.evaluations), enumerated))
 
-    jax.eval_shape(run, args, kwargs)
+    eval_shape(run, args, kwargs)
     return found[0]
 
 
@@ -171,10 +172,10 @@ def _chunk(
 
     def chunk(start: Any, args: Any, kwargs: Any) -> Moments:
         key, with_key = sample_key(fn, args, kwargs, "compare")
-        own = with_key(jax.random.fold_in(key, index))
+        own = with_key(fold_in(key, index))
         return moments_of_chunk(sample_gradient(fn, argnums, estimator, "compare", *own), start, size, num_samples)
 
-    return jax.jit(chunk)
+    return jit(chunk)
 
 
 def _exact(fn: Callable[..., Any], argnums: Any, args: Any, kwargs: Any) -> Any:
@@ -188,7 +189,7 @@ def _exact(fn: Callable[..., Any], argnums: Any, args: Any, kwargs: Any) -> Any:
         _, enumerated = _plan(fn, Enumerate(), args, kwargs)
         if not enumerated:
             return None
-        rows = jax.jit(several)(args, kwargs)
+        rows = jit(several)(args, kwargs)
     except (ValueError, NotImplementedError):
         return None
     for leaf in jax.tree.leaves(rows):  # a program may also use its key in other ways than in draws of mcgrad

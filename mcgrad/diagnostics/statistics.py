@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import PyTree as Tree
 
-from mcgrad._arguments import check_at_least, name_of, sample_key
+from mcgrad._arguments import check_at_least, fold_in, name_of, sample_key
+from mcgrad._modules import copied, jit
 from mcgrad._types import PRNGKey, PyTree, static_field
 from mcgrad.program import Estimator
 from mcgrad.transforms import explain, grad_of_sample
@@ -83,7 +84,7 @@ def gradient_statistics(
         argnums, estimator: see `mcgrad.grad`.
 
     Returns:
-        A function of the arguments of `fn`, all of them arrays or pytrees of arrays, that returns `GradientStatistics`.
+        A function of the arguments of `fn` that returns `GradientStatistics`.
 
     Raises:
         ValueError: for fewer than 2 samples, a `chunk_size` that is no positive int, and a program without `key`.
@@ -117,7 +118,7 @@ def gradient_statistics(
         moments, _ = jax.lax.scan(step, Moments(jnp.zeros((), int), zeros, zeros), length=num_chunks)
         return summarize(moments, num_samples)
 
-    return jax.jit(statistics)
+    return jit(statistics)
 
 
 def per_sample_grad(
@@ -261,8 +262,8 @@ def sample_gradient(
     key, with_key = sample_key(fn, args, kwargs, where)
 
     def one(index: Any) -> Any:
-        own = jax.random.fold_in(key, index)
-        at, named = with_key(own)
+        own = fold_in(key, index)
+        at, named = copied(with_key(own))
         found = grad_of_sample(fn, argnums, estimator, own)(*at, **named)
         # Sums over many samples need more than half precision.
         return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), found)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from mcgrad.program.costs import Split
@@ -78,7 +79,8 @@ def check_evaluations(estimators: dict[Site, Estimator], analysis: Analysis, spl
 
 def check_samples(program: Program, estimators: Mapping[Site, Estimator], key: Any) -> None:
     """Refuse draws that all samples of a transform would share."""
-    of_sample = MadeOf(lambda value: isinstance(value, Constant) and value.value is key)
+    keys = jax.tree.leaves(key)
+    of_sample = MadeOf(lambda value: isinstance(value, Constant) and any(value.value is k for k in keys))
     of_sample.run(program, [False] * len(program.inputs))
     for site, estimator in estimators.items():
         if not isinstance(estimator, Held) and not of_sample.of(site.key):

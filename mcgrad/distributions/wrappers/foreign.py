@@ -360,6 +360,17 @@ def as_distribution(dist: Any) -> Any:
     )
 
 
+def entry_by_entry(dist: Any) -> Any:
+    """A discrete distribution of NumPyro or Distrax without its reinterpreted axes (`to_event`, `Independent`).
+
+    The draws are the same, but each entry is a draw of its own: credited by itself, with the estimators of single draws.
+    """
+    kinds = (NumPyroDistribution, DistraxDistribution)
+    while isinstance(dist, kinds) and type(dist.dist).__name__ == "Independent" and dist.discrete:
+        dist = as_distribution(dist.dist.base_dist if dist.library == "NumPyro" else dist.dist.distribution)
+    return dist
+
+
 _WITHOUT_DENSITY = {cls: type(cls.__name__, (cls,), {"log_prob": None}) for cls in _ADAPTERS.values()}
 
 

@@ -24,10 +24,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad._arguments import is_key
+from mcgrad._arguments import check_key, is_key, is_old_key
 from mcgrad.program.bring import expand_right
 from mcgrad.program.draw import Draw, fold_in
 from mcgrad.program.estimator import Result
+from mcgrad.program.made_of import MadeOf
 from mcgrad.program.run import Run
 from mcgrad.program.site import Site
 from mcgrad.program.structure import CheckpointView, ScanView, form_of
@@ -148,9 +149,9 @@ _CHOICE = 0x5EED
 
 def _own_key(run: Run, equation: Equation, operands: Sequence[Any]) -> Array:
     """A key for the choices among alternatives, derived from a key that enters the `scan`."""
-    for operand in operands:
-        if is_key(operand):
-            key = operand.ravel()[0]
+    for operand, value in zip(operands, equation.bodies[0].inputs, strict=True):
+        if is_key(operand) or (is_old_key(row := _row(operand)) and _makes_keys(run, equation, value)):
+            key = operand.ravel()[0] if is_key(operand) else check_key(row, "sample")
             for index in (*run.folds, _CHOICE):
                 key = fold_in(key, index)
             return key
@@ -158,6 +159,18 @@ def _own_key(run: Run, equation: Equation, operands: Sequence[Any]) -> Array:
         f"The `scan` at {equation.line} makes its keys itself, so none is at hand for the choice of an alternative path. "
         "Scan over `jax.random.split(key, num_steps)`, or use `mcgrad.Score()`."
     )
+
+
+def _row(operand: Array) -> Array:
+    """The first row, of the last axis."""
+    return operand[(0,) * (operand.ndim - 1)] if operand.size else operand
+
+
+def _makes_keys(run: Run, equation: Equation, value: Value) -> bool:
+    """Whether an input of a `scan`'s body is data of old-style keys, of which a draw makes its own."""
+    made = MadeOf()
+    made.run(body := equation.bodies[0], [other is value for other in body.inputs])
+    return any(site.equation in made.seen and made.of(site.key) for site in run.plan.analysis.sites.values())
 
 
 class _Row(NamedTuple):
