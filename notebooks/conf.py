@@ -147,6 +147,11 @@ def _literal(match: re.Match[str]) -> str:
     return f"``{match[1]}``" + (f"\\ {match[2]}" if match[2] else "")
 
 
+def _without(app: Any, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Fields of named tuples are told by the docstring of their class."""
+    return True if (getattr(thing, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
 def _cells_to_run(app: Any, config: Any) -> None:
     if config.fast:
         pages = [path.name for path in HERE.iterdir() if path.suffix in (".md", ".ipynb")]
@@ -157,6 +162,7 @@ def _cells_to_run(app: Any, config: Any) -> None:
 def setup(app: Any) -> None:
     app.add_config_value("fast", False, "env")
     app.connect("config-inited", _cells_to_run, priority=100)
+    app.connect("autodoc-skip-member", _without)
     app.connect("autodoc-process-signature", _of_dataclass)
     app.connect("autodoc-process-docstring", _of_docstring, priority=100)  # before Napoleon reads its sections
     app.connect("source-read", _of_page)

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcgrad._arguments import check_at_least, sample_key
-from mcgrad.diagnostics.comparison import Comparison, need
+from mcgrad.diagnostics.comparison import Comparison
 from mcgrad.diagnostics.judgement import ROUNDING, judge
+from mcgrad.diagnostics.pictures import need
 from mcgrad.diagnostics.statistics import Moments, merge, moments_of_chunk, sample_gradient, summarize
 from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.program import Estimator
