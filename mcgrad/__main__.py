@@ -20,7 +20,7 @@ import jax
 import mcgrad
 import mcgrad.estimators
 from mcgrad._arguments import find_key
-from mcgrad.diagnostics.comparison import need
+from mcgrad.diagnostics.pictures import need
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

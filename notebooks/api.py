@@ -23,7 +23,8 @@ def _in(*modules: str) -> Callable[[str, Any], bool]:
 
 def _is_distribution(module: str, thing: Any) -> bool:
     base = mcgrad.Distribution
-    return isinstance(thing, type) and issubclass(thing, base) and thing is not base and not thing.__subclasses__()
+    own = isinstance(thing, type) and getattr(mcgrad, thing.__name__, None) is thing  # not those for authors
+    return own and issubclass(thing, base) and thing is not base
 
 
 # Page: what is on it. The first that fits takes a name.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
 import re
 import sys
@@ -16,6 +18,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.g
 # One look for all pictures.
 os.environ["MATPLOTLIBRC"] = str(ROOT / "mcgrad/diagnostics/pictures.mplstyle")
 os.environ["IPYKERNEL_CELL_NAME"] = "cell.py"  # in messages that name a line
+
+from sphinx.util.inspect import stringify_signature  # noqa: E402
 
 import mcgrad  # noqa: E402
 from notebooks import api  # noqa: E402
@@ -113,6 +117,16 @@ def _of_included(app: Any, path: Path, docname: str, content: list[str]) -> None
     content[0] = _link(content[0], (HERE / path).resolve().parent)
 
 
+def _of_dataclass(app: Any, what: str, name: str, thing: Any, *rest: Any) -> tuple[str, None] | None:
+    """A dataclass is called with its fields, whatever stands before its constructor."""
+    if not (isinstance(thing, type) and dataclasses.is_dataclass(thing)):
+        return None
+    signature = inspect.signature(thing.__init__)
+    fields = [parameter for name, parameter in signature.parameters.items() if name != "self"]
+    shown = signature.replace(parameters=fields, return_annotation=inspect.Signature.empty)
+    return stringify_signature(shown, unqualified_typehints=True), None
+
+
 SECTIONS = ("Args", "Attributes", "Example", "Examples", "Note", "Raises", "References", "Returns", "Yields")
 
 
@@ -133,6 +147,11 @@ def _literal(match: re.Match[str]) -> str:
     return f"``{match[1]}``" + (f"\\ {match[2]}" if match[2] else "")
 
 
+def _without(app: Any, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Fields of named tuples are told by the docstring of their class."""
+    return True if (getattr(thing, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
 def _cells_to_run(app: Any, config: Any) -> None:
     if config.fast:
         pages = [path.name for path in HERE.iterdir() if path.suffix in (".md", ".ipynb")]
@@ -143,6 +162,8 @@ def _cells_to_run(app: Any, config: Any) -> None:
 def setup(app: Any) -> None:
     app.add_config_value("fast", False, "env")
     app.connect("config-inited", _cells_to_run, priority=100)
+    app.connect("autodoc-skip-member", _without)
+    app.connect("autodoc-process-signature", _of_dataclass)
     app.connect("autodoc-process-docstring", _of_docstring, priority=100)  # before Napoleon reads its sections
     app.connect("source-read", _of_page)
     app.connect("include-read", _of_included)

@@ -35,6 +35,16 @@ def test_every_page_is_in_the_table_of_contents():
     assert sorted(listed) == sorted(set(PAGES) - {"index"})
 
 
+WITH_CELLS = sorted(name for name, text in PAGES.items() if "```{code-cell}" in text)
+
+
+@pytest.mark.parametrize("name", WITH_CELLS)
+def test_cells_are_run_and_pictures_have_texts(name):
+    assert PAGES[name].startswith("---\nfile_format: mystnb\n"), "copy the first lines of another chapter"
+    cells = re.findall(r"^```{code-cell}[^\n]*\n(.*?)^```$", PAGES[name], re.S | re.M)
+    assert not [cell for cell in cells if re.search(r"plt\.show\(|^Image\(", cell, re.M) and "    alt: " not in cell]
+
+
 @pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *(ROOT / "notebooks").glob("*.md")], ids=lambda path: path.name)
 def test_links_lead_to_files_and_headings(path):
     for link in LINKS.findall(re.sub(r"```.*?```|`[^`]*`", "", path.read_text(encoding="utf-8"), flags=re.S)):

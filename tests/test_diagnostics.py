@@ -316,6 +316,17 @@ def test_a_comparison_prints_and_draws_itself(tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
 
 
+def test_statistics_draw_themselves(tmp_path):
+    def program(params, key):
+        return jnp.sum(mcgrad.sample(key, mcgrad.Normal(params["loc"], params["scale"])) ** 2)
+
+    params = {"loc": jnp.ones(3), "scale": jnp.ones(())}
+    found = mcgrad.gradient_statistics(program, 100)(params, jax.random.key(0))
+    path = found.plot(tmp_path / "picture.svg")
+    text = path.read_text()
+    assert "'loc'" in text and "'scale'" in text and "signal-to-noise" in text
+
+
 def test_a_comparison_made_by_hand_prints_its_numbers():
     nothing = jnp.zeros(())
     statistics = mcgrad.GradientStatistics(nothing, nothing, nothing, nothing, jnp.asarray(2.0), nothing, nothing, 10)

@@ -14,8 +14,9 @@ import numpy as np
 
 from mcgrad._arguments import check_at_least, fold_in, sample_key
 from mcgrad._modules import eval_shape, jit
-from mcgrad.diagnostics.comparison import Comparison, need
+from mcgrad.diagnostics.comparison import Comparison
 from mcgrad.diagnostics.judgement import ROUNDING, judge
+from mcgrad.diagnostics.pictures import need
 from mcgrad.diagnostics.statistics import Moments, merge, moments_of_chunk, sample_gradient, summarize
 from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.program import Estimator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mcgrad.diagnostics.pictures import AGREES, DOUBTFUL, WRONG, style
+from mcgrad.diagnostics.pictures import AGREES, DOUBTFUL, WRONG, need, style
 from mcgrad.diagnostics.statistics import GradientStatistics
 
 _WIDTH = 80  # of a terminal that nobody has widened
@@ -177,12 +176,3 @@ class Comparison:
         refused = f"; refused: {', '.join(self.refused)}" if self.refused else ""
         figure.suptitle(f"{self.num_samples:,} gradients of each; deviations from {self.source}{refused}", fontsize=10)
         return figure
-
-
-def need(what: str, *packages: str, extra: str = "diagnostics") -> None:
-    """An `ImportError` if a package is missing that `what` needs and an extra of mcgrad installs."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            f'{what} needs {", ".join(missing)}. Install with `pip install ".[{extra}]"` in a clone of mcgrad.'
-        )

@@ -7,16 +7,19 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 from jaxtyping import PyTree as Tree
 
 from mcgrad._arguments import check_at_least, fold_in, name_of, sample_key
 from mcgrad._modules import copied, jit
 from mcgrad._types import PRNGKey, PyTree, static_field
+from mcgrad.diagnostics.pictures import need, style
 from mcgrad.program import Estimator
 from mcgrad.transforms import explain, grad_of_sample
 
@@ -47,6 +50,41 @@ class GradientStatistics(PyTree):
     total_standard_error: Float[Array, ""]
     total_signal_to_noise: Float[Array, ""]
     num_samples: int = static_field()
+
+    def plot(self, path: str | Path) -> Path:
+        """Write a picture: the size of the mean gradient against the standard deviation of one sample, a point for each entry.
+
+        Points above the line are entries whose sign one sample mostly has right; those far below are noise until many are averaged.
+
+        Args:
+            path: of the file; its suffix sets the format, for instance `.png` or `.pdf`.
+
+        Returns:
+            `path`.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+        """
+        need("`GradientStatistics.plot`", "matplotlib")
+        with style():
+            from matplotlib.figure import Figure
+
+            figure = Figure(figsize=(6, 4.2))
+            axis: Any = figure.subplots()
+            for (where, mean), variance in zip(
+                jax.tree_util.tree_leaves_with_path(self.mean), jax.tree.leaves(self.variance), strict=True
+            ):
+                name = jax.tree_util.keystr(where) or "gradient"
+                axis.plot(np.sqrt(variance).ravel(), np.abs(mean).ravel(), "o", markersize=4, alpha=0.7, label=name)
+            ends = axis.get_xlim()
+            axis.axline((0, 0), slope=1, color="black", linewidth=1, linestyle="--")
+            axis.set(
+                xlabel="standard deviation of one sample", ylabel="size of the mean", xlim=(0, ends[1]), ylim=(0, None)
+            )
+            axis.set_title(f"signal-to-noise of the whole gradient: {self.total_signal_to_noise:.3g}")
+            axis.legend()
+            figure.savefig(path)
+        return Path(path)
 
 
 class Moments(NamedTuple):
