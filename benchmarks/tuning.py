@@ -10,9 +10,9 @@ from benchmarks.report import RESULTS, Hold, Table, milliseconds, spread
 from benchmarks.runner import OURS, Session, alternate, draw, median_time, ratio
 
 TITLE = "Tuning random walk Metropolis"
-BUDGET = 200.0
-LENGTHS = (100, 1000, 10_000, 100_000)
-DIMENSIONS = (1, 10)
+BUDGET = 140.0
+LENGTHS = {1: (1000, 10_000, 100_000), 10: (1000, 10_000)}
+"""Steps of the chain, by dimension."""
 DRAWS = 200
 ESTIMATORS = {
     "reflection": 'path and one alternative, `coupling="reflection"`',
@@ -33,9 +33,9 @@ def measure(session: Session) -> dict[str, Any]:
     """Each estimator at each length, in one dimension and in ten."""
     ours = session.worker(OURS)
     data: dict[str, Any] = {"versions": {OURS: ours.versions}, "dimensions": {}}
-    for dim in DIMENSIONS:
+    for dim, each in LENGTHS.items():
         lengths = data["dimensions"][str(dim)] = {}
-        for num_steps in LENGTHS:
+        for num_steps in each:
             wanted = [name for name in ESTIMATORS if num_steps <= LONGEST[name] and (dim == 1 or name == "reflection")]
             arguments = {"num_steps": num_steps, "dim": dim}
             entries = {name: session.build(ours, "metropolis", estimator=name, **arguments) for name in wanted}
@@ -128,7 +128,7 @@ def holds(dimensions: dict[str, Any]) -> list[Hold]:
     found.append(
         Hold(statement, max(ratios) <= MOST_TIME if ratios else None, f"Largest {max(ratios, default=0):.3g}.")
     )
-    for dim in DIMENSIONS:
+    for dim in LENGTHS:
         scaled = [deviation(m) * np.sqrt(steps) for (d, steps), m in own.items() if d == dim and steps >= 1000]
         statement = (
             f"in {dim} dimensions it falls with the root of the length from 1,000 steps on, within a factor of {FLAT:g}"

@@ -114,6 +114,64 @@ def test_alternatives_of_an_estimator_of_ones_own():
     assert_unbiased(draws, jax.jvp(lambda logits: exact_bernoulli_chain(logits, num_steps), (0.4,), (1.0,))[1])
 
 
+@pytest.mark.parametrize("decomposition", ["hahn_jordan", "size_bias"])
+def test_parts_of_a_weak_derivative_in_a_long_loop(decomposition):
+    """Continuous draws, one of several parts of which is followed: `x <- 0.7 x + N(loc, scale)`, and the sum of `x^2`."""
+
+    def program(params, key):
+        def step(x, key):
+            x = 0.7 * x + mcgrad.sample(key, mcgrad.Normal(params[0], params[1]), mcgrad.MeasureValued(decomposition))
+            return x, x**2
+
+        return jnp.mean(jax.lax.scan(step, jnp.zeros(()), jax.random.split(key, 60))[1])
+
+    def exact(params):
+        mean = variance = total = 0.0
+        for _ in range(60):
+            mean, variance = 0.7 * mean + params[0], 0.49 * variance + params[1] ** 2
+            total = total + mean**2 + variance
+        return total / 60
+
+    params = jnp.array([0.4, 0.5])
+    assert_unbiased(draws_of(program, params, 40_000), jax.grad(exact)(params))
+
+
+def test_a_weak_derivative_of_counts_in_a_long_loop():
+    def program(rate, key):
+        def step(x, key):
+            x = x // 2 + mcgrad.sample(key, mcgrad.Poisson(rate), mcgrad.MeasureValued())
+            return x, 1.0 * x
+
+        return jnp.mean(jax.lax.scan(step, 0, jax.random.split(key, 40))[1])
+
+    def exact(rate):
+        counts = jnp.arange(60)
+        arrivals = jnp.exp(counts * jnp.log(rate) - rate - jax.scipy.special.gammaln(counts + 1.0))
+        kernel = (
+            jnp.zeros((60, 60))
+            .at[counts[:, None], jnp.minimum(counts[:, None] // 2 + counts[None], 59)]
+            .add(arrivals[None])
+        )
+        law, total = jnp.zeros(60).at[0].set(1.0), 0.0
+        for _ in range(40):
+            law = law @ kernel
+            total = total + law @ counts
+        return total / 40
+
+    assert_unbiased(draws_of(program, 1.5, 20_000), jax.grad(exact)(1.5))
+
+
+def test_independent_parts_are_not_followed():
+    def program(rate, key):
+        def step(x, key):
+            return x + mcgrad.sample(key, mcgrad.Poisson(rate), mcgrad.MeasureValued(coupling="independent")), None
+
+        return 1.0 * jax.lax.scan(step, 0, jax.random.split(key, 40))[0]
+
+    with pytest.raises(NotImplementedError, match="the limit is 32 steps"):
+        mcgrad.grad(program)(1.5, jax.random.key(0))
+
+
 def test_alternative_path_where_a_cost_mixes_all_steps():
     exact = mcgrad.grad(functools.partial(squared_chain, num_steps=4, estimator=mcgrad.Enumerate()))
     draws = draws_of(functools.partial(squared_chain, num_steps=4, estimator=SMOOTHED), 0.4, 40_000)

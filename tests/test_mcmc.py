@@ -150,6 +150,38 @@ def test_a_proposal_without_density_is_not_accepted():
             mcgrad.grad(program)(3.0, 0.5, jax.random.key(0))
 
 
+def test_posterior_means_in_the_scales_of_the_priors():
+    """Of 25 observations from a normal distribution, with a normal prior on its mean and a half-normal one on its scale."""
+    observed = 1.0 + 1.5 * scipy.stats.norm.ppf((np.arange(25) + 0.5) / 25)
+
+    def log_posterior(x, scales):  # of the mean and the logarithm of the scale
+        mean, sigma = x[0], jnp.exp(x[1])
+        likelihood = -jnp.sum((observed - mean) ** 2) / (2 * sigma**2) - 25 * x[1]
+        return likelihood - (mean / scales[0]) ** 2 / 2 - (sigma / scales[1]) ** 2 / 2 + x[1]
+
+    def wanted(x):
+        return x[0] + x[1]
+
+    def exact(scales):
+        grid = jnp.stack(jnp.meshgrid(jnp.linspace(-1.5, 3.0, 300), jnp.linspace(-0.8, 1.6, 300)), -1).reshape(-1, 2)
+        return jax.nn.softmax(jax.vmap(lambda x: log_posterior(x, scales))(grid)) @ jax.vmap(wanted)(grid)
+
+    def program(scales, key):
+        kernel = mcmc.random_walk(lambda x: log_posterior(x, scales))
+
+        def step(state, key):
+            state, _ = kernel.step(state, key, jnp.array([0.6, 0.3]))
+            return state, wanted(state.position)
+
+        steps = jax.lax.scan(step, kernel.init(jnp.array([1.0, 0.4])), jax.random.split(key, 1000))[1]
+        return jnp.mean(steps[200:])
+
+    scales = jnp.array([0.5, 0.8])
+    with jax.debug_key_reuse(False):
+        draws = jax.jit(jax.vmap(mcgrad.grad(program), (None, 0)))(scales, jax.random.split(jax.random.key(0), 1000))
+    assert_unbiased(draws, jax.grad(exact)(scales))
+
+
 @pytest.mark.slow
 def test_adam_finds_the_step_size():
     """The tuning problem of Arya et al. 2023: the least autocorrelation of a standard normal target is at 2.4264."""

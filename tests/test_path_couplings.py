@@ -211,6 +211,29 @@ def test_deviation_falls_with_the_root_of_the_length_in_ten_dimensions():
     assert 0.6 < long / short < 1.5  # a chain that never meets again grows by a factor of 4 and more
 
 
+def test_a_chain_under_checkpoint_and_in_forward_mode_has_the_same_gradient():
+    def program(s, key, wrap):
+        def step(x, key):
+            key_y, key_b = jax.random.split(key)
+            y = mcgrad.sample(key_y, mcgrad.Normal(x, s), mcgrad.Pathwise(coupling="reflection"))
+            accept = jnp.exp(jnp.minimum(0.0, (x**2 - y**2) / 2))
+            b = mcgrad.sample(key_b, mcgrad.Bernoulli(probs=accept), mcgrad.SmoothedPerturbation())
+            new = jnp.where(b == 1, y, x)
+            return new, x * new
+
+        return jnp.mean(jax.lax.scan(wrap(step), jnp.zeros(()), jax.random.split(key, 300))[1])
+
+    key = jax.random.key(3)
+    with jax.debug_key_reuse(False):
+        plain, wrapped = (
+            jax.jit(mcgrad.grad(functools.partial(program, wrap=wrap)))(2.0, key)
+            for wrap in (lambda f: f, jax.checkpoint)
+        )
+        forward = jax.jit(jax.jacfwd(mcgrad.expectation(functools.partial(program, wrap=lambda f: f))))(2.0, key)
+    np.testing.assert_allclose([wrapped, forward], [plain, plain], rtol=1e-9)
+    assert plain != 0
+
+
 def test_a_coupled_draw_in_a_branch_shares_its_noise():
     """In a branch that the real path may not take there is no draw to be coupled with."""
 

@@ -13,7 +13,8 @@ from mcgrad._arguments import check_field, check_option
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.estimators.weak_derivative_by_cdf import directions, weak_derivative_by_cdf, why_no_weak_derivative
-from mcgrad.program import Draw, Estimator, Flow, SignedPoints, Site, zero_with_derivative_of
+from mcgrad.program import Alternatives, Draw, Estimator, Flow, SignedPoints, Site, zero_with_derivative_of
+from mcgrad.program.reach import MAX_UNROLLED_STEPS
 
 Decomposition: TypeAlias = Literal["hahn_jordan", "size_bias"]
 CouplingName: TypeAlias = Literal["shared", "comonotone", "independent"]
@@ -48,6 +49,10 @@ class MeasureValued(Estimator):
     for parameters that are constants of the program. Entries along batch axes that no cost mixes are moved together, entries
     along others one at a time. Later draws share their keys with those of the drawn path.
 
+    **Inside a `scan`** of at most 32 steps all parts are evaluated; in longer ones, one of them, chosen at random, is followed as
+    one alternative path beside the real one, whatever the number of steps (see `mcgrad.SmoothedPerturbation`). States count as
+    merged where they agree up to rounding; for continuous draws of later steps see `mcgrad.Pathwise(coupling=...)`.
+
     Args:
         decomposition: `"hahn_jordan"`, into parts that have no value in common, for a scale and a rate too, where the
             distribution knows how (not both parameters of `F`, the degrees of freedom of `StudentT` and `MultivariateStudentT`,
@@ -64,7 +69,8 @@ class MeasureValued(Estimator):
     Raises:
         ValueError: where it is built, for another `decomposition` or `coupling`, or a `chunk_size` that is no number of points;
             where the program is planned, for a distribution with neither a `weak_derivative` nor such a `cdf`.
-        NotImplementedError: for a second derivative, inside a `while_loop`, and inside a `scan` of more than 32 steps.
+        NotImplementedError: for a second derivative, inside a `while_loop`, and, with independent parts, inside a `scan` of
+            more than 32 steps.
 
     Example:
         >>> import jax, mcgrad
@@ -83,6 +89,8 @@ class MeasureValued(Estimator):
     coupling: CouplingName = static_field(default="shared")
     chunk_size: int | None = static_field(default=None)
 
+    follows_alternatives = True
+
     def __post_init__(self) -> None:
         for name, options in (("decomposition", Decomposition), ("coupling", CouplingName)):
             check_option(f"MeasureValued({name}=...)", getattr(self, name), get_args(options))
@@ -92,11 +100,27 @@ class MeasureValued(Estimator):
     def why_not(self, site: Site) -> str | None:
         return why_no_weak_derivative(site)
 
+    def follows(self, num_steps: int) -> bool:
+        # the coefficients of independent parts do not cancel
+        return num_steps > MAX_UNROLLED_STEPS and self.coupling != "independent"
+
+    def alternatives(self, draw: Draw, x: Any) -> Alternatives:
+        found = self._points(draw, x)
+        if found is None:
+            zeros = jnp.zeros((1, *draw.plates))
+            return Alternatives(x[None], zeros, zeros)
+        return Alternatives(found.points, found.coefficients, jnp.ones_like(found.coefficients))
+
     def represent(self, draw: Draw) -> SignedPoints | Flow:
         x = draw.sample()
+        found = self._points(draw, x)
+        return Flow(x) if found is None else found
+
+    def _points(self, draw: Draw, x: Array) -> SignedPoints | None:
+        """Both parts of each term, differences from the draw if they are coupled; `None` if no derivative reaches the draw."""
         terms = self._terms(draw, _BESIDE, x)
         if not terms:
-            return Flow(x)
+            return None
         points, coefficients = [], []
         independent = self.coupling == "independent"
         if independent:

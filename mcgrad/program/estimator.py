@@ -87,6 +87,10 @@ class Estimator(PyTree):
     follows_alternatives: ClassVar[bool] = False
     biased: ClassVar[bool] = False
 
+    def follows(self, num_steps: int) -> bool:
+        """Whether one alternative is followed through a `scan` of so many steps, rather than the `scan` unrolled."""
+        return self.follows_alternatives
+
     @property
     def couples(self) -> bool:
         """Whether it defines `couple`: how a draw of an alternative path beside a `scan` depends on that of the real one."""

@@ -11,6 +11,9 @@ from mcgrad.program.estimator import Estimator
 from mcgrad.program.site import Site
 from mcgrad.program.trace import Equation, Program, Value
 
+MAX_UNROLLED_STEPS = 32
+"""Steps of a `scan` that are unrolled for estimators that need the rest of the program: their code grows with each."""
+
 
 def can_follow(equation: Equation, needing_rest: Mapping[Site, Estimator]) -> bool:
     """Whether all draws directly inside a `scan` that need the rest of the program can follow alternatives instead."""
@@ -18,7 +21,8 @@ def can_follow(equation: Equation, needing_rest: Mapping[Site, Estimator]) -> bo
         return False
     inner = {e for body in equation.bodies for e in body.everything()}
     inside = {site: estimator for site, estimator in needing_rest.items() if site.equation in inner}
-    return all(e.follows_alternatives and site.loops[-1] is equation for site, e in inside.items())
+    length = equation.eqn.params["length"]
+    return all(e.follows(length) and site.loops[-1] is equation for site, e in inside.items())
 
 
 class Reach(NamedTuple):

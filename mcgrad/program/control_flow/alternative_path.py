@@ -118,7 +118,8 @@ def _invariant(run: Run, body: Program, consts: Sequence[Any]) -> dict[Value, An
 def _without_known(record: Recorded, known: _Known) -> Recorded:
     """The part of a record that must be stacked: the draw, and the operands of the site that are not available after the `scan`."""
     inputs = zip(record.site.equation.inputs, record.operands, strict=True)
-    operands = tuple(x if _source(value, known) is None else None for value, x in inputs)
+    # a key is that of this run, which replicates of an earlier draw fold their index into
+    operands = tuple(x if is_key(x) or _source(value, known) is None else None for value, x in inputs)
     return dataclasses.replace(record, operands=operands, alternatives=None)
 
 
@@ -132,7 +133,7 @@ def _coefficients_of(run: Run, record: Recorded, known: _Known) -> Array:
     Computed for all steps at once after the `scan`, so that the derivative of the `scan` need not carry them.
     """
     stacked = zip(record.site.equation.inputs, record.operands, strict=True)
-    sources = [_source(value, known) or (x, 0) for value, x in stacked]
+    sources = [(x, 0) if x is not None else _source(value, known) or (x, 0) for value, x in stacked]
 
     def one(x: Any, *operands: Any) -> Array:
         draw = Draw(record.site, operands, replicates=run.replicates)

@@ -11,13 +11,11 @@ from mcgrad import _compat
 from mcgrad.program.control_flow import alternative_path
 from mcgrad.program.estimator import Result
 from mcgrad.program.forward import Forward
+from mcgrad.program.reach import MAX_UNROLLED_STEPS
 from mcgrad.program.run import Environment, Run
 from mcgrad.program.structure import ScanView, control_flow
 from mcgrad.program.trace import Program, Value
 from mcgrad.program.weights import Record
-
-MAX_UNROLLED_STEPS = 32
-"""Steps of a `scan` that are unrolled for estimators that need the rest of the program: their code grows with each."""
 
 
 @control_flow(_compat.scan_p)
