@@ -48,7 +48,7 @@ test_measure_valued.py::test_weak_derivatives_of_every_law[Poisson-hahn_jordan-s
 test_objectives.py::test_vargrad_is_the_log_variance_loss
 test_objectives.py::test_what_cannot_be_is_refused
 test_overhead.py
-test_refusals.py::test_keys_must_be_typed_and_single
+test_refusals.py::test_keys_must_be_keys_and_single
 test_refusals.py::test_options_are_checked_where_they_are_given
 test_refusals.py::test_programs_must_return_floating_costs
 test_relax.py::test_the_surrogate_is_evaluated_twice
