@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 from distributions import DISTRIBUTIONS, METHODS, ORDINARY
 
@@ -29,10 +31,11 @@ def test_every_distribution_has_a_row() -> None:
 
 
 def test_every_optional_method_is_in_the_table() -> None:
-    """One method a protocol; what `noise` gives is for an adaptive velocity, and a density is asked of all."""
+    """One method a protocol; what `noise` gives is for an adaptive velocity, what `noise_of` gives has a way back, and a density
+    is asked of all."""
     protocols = [value for name, value in vars(mcgrad.distributions).items() if name.startswith("Has")]
     optional = {name for protocol in protocols for name in vars(protocol) if not name.startswith("_")}
-    assert optional - {"noise", "log_prob"} == set(METHODS)
+    assert optional - {"noise", "of_noise", "log_prob"} == set(METHODS)
 
 
 @pytest.mark.parametrize("name", ORDINARY)
@@ -45,6 +48,17 @@ def test_a_row_claims_what_the_class_has(name: str) -> None:
     assert type(dist).sample is not mcgrad.Distribution.sample
     assert (dist.discrete, dist.reparameterized) == (case.discrete, not case.discrete)
     assert (tuple(dist.support_parameters), dist.event_ndim) == (row.moving, row.event_ndim)
+
+
+@pytest.mark.parametrize("name", [name for name, case in ORDINARY.items() if "noise_of" in case.knows.split()])
+def test_the_noise_of_a_draw_is_what_it_is_made_of(name: str) -> None:
+    dist = ORDINARY[name].dist()
+    x = dist.sample(jax.random.key(0))
+    noise = dist.noise_of(x)
+    np.testing.assert_allclose(dist.of_noise(noise), x, rtol=1e-10)
+    np.testing.assert_allclose(
+        jax.jacrev(dist.of_noise)(noise), jax.jacrev(dist.of_noise)(0 * noise), atol=1e-10
+    )  # affine
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)

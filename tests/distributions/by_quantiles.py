@@ -41,11 +41,11 @@ _TAMER = "of a location and a scale, as others are that are checked there: Logis
 _SCALED = "of a scale alone, by which a draw is multiplied"
 
 
-def _location_scale(name: str, reference: Any, extremes: Any = _TAMER) -> Row:
+def _location_scale(name: str, reference: Any, extremes: Any = _TAMER, further: str = "") -> Row:
     return Row(
         getattr(mcgrad, name),
         {"": Ordinary({"loc": LOC, "scale": SCALE}, reference)},
-        knows="cdf survival icdf weak_derivative",
+        knows="cdf survival icdf weak_derivative" + further,
         corners={"": Corners({"loc": LOCATIONS, "scale": EXTREME})},
         weak={"": Weak([0.3, 0.8])},
         extremes=extremes,
@@ -54,7 +54,7 @@ def _location_scale(name: str, reference: Any, extremes: Any = _TAMER) -> Row:
 
 
 ROWS = {
-    "Normal": _location_scale("Normal", scipy.stats.norm),
+    "Normal": _location_scale("Normal", scipy.stats.norm, further=" noise_of"),
     "HalfNormal": Row(
         mcgrad.HalfNormal,
         {"": Ordinary({"scale": SCALE}, lambda scale: scipy.stats.halfnorm(scale=scale))},

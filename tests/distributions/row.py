@@ -24,6 +24,7 @@ METHODS = (
     "weak_derivative",
     "optimal_transport",
     "adaptive_velocity",
+    "noise_of",
     "relaxation",
 )
 
