@@ -6,15 +6,15 @@ Everything here runs without warnings on every supported JAX; versions are told 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer as Tracer
-from jax.core import eval_jaxpr
+from jax.core import eval_context, eval_jaxpr
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive
 from jax.extend.core import primitives as _primitives
@@ -43,6 +43,14 @@ def not_of_the_user(package: Any) -> None:
 def is_known(x: Any) -> bool:
     """Whether a constant is known while a program is planned: neither traced, nor in part that of another process."""
     return not isinstance(x, Tracer) and getattr(x, "is_fully_addressable", True)
+
+
+@contextmanager
+def before_the_run() -> Generator[None]:
+    """Operations in this context are run at once, on one device, whatever is traced and whatever mesh is set."""
+    nowhere = jax.sharding.AbstractMesh((), ())
+    with eval_context(), jax.sharding.use_abstract_mesh(nowhere):
+        yield
 
 
 def user_line(eqn: JaxprEqn) -> str:

@@ -120,8 +120,8 @@ _CASTS = frozenset(
 
 def is_of_mesh(eqn: Any) -> bool:
     """Whether an operation can be run only where its mesh, or its named axis, is."""
-    avals = [v.aval for v in (*eqn.invars, *eqn.outvars)]
-    return bool(collective_axes(eqn)) or any(varying_axes(a) or is_explicit(a) for a in avals)
+    shardings = [getattr(v.aval, "sharding", None) for v in (*eqn.invars, *eqn.outvars)]
+    return bool(collective_axes(eqn)) or any(s is not None and not s.mesh.empty for s in shardings)
 
 
 def without_mesh(eqn: Any, operands: Sequence[Any]) -> list[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -62,7 +61,7 @@ class Known:
         operands = {v: self.value(v) for v in equation.inputs}
         if any(found is None for found in operands.values()):
             return None
-        with jax.ensure_compile_time_eval():
+        with _compat.before_the_run():
             results = bounded.evaluate(equation, operands.__getitem__)
             self._values.update((out, np.asarray(x)) for out, x in zip(equation.outputs, results, strict=True))
         return self._values[value]

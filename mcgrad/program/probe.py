@@ -121,7 +121,7 @@ def _try(
     equations, inputs = part
     key = _fingerprint(equations, inputs, gate, tells, reached, cut)
     if key not in _SEEN:
-        with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.debug_infs(False), jax.debug_key_reuse(False):
+        with _compat.before_the_run(), jax.debug_nans(False), jax.debug_infs(False), jax.debug_key_reuse(False):
             found = (
                 _compare_cut(equations, inputs, gate, reached)
                 if cut
