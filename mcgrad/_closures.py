@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 from mcgrad._types import PyTree, static_field
 
 
@@ -32,5 +32,5 @@ class Closed(PyTree):
     @property
     def result(self) -> Any:
         """A placeholder of what it returns."""
-        structs = [jax.ShapeDtypeStruct(out.aval.shape, out.aval.dtype) for out in self.jaxpr.outvars]
+        structs = [_mesh.placeholder(out.aval) for out in self.jaxpr.outvars]
         return jax.tree.unflatten(self.tree, structs)

@@ -6,15 +6,15 @@ Everything here runs without warnings on every supported JAX; versions are told 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import ShapedArray, eval_jaxpr
 from jax.core import Tracer as Tracer
+from jax.core import eval_context, eval_jaxpr
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive
 from jax.extend.core import primitives as _primitives
@@ -38,6 +38,19 @@ source_info_util.register_exclusion(os.path.dirname(os.path.abspath(__file__)) +
 def not_of_the_user(package: Any) -> None:
     """Lines in this package are not those of the user."""
     source_info_util.register_exclusion(os.path.dirname(os.path.abspath(package.__file__)) + os.sep)
+
+
+def is_known(x: Any) -> bool:
+    """Whether a constant is known while a program is planned: neither traced, nor in part that of another process."""
+    return not isinstance(x, Tracer) and getattr(x, "is_fully_addressable", True)
+
+
+@contextmanager
+def before_the_run() -> Generator[None]:
+    """Operations in this context are run at once, on one device, whatever is traced and whatever mesh is set."""
+    nowhere = jax.sharding.AbstractMesh((), ())
+    with eval_context(), jax.sharding.use_abstract_mesh(nowhere):
+        yield
 
 
 def user_line(eqn: JaxprEqn) -> str:
@@ -66,15 +79,11 @@ def new_primitive(
     primitive.multiple_results = True
     primitive.def_impl(lambda *operands, **params: jax.jit(lambda *ops: run(*ops, **params))(*operands))
 
-    def abstract(*avals, **params):
-        structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
-        return [ShapedArray(o.shape, o.dtype) for o in jax.eval_shape(lambda *a: run(*a, **params), *structs)]
-
     def jvp_rule(primals, tangents, **params):
         outs, outs_dot = jvp(primals, [None if isinstance(t, ad.Zero) else t for t in tangents], **params)
         return outs, [ad.Zero(jax.typeof(out).to_tangent_aval()) for out in outs] if outs_dot is None else outs_dot
 
-    primitive.def_abstract_eval(abstract)
+    primitive.def_abstract_eval(lambda *avals, **params: trace_on(lambda *a: run(*a, **params), avals).out_avals)
     mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=True))
     batching.primitive_batchers[primitive] = batch
     ad.primitive_jvps[primitive] = jvp_rule
@@ -146,12 +155,7 @@ ruled_p = Primitive("mcgrad_custom_jvp")
 """What a `custom_jvp` binds: the function `fn` of its operands, a list of results, and its rule."""
 ruled_p.multiple_results = True
 ruled_p.def_impl(lambda *operands, fn, rule: fn(*operands))
-ruled_p.def_abstract_eval(
-    lambda *avals, fn, rule: [
-        ShapedArray(o.shape, o.dtype)
-        for o in jax.eval_shape(fn, *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals))
-    ]
-)
+ruled_p.def_abstract_eval(lambda *avals, fn, rule: trace_on(fn, avals).out_avals)
 mlir.register_lowering(ruled_p, mlir.lower_fun(lambda *operands, fn, rule: fn(*operands), multiple_results=True))
 batching.primitive_batchers[ruled_p] = _custom_jvp_batch
 ad.primitive_jvps[ruled_p] = _custom_jvp_jvp
@@ -198,6 +202,24 @@ def new_watched(name: str, moved: Callable[[str], None]) -> Callable[[jax.Array,
     return lambda x, message: primitive.bind(x, message=message)
 
 
+def total_over(x: jax.Array, axis_name: str, *mesh_axes: str) -> jax.Array:
+    """`psum` along a named axis of a `vmap`, where JAX refuses it inside a `shard_map`, and mesh axes. It has no derivative."""
+    total = _total_p.bind(x, axis_name=axis_name)
+    return jax.lax.psum(total, mesh_axes) if mesh_axes else total
+
+
+def _total_batch(axis, args, dims, *, axis_name):
+    (x,), (dim,) = args, dims
+    if axis.name == axis_name:
+        return (x * axis.size, None) if dim is None else (jax.lax.reduce_sum(x, (dim,)), None)
+    return _total_p.bind(x, axis_name=axis_name), dim
+
+
+_total_p = Primitive("mcgrad_total")
+_total_p.def_abstract_eval(lambda x, axis_name: x)
+batching.fancy_primitive_batchers[_total_p] = _total_batch
+
+
 def trace(fn: Callable[[], Any]) -> tuple[ClosedJaxpr, Any]:
     """The jaxpr of a function of no arguments (all it uses is closed over), and the tree of its output."""
     closed: Any
@@ -205,10 +227,9 @@ def trace(fn: Callable[[], Any]) -> tuple[ClosedJaxpr, Any]:
     return closed, jax.tree.structure(shape)
 
 
-def trace_on(fn: Callable[..., Any], avals: Sequence[Any]) -> ClosedJaxpr:
-    """The jaxpr of a function on arguments of given types."""
-    structs = [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=getattr(a, "weak_type", False)) for a in avals]
-    return jax.make_jaxpr(fn)(*structs)
+def trace_on(fn: Callable[..., Any], avals: Sequence[Any]) -> Any:
+    """The jaxpr of a function on arguments of given types: shape, dtype, weak type, sharding, varying manual axes."""
+    return jax.make_jaxpr(fn)(*avals)
 
 
 def closed(fn: Callable[[Any], Any], argument: Any) -> tuple[Jaxpr, Sequence[Any], Any]:

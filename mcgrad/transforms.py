@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from mcgrad._arguments import check_chunks, check_flag, describe, find_key, fold_in, name_of, sample_key, split
 from mcgrad._modules import differentiate, partition, pure, split_output
+from mcgrad._spread import check_sharding, spread_over
 from mcgrad.distributions.half_precision import in_single
 from mcgrad.estimators.auto import CANDIDATES, Auto
 from mcgrad.program import Estimator
@@ -32,6 +33,7 @@ def expectation(
     estimator: Estimator | None = None,
     num_samples: int = 1,
     chunk_size: int | None = None,
+    sharding: Any = None,
     has_aux: bool = False,
     key_argname: str | None = None,
 ) -> Callable[..., Any]:
@@ -53,6 +55,10 @@ def expectation(
             in the backward pass, so that memory, also in reverse mode, is that of one chunk plus one value per chunk (all
             `aux` is kept, however). The leave-one-out baseline is then the mean of the other runs **of the same chunk**;
             with a chunk size of one there is none. By default all samples run at once.
+        sharding: spreads the samples over the devices of a mesh: a `jax.sharding.PartitionSpec` of one entry, such as
+            `jax.P("data")`, for the mesh that `jax.set_mesh` has set, or a `jax.sharding.NamedSharding`. Each device runs its own
+            samples, in chunks of `chunk_size`, and only means meet. The keys are those of one device, so the result is the same
+            up to the order of sums. Inside the program the mesh axes are manual, as in `jax.shard_map(check_vma=False)`.
         has_aux: whether `fn` returns `(costs, aux)`. `aux` is returned as it is, from one plain run of the program, with a
             leading axis of size `num_samples` if that is above one.
         key_argname: the name of the argument that is the randomness, where it is another.
@@ -63,7 +69,7 @@ def expectation(
     Raises:
         TypeError: for an argument `key` that is no key, or a program that returns anything but floating-point arrays.
         ValueError: if an estimator would be wrong at a draw; the message has the line of the draw. Also if `chunk_size` does
-            not divide `num_samples`.
+            not divide `num_samples`, or `sharding` is of another mesh, of several axes, or over devices that do not divide it.
         NotImplementedError: if a draw is inside something that cannot be transformed; the message has its line.
 
     Example:
@@ -78,7 +84,7 @@ def expectation(
     """
     num_samples, chunk_size = _check_options(estimator, num_samples, chunk_size, has_aux)
     size = chunk_size or num_samples
-    replicates = (_SAMPLES, size) if size > 1 else None
+    check_sharding(sharding, "expectation")
 
     @functools.wraps(fn)
     def surrogate(*args: Any, **kwargs: Any) -> Any:
@@ -89,11 +95,14 @@ def expectation(
         return (value, aux) if has_aux else value
 
     def of_pure(fn: Callable[..., Any], args: Any, kwargs: Any, has_aux: bool) -> Any:
-        if num_samples == 1:
+        if num_samples == 1 and sharding is None:
             key, with_key = find_key(fn, args, kwargs, "expectation", key_argname)
             _, run = plan_of(fn, *with_key(key), estimator, has_aux)
             return run()
         key, with_key = sample_key(fn, args, kwargs, "expectation", key_argname)
+        spread = spread_over(sharding, num_samples, chunk_size, "expectation")
+        names = (_SAMPLES, *(spread.axes if spread is not None and size == num_samples else ()))
+        replicates = (names, size) if size > 1 else None
 
         # In float32, the derivatives of 16 bits of all chunks are added up without getting stuck.
         wide = in_single((args, kwargs))
@@ -115,16 +124,26 @@ def expectation(
             return _mean(costs), aux
 
         # Keys of chunks are made one by one with `fold_in`, since an array of all of them would grow with `num_samples`; for
-        # JAX's default keys they equal those of `jax.random.split`.
+        # JAX's default keys they equal those of `jax.random.split`. So are those of each device.
+        def numbered(numbers: jax.Array) -> tuple[Any, Any]:
+            return several(jax.vmap(fold_in, (None, 0))(key, numbers))
+
         @functools.partial(jax.checkpoint, prevent_cse=False)
         def chunk(start: jax.Array) -> tuple[Any, Any]:
-            return several(jax.vmap(fold_in, (None, 0))(key, start + jnp.arange(size)))
+            return numbered(start + jnp.arange(size))
 
-        if size == num_samples:
+        def all_chunks(starts: jax.Array) -> tuple[Any, Any]:
+            values, aux = jax.lax.map(chunk, starts)
+            return _mean(values), jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), aux)
+
+        if spread is not None:
+            by_chunks = size < num_samples
+            first = jnp.arange(0, num_samples, size if by_chunks else 1)
+            value, aux = spread.run(all_chunks if by_chunks else numbered, first)
+        elif size == num_samples:
             value, aux = several(split(key, num_samples))
         else:
-            values, aux = jax.lax.map(chunk, jnp.arange(0, num_samples, size))
-            value, aux = _mean(values), jax.tree.map(lambda a: a.reshape(num_samples, *a.shape[2:]), aux)
+            value, aux = all_chunks(jnp.arange(0, num_samples, size))
         return (value, put_aux[-1](aux)) if has_aux else value
 
     return surrogate
@@ -175,6 +194,7 @@ def grad(
     estimator: Estimator | None = None,
     num_samples: int = 1,
     chunk_size: int | None = None,
+    sharding: Any = None,
     has_aux: bool = False,
     key_argname: str | None = None,
 ) -> Callable[..., Any]:
@@ -183,7 +203,7 @@ def grad(
     Args:
         fn: a program that returns a scalar; see `mcgrad.expectation`.
         argnums: which arguments to differentiate in, as in `jax.grad`.
-        estimator, num_samples, chunk_size, has_aux, key_argname: see `mcgrad.expectation`.
+        estimator, num_samples, chunk_size, sharding, has_aux, key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.
@@ -198,7 +218,8 @@ def grad(
         >>> round(float(mcgrad.grad(loss)(0.0, jax.random.key(0))), 4)
         0.05
     """
-    surrogate = _to_differentiate("grad", fn, argnums, estimator, num_samples, chunk_size, has_aux, key_argname)
+    options = {"estimator": estimator, "num_samples": num_samples, "chunk_size": chunk_size, "sharding": sharding}
+    surrogate = _to_differentiate("grad", fn, argnums, options, has_aux, key_argname)
     return differentiate("grad", surrogate, argnums, has_aux)
 
 
@@ -223,6 +244,7 @@ def value_and_grad(
     estimator: Estimator | None = None,
     num_samples: int = 1,
     chunk_size: int | None = None,
+    sharding: Any = None,
     has_aux: bool = False,
     key_argname: str | None = None,
 ) -> Callable[..., Any]:
@@ -238,9 +260,8 @@ def value_and_grad(
         >>> float(gradient)
         2.0
     """
-    surrogate = _to_differentiate(
-        "value_and_grad", fn, argnums, estimator, num_samples, chunk_size, has_aux, key_argname
-    )
+    options = {"estimator": estimator, "num_samples": num_samples, "chunk_size": chunk_size, "sharding": sharding}
+    surrogate = _to_differentiate("value_and_grad", fn, argnums, options, has_aux, key_argname)
     return differentiate("value_and_grad", surrogate, argnums, has_aux)
 
 
@@ -291,9 +312,7 @@ def _to_differentiate(
     where: str,
     fn: Callable[..., Any],
     argnums: Any,
-    estimator: Any,
-    num_samples: Any,
-    chunk_size: Any,
+    options: dict[str, Any],
     has_aux: Any,
     key_argname: Any,
 ) -> Callable[..., Any]:
@@ -303,14 +322,7 @@ def _to_differentiate(
             f"`mcgrad.{where}(argnums=...)` must be an int or several, got {type(argnums).__name__}. Pass the estimator by "
             "its name, `estimator=`."
         )
-    surrogate = expectation(
-        fn,
-        estimator=estimator,
-        num_samples=num_samples,
-        chunk_size=chunk_size,
-        has_aux=has_aux,
-        key_argname=key_argname,
-    )
+    surrogate = expectation(fn, **options, has_aux=has_aux, key_argname=key_argname)
     return _scalar(surrogate, fn, has_aux)
 
 

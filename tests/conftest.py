@@ -13,6 +13,9 @@ from quick import QUICK
 # Nearly all of these tests' time is compiling programs that then run for milliseconds. XLA reads its flags when it first
 # runs something; one that it does not know ends the process, and newer versions have only one way to emit fusions.
 _FLAGS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+_FLAGS.append(
+    "--xla_force_host_platform_device_count=8"
+)  # for `test_devices.py`; other tests run on the first as they would
 if jax.__version_info__ < (0, 11):
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # takes half the time
 os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from mcgrad import _mesh
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.checks import check_shapes, check_trials
@@ -72,7 +73,7 @@ class Multinomial(Classes):
             count = jax.random.binomial(jax.random.fold_in(key, k), rest, ratio, self.batch_shape, self.dtype)
             return rest - count, count
 
-        _, counts = jax.lax.scan(step, n, (jnp.arange(self.num_classes), ratios))
+        _, counts = _mesh.scan(step, n, (jnp.arange(self.num_classes), ratios))
         return jnp.moveaxis(counts, 0, -1).astype(jnp.int32)
 
     def log_prob(self, x: Int[ArrayLike, "*batch k"]) -> Float[Array, "*batch"]:

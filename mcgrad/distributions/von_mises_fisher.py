@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE, REAL
@@ -195,7 +195,7 @@ def _rejection(key: PRNGKey, k: Array, a: float) -> Array:
         return key, jnp.where(rejected, proposed, y), rejected & (log_u > accept)
 
     start = (key, jnp.zeros_like(k), jnp.ones(k.shape, bool))
-    return jax.lax.while_loop(lambda state: jnp.any(state[2]), propose, start)[1]
+    return _mesh.while_loop(lambda state: jnp.any(state[2]), propose, start)[1]
 
 
 def _integrand(lower: Array, h: Array, rest: Array, k: Array, a: Array | float) -> tuple[Array, Array]:

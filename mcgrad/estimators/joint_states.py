@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mcgrad import _mesh
 from mcgrad.estimators.finite_support import each_value
 from mcgrad.program import Draw
 
@@ -45,7 +46,7 @@ def draw_outside(
         value = jnp.minimum(jnp.sum(below < u * below[-1], dtype=jnp.int32), len(values) - 1)
         return agrees & (taken == value), (value, total, left[value] > -jnp.inf)
 
-    _, (state, log_mass, possible) = jax.lax.scan(step, is_taken, (log_probs, taken.T, behind.T, u))
+    _, (state, log_mass, possible) = _mesh.scan(step, is_taken, (log_probs, taken.T, behind.T, u))
     return state, jnp.minimum(log_mass[0], 0), jnp.all(possible)
 
 
@@ -67,7 +68,7 @@ def draw_in_turn(log_probs: Float[Array, "d n"], u: Float[Array, "k d"]) -> tupl
         return (states.at[j].set(state), possible.at[j].set(is_left)), log_mass
 
     start = (jnp.zeros(u.shape, jnp.int32), jnp.zeros(k, bool))
-    (states, possible), log_outside = jax.lax.scan(step, start, (jnp.arange(k), u))
+    (states, possible), log_outside = _mesh.scan(step, start, (jnp.arange(k), u))
     _, after, _ = draw_outside(log_probs, states, possible, u[0])
     return states, possible, jnp.append(log_outside, after)
 
@@ -83,7 +84,7 @@ def most_probable(log_probs: Float[Array, "d n"], k: int) -> Int[Array, "k d"]:
         return (scores, states[best // n].at[:, e].set((best % n).astype(jnp.int32))), None
 
     start = (jnp.where(jnp.arange(k) == 0, 0, -jnp.inf).astype(log_probs.dtype), jnp.zeros((k, d), jnp.int32))
-    (_, states), _ = jax.lax.scan(step, start, (jnp.arange(d), log_probs))
+    (_, states), _ = _mesh.scan(step, start, (jnp.arange(d), log_probs))
     return states
 
 

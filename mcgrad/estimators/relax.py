@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
+from mcgrad import _mesh
 from mcgrad._arguments import broadcasts_to, check_callable
 from mcgrad._closures import Closed
 from mcgrad._types import PRNGKey, static_field
@@ -130,11 +131,11 @@ class _Surrogate(LocalEstimator):
         assert isinstance(control, Closed)
 
         def on_a_draw(key: PRNGKey, arrays: Any) -> Any:
-            anywhere = Logistic(jnp.zeros(point.shape, point.dtype), jnp.ones((), point.dtype))
+            anywhere = Logistic(_mesh.zeros(jax.typeof(point)), jnp.ones((), point.dtype))
             z = bind_draw(key, Independent(anywhere, len(point.shape) - batch_ndim))
             return dataclasses.replace(control, arrays=arrays)(z)
 
-        structs = [jax.ShapeDtypeStruct(jnp.shape(array), array.dtype) for array in control.arrays]
+        structs = [_mesh.placeholder(array) for array in control.arrays]
         program = from_jaxpr(jax.make_jaxpr(on_a_draw)(_key_struct(), structs))
         analysis = analyze(program)
         site = next(iter(analysis.sites.values()))

@@ -111,6 +111,15 @@ def concatenate(equation: Equation, known: Known) -> Axes:
     return result
 
 
+def all_gather(equation: Equation, known: Known) -> Axes:
+    """The axis that is gathered along holds the entries of all devices."""
+    params = equation.eqn.params
+    new, ndim = params["all_gather_dimension"], len(equation.inputs[0].shape)
+    if params["tiled"]:
+        return [_identity(ndim, (new,))]
+    return [{a: Move(a if a < new else a + 1) for a in range(ndim)}]
+
+
 def stack(equation: Equation, known: Known) -> Axes:
     new = equation.eqn.params["axis"]
     return [{a: Move(a if a < new else a + 1) for a in range(len(v.shape))} for v in equation.inputs]

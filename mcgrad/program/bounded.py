@@ -1,4 +1,4 @@
-"""Values of a program at any point, where loops may not end: a `while_loop` stops after a number of steps."""
+"""Values of a program at any point, without its mesh, where loops may not end: a `while_loop` stops after a number of steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 from mcgrad.program.bring import expand_right
 from mcgrad.program.structure import form_of
 from mcgrad.program.trace import Equation, Program, Value
@@ -20,9 +20,13 @@ MOST_STEPS = 1000
 def evaluate(equation: Equation, read: Callable[[Value], Any]) -> list[Any]:
     """The results of an operation; those of a loop that was stopped are no numbers."""
     form: Any = form_of(equation)
-    if form is None or all(e.eqn.primitive is not _compat.while_p for e in equation.everything()):
+    if not any(e.eqn.primitive is _compat.while_p or _mesh.is_of_mesh(e.eqn) for e in equation.everything()):
         return equation.evaluate(read)
     operands = [read(value) for value in equation.inputs]
+    if form is None:
+        if equation.bodies:
+            return equation.evaluate(read)
+        return _mesh.without_mesh(equation.eqn, operands)
     if equation.eqn.primitive is _compat.while_p:
         return _while(form, operands)
     if form.rebuilds:

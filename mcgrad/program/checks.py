@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mcgrad import _mesh
 from mcgrad.program.costs import Split
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.estimator import Estimator, spelled
@@ -36,6 +37,13 @@ def check_site(site: Site, estimator: Estimator, candidates: Sequence[Estimator]
             f"`{name}` would be wrong at {site.describe()}: a `vmap` maps over the draw but not over its key, so "
             "its entries share their noise. Split the key, `jax.random.split(key, n)`, and map over the keys too."
         )
+    if site.axes_sharing_noise and not estimator.flow:
+        axis = min(site.axes_sharing_noise)
+        raise ValueError(
+            f"`{name}` would be wrong at {site.describe()}: its parameters differ along the mesh axis {axis!r} and its key does "
+            "not, so the devices share their noise. Make each device a key of its own, "
+            f"`jax.random.fold_in(key, jax.lax.axis_index({axis!r}))`."
+        )
 
 
 def check_paths(ways: Sequence[BlindWay], estimators: dict[Site, Estimator], following: Set[Site]) -> None:
@@ -58,6 +66,25 @@ def check_paths(ways: Sequence[BlindWay], estimators: dict[Site, Estimator], fol
                 raise ValueError(message)
             if what == "warn":
                 warnings.warn(message, JumpWarning, stacklevel=2)
+
+
+def check_coupled(estimators: Mapping[Site, Estimator], analysis: Analysis, split: Split) -> None:
+    """Refuse to credit a draw for a cost that devices share where its weights do not tell of the others' draws."""
+    for cost in split.costs:
+        for site, axis, cause in sorted(analysis.couplings(cost), key=lambda coupling: coupling.site.line):
+            estimator = estimators[site]
+            if estimator.flow or not (estimator.needs_rest or not _mesh.is_checked(axis)):
+                continue
+            why = "it takes other values for the draws of all of them at once"
+            way_out = "Use `mcgrad.Score()` at the draw inside `jax.shard_map`"
+            if not estimator.needs_rest:
+                why = "JAX does not check along this axis which draws are different ones"
+                way_out = "Use `jax.shard_map` with `check_vma=True`"
+            raise ValueError(
+                f"`{spelled(estimator)}` would be wrong at {site.describe()}: `{cause.name}` at {cause.line} makes one cost of "
+                f"the draws along the mapped axis {axis!r}, and {why}. {way_out}, or make the collective the last operation of "
+                "the program, such as `jax.lax.pmean(cost, axis_name)`, or take it of the gradient."
+            )
 
 
 MAX_EVALUATIONS = 2**14
@@ -128,7 +155,8 @@ def check_supported(program: Program) -> None:
                 else "it cannot be rebuilt"
             )
             at = f" at {equation.line}" if equation.line else ""
+            around = ", or put it around `mcgrad.grad`" if equation.name == "shard_map" else ""
             raise NotImplementedError(
                 f"mcgrad cannot differentiate the draw at {site.line}, inside `{equation.name}`{at}: "
-                f"{reason}. Draw outside of it and pass the value in."
+                f"{reason}. Draw outside of it and pass the value in{around}."
             )

@@ -58,6 +58,9 @@ def split_costs(
     def reached(value: Value) -> dict[Site, Relation]:
         return {site: r for site, r in analysis.of(value).items() if site in credited}
 
+    def couples(value: Value) -> set[tuple[Site, Any]]:
+        return {(c.site, c.axis) for c in analysis.couplings(value) if c.site in credited}
+
     def front(values: Iterable[Value]) -> Iterator[Value]:
         """The values that some are split into in the end."""
         left = list(values)
@@ -77,6 +80,7 @@ def split_costs(
         found = [seen[part] for part in parts]
         gains = equation in sums or any(part.gained for part in found)
         gains |= equation.name == "cumsum" and _adds_draws_up(equation, reached(equation.inputs[0]))
+        gains = gains or any(couples(value) - couples(part) for part in front(parts))
         gains = gains or any(gains_credit(reached(part), reached(value), part, value) for part in front(parts))
         real = all(part.real for part in found)
         # What is complex is no cost: it is split in any case, in the hope of real numbers before it.

@@ -25,8 +25,8 @@ def cuts_by_its_rule(equation: Equation) -> bool:
     # What a `custom_vjp` closes over has no derivative: JAX refuses where one is asked for.
     fixed = equation.eqn.params["num_consts"] if equation.eqn.primitive is _compat.custom_vjp_p else 0
     numbers = [i for i, value in enumerate(equation.inputs) if value.is_inexact and i >= fixed]
-    structs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in equation.inputs]
-    key = (equation.eqn.primitive, str(equation.eqn.params), tuple((v.shape, str(v.dtype)) for v in equation.inputs))
+    structs = [v.aval for v in equation.inputs]
+    key = (equation.eqn.primitive, str(equation.eqn.params), tuple(map(str, structs)))
     if key not in _CUT:
 
         def tangents(moved: Sequence[Any], given: Sequence[Any]) -> Any:

@@ -10,10 +10,10 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 from mcgrad._types import Shape
+from mcgrad.program.collectives import Coupling, couplings
 from mcgrad.program.draw import Draw
 from mcgrad.program.forward import Forward
 from mcgrad.program.known import Known
@@ -31,20 +31,28 @@ class Analysis:
         dependence: by value; a value that no draw reaches is absent.
         sites: by the equation that draws.
         constants: values known before the program runs.
+        coupled: by value, how it reads draws of other devices; a value that reads none is absent.
     """
 
     dependence: dict[Value, Dependence] = dataclasses.field(default_factory=dict)
     sites: dict[Equation, Site] = dataclasses.field(default_factory=dict)
     constants: frozenset[Value] = frozenset()
+    coupled: dict[Value, frozenset[Coupling]] = dataclasses.field(default_factory=dict)
 
     def of(self, value: Value) -> Dependence:
         return self.dependence.get(value, {})
+
+    def couplings(self, value: Value, site: Site | None = None) -> frozenset[Coupling]:
+        """How a value reads draws of other devices; those of one site, if one is given."""
+        found = self.coupled.get(value, frozenset())
+        return found if site is None else frozenset(c for c in found if c.site is site)
 
 
 def analyze(program: Program, constants: frozenset[Value] = frozenset()) -> Analysis:
     """The dependence of all values of a program on its random choices; `constants` are known before it runs."""
     analysis = Analysis(constants=constants)
     _Pass(analysis, Known(program)).run(program, [{}] * len(program.inputs))
+    analysis.coupled = couplings(program, analysis.of)
     return analysis
 
 
@@ -124,8 +132,7 @@ class _Pass(Forward[Dependence]):
 
     def ruled(self, equation: Equation, inputs: list[Dependence]) -> list[Dependence]:
         """As for the value of the function; operands that only its derivative depends on count as a whole."""
-        structs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in equation.inputs]
-        function = from_jaxpr(jax.make_jaxpr(equation.eqn.params["fn"])(*structs))
+        function = from_jaxpr(_compat.trace_on(equation.eqn.params["fn"], [v.aval for v in equation.inputs]))
         self.known.learn(function.everything())
         needed = set(function.without_dead_code().inputs)
         left = [{} if v in needed else given for v, given in zip(function.inputs, inputs, strict=True)]
@@ -189,13 +196,13 @@ def _parents(site: Site, inputs: list[Dependence]) -> Dependence:
     n = len(site.parameters)
 
     def law(leaves: list[jax.Array], key: jax.Array, x: list[jax.Array]) -> list[jax.Array]:
-        draw = Draw(site, (*leaves, key, *(jnp.zeros(v.shape, v.dtype) for v in operands[n + 1 :])))
+        draw = Draw(site, (*leaves, key, *(_mesh.zeros(v.aval) for v in operands[n + 1 :])))
         if "log_prob" in site.facts.knows:
             return [draw.log_prob(site.value_of(x))]
         return jax.tree.leaves(draw.sample_path())
 
-    structs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (*operands[: n + 1], *site.equation.outputs)]
-    program = from_jaxpr(jax.make_jaxpr(lambda *a: law(list(a[:n]), a[n], list(a[n + 1 :])))(*structs))
+    avals = [v.aval for v in (*operands[: n + 1], *site.equation.outputs)]
+    program = from_jaxpr(_compat.trace_on(lambda *a: law(list(a[:n]), a[n], list(a[n + 1 :])), avals))
     given = [*inputs[: n + 1], *[{}] * len(site.equation.outputs)]
     outputs = _Pass(Analysis(), Known(program)).run(program, given)
     shape = site.equation.outputs[0].shape

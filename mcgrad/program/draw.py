@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from mcgrad import _mesh
 from mcgrad._arguments import describe
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.derivatives.pathwise_check import name_of
@@ -49,7 +50,7 @@ def log_density(dist: Any, x: Any) -> Array:
 
 def placeholder(site: Site) -> Any:
     """Placeholders of a value of a site, with its shapes and dtypes."""
-    return site.value_of([jax.ShapeDtypeStruct(value.shape, value.dtype) for value in site.equation.outputs])
+    return site.value_of([_mesh.placeholder(value.aval) for value in site.equation.outputs])
 
 
 def kind_of(x: Any) -> str:
@@ -83,7 +84,7 @@ class Draw:
         site: the site as it stands in the program.
         operands: values of the distribution's leaves, the key, and the estimator's leaves.
         relations: for each cost of the program, how it depends on this site (`None` where it does not).
-        replicates: `(axis name, number)` of the transform's samples, if there are several.
+        replicates: `(axis names, number)` of the transform's samples, if there are several.
         constant: positions of the distribution's leaves that are known before the program runs, so that no derivative can
             reach them.
     """
@@ -91,7 +92,7 @@ class Draw:
     site: Site
     operands: tuple[Any, ...]
     relations: tuple[Relation | None, ...] = ()
-    replicates: tuple[str, int] | None = None
+    replicates: tuple[tuple[str, ...], int] | None = None
     constant: frozenset[int] = frozenset()
 
     @property
@@ -157,7 +158,11 @@ class Draw:
             shape = [1] * (2 + self.num_plates)
             shape[0], shape[2 + k] = size, size
             masks = (masks[None] & jnp.eye(size, dtype=bool).reshape(shape)).reshape(-1, *self.plates)
-        return masks
+        return self.on_plates(masks, 1)
+
+    def on_plates(self, x: Array, at: int = 0) -> Array:
+        """An array whose axes from `at` on are the plates, with the sharding that the draw has along them."""
+        return _mesh.typed(x, self.site.equation.outputs[0].aval, self.num_plates, at)
 
     def under_vmaps(
         self,
@@ -207,11 +212,11 @@ class Draw:
             )
             for level in site.levels
         ]
-        every_level = jnp.zeros(
-            self.plates[: site.num_levels]
-        )  # so that a level that maps nothing else has something to map
+        # So that a level that maps nothing else has something to map.
+        every_level = jnp.zeros(self.plates[: site.num_levels])
         leaves, others = jax.lax.stop_gradient((leaves, others)) if frozen else (leaves, others)
-        return under_vmaps(base, axes)(leaves, others, keys, arrays, every_level, *values)
+        mapped = jax.tree.map(site.along_vmaps, (every_level, *values))
+        return under_vmaps(base, axes)(leaves, others, keys, arrays, *mapped)
 
     def sample(self, index: Any = None) -> Any:
         """One draw with frozen parameters; with an `index`, an independent one for each index."""

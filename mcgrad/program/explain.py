@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from mcgrad.program.held import Held, followed
 from mcgrad.program.picture import Line, svg
@@ -34,13 +35,15 @@ class CreditReport:
     """How a cost depends on one draw, along each plate axis, and which operation mixed an axis.
 
     `axes` has an entry for each plate axis: `"same"`, `"earlier"`, `"later"`, `"within -1..2"`, `"draws 0..3"` or
-    `"mixed"`; `causes` has the operation and line at which the axis was lost, or `None`.
+    `"mixed"`; `causes` has the operation and line at which the axis was lost, or `None`; `devices` the mapped axes along which the
+    cost depends on the draws of all devices.
     """
 
     site: str
     axes: tuple[str, ...]
     causes: tuple[str | None, ...]
     weighted: bool
+    devices: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +99,7 @@ class Explanation:
                 role = "credited to" if credit.weighted else "differentiated through"
                 axes = ", ".join(f"axis {k} {text}" for k, text in enumerate(credit.axes)) or "one draw"
                 lines.append(f"    {role} {credit.site}: {axes}")
+                lines += [f"      of all devices along {axis!r}" for axis in credit.devices]
                 for k, cause in enumerate(credit.causes):
                     if cause is not None:
                         lines.append(f"      axis {k} mixed by {cause}")
@@ -161,7 +165,8 @@ def describe(plan: Plan) -> Explanation:
                 f"`{w.cause.name}` at {w.cause.line}" if text == "mixed" and w.cause is not None else None
                 for w, text in zip(relation, texts, strict=True)
             )
-            credits.append(CreditReport(names[site], texts, causes, not plan.estimators[site].flow))
+            devices = tuple(sorted({c.axis for c in plan.analysis.couplings(value, site)}, key=str))
+            credits.append(CreditReport(names[site], texts, causes, not plan.estimators[site].flow, devices))
         operation, line = (equation.name, equation.line) if equation is not None else ("input", "the call")
         return CostReport(tuple(value.shape), operation, line, tuple(credits))
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 from mcgrad.program.costs import linear_parts, split_costs
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.site import Site
@@ -207,7 +207,7 @@ class _Scan:
 
         def step(state: list[Any], x: list[Any]) -> Any:
             states = dict(zip(kept, state, strict=True))
-            full = [states[k] if k in states else jnp.zeros_like(carry[k]) for k in range(self.num_carry)]
+            full = [states[k] if k in states else _mesh.zeros(jax.typeof(carry[k])) for k in range(self.num_carry)]
             outs = body.evaluate(*consts, *full, *x)
             return outs[: len(kept)], outs[len(kept) :]
 

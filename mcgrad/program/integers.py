@@ -61,7 +61,7 @@ class _Sum:
         others = [term for term in self.terms if not analysis.of(term)]
         return all(
             isinstance(term, Constant)
-            and not isinstance(term.value, _compat.Tracer)
+            and _compat.is_known(term.value)
             and np.all(np.abs(np.asarray(term.value, np.int64)) <= _MOST)
             for term in others
         )

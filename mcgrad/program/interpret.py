@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad import _compat, _mesh
 from mcgrad._debug import check_finite
 from mcgrad._types import Shape
 from mcgrad.program.bring import bring, expand_right
@@ -44,7 +45,7 @@ class Interpreter:
     """A run of a plan.
 
     Attributes:
-        replicates: `(axis name, number)` of the transform's samples, if there are several.
+        replicates: `(axis names, number)` of the transform's samples, if there are several.
         folds: indices of the replicates that this run is in; they are folded into the keys of later sites.
         plain: whether every site just draws, by flow or with a score weight, whatever its estimator.
         recording: whether estimators that follow alternatives only draw, and record the alternatives: the equations that
@@ -58,7 +59,7 @@ class Interpreter:
     """
 
     plan: Plan
-    replicates: tuple[str, int] | None = None
+    replicates: tuple[tuple[str, ...], int] | None = None
     folds: tuple[Any, ...] = ()
     plain: bool = False
     recording: frozenset[Equation] | None = None
@@ -157,13 +158,13 @@ class Interpreter:
             x = draw.sample()
             found = check_returned(estimator.alternatives(draw, x), draw, spelled(estimator), (Alternatives,))
             found = stop(found)
-            return jax.tree.leaves(x), [Recorded(site, x, draw.operands, found)]
+            return site.typed(x), [Recorded(site, x, draw.operands, found)]
         point = self._local_point(draw)
         if isinstance(point, Flow):
             coupled = estimator.couples and equation in (self.recording or ())
-            return jax.tree.leaves(point.value), [Coupled(site, point.value, draw.operands)] if coupled else []
+            return site.typed(point.value), [Coupled(site, point.value, draw.operands)] if coupled else []
         check_finite(lambda: f"The log density of {site.describe()}", point.log_weight)
-        return jax.tree.leaves(point.point), [Weight.of(site, point)]
+        return site.typed(point.point), [Weight.of(site, point)]
 
     def _local_point(self, draw: Draw) -> Flow | WeightedPoint:
         estimator = self.estimator(draw)
@@ -220,8 +221,8 @@ class Interpreter:
         costs = list(result.costs)
 
         @functools.cache  # costs that depend on draws in the same way share their weights
-        def brought(i: int, relation: Relation, shape: Shape, dtype: Any) -> Array:
-            return bring(weights[i].log_weight, relation, shape).astype(dtype)
+        def brought(i: int, relation: Relation, shape: Shape, dtype: Any, axes: tuple[Any, ...]) -> Array:
+            return _mesh.total(bring(weights[i].log_weight, relation, shape).astype(dtype), axes)
 
         @functools.cache
         def weight_of(*each: Any) -> Array:
@@ -229,13 +230,14 @@ class Interpreter:
 
         for j, (cost, value) in enumerate(zip(result.costs, self.plan.split.costs, strict=True)):
             relations = [(i, self.plan.analysis.of(value).get(weight.site)) for i, weight in enumerate(weights)]
-            all_sites = [(i, r, jnp.shape(cost), cost.dtype) for i, r in relations if r is not None]
+            axes = [self._axes_of_all(value, weight.site) for weight in weights]
+            all_sites = [(i, r, jnp.shape(cost), cost.dtype, axes[i]) for i, r in relations if r is not None]
             leave_one_out = [each for each in all_sites if is_leave_one_out(weights[each[0]].baseline)]
             if all_sites:
                 costs[j] = cost * weight_of(*all_sites)
                 if leave_one_out and self.replicates is not None:
-                    name, number = self.replicates
-                    others = mean_of_others(cost, functools.partial(jax.lax.psum, axis_name=name), number)
+                    names, number = self.replicates
+                    others = mean_of_others(cost, lambda x, names=names: _compat.total_over(x, *names), number)
                     costs[j] += (1 - weight_of(*leave_one_out)) * others
         for weight in weights:
             if weight.baseline is not None and not isinstance(weight.baseline, str):
@@ -243,6 +245,10 @@ class Interpreter:
             if weight.control is not None:
                 self._add_once(costs, weight.site, weight.control)
         return result._replace(costs=tuple(costs))
+
+    def _axes_of_all(self, cost: Value, site: Site) -> tuple[Any, ...]:
+        """The mapped axes along which a cost depends on the draws of all devices."""
+        return tuple(dict.fromkeys(coupling.axis for coupling in self.plan.analysis.couplings(cost, site)))
 
     def _among_all_steps(self, weight: Weight) -> Weight:
         """The weight with the time axes of unrolled `scan`s added, zero at all other steps."""
@@ -268,6 +274,7 @@ class Interpreter:
             return
         relation = self.plan.analysis.of(self.plan.split.costs[j])[site]
         brought = bring(term, relation, jnp.shape(costs[j]), once=True).astype(costs[j].dtype)
+        brought = _mesh.total(brought, self._axes_of_all(self.plan.split.costs[j], site))
         entries = costs[j].size // max(brought.size, 1)  # a cost's further axes share the term
         costs[j] = costs[j] + brought / max(entries, 1)
 

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
+from mcgrad.program import bounded
 from mcgrad.program.costs import Split
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.estimator import Estimator
@@ -90,7 +91,7 @@ def _shared(program: Program, alone: set[Equation], *, clones: bool) -> dict[tup
         uses = list(_uses(_Run(program, (), _Unknown(seed, clones))))
         if len(uses) == 1 and uses[0].key.shape == ():
             return {}
-        with jax.ensure_compile_time_eval(), jax.debug_key_reuse(False), jax.debug_nans(False):
+        with _compat.before_the_run(), jax.debug_key_reuse(False), jax.debug_nans(False):
             pairs = _equal(uses, alone)
         found = {pair: where for pair, where in found.items() if pair in pairs} if seed else pairs
         if not found:
@@ -174,7 +175,8 @@ class _Run:
             elif missing := [v for v in equation.inputs if v not in self.values]:
                 todo += missing
             else:
-                self.values.update(zip(equation.outputs, equation.evaluate(self.values.__getitem__), strict=True))
+                made = bounded.evaluate(equation, self.values.__getitem__)
+                self.values.update(zip(equation.outputs, made, strict=True))
         return self.values[value]
 
 
@@ -194,6 +196,7 @@ class _Unknown:
             or "callback" in equation.name
             or (equation.name == "random_clone" and not self.clones)
             or any(map(has_site, equation.bodies))
+            or any(_mesh.collective_axes(inner.eqn) for inner in equation.everything())
             or max(sizes, default=0) > _MOST_NUMBERS
         )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
+from mcgrad.program import bounded
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
 MAX_KNOWN = 2**22
@@ -52,15 +52,17 @@ class Known:
         if not whole or math.prod(value.shape) > MAX_KNOWN:
             return None
         if isinstance(value, Constant):
-            return None if isinstance(value.value, _compat.Tracer) else np.asarray(value.value)
+            return np.asarray(value.value) if _compat.is_known(value.value) else None
         equation = self._producer.get(value)
         if equation is None or equation.bodies or equation.eqn.effects or equation.name in _NOT_FOLDED:
+            return None
+        if _mesh.collective_axes(equation.eqn):
             return None
         operands = {v: self.value(v) for v in equation.inputs}
         if any(found is None for found in operands.values()):
             return None
-        with jax.ensure_compile_time_eval():
-            results = equation.evaluate(operands.__getitem__)
+        with _compat.before_the_run():
+            results = bounded.evaluate(equation, operands.__getitem__)
             self._values.update((out, np.asarray(x)) for out, x in zip(equation.outputs, results, strict=True))
         return self._values[value]
 

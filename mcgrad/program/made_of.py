@@ -45,4 +45,4 @@ def constants_of(program: Program) -> frozenset[Value]:
 
 def is_traced(value: Value) -> bool:
     """Whether a value is closed over and not known before the run."""
-    return isinstance(value, Constant) and isinstance(value.value, _compat.Tracer)
+    return isinstance(value, Constant) and not _compat.is_known(value.value)

@@ -10,6 +10,7 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 from mcgrad.program.checks import (
+    check_coupled,
     check_evaluations,
     check_ordered,
     check_paths,
@@ -117,6 +118,7 @@ def make_plan(
     for site, estimator in estimators.items():
         check_site(site, estimator, candidates)
     check_paths(ways, estimators, following)
+    check_coupled(estimators, seen.analysis, split)
     check_keys(program, estimators, seen.analysis, split)
     if key_of_sample is not None:
         check_samples(program, estimators, key_of_sample)

@@ -44,7 +44,7 @@ class Surroundings:
         """The inputs and traced constants, random keys left out, that a value is made of."""
         if value in self._leaves or value in self.producer:
             return self._leaves[value]
-        known = isinstance(value, Constant) and not isinstance(value.value, _compat.Tracer)
+        known = isinstance(value, Constant) and _compat.is_known(value.value)
         return frozenset() if known or value.is_key else frozenset({value})
 
     def after(self, equation: Equation) -> list[Equation]:
@@ -121,7 +121,7 @@ def _try(
     equations, inputs = part
     key = _fingerprint(equations, inputs, gate, tells, reached, cut)
     if key not in _SEEN:
-        with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.debug_infs(False), jax.debug_key_reuse(False):
+        with _compat.before_the_run(), jax.debug_nans(False), jax.debug_infs(False), jax.debug_key_reuse(False):
             found = (
                 _compare_cut(equations, inputs, gate, reached)
                 if cut

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -57,7 +58,7 @@ class RestOfProgram(Rest):
 
     def _at(self, run: Run, x: Any) -> Result:
         check_value(self._site, x, f"The argument of `rest` in `{self._author}`")
-        drawn = dict(zip(self._equation.outputs, jax.tree.leaves(x), strict=True))
+        drawn = dict(zip(self._equation.outputs, self._site.typed(x), strict=True))
         return self._resume(run, {**self._env, **drawn})
 
     def __call__(self, x: Any, *, replicate: Any = None) -> Result:
@@ -150,7 +151,7 @@ class RestOfProgram(Rest):
         n = len(points.weights)
         mixed = draw.mixed_axes
         # Along axes that some cost mixes the points are joint: the weight of a point is the product over those axes.
-        weights = jnp.prod(points.weights, axis=[1 + k for k in mixed])
+        weights = _product(points.weights, [1 + k for k in mixed])
         results = jax.vmap(self._times(n))(points.points)
 
         def total(relation: Relation, cost: Array) -> Array:
@@ -177,7 +178,7 @@ class RestOfProgram(Rest):
     def _signed(self, draw: Draw, points: SignedPoints) -> Result:
         """The rest at the value point, plus signed differences that are zero in value."""
         result = self(points.value)
-        masks = jnp.ones((1, *draw.plates), bool) if points.joint else draw.entries_apart()
+        masks = draw.on_plates(jnp.ones((1, *draw.plates), bool), 1) if points.joint else draw.entries_apart()
         n, decision = len(points.coefficients), points.decision
         coefficients = zero_with_derivative_of(points.coefficients)  # also where the author left their values
         rest = self._times(len(masks) * n)
@@ -207,3 +208,11 @@ class RestOfProgram(Rest):
             each = jax.lax.map(pair, jnp.arange(len(masks) * n), batch_size=points.chunk_size)
         costs = [cost + jnp.sum(term, axis=0) for cost, term in zip(result.costs, each, strict=True)]
         return result._replace(costs=tuple(costs))
+
+
+def _product(x: Array, axes: Sequence[int]) -> Array:
+    """The product along axes of few entries; the derivative of `jnp.prod` merges the others, which may be sharded."""
+    for axis in sorted(axes, reverse=True):
+        entries = [jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis])]
+        x = math.prod(entries[1:], start=entries[0]) if entries else jnp.prod(x, axis)
+    return x

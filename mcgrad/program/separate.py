@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 from mcgrad.program import axis_rules
 from mcgrad.program.costs import linear_cone
 from mcgrad.program.dependence import Analysis
@@ -99,7 +99,7 @@ class _Tracks:
         def again(*present: Any) -> list[Any]:
             values, full = iter(present), []
             for value, own in zip(operands, equation.inputs, strict=True):
-                x = jnp.zeros(own.shape, own.dtype) if value is None else next(values)
+                x = _mesh.zeros(own.aval) if value is None else next(values)
                 full.append(jnp.broadcast_to(x, result.shape) if elementwise else x)  # a literal may be a scalar
             return [_compat.bind(equation.eqn, full)[output]]
 
@@ -108,7 +108,7 @@ class _Tracks:
 
     def _is_zero(self, value: Value) -> bool:
         if isinstance(value, Constant):
-            return not isinstance(value.value, _compat.Tracer) and not np.any(np.asarray(value.value))
+            return _compat.is_known(value.value) and not np.any(np.asarray(value.value))
         equation = self.producer.get(value)
         copies = ("broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "copy", "copy_p")
         return equation is not None and equation.name in copies and self._is_zero(equation.inputs[0])

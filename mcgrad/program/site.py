@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.derivatives.pathwise_check import name_of, pathwise_obstacle
 from mcgrad.program.trace import Equation, Program, Value
@@ -73,7 +73,7 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Array | None], **params: A
     if not moving:
         return sample_p.bind(*primals, **params), None
     estimator = jax.tree.unflatten(params["estimator_tree"], primals[n + 1 :])
-    facts = _facts(jax.tree.unflatten(params["dist_tree"], _placeholders(primals[:n], params["levels"])))
+    facts = _facts(jax.tree.unflatten(params["dist_tree"], _placeholders(primals, params["levels"])[:n]))
     pathwise = estimator is None or estimator.flows(facts)
     reason = facts.pathwise_obstacle if pathwise else f"it names the estimator {type(estimator).__name__}"
     if reason is not None:
@@ -152,15 +152,16 @@ def _facts(placeholder: Any) -> Facts:
     return found[0]
 
 
-def _placeholders(leaves: Sequence[Any], levels: Any) -> list[jax.ShapeDtypeStruct]:
-    """Placeholders of leaves as they are inside all `vmap`s."""
-    structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-    for level in reversed(levels):  # outermost first: take its axis off each leaf
-        structs = [
-            s if a is None else jax.ShapeDtypeStruct(s.shape[:a] + s.shape[a + 1 :], s.dtype)
-            for s, a in zip(structs, level, strict=False)
-        ]
-    return structs
+def _placeholders(operands: Sequence[Any], levels: Any) -> list[jax.ShapeDtypeStruct]:
+    """Placeholders of operands of a draw, types or arrays, as they are inside all `vmap`s."""
+    found: list[Any] = []
+
+    def inside(*operands: Any) -> tuple[()]:
+        found[:] = map(_mesh.placeholder, map(jax.typeof, operands))
+        return ()
+
+    jax.eval_shape(under_vmaps(inside, levels), *operands)
+    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -223,6 +224,12 @@ class Site:
         """Whether a `vmap` maps over the site but not over its key."""
         return any(level[len(self.parameters)] is None for level in self.levels)
 
+    @property
+    def axes_sharing_noise(self) -> frozenset[Any]:
+        """The manual mesh axes, those of a `shard_map`, along which the distribution differs but not the key."""
+        moving = frozenset().union(*(_mesh.varying_axes(value.aval) for value in self.parameters))
+        return moving - _mesh.varying_axes(self.key.aval)
+
     @functools.cached_property
     def facts(self) -> Facts:
         """What is known of the distribution."""
@@ -236,10 +243,19 @@ class Site:
         """A value of the draw from its leaves."""
         return jax.tree.unflatten(self._params["value_tree"], leaves)
 
+    def typed(self, x: Any) -> list[Array]:
+        """The leaves of a value of the draw, with the sharding and the varying manual axes that the program saw."""
+        leaves = zip(jax.tree.leaves(x), self.equation.outputs, strict=True)
+        return [_mesh.typed(leaf, value.aval) for leaf, value in leaves]
+
+    def along_vmaps(self, x: Any) -> Array:
+        """An array that the `vmap`s around the draw map over, with the sharding of the draw along their axes."""
+        return _mesh.typed(x, self.equation.outputs[0].aval, self.num_levels) if self.levels else x
+
     @property
     def base_dist(self) -> Any:
         """The distribution inside all `vmap`s, with placeholders for its leaves: for `jax.eval_shape` and `isinstance`."""
-        return self.dist_of(_placeholders(self.equation.inputs[: len(self.parameters)], self.levels))
+        return self.dist_of(self._placeholders[: len(self.parameters)])
 
     @property
     def base_draw(self) -> jax.ShapeDtypeStruct:
@@ -250,7 +266,11 @@ class Site:
     @property
     def estimator(self) -> Any:
         """The estimator that the user named, with placeholders for its arrays, as they are inside all `vmap`s."""
-        return self.named_estimator(_placeholders(self.equation.inputs, self.levels)[len(self.parameters) + 1 :])
+        return self.named_estimator(self._placeholders[len(self.parameters) + 1 :])
+
+    @functools.cached_property
+    def _placeholders(self) -> list[jax.ShapeDtypeStruct]:
+        return _placeholders([value.aval for value in self.equation.inputs], self.levels)
 
     def named_estimator(self, arrays: Sequence[Any]) -> Any:
         """The estimator that the user named, with these arrays."""

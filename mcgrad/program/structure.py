@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import jax
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 from mcgrad.program.trace import Equation, Program, Value
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ class ScanView(ControlFlow):
     def loop(self, step: Callable[[Any, Any], Any], start: Any, rows: Any) -> tuple[Any, Any]:
         """`jax.lax.scan` of a step, in the order and with the unrolling of this one."""
         params = self.equation.eqn.params
-        return jax.lax.scan(step, start, rows, length=self.length, reverse=self.reverse, unroll=params["unroll"])
+        scan = _mesh.scan if self.length else jax.lax.scan
+        return scan(step, start, rows, length=self.length, reverse=self.reverse, unroll=params["unroll"])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

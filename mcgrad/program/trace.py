@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +79,8 @@ class Equation:
     def evaluate(self, read: Callable[[Value], Any]) -> list[Any]:
         """The results, from the operands that `read` gives; derivative rules of the operation are kept."""
         operands = zip(self.eqn.invars, self.inputs, strict=True)
-        return self.evaluator(*(read(value) for var, value in operands if not isinstance(var, _compat.Literal)))
+        given = (_mesh.varying(read(v), v.aval) for var, v in operands if not isinstance(var, _compat.Literal))
+        return self.evaluator(*given)
 
     def everything(self) -> Iterator[Equation]:
         """This equation and all those of its bodies, outer ones first."""

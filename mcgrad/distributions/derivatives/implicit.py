@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from mcgrad import _mesh
 from mcgrad.distributions.derivatives.log_density import check_support, log_odds
 from mcgrad.distributions.derivatives.quantile_rules import moving
 
@@ -186,5 +187,5 @@ def _bisect(quantile: Callable[[Array], Array], x: Array) -> Array:
     bounds = jnp.zeros_like(x), jnp.ones_like(x)
     # Twice the digits: quantiles as small as eps are then still found with all of theirs.
     steps = 2 * (jnp.finfo(x.dtype).nmant + 1)
-    low, high = jax.lax.fori_loop(0, steps, halve, bounds)
+    low, high = _mesh.fori_loop(0, steps, halve, bounds)
     return jax.lax.stop_gradient(jnp.where(low > 0, low, high))

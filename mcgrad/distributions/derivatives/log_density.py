@@ -12,6 +12,7 @@ import numpy as np
 from jax.scipy import special
 from jaxtyping import Array
 
+from mcgrad import _mesh
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.quadrature import gauss_legendre
 
@@ -202,7 +203,7 @@ def _adapt(density: Callable[[Array], Array], center: Array, support: Support) -
 
         return put(left, news[0]), put(width, news[1]), put(errors, news[2])
 
-    left, width, _ = jax.lax.fori_loop(0, rule.num_splits, split, (left, width, errors))
+    left, width, _ = _mesh.fori_loop(0, rule.num_splits, split, (left, width, errors))
     return _Panels(left, width, highest)
 
 
@@ -253,7 +254,7 @@ def _highest(density: Callable[[Array], Array], center: Array, support: Support)
         return jnp.take_along_axis(points, best, axis=0)[0]
 
     # Each step at least halves the distance to the maximum: from any place to one part in 1e12 of where it is.
-    return jax.lax.fori_loop(0, 40, step, center)
+    return _mesh.fori_loop(0, 40, step, center)
 
 
 def _quantile(density: Callable[[Array], Array], u: Array, center: Array, support: Support) -> Array:
@@ -286,6 +287,6 @@ def _quantile(density: Callable[[Array], Array], u: Array, center: Array, suppor
         enough = mass(middle, end) >= rest
         return jnp.where(enough, middle, near), jnp.where(enough, far, middle)
 
-    near, _ = jax.lax.fori_loop(0, jnp.finfo(u.dtype).nmant + 2, halve, (low, end))
+    near, _ = _mesh.fori_loop(0, jnp.finfo(u.dtype).nmant + 2, halve, (low, end))
     below, above = _place(near[:, 0], center, support)[0]
     return jnp.where(upper, above, below)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mcgrad import _mesh
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.numerics.arithmetic import log1p_minus_cubic
 
@@ -52,5 +53,5 @@ def _accepted(key: PRNGKey, a: Float[Array, "*batch"]) -> tuple[Array, Array, Ar
         return key, jnp.where(rejected, proposed, t), rejected & rejects
 
     start = (key, jnp.zeros_like(a), jnp.ones(a.shape, bool))
-    _, t, _ = jax.lax.while_loop(lambda state: jnp.any(state[2]), propose, start)
+    _, t, _ = _mesh.while_loop(lambda state: jnp.any(state[2]), propose, start)
     return d, t, jnp.where(boosted, -jax.random.exponential(key_boost, a.shape, a.dtype) / a, 0.0)

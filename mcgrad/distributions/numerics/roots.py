@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from mcgrad import _mesh
+
 stop = jax.lax.stop_gradient
 Function = Callable[[Array], Array]
 
@@ -50,7 +52,7 @@ def bracket_root(fn: Function, low: Array, high: Array) -> tuple[Array, Array]:
         return n + 1, guess, x1, x2, x3, f1, f2, f3
 
     state = (jnp.zeros((), int), _between(low, high), low, high, low, f_low, f_high, f_low)
-    _, _, x1, x2, _, f1, *_ = jax.lax.while_loop(going_on, step, state)
+    _, _, x1, x2, _, f1, *_ = _mesh.while_loop(going_on, step, state)
     x2 = jnp.where(f1 == 0, x1, x2)
     return stop(jnp.minimum(x1, x2)), stop(jnp.maximum(x1, x2))
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 from mcgrad._closures import Closed
 from mcgrad._types import PRNGKey, Shape, static_field
 from mcgrad.distributions.base import Distribution
@@ -105,7 +105,7 @@ def close(dist: Any, key: PRNGKey) -> Any:
         return dist
     leaves, tree = jax.tree.flatten(dist)
     leaves = tuple(map(jnp.asarray, leaves))
-    structs = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    structs = tuple(map(_mesh.placeholder, leaves))
 
     def closed(name: str, argument: Any) -> Closed:
         return Closed.of(lambda given: getattr(jax.tree.unflatten(tree, given[0]), name)(given[1]), (structs, argument))

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 from mcgrad.program.estimator import Result
 from mcgrad.program.forward import Forward
 from mcgrad.program.run import Environment, Run
@@ -37,7 +36,7 @@ class Cond(ControlFlow):
         def branch(b: int) -> Callable[..., Any]:
             def taken(*inputs: Any) -> Any:
                 outs, own = run.body(bodies[b], inputs)
-                zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+                zeros = jax.tree.map(lambda s: _mesh.zeros(jax.typeof(s)), shapes)
                 return outs, [own if c == b else zeros[c] for c in range(len(bodies))]
 
             return taken

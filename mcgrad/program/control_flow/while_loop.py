@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 from mcgrad.program.forward import Forward
 from mcgrad.program.run import Run
 from mcgrad.program.site import has_site
@@ -72,14 +72,14 @@ class While(ControlFlow):
                 f"`mcgrad.Score(baseline=array)` is not available inside the `while_loop` at {line}: its draws "
                 "have no time axis to subtract it along. Use `mcgrad.Score(baseline=None)`, or a `scan` with a bound."
             )
-        totals = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        totals = jax.tree.map(lambda s: _mesh.zeros(jax.typeof(s)), shapes)
 
         def step(state: Any) -> Any:
             carry, totals = state
             outs, found = once(carry)
             return outs, jax.tree.map(jnp.add, totals, found)
 
-        outs, totals = jax.lax.while_loop(
+        outs, totals = _mesh.while_loop(
             lambda state: run.body(self.condition, [*of_condition, *state[0]])[0][0], step, (carry, totals)
         )
         message = (

@@ -1,0 +1,138 @@
+"""What a type of JAX carries besides shape and dtype: how its axes are sharded over a mesh, and the manual mesh axes, those of a
+`shard_map`, along which its values may differ. Nothing here changes a program on one device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def placeholder(x: Any) -> jax.ShapeDtypeStruct:
+    """A placeholder of an array or a type, with all that a type of JAX carries: weak type, sharding, varying manual axes."""
+    return jax.eval_shape(_same, x)
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+def varying_axes(aval: Any) -> frozenset[Any]:
+    """The manual mesh axes, those of a `shard_map`, along which values of a type may differ; none where JAX does not check."""
+    return aval.manual_axis_type.varying if hasattr(aval, "manual_axis_type") else getattr(aval, "vma", frozenset())
+
+
+def typed(x: Any, aval: Any, ndim: int | None = None, at: int = 0) -> Any:
+    """An array with the sharding and the varying manual axes of a type.
+
+    With `ndim`, the axes of the array from `at` on have the sharding of the first `ndim` axes of the type, others keep theirs.
+    """
+    x = varying(x, aval)
+    if is_explicit(aval):
+        sharding, given = aval.sharding, tuple(jax.typeof(x).sharding.spec)
+        wanted = tuple(sharding.spec)[:ndim]
+        spec = (*given[:at], *wanted, *given[at + len(wanted) :])
+        if given != spec:
+            x = jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(*spec)))
+    return x
+
+
+def zeros(aval: Any) -> jax.Array:
+    """Zeros of a type."""
+    return typed(jnp.zeros(aval.shape, aval.dtype), aval)
+
+
+def varying(x: Any, aval: Any) -> Any:
+    """An array that may differ along the manual mesh axes along which values of a type may."""
+    axes = varying_axes(aval)
+    missing = axes - varying_axes(jax.typeof(x)) if axes else axes
+    return jax.lax.pcast(x, tuple(missing), to="varying") if missing else x
+
+
+def steady(start: Any, step: Callable[[Any], Any]) -> Any:
+    """What a loop starts from, with the sharding and the varying manual axes that its step gives to what it carries.
+
+    On one device it is what was given, and the step is not called.
+    """
+    kinds = jax.sharding.get_abstract_mesh().axis_types
+    if jax.sharding.AxisType.Manual not in kinds and jax.sharding.AxisType.Explicit not in kinds:
+        return start
+    while True:
+        after = jax.tree.map(lambda x, out: typed(x, jax.typeof(out)), start, jax.eval_shape(step, start))
+        if jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, start):
+            return after
+        start = after
+
+
+def scan(step: Callable[[Any, Any], Any], start: Any, xs: Any, **options: Any) -> Any:
+    """`jax.lax.scan` from a `steady` start."""
+
+    def first(carry: Any) -> Any:
+        return step(carry, jax.tree.map(lambda x: x[0], xs))[0]
+
+    return jax.lax.scan(step, steady(start, first), xs, **options)
+
+
+def while_loop(going_on: Callable[[Any], Any], step: Callable[[Any], Any], start: Any) -> Any:
+    """`jax.lax.while_loop` from a `steady` start."""
+    return jax.lax.while_loop(going_on, step, steady(start, step))
+
+
+def fori_loop(low: int, high: int, step: Callable[[Any, Any], Any], start: Any) -> Any:
+    """`jax.lax.fori_loop` from a `steady` start."""
+    return jax.lax.fori_loop(low, high, step, steady(start, lambda state: step(low, state)))
+
+
+def total(x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
+    """The sum over the devices along mesh axes; the array itself where there are none."""
+    return jax.lax.psum(x, axes) if axes else x
+
+
+def is_explicit(aval: Any) -> bool:
+    """Whether a type says how its axes are sharded."""
+    sharding = getattr(aval, "sharding", None)
+    return sharding is not None and jax.sharding.AxisType.Explicit in sharding.mesh.axis_types
+
+
+def collective_axes(eqn: Any) -> tuple[Any, ...]:
+    """The named axes, of a mesh or of a `vmap`, that an operation reads other entries along."""
+    if eqn.primitive.name in _CASTS:
+        return ()
+    named = eqn.params.get("axis_name", eqn.params.get("axes", ()))
+    named = named if isinstance(named, (tuple, list)) else (named,)
+    return tuple(axis for axis in named if not isinstance(axis, (int, np.integer)))
+
+
+def is_checked(axis: Any) -> bool:
+    """Whether JAX knows along a named axis which values may differ: for those of a `shard_map` with `check_vma`."""
+    return axis in varying_axes(jax.typeof(jax.lax.axis_index(axis)))
+
+
+_CASTS = frozenset(
+    {"pvary", "preduced", "vary_unreduced_cast", "vary_unreduced_cast_p", "reshard", "sharding_constraint"}
+)
+"""Operations that change a type only."""
+
+
+def is_of_mesh(eqn: Any) -> bool:
+    """Whether an operation can be run only where its mesh, or its named axis, is."""
+    shardings = [getattr(v.aval, "sharding", None) for v in (*eqn.invars, *eqn.outvars)]
+    return bool(collective_axes(eqn)) or any(s is not None and not s.mesh.empty for s in shardings)
+
+
+def without_mesh(eqn: Any, operands: Sequence[Any]) -> list[Any]:
+    """The results of an operation without bodies, were there no mesh: as if all devices held the same."""
+    name = eqn.primitive.name
+    if name in _CASTS:
+        return list(operands)
+    if name == "axis_index":
+        return [jnp.zeros((), jnp.int32)]
+    if collective_axes(eqn):
+        return [jnp.resize(x, out.aval.shape) for x, out in zip(operands, eqn.outvars, strict=False)]
+    params = {k: None if isinstance(v, jax.sharding.Sharding) else v for k, v in eqn.params.items()}
+    results = eqn.primitive.bind(*operands, **params)
+    return list(results) if eqn.primitive.multiple_results else [results]

@@ -1,0 +1,104 @@
+"""Samples spread over devices: each device runs its own, and only their means meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+
+class Spread(NamedTuple):
+    """Mesh axes that samples are spread over.
+
+    Attributes:
+        mesh: the mesh.
+        axes: names of its axes.
+    """
+
+    mesh: Any
+    axes: tuple[str, ...]
+
+    @property
+    def num_devices(self) -> int:
+        """How many parts the samples are split into."""
+        return math.prod(self.mesh.shape[axis] for axis in self.axes)
+
+    def run(self, fn: Callable[[Any], tuple[Any, Any]], xs: Any) -> tuple[Any, Any]:
+        """`fn` of the part of `xs` that each device has: the mean of its first results, and its second ones, concatenated.
+
+        JAX does not check which values differ from device to device: a program need not say so of what its loops carry.
+        """
+        spec = PartitionSpec(self.axes)
+
+        def local(xs: Any) -> tuple[Any, Any]:
+            value, others = fn(xs)
+            return jax.tree.map(lambda x: x[None], value), others
+
+        if any(kind == AxisType.Explicit for kind in self.mesh.axis_types):
+            xs = jax.sharding.reshard(xs, NamedSharding(self.mesh, spec))
+        # All axes of the mesh are manual: with some of them automatic JAX 0.9 runs it only under `jit`, and 0.12 cannot say how
+        # the gradient is sharded.
+        values, others = jax.shard_map(local, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False)(xs)
+        return jax.tree.map(lambda x: jnp.mean(x, axis=0), values), others
+
+
+def check_sharding(sharding: Any, where: str) -> None:
+    """Refuse what is not a sharding of one axis."""
+    if sharding is None:
+        return
+    if not isinstance(sharding, (NamedSharding, PartitionSpec)):
+        raise TypeError(
+            f"`mcgrad.{where}(sharding=...)` must be a `jax.sharding.NamedSharding` or a `jax.sharding.PartitionSpec`, got "
+            f'{sharding!r}. Pass `jax.P("data")` under `jax.set_mesh(mesh)`, or `NamedSharding(mesh, jax.P("data"))`.'
+        )
+    spec = sharding.spec if isinstance(sharding, NamedSharding) else sharding
+    if len(spec) != 1 or not isinstance(spec[0], (str, tuple)):
+        raise ValueError(
+            f"`mcgrad.{where}(sharding=...)` must shard one axis, that of the samples, got {spec}. Pass "
+            '`jax.P("data")`, or `jax.P(("data", "model"))` for several mesh axes.'
+        )
+
+
+def spread_over(sharding: Any, num_samples: int, chunk_size: int | None, where: str) -> Spread | None:
+    """The mesh axes that a sharding, checked by `check_sharding`, spreads samples over; `None` for no sharding."""
+    if sharding is None:
+        return None
+    current = jax.sharding.get_abstract_mesh()
+    named = isinstance(sharding, NamedSharding)
+    mesh: Any = sharding.mesh if named else current
+    (entry,) = sharding.spec if named else sharding
+    axes = (entry,) if isinstance(entry, str) else tuple(entry)
+    what = f"`mcgrad.{where}(sharding=...)`"
+    if named and not current.empty and sharding.mesh.abstract_mesh != current:
+        raise ValueError(
+            f"{what} must be of the mesh that is set, {dict(current.shape)}, got one of the mesh {dict(mesh.shape)}. Pass the "
+            f"`jax.sharding.PartitionSpec` alone, {sharding.spec}."
+        )
+    if missing := [axis for axis in axes if axis not in mesh.axis_names]:
+        there = f"the mesh {dict(mesh.shape)}" if mesh.axis_names else "no mesh"
+        raise ValueError(
+            f"{what} must name axes of the mesh, got {missing[0]!r} where there is {there}. Set it by `jax.set_mesh(mesh)`, or "
+            f"pass `NamedSharding(mesh, {PartitionSpec(entry)})`."
+        )
+    kinds = dict(zip(current.axis_names, current.axis_types, strict=True))
+    if mapped := [axis for axis in axes if kinds.get(axis) == AxisType.Manual]:
+        raise ValueError(
+            f"{what} must name axes that nothing is mapped over yet, got {mapped[0]!r}, which `jax.shard_map` maps over here. "
+            "Leave it out: each device then has samples of its own, if its key is its own."
+        )
+    num = Spread(mesh, axes).num_devices
+    if num_samples % num:
+        raise ValueError(
+            f"{what} must spread samples over as many devices as divide `num_samples`, got {num} devices for {num_samples} "
+            f"samples. Take {-(-num_samples // num) * num} samples."
+        )
+    if chunk_size is not None and num_samples // num % chunk_size:
+        raise ValueError(
+            f"`mcgrad.{where}(chunk_size=...)` must divide the samples of one device, {num_samples // num} of {num_samples} over "
+            f"{num} devices, got {chunk_size}. Take a divisor of {num_samples // num}."
+        )
+    return Spread(mesh, axes)
