@@ -181,3 +181,28 @@ def test_old_style_keys_of_another_default():
     with jax.default_prng_impl("rbg"):
         found = mcgrad.grad(loss, num_samples=2)(0.3, jax.random.PRNGKey(1))
         assert found == mcgrad.grad(loss, num_samples=2)(0.3, jax.random.key(1))
+
+
+def test_draws_that_share_a_key_are_refused_in_every_style():
+    outside = jax.random.PRNGKey(7)
+
+    def bit(theta, key):
+        return 1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=theta), mcgrad.Score())
+
+    def in_a_loop(theta, key):
+        return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] + bit(theta, key)), (0, 0.0))[1]
+
+    def in_two_styles(theta, key):
+        return bit(theta, key) * bit(theta, jax.random.wrap_key_data(key))
+
+    def twice_split(theta, key):
+        return bit(theta, jax.random.split(key)[0]) * bit(theta, jax.random.split(key)[0])
+
+    for program in (in_two_styles, twice_split):
+        with pytest.raises(ValueError, match="uses the same key as"):
+            mcgrad.expectation(program)(0.3, jax.random.PRNGKey(0))
+    with pytest.raises(ValueError, match="same key in several steps of the `while_loop`"):
+        mcgrad.expectation(in_a_loop)(0.3, jax.random.PRNGKey(0))
+    with pytest.raises(ValueError, match="not made of the argument `key`"):
+        shared = lambda theta, key: bit(theta, key) * bit(theta, outside)  # noqa: E731
+        mcgrad.expectation(shared, num_samples=2)(0.3, jax.random.PRNGKey(0))
