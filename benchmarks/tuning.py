@@ -129,7 +129,7 @@ def holds(dimensions: dict[str, Any]) -> list[Hold]:
         Hold(statement, max(ratios) <= MOST_TIME if ratios else None, f"Largest {max(ratios, default=0):.3g}.")
     )
     for dim in LENGTHS:
-        scaled = [deviation(m) * np.sqrt(steps) for (d, steps), m in own.items() if d == dim and steps >= 1000]
+        scaled = [deviation(m) * steps**0.5 for (d, steps), m in own.items() if d == dim and steps >= 1000]
         statement = (
             f"in {dim} dimensions it falls with the root of the length from 1,000 steps on, within a factor of {FLAT:g}"
         )
@@ -141,7 +141,7 @@ def holds(dimensions: dict[str, Any]) -> list[Hold]:
 def _picture(dimensions: dict[str, Any]) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     for dim, lengths in dimensions.items():
         for name, marker in zip(ESTIMATORS, "os^", strict=True):
@@ -155,6 +155,6 @@ def _picture(dimensions: dict[str, Any]) -> None:
     axes.set_xlabel("steps of the chain")
     axes.set_ylabel("standard deviation of one gradient")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", fontsize=8, frameon=False)
     RESULTS.mkdir(exist_ok=True)
     figure.savefig(RESULTS / "tuning.png", dpi=150)
