@@ -151,8 +151,7 @@ _CHOICE = 0x5EED
 def _own_key(run: Run, equation: Equation, operands: Sequence[Any]) -> Array:
     """A key for the choices among alternatives, derived from a key that enters the `scan`."""
     for operand, value in zip(operands, equation.bodies[0].inputs, strict=True):
-        if is_key(operand) or (is_old_key(row := _row(operand)) and _makes_keys(run, equation, value)):
-            key = operand.ravel()[0] if is_key(operand) else check_key(row, "sample")
+        if (key := _first_key(run, equation, operand, value)) is not None:
             for index in (*run.folds, _CHOICE):
                 key = fold_in(key, index)
             return key
@@ -162,16 +161,19 @@ def _own_key(run: Run, equation: Equation, operands: Sequence[Any]) -> Array:
     )
 
 
-def _row(operand: Array) -> Array:
-    """The first row, of the last axis."""
-    return operand[(0,) * (operand.ndim - 1)] if operand.size else operand
-
-
-def _makes_keys(run: Run, equation: Equation, value: Value) -> bool:
-    """Whether an input of a `scan`'s body is data of old-style keys, of which a draw makes its own."""
+def _first_key(run: Run, equation: Equation, operand: Any, value: Value) -> Array | None:
+    """The first key in an operand of a `scan`, `value` in its body; of the old style only what a draw makes its own key of."""
+    if is_key(operand):
+        return operand.ravel()[0]
+    if value.dtype != jnp.uint32 or not jnp.size(operand):
+        return None
+    row = jnp.asarray(operand)[(0,) * (jnp.ndim(operand) - 1)]
+    if not is_old_key(row):
+        return None
     made = MadeOf()
     made.run(body := equation.bodies[0], [other is value for other in body.inputs])
-    return any(site.equation in made.seen and made.of(site.key) for site in run.plan.analysis.sites.values())
+    uses = any(site.equation in made.seen and made.of(site.key) for site in run.plan.analysis.sites.values())
+    return check_key(row, "sample") if uses else None
 
 
 class _Row(NamedTuple):
