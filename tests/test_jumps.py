@@ -48,6 +48,8 @@ JUMPS = {
     "integer": lambda x: x.astype(int).astype(float),
     "hidden Bernoulli draw": lambda x: jax.random.bernoulli(jax.random.key(1), jax.nn.sigmoid(x)).astype(float),
     "straight-through": straight_through,
+    "whole numbers that are stopped": lambda x: x - jax.lax.stop_gradient(jnp.round(x)),
+    "a comparison of whole numbers": lambda x: 1.0 * (jnp.round(x) > 0),
     "in jit": jax.jit(jnp.floor),
     "in vmap": jax.vmap(jnp.floor),
     "in checkpoint": jax.checkpoint(jnp.floor),
@@ -119,6 +121,7 @@ CONTINUOUS_BY_TRIAL = {
     "value at the maximum": lambda x: x[jnp.argmax(x)],
     "determinant": lambda x: jnp.linalg.det(jnp.outer(x[:4], x[1:5]) + jnp.diag(x[:4])),
     "quantile": lambda x: jnp.quantile(x, 0.3),
+    "whole numbers that are stopped": lambda x: jnp.cos(2 * jnp.pi * (x - jax.lax.stop_gradient(jnp.round(x)))),
     "cond of factors": lambda x: x[0] * jax.lax.cond(x[0] > 0, lambda a: 2 * a, lambda a: a, jnp.ones(2)),
     "sum of a softmax": lambda x: 1e3 * jnp.sum(jax.nn.softmax(100 * x)) + jnp.where(x > 0, x, 0.0),
     "a solver with what it left": lambda x: jnp.add(
@@ -204,7 +207,11 @@ def test_a_jump_is_refused_or_ignored_on_request():
 def test_auto_takes_the_score_where_a_cost_jumps():
     report = explained(jnp.floor, mcgrad.Auto())
     assert [site.estimator for site in report.sites] == ["Score"]
-    assert [site.estimator for site in explained(jax.nn.elu, mcgrad.Auto()).sites] == ["Pathwise"]
+    for cost in (
+        jax.nn.elu,
+        jnp.sinc,
+    ):  # newer JAX takes a whole number off in `sinc`, and stops its derivative, which is zero
+        assert [site.estimator for site in explained(cost, mcgrad.Auto()).sites] == ["Pathwise"]
 
     def loss(loc, key):
         return (mcgrad.sample(key, mcgrad.Normal(loc, 1.0)) > 0.5).astype(float)

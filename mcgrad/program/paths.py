@@ -194,9 +194,9 @@ class _Paths(Forward[Reach]):
                 moving = through.moving - of_numbers  # of raw bits, which are integers
                 outputs.append(Reach(moving, roots | self.roots_of(through.blind)))
             else:
-                outputs.append(
-                    Reach(through.moving, frozenset(), through.blind | ({equation} if gate else frozenset()))
-                )
+                # What is constant between jumps has no derivative that could be lost further on.
+                moving = frozenset() if path == "steps" and gate else through.moving
+                outputs.append(Reach(moving, frozenset(), through.blind | ({equation} if gate else frozenset())))
         return outputs
 
     def is_root(self, equation: Equation, sources: frozenset[Any], inputs: Sequence[Reach]) -> bool:
