@@ -115,7 +115,31 @@ def far_away(t: Any, key: Any) -> Any:
     return jnp.where(mcgrad.sample(key, mcgrad.Normal(5e4 + 1e4 * t, 1e4)) > 6e4, 2.0, 0.0)
 
 
+def beside_a_large_cost(t: Any, key: Any) -> Any:
+    return jnp.stack([1e5 * jnp.cos(t), jnp.where(normal(t, key) > 1.0, 1.0, 0.0)]).sum() - 1e5 * jnp.cos(t)
+
+
+def of_small_steps(t: Any, key: Any) -> Any:
+    return 200.0 * (5e3 + 1.0 * (normal(t, key) > 1.0)) - 1e6
+
+
+def finite_by_other_draws(t: Any, key: Any) -> Any:
+    of_x, of_y, of_z = jax.random.split(key, 3)
+    y = mcgrad.sample(of_y, mcgrad.Beta(2.0 * jnp.ones(4), 3.0))
+    z = mcgrad.sample(of_z, mcgrad.Gamma(2.0 * jnp.ones(4), 1.0))
+    return jnp.where(normal(t, of_x) > 1.0, jnp.sum(jnp.log1p(-y) - jnp.log(z) * jnp.sqrt(y)), 5.0)
+
+
+def mean_of_finite() -> Any:
+    digamma = jax.scipy.special.digamma
+    root = jnp.exp(jax.scipy.special.betaln(2.5, 3.0) - jax.scipy.special.betaln(2.0, 3.0))
+    return 4 * (digamma(3.0) - digamma(5.0) - digamma(2.0) * root)
+
+
 PROGRAMS = {
+    "beside a large cost": (beside_a_large_cost, lambda t: 1 - below(t)),
+    "one more of many": (of_small_steps, lambda t: 200 * (1 - below(t))),
+    "finite by other draws": (finite_by_other_draws, lambda t: 5 * below(t) + mean_of_finite() * (1 - below(t))),
     "a reward at the last step": (rewarded_at_the_end, lambda t: jax.scipy.stats.norm.sf(5.0, 20 * t, 20**0.5)),
     "a reward at some steps": (rewarded_at_times, lambda t: 2 * (1 - below(t))),
     "a threshold far away": (far_away, lambda t: 2 * (1 - below(t))),

@@ -49,6 +49,7 @@ import mcgrad
         ),
         (lambda: mcgrad.TruncatedNormal(0.0, 1.0, np.nan, 2.0), ValueError, r"low=...\)` must not be NaN"),
         (lambda: mcgrad.Poisson(-1.0), ValueError, r"Poisson\(rate=...\)` must be at least zero"),
+        (lambda: mcgrad.Poisson(1e12), ValueError, r"at most 2e9, got 1000000000000.0. .*mcgrad.Normal\(rate"),
         (lambda: mcgrad.Bernoulli(probs=1.5), ValueError, r"Bernoulli\(probs=...\)` must lie between 0 and 1, got 1.5"),
         (lambda: mcgrad.Bernoulli(logits=np.nan), ValueError, r"Bernoulli\(logits=...\)` must not be NaN"),
         (lambda: mcgrad.Bernoulli(), ValueError, r"exactly one of `logits=` or `probs=`, got neither"),

@@ -60,6 +60,45 @@ def test_what_has_no_way_through_a_while_loop_says_what_to_do():
         mcgrad.grad(stopped_walk, estimator=mcgrad.SmoothedPerturbation())(0.4, jax.random.key(0))
 
 
+def first_success(p, key):
+    def step(state):
+        number, key, _ = state
+        key, own = jax.random.split(key)
+        return number + 1, key, mcgrad.sample(own, mcgrad.Bernoulli(probs=p))
+
+    return jax.lax.while_loop(lambda s: (s[2] < 1) & (s[0] < 60), step, (0, key, 0))[0].astype(float)
+
+
+def test_loops_under_vmap_stop_each_by_its_own_condition():
+    p = jnp.array([0.5, 0.7, 0.9])
+
+    def program(p, key):
+        each = lambda key: jax.vmap(first_success)(p, jax.random.split(key, 3))  # noqa: E731
+        return jnp.mean(jax.vmap(each)(jax.random.split(key, 2)), axis=0)
+
+    fn = mcgrad.expectation(program)
+    draws = jax.jit(jax.vmap(lambda key: (fn(p, key), jax.jacfwd(fn)(p, jax.random.clone(key)))))(
+        jax.random.split(jax.random.key(0), 20_000)
+    )
+    assert_unbiased(draws[0], 1 / p)
+    assert_unbiased(draws[1], -jnp.diag(1 / p**2))
+
+
+def test_a_loop_under_a_vmap_that_its_condition_does_not_see_is_refused():
+    def program(p, key):
+        def one(bound, key):
+            def step(state):
+                key, own = jax.random.split(state[1])
+                return state[0] + 1, key, state[2] + mcgrad.sample(own, mcgrad.Bernoulli(probs=p))
+
+            return jax.lax.while_loop(lambda s: s[0] < bound, step, (0, key, 0))[2]
+
+        return jnp.sum(jax.vmap(lambda key: jax.vmap(one)(jnp.arange(3), jax.random.split(key, 3)))(key)) * 1.0
+
+    with pytest.raises(NotImplementedError, match=f"while_loop` at .*{HERE}.* some map over the loop and not over"):
+        jax.jit(mcgrad.expectation(lambda p, key: program(p, jax.random.split(key))))(0.3, jax.random.key(0))
+
+
 def coin(logits, key):
     return 3.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
 

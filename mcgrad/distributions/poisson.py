@@ -11,10 +11,17 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
-from mcgrad.distributions.checks import NONNEGATIVE
+from mcgrad.distributions.checks import Domain
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function
 from mcgrad.distributions.numerics.arithmetic import align, is_count
 from mcgrad.distributions.numerics.gamma import log_density, log_poisson, probabilities
+
+# 2^31 is 3000 standard deviations above.
+_RATE = Domain(
+    "be at least zero and at most 2e9",
+    lambda v: (v >= 0) & (v <= 2e9),
+    "Pass `jax.nn.softplus(x)` where it may be negative; for larger means draw from `mcgrad.Normal(rate, jnp.sqrt(rate))`.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,15 +31,16 @@ class Poisson(Distribution):
     **JAX draws from it with the default (threefry) keys only.**
 
     Args:
-        rate: the mean; any shape; at least zero.
+        rate: the mean; any shape; at least zero, and at most 2e9, since draws are integers of 32 bits, in which JAX has the
+            largest one for all that do not fit.
 
     Raises:
-        ValueError: if a concrete `rate` is below zero.
+        ValueError: if a concrete `rate` is below zero or above 2e9.
     """
 
     rate: Float[ArrayLike, "*batch"]
 
-    domains: ClassVar = {"rate": NONNEGATIVE}
+    domains: ClassVar = {"rate": _RATE}
     discrete: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mcgrad import _compat, _mesh
-from mcgrad.program.bring import expand_right
+from mcgrad.program.bring import where_each
 from mcgrad.program.structure import form_of
 from mcgrad.program.trace import Equation, Program, Value
 
@@ -53,15 +53,12 @@ def _while(form: Any, operands: Sequence[Any]) -> list[Any]:
     def going_on(state: Any) -> Any:
         return _run(form.condition, [*of_condition, *state[1]])[0]
 
-    def chosen(where: Any, xs: Sequence[Any], ys: Sequence[Any]) -> list[Any]:
-        # Under `vmap` each loop has a condition of its own, and stands still once it is done.
-        return [jnp.where(expand_right(where, x.ndim - where.ndim), x, y) for x, y in zip(xs, ys, strict=True)]
-
     def step(state: Any) -> Any:
         moved = _run(form.body, [*of_body, *state[1]])
-        return state[0] + 1, chosen(going_on(state), moved, state[1])
+        # Under `vmap` each loop has a condition of its own, and stands still once it is done.
+        return state[0] + 1, where_each(going_on(state), moved, state[1])
 
     start = (0, list(map(jnp.asarray, carry)))
     last = jax.lax.while_loop(lambda s: (s[0] < MOST_STEPS) & jnp.any(going_on(s)), step, start)
     unknown = [jnp.full_like(x, jnp.nan) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in last[1]]
-    return chosen(going_on(last), unknown, last[1])
+    return where_each(going_on(last), unknown, last[1])

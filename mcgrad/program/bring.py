@@ -29,6 +29,11 @@ def expand_right(x: jax.Array, ndim: int) -> jax.Array:
     return jnp.expand_dims(x, tuple(range(x.ndim, ndim)))
 
 
+def where_each(going_on: jax.Array, xs: Sequence[Any], ys: Sequence[Any]) -> list[Any]:
+    """`xs` where a condition with the leading axes of all holds, `ys` elsewhere."""
+    return [jnp.where(expand_right(going_on, x.ndim), x, y) for x, y in zip(xs, ys, strict=True)]
+
+
 def bring(weights: jax.Array, relation: Relation, shape: Any, *, once: bool = False) -> jax.Array:
     """Sum a site's weights, of shape `plates`, over the window of each entry of a cost; broadcasts against `shape`.
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mcgrad import _compat
-from mcgrad._arguments import is_key
 from mcgrad.program.trace import Constant, Equation, Value
 
 
-def random_value(value: Value, rng: np.random.Generator, scale: float, positive: bool) -> np.ndarray:
+def random_value(value: Value, rng: np.random.Generator, scale: float, positive: bool) -> Any:
     """A value for an input, or for an operation's results."""
+    if value.is_key:
+        seed = jax.random.key(np.uint32(rng.integers(2**31)))
+        return jax.random.split(seed, math.prod(value.shape)).reshape(value.shape)
     if value.is_inexact:
         x = rng.normal(size=value.shape) * scale
         return np.asarray(np.abs(x) if positive else x).astype(value.dtype)
@@ -38,7 +38,7 @@ class Line(NamedTuple):
     """The inputs of a part on a line through two random points; random keys and integers stand still.
 
     Attributes:
-        start: where the line begins; of random keys their seeds.
+        start: where the line begins.
         end: where it ends; `None` for what stands still.
     """
 
@@ -48,50 +48,46 @@ class Line(NamedTuple):
     @classmethod
     def through(cls, inputs: Sequence[Value], scale: float, positive: bool, seed: int) -> Line:
         rng = np.random.default_rng(seed)
-        start = [np.uint32(rng.integers(2**31)) if v.is_key else random_value(v, rng, scale, positive) for v in inputs]
+        start = [random_value(v, rng, scale, positive) for v in inputs]
         end = [
-            None if v.is_key or not v.is_inexact else _opposite(v, a, rng, scale, positive)
-            for v, a in zip(inputs, start, strict=True)
+            _opposite(v, a, rng, scale, positive) if v.is_inexact else None for v, a in zip(inputs, start, strict=True)
         ]
         return cls(start, end)
 
     def with_integers(self, inputs: Sequence[Value], n: int) -> Line:
         """The same with another number for all inputs that are integers."""
-        return self._replace(start=_with_integers(inputs, self.start, n))
+        start = [np.full_like(x, n) if v.is_integer else x for v, x in zip(inputs, self.start, strict=True)]
+        return self._replace(start=start)
 
-    def at(self, t: Any, inputs: Sequence[Value]) -> list[Any]:
-        points = []
+    def at(self, ts: np.ndarray, inputs: Sequence[Value]) -> list[Any]:
+        """The inputs at places `ts`, stacked; random keys not, since they stand still."""
+        points: list[Any] = []
         for a, b, value in zip(self.start, self.end, inputs, strict=True):
             if value.is_key:
-                points.append(jax.random.split(jax.random.key(a), math.prod(value.shape)).reshape(value.shape))
+                points.append(a)
+            elif b is None:
+                points.append(np.broadcast_to(a, (len(ts), *value.shape)))
             else:
-                points.append(a if b is None else (a + jnp.asarray(t, a.dtype) * (b - a)).astype(a.dtype))
+                t = ts.astype(a.dtype).reshape(-1, *[1] * a.ndim)
+                points.append((a + t * (b - a)).astype(a.dtype))
         return points
 
 
 class Bracket(NamedTuple):
-    """Two neighboring points of a line between which something changes; `nearby()` has points a few roundings from each."""
+    """Two neighboring points of a line between which something changes, with others.
 
-    low: list[Any]
-    high: list[Any]
-    nearby: Callable[[], tuple[list[Any], list[Any]]]
+    Attributes:
+        line: which they are on.
+        ts: the places: of the two, of a few roundings beyond the first, of as many beyond the second, and of the whole line.
+    """
 
-    def with_integers(self, inputs: Sequence[Value], n: int) -> Bracket:
-        """The same with another number for all inputs that are integers."""
+    line: Line
+    ts: np.ndarray
 
-        def nearby() -> tuple[list[Any], list[Any]]:
-            before, after = ([_with_integers(inputs, point, n) for point in side] for side in self.nearby())
-            return before, after
-
-        return Bracket(*(_with_integers(inputs, point, n) for point in (self.low, self.high)), nearby)
-
-
-def _with_integers(inputs: Sequence[Value], point: list[Any], n: int) -> list[Any]:
-    return [np.full_like(x, n) if v.is_integer else x for v, x in zip(inputs, point, strict=True)]
-
-
-def _row(places: list[Any], i: int) -> list[Any]:
-    return [x[i] if is_key(x) else np.asarray(x)[i] for x in places]
+    @property
+    def sides(self) -> tuple[slice, slice, slice]:
+        """Which of the places are beyond the first, beyond the second, and of the whole line."""
+        return slice(2, 2 + NEARBY), slice(2 + NEARBY, 2 + 2 * NEARBY), slice(2 + 2 * NEARBY, len(self.ts))
 
 
 class Search:
@@ -101,13 +97,13 @@ class Search:
         where: for entries of them that do, the largest changes first, after which of the first points.
     """
 
-    def __init__(self, points: Callable[[Any], list[Any]], along: Callable[[list[Any]], list[Any]], *, exact: bool):
-        self.points, self.along = points, along
+    def __init__(self, line: Line, told: Callable[[Line, np.ndarray], list[Any]], *, exact: bool):
+        self.line, self.told = line, told
         self.dtype = np.float64 if jax.config.read("jax_enable_x64") else np.float32
-        self.ts = np.linspace(0.0, 1.0, _POINTS).astype(self.dtype)
+        self.ts = np.linspace(0.0, 1.0, POINTS).astype(self.dtype)
         with np.errstate(all="ignore"):
-            told = self._told(points(self.ts))
-            steps = np.diff(np.concatenate([x.astype(np.float64) for x in told], axis=1), axis=0)
+            columns = [x.reshape(POINTS, -1).astype(np.float64) for x in told(line, self.ts)]
+            steps = np.diff(np.concatenate(columns, axis=1), axis=0)
             moved = np.where(np.isfinite(steps), np.abs(steps), 0)
             piecewise = np.mean(moved > 0, axis=0) < 0.5
             if not exact and not np.any(piecewise & np.any(moved > 0, axis=0)):
@@ -117,44 +113,35 @@ class Search:
         largest = np.argsort(-size.max(0, initial=0), kind="stable")[:_MOST_ENTRIES]
         self.where = {int(entry): int(np.argmax(size[:, entry])) for entry in largest if size[:, entry].max() > 0}
 
-    def _told(self, places: list[Any]) -> list[np.ndarray]:
-        return [np.asarray(x).reshape(_POINTS, -1) for x in self.along(places)]
-
     def narrowed(self, entry: int) -> Bracket | None:
         """Where on the line an entry changes; `None` if the change is lost on the way."""
         ts, where = self.ts, self.where[entry]
         while True:
             low, high = float(ts[where]), float(ts[where + 1])
-            last = high - low <= 4 * np.finfo(self.dtype).eps or (high - low) * _POINTS**_NARROWINGS < 1
-            ts = np.linspace(low, high, _POINTS).astype(self.dtype)
-            places = self.points(ts)
-            part, column = self._told(places), entry
-            while column >= part[0].shape[1]:
-                part, column = part[1:], column - part[0].shape[1]
+            last = high - low <= 4 * np.finfo(self.dtype).eps or (high - low) * POINTS**_NARROWINGS < 1
+            ts = np.linspace(low, high, POINTS).astype(self.dtype)
+            part, column = self.told(self.line, ts), entry
+            while column >= (size := math.prod(part[0].shape[1:])):
+                part, column = part[1:], column - size
             with np.errstate(all="ignore"):
-                moved = np.nan_to_num(np.abs(np.diff(part[0][:, column].astype(np.float64))))
+                moved = np.nan_to_num(np.abs(np.diff(part[0].reshape(POINTS, -1)[:, column].astype(np.float64))))
             if not np.any(moved > 0):
                 return None
             where = int(np.argmax(moved))
             if last:
-                return Bracket(
-                    _row(places, where), _row(places, where + 1), functools.partial(self._near, *ts[where : where + 2])
-                )
-
-    def _near(self, low: float, high: float) -> tuple[list[Any], list[Any]]:
-        steps = max(high - low, 8 * np.finfo(self.dtype).eps) * np.arange(1, 1 + _NEARBY)
-        places = self.points(np.concatenate([low - steps, high + steps]).astype(self.dtype))
-        rows = [_row(places, i) for i in range(2 * _NEARBY)]
-        return rows[:_NEARBY], rows[_NEARBY:]
+                low, high = ts[where : where + 2]
+                steps = max(high - low, 8 * np.finfo(self.dtype).eps) * np.arange(1, 1 + NEARBY)
+                places = np.concatenate([[low, high], low - steps, high + steps, self.ts[::8]])
+                return Bracket(self.line, places.astype(self.dtype))
 
 
-_POINTS = 65
+POINTS = 65
 """Points on a line, and on each stretch into which it is narrowed down: float32 is used up after four."""
 
 _NARROWINGS = 5
 """How often a stretch is narrowed down, at most: to a 65th each time."""
 
-_NEARBY = 3
+NEARBY = 3
 """Points on each side of a change that tell how far rounding alone moves a value."""
 
 _MOST_ENTRIES = 16
@@ -171,6 +158,23 @@ def lines_through(equations: Sequence[Equation], inputs: Sequence[Value]) -> lis
         (2 * size, positive) for size in dict.fromkeys([*sizes[:1], *sizes[-1:]]) for positive in (False, False, True)
     ]
     return [Line.through(inputs, *scale, seed) for seed, scale in enumerate([*LINES, *scales])]
+
+
+def mixed_lines(inputs: Sequence[Value], draws: Callable[[], Mapping[Value, list[np.ndarray]]]) -> Iterator[Line]:
+    """Lines on which each input has a scale and sign of its own, or goes from one of its draws to another where it is one.
+
+    For what is no number where some inputs are negative, or outside of their support.
+    """
+    drawn = draws()
+    for seed in range(_MIXED):
+        rng = np.random.default_rng(seed)
+        ends = [
+            drawn[v][:: rng.choice([-1, 1])]
+            if v in drawn
+            else [x[0] for x in Line.through([v], rng.choice([0.2, 1.0, 3.0]), bool(rng.integers(2)), seed + n)]
+            for n, v in enumerate(inputs)
+        ]
+        yield Line([start for start, _ in ends], [end for _, end in ends])
 
 
 def integers_of(equations: Sequence[Equation], inputs: Sequence[Value]) -> list[int]:
@@ -196,6 +200,9 @@ def _numbers(value: Value) -> Iterable[float]:
 
 LINES = tuple(itertools.product((1.0, 0.2, 3.0, 10.0, 100.0, 1000.0), (False, True)))
 """Scales of the random points, and whether they are positive."""
+
+_MIXED = 16
+"""Lines on which inputs have signs of their own."""
 
 _MOST_INTEGERS = 16
 """Integers of a program that are tried for those that it takes as inputs, and numbers in a constant up to which it is looked at."""

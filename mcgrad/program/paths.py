@@ -15,10 +15,11 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal, TypeAlias
 
+from mcgrad import _compat
 from mcgrad.program.cuts import cuts
 from mcgrad.program.forward import Forward
 from mcgrad.program.made_of import is_traced
-from mcgrad.program.primitives import rule_of
+from mcgrad.program.primitives import linear_group, rule_of
 from mcgrad.program.probe import Probe, Surroundings
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ControlFlow, form_of
@@ -126,9 +127,9 @@ class _Paths(Forward[Reach]):
         return BlindWay(gate, place, frozenset(found.roots), sources, self.gates[place].cut, self.certain(gate))
 
     def certain(self, gate: Equation) -> bool:
-        """Whether a gate, or one in its bodies that it stands for, was seen to jump."""
+        """Whether a gate was seen to jump; one that stands for those in its bodies, whether one of these was."""
         found = self.gates[gate]
-        return found.jumped or not found.untold or any(map(self.certain, found.inner))
+        return any(map(self.certain, found.inner)) if found.inner else found.jumped or not found.untold
 
     def defined(self, gate: Equation, cost: Value) -> bool:
         """Whether a cost may be finite on both sides of a gate: it has no expectation where draws make it infinite."""
@@ -158,7 +159,9 @@ class _Paths(Forward[Reach]):
             outputs = super().equation(equation, inputs)
         if form is not None:
             outputs = self.after_control_flow(form, inputs, outputs)
-        return [self.settled(value, found) for value, found in zip(equation.outputs, outputs, strict=True)]
+        return [
+            self.settled(value, found, equation, inputs) for value, found in zip(equation.outputs, outputs, strict=True)
+        ]
 
     def draw(self, equation: Equation, inputs: list[Reach]) -> list[Reach]:
         # What a draw's law is blind to, it and what is credited to it are blind to. A held draw does not move.
@@ -191,9 +194,9 @@ class _Paths(Forward[Reach]):
                 moving = through.moving - of_numbers  # of raw bits, which are integers
                 outputs.append(Reach(moving, roots | self.roots_of(through.blind)))
             else:
-                outputs.append(
-                    Reach(through.moving, frozenset(), through.blind | ({equation} if gate else frozenset()))
-                )
+                # What is constant between jumps has no derivative that could be lost further on.
+                moving = frozenset() if path == "steps" and gate else through.moving
+                outputs.append(Reach(moving, frozenset(), through.blind | ({equation} if gate else frozenset())))
         return outputs
 
     def is_root(self, equation: Equation, sources: frozenset[Any], inputs: Sequence[Reach]) -> bool:
@@ -258,20 +261,25 @@ class _Paths(Forward[Reach]):
             self._around[program] = Surroundings(program)
         return self._around[program]
 
-    def settled(self, value: Value, found: Reach) -> Reach:
+    def settled(self, value: Value, found: Reach, equation: Equation, inputs: Sequence[Reach]) -> Reach:
         """Without the gates that the value is continuous at, or does not depend on."""
         if not found.blind or not value.is_inexact:
             return found
         left = set()
-        for equation in found.blind:
-            gate = self.gates[equation]
+        for gate in found.blind:
             jumps = True
-            if equation in self.around().place:
-                jumps = gate.probe.jumps(value)
-                gate.jumped |= jumps is True
-                gate.untold |= jumps is None
+            if gate in self.around().place:
+                jumps = self.gates[gate].probe.jumps(value)
+                if jumps == "small":
+                    # It jumps if one addend or factor does; otherwise it changes by the tolerance of what is approximated,
+                    # as what a solver leaves does.
+                    behind = [i for i, given in enumerate(inputs) if gate in given.blind]
+                    carried = len(behind) == 1 and linear_group(equation, behind) is not None
+                    jumps = carried and gate.eqn.primitive is not _compat.while_p
+                self.gates[gate].jumped |= jumps is True
+                self.gates[gate].untold |= jumps is None
             if jumps is not False:
-                left.add(equation)
+                left.add(gate)
         return dataclasses.replace(found, blind=frozenset(left))
 
     def after_control_flow(self, form: ControlFlow, inputs: list[Reach], outputs: list[Reach]) -> list[Reach]:

@@ -9,10 +9,11 @@ functions that agree there at random points agree everywhere, with probability o
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,12 +21,20 @@ import numpy as np
 from mcgrad import _compat
 from mcgrad._arguments import is_key
 from mcgrad.program import bounded
-from mcgrad.program.lines import LINES, Bracket, Line, Search, integers_of, lines_through, random_value
+from mcgrad.program.lines import (
+    LINES,
+    POINTS,
+    Bracket,
+    Line,
+    Search,
+    integers_of,
+    lines_through,
+    mixed_lines,
+    random_value,
+)
 from mcgrad.program.site import sample_p
 from mcgrad.program.trace import Constant, Equation, Program, Value
-
-Verdict: TypeAlias = "bool | Literal['undefined'] | None"
-"""Whether a value jumps; it is undefined where it is infinite or no number on one side; `None` where that cannot be told."""
+from mcgrad.program.verdict import Verdict, differs, either
 
 
 class Surroundings:
@@ -119,13 +128,16 @@ def _try(
     if part is None:
         return dict.fromkeys(reached, True)
     equations, inputs = part
-    key = _fingerprint(equations, inputs, gate, tells, reached, cut)
+    laws = {
+        v: str(around.producer[v].eqn.params) for v in inputs if v in around.producer and _is_constant_draw(around, v)
+    }
+    key = _fingerprint(equations, inputs, laws, gate, tells, reached, cut)
     if key not in _SEEN:
         with _compat.before_the_run(), jax.debug_nans(False), jax.debug_infs(False), jax.debug_key_reuse(False):
             found = (
                 _compare_cut(equations, inputs, gate, reached)
                 if cut
-                else _compare(equations, inputs, gate, tells, reached)
+                else _compare(equations, inputs, gate, tells, reached, lambda: {v: _two_draws(around, v) for v in laws})
             )
         if len(_SEEN) >= _MOST_SEEN:
             _SEEN.clear()
@@ -138,7 +150,13 @@ _MOST_SEEN = 4096
 
 
 def _fingerprint(
-    equations: Sequence[Equation], inputs: Sequence[Value], gate: Equation, tells: Any, reached: Any, cut: bool
+    equations: Sequence[Equation],
+    inputs: Sequence[Value],
+    laws: Mapping[Value, str],
+    gate: Equation,
+    tells: Any,
+    reached: Any,
+    cut: bool,
 ) -> Any:
     """Everything that the outcome depends on, so that the same activation in several layers is tried only once."""
     number = {value: n for n, value in enumerate(inputs)}
@@ -157,7 +175,7 @@ def _fingerprint(
         words.append((equation.name, equation is gate, tuple(map(word, equation.inputs)), params))
         for value in equation.outputs:
             number[value] = len(number)
-    types = tuple((value.shape, str(value.dtype)) for value in inputs)
+    types = tuple((value.shape, str(value.dtype), laws.get(value)) for value in inputs)
     return (
         types,
         tuple(words),
@@ -212,6 +230,27 @@ def _is_constant_draw(around: Surroundings, value: Value) -> bool:
     return around.producer[value].eqn.primitive is sample_p and value.is_inexact and not around.leaves(value)
 
 
+def _two_draws(around: Surroundings, value: Value) -> list[np.ndarray]:
+    """Two draws of a value that is drawn from a constant distribution."""
+
+    def draw(seed: Any) -> Any:
+        known: dict[Value, Any] = {}
+
+        def read(value: Value) -> Any:
+            if value.is_key:
+                return jax.random.split(jax.random.key(seed), math.prod(value.shape)).reshape(value.shape)
+            if isinstance(value, Constant):
+                return value.value
+            if value not in known:
+                equation = around.producer[value]
+                known.update(zip(equation.outputs, equation.evaluate(read), strict=True))
+            return known[value]
+
+        return read(value)
+
+    return list(map(np.asarray, map(jax.jit(draw), range(2))))
+
+
 def _values(
     equations: Sequence[Equation], inputs: Sequence[Value], wanted: Sequence[Value], override: Equation | None = None
 ) -> Callable[..., list[Any]]:
@@ -238,21 +277,22 @@ def _compare(
     gate: Equation,
     tells: Sequence[Value],
     reached: Sequence[Value],
+    drawn: Callable[[], dict[Value, list[np.ndarray]]],
 ) -> list[Verdict]:
     """Which of the values jump where the values that tell change."""
     watched = tells or [v for v in gate.outputs if not v.is_key]
-    told, values = _values(equations, inputs, watched), _values(equations, inputs, reached)
-    compare = jax.jit(values)  # apart, so that what is compared is rounded once
-    points = jax.jit(lambda line, ts: jax.vmap(lambda t: line.at(t, inputs))(ts))
-    along = jax.jit(functools.partial(jax.lax.map, told))
+    run = _on_lines(equations, inputs, [*watched, *reached])
+    across = functools.partial(_across, lambda line, ts: run(line, ts)[len(watched) :])
     found: list[Verdict] = [None] * len(reached)
     crossings: Counter[int] = Counter()
     few = sum(math.prod(v.shape) for v in tells) <= _FEW_NUMBERS
     lines, integers = lines_through(equations, inputs), integers_of(equations, inputs)
     if integers and not tells:
         lines = [line.with_integers(inputs, n) for line in lines for n in (*integers, 0)]
-    for line in lines:
-        search = Search(functools.partial(points, line), along, exact=bool(tells))
+    for place, line in enumerate(itertools.chain(lines, mixed_lines(inputs, drawn))):
+        if place >= len(lines) and "undefined" not in found:
+            break
+        search = Search(line, lambda line, ts: list(map(np.asarray, run(line, ts)[: len(watched)])), exact=bool(tells))
         # A value may depend on few entries of the gate: every entry has its turn, if there are not too many.
         entries = sorted(search.where, key=lambda entry: crossings[entry])
         for turn, entry in enumerate(entries if few and tells else entries[:1]):
@@ -260,83 +300,58 @@ def _compare(
                 break
             if (bracket := search.narrowed(entry)) is None:
                 continue
-            differ = _across(bracket, compare)
+            differ = across(bracket)
             for n in integers:
-                differ = _either(differ, _across(bracket.with_integers(inputs, n), compare))
+                differ = either(differ, across(bracket._replace(line=line.with_integers(inputs, n))))
             if all(d is None for d in differ):
                 continue
             crossings[entry] += bool(tells) or True in differ  # what merely moves much was perhaps no jump
-            found = _either(found, differ)
+            found = either(found, differ)
     if tells and all(v.dtype == bool for v in tells):
         return found
     # There may be many more steps than were tried: a value that jumps at others has its largest changes there.
-    along_all = jax.jit(functools.partial(jax.lax.map, values))
-    for n, value in enumerate(reached):
-        for line in lines[_SPARSE] if value.is_inexact and found[n] is False else ():
-            search = Search(functools.partial(points, line), lambda xs, n=n: [along_all(xs)[n]], exact=False)
+    for n, value in enumerate(reached, len(watched)):
+        for line in lines[_SPARSE] if value.is_inexact and found[n - len(watched)] is False else ():
+            search = Search(line, lambda line, ts, n=n: [np.asarray(run(line, ts)[n])], exact=False)
             for entry in list(search.where)[:1]:
                 if (bracket := search.narrowed(entry)) is not None:
-                    found = _either(found, _across(bracket, compare))
+                    found = either(found, across(bracket))
     return found
 
 
-def _across(bracket: Bracket, compare: Callable[[list[Any]], list[Any]]) -> list[Verdict]:
+def _on_lines(
+    equations: Sequence[Equation], inputs: Sequence[Value], wanted: Sequence[Value]
+) -> Callable[[Line, np.ndarray], list[Any]]:
+    """The wanted values at places of a line, stacked: all by one compiled function, so that they are rounded in one way."""
+    fn = _values(equations, inputs, wanted)
+    moving = [i for i, value in enumerate(inputs) if not value.is_key]
+    small = sum(math.prod(v.shape) for e in equations for v in e.outputs) < _FAST_TO_RUN
+    options = {"xla_backend_optimization_level": 0} if small else None
+
+    def at_all(points: list[Any], places: Any) -> list[Any]:
+        def at(row: Any) -> list[Any]:
+            values = dict(zip(moving, row[1], strict=True))
+            return fn([values.get(i, x) for i, x in enumerate(points)])
+
+        return jax.lax.map(at, (places, [points[i] for i in moving]))
+
+    compiled = jax.jit(at_all, compiler_options=options)
+
+    def run(line: Line, ts: np.ndarray) -> list[Any]:
+        points = line.at(np.pad(ts, (0, POINTS - len(ts)), mode="edge"), inputs)
+        return compiled(points, np.arange(POINTS))
+
+    return run
+
+
+_FAST_TO_RUN = 2**14
+"""Numbers in all results up to which a function is compiled without optimization: compiling takes longer than running it."""
+
+
+def _across(run: Callable[[Line, np.ndarray], list[Any]], bracket: Bracket) -> list[Verdict]:
     """Which values differ between the two sides of a bracket."""
-    low, high = compare(bracket.low), compare(bracket.high)
-    differ = [_differs(a, b) for a, b in zip(low, high, strict=True)]
-    if True in differ:
-        sides = [list(zip(*map(compare, points), strict=True)) for points in bracket.nearby()]
-        differ = [_differs(*of_value) for of_value in zip(low, high, *sides, strict=True)]
-    return differ
-
-
-def _differs(a: Any, b: Any, before: Sequence[Any] = (), after: Sequence[Any] = ()) -> Verdict:
-    """Whether two values differ by more than a tiny step and rounding explain.
-
-    Args:
-        a: the value on one side.
-        b: that on the other side.
-        before: values near `a`, on its side: what these differ by is no jump.
-        after: the same of `b`.
-    """
-    if is_key(a):
-        return None
-    a, b, *others = (_as_double(x) for x in (a, b, *before, *after))
-    if a.dtype.kind not in "fc":
-        return bool(np.any(a != b))
-    some = np.isfinite(a) & np.isfinite(b)
-    with np.errstate(all="ignore"):
-        change, size = np.abs(a - b), np.maximum(np.abs(a), np.abs(b))
-        mean = np.sum(np.abs(a), where=some) / max(np.sum(some), 1)
-        large = some & (change > 1e-3 * size + 1e-4 * mean + 1e-30)
-        sides = [a] * len(before) + [b] * len(after)
-        noise = np.max([np.abs(x - side) for x, side in zip(others, sides, strict=True)] or [0 * change], axis=0)
-        jumps = large & (change > _ABOVE_NOISE * np.nan_to_num(noise, nan=np.inf))
-    if np.any(jumps):
-        return True
-    unlike = ~some & (a != b) & ~(np.isnan(a) & np.isnan(b))
-    if np.any(large) or not np.any(some | unlike):
-        return None
-    return "undefined" if np.any(unlike) else False
-
-
-def _as_double(x: Any) -> np.ndarray:
-    x = np.asarray(x)
-    if x.dtype.kind in "biu":
-        return x
-    return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
-
-
-_ABOVE_NOISE = 5
-"""How far above what a few roundings of the inputs change a jump must be: rounding's own changes are of one size."""
-
-
-def _either(found: Sequence[Verdict], more: Sequence[Verdict]) -> list[Verdict]:
-    """What two trials say together: a jump seen in one is a jump."""
-    return [next((v for v in _ORDER if v in pair), None) for pair in zip(found, more, strict=True)]
-
-
-_ORDER: tuple[Verdict, ...] = (True, "undefined", False)
+    values = [x if is_key(x) else np.asarray(x) for x in run(bracket.line, bracket.ts)]
+    return [None if is_key(x) else differs(x[0], x[1], *(x[side] for side in bracket.sides)) for x in values]
 
 
 def _compare_cut(
@@ -350,7 +365,7 @@ def _compare_cut(
     found: list[Verdict] = [None] * len(reached)
     for seed, (scale, positive) in enumerate(LINES[:4]):
         line, rng = Line.through(inputs, scale, positive, seed), np.random.default_rng(seed)
-        start = line.at(0.0, inputs)
+        start = [x if is_key(x) else x[0] for x in line.at(np.zeros(1), inputs)]
         here = own(start)
         moved = [
             (np.asarray(x, np.float64) + 0.3 * rng.normal(size=v.shape)).astype(v.dtype)
@@ -358,6 +373,7 @@ def _compare_cut(
             else random_value(v, rng, scale, positive)
             for v, x in zip(gate.outputs, here, strict=True)
         ]
-        differ = [_differs(a, b) for a, b in zip(fn(start, here), fn(start, moved), strict=True)]
-        found = _either(found, differ)
+        pairs = zip(fn(start, here), fn(start, moved), strict=True)
+        differ = [None if is_key(a) else differs(a, b) for a, b in pairs]
+        found = either(found, differ)
     return found

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from mcgrad import _compat, _mesh
+from mcgrad._arguments import is_key
+from mcgrad.program.bring import expand_right, where_each
 from mcgrad.program.forward import Forward
 from mcgrad.program.run import Run
 from mcgrad.program.site import has_site
@@ -73,14 +75,28 @@ class While(ControlFlow):
                 "have no time axis to subtract it along. Use `mcgrad.Score(baseline=None)`, or a `scan` with a bound."
             )
         totals = jax.tree.map(lambda s: _mesh.zeros(jax.typeof(s)), shapes)
+        lanes = len(self.condition.outputs[0].shape)
+        if lanes and any(weight.site.num_levels != lanes for weight in weights):
+            raise NotImplementedError(
+                f"mcgrad cannot credit the draws of the `while_loop` at {line} under these `vmap`s: some map over the loop and "
+                "not over the condition by which it stops. Map over what the condition reads too, or use a `scan` with a bound."
+            )
+
+        def going_on(state: Any) -> Any:
+            return run.body(self.condition, [*of_condition, *state[0]])[0][0]
 
         def step(state: Any) -> Any:
             carry, totals = state
             outs, found = once(carry)
+            if lanes:  # under `vmap` each loop has a condition of its own, and stands still once it is done
+                on = going_on(state)
+                # The key of a loop that is done goes on being split, but nothing is drawn with it.
+                outs = _cloned(where_each(on, outs, _cloned(carry)))
+                found = jax.tree.map(lambda x: jnp.where(expand_right(on, x.ndim), x, 0), found)
             return outs, jax.tree.map(jnp.add, totals, found)
 
         outs, totals = _mesh.while_loop(
-            lambda state: run.body(self.condition, [*of_condition, *state[0]])[0][0], step, (carry, totals)
+            lambda state: jnp.any(going_on(state)) if lanes else going_on(state), step, (carry, totals)
         )
         message = (
             f"JAX has no reverse mode through the `while_loop` at {line}, so `jax.grad` cannot differentiate it. Use "
@@ -95,6 +111,10 @@ class While(ControlFlow):
             f"`{estimator}` needs the rest of the program, which the `while_loop` at {self.equation.line} does not "
             "give. Use `mcgrad.Score()` or `mcgrad.Pathwise()` for the draws inside it, or a `scan` with a bound."
         )
+
+
+def _cloned(values: Sequence[Any]) -> list[Any]:
+    return [jax.random.clone(x) if is_key(x) else x for x in values]
 
 
 _forward_only = _compat.new_forward_only("mcgrad_forward_only")
