@@ -31,8 +31,9 @@ class Score(Estimator):
     Integration by parts of a pathwise derivative along any velocity `v` (Stein; Stoker 1986, of a constant `v`),
     `E[f' v] = -E[f div(p v) / p]`, is this estimator.
 
-    **A baseline is in the units of the cost**, before the sums, means and constant factors that turn costs into the
-    output: for `loss = mean(per_example)`, in those of `per_example`. What is added to it that no draw reaches is no part of it.
+    **A baseline is in the units of the cost**, before the sums, means and constant factors that turn costs into the output: for
+    `loss = mean(per_example)`, in those of `per_example`. It is subtracted once, for each entry of the draw, from the sum of the
+    costs that are credited to it. What is added to these that no draw reaches is no part of them.
 
     Args:
         baseline: `"leave_one_out"`, the mean cost of the other samples (Kool et al. 2019); an array that broadcasts to
