@@ -55,6 +55,18 @@ def test_the_bernoulli_toy_with_an_offset(estimator, size):
     assert_unbiased(draws, jax.grad(exact)(logits))
 
 
+@pytest.mark.parametrize("estimator", [mcgrad.ARM(), mcgrad.DisARM()], ids=lambda e: type(e).__name__)
+def test_a_pair_draws_what_a_plain_run_draws(estimator):
+    """Common noise for an earlier draw, whose other values are tried in plain runs."""
+    logits, key = jnp.linspace(-2.0, 2.0, 64), jax.random.key(5)
+
+    def program(logits, key):
+        return jnp.arange(64.0) @ mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+
+    value = mcgrad.expectation(program, estimator=estimator)(logits, jax.random.clone(key))
+    np.testing.assert_array_equal(value, program(logits, key))
+
+
 def test_disarm_integrates_noise_of_arm_out():
     logits = jnp.linspace(-1.0, 2.0, 8)
     arm, disarm = (

@@ -35,12 +35,15 @@ def _probabilities(draw: Draw) -> tuple[Array, Array, Array, Array]:
 
 
 class _AntitheticPair(_Binary):
-    """A draw `b = 1[u > 1 - p]` and its antithetic `c = 1[u < p]` of one uniform `u`, all entries together."""
+    """A draw `b = 1[u < p]` and its antithetic `c = 1[u > 1 - p]` of one uniform `u`, all entries together.
+
+    JAX draws `b` so too: in a plain run, by which an earlier draw is compared with other values, it has the same noise.
+    """
 
     def represent(self, draw: Draw) -> SignedPoints:
-        u = draw.uniform(dtype=jnp.result_type(float))
         p, q, inside, log_odds = _probabilities(draw)
-        b, c = (u > q).astype(jnp.int32), (u < p).astype(jnp.int32)
+        u = draw.uniform(dtype=p.dtype)
+        b, c = (u < p).astype(jnp.int32), (u > q).astype(jnp.int32)
         weight = jnp.where(inside, self.weight(p, u.astype(p.dtype), b, c), 0)
         return SignedPoints(b, c[None], -(weight * log_odds)[None], relative=True, joint=True)
 
@@ -53,9 +56,9 @@ class _AntitheticPair(_Binary):
 class ARM(_AntitheticPair):
     r"""Augment-REINFORCE-merge, for binary draws.
 
-    With `u ~ Uniform(0, 1)` for each entry, `b = 1[u > 1 - p]` and `c = 1[u < p]`, both of the distribution,
+    With `u ~ Uniform(0, 1)` for each entry, `b = 1[u < p]` and `c = 1[u > 1 - p]`, both of the distribution,
 
-        dE[f(b)] / dlogit = E[ (u - 1/2) (f(b) - f(c)) ]
+        dE[f(b)] / dlogit = E[ (1/2 - u) (f(b) - f(c)) ]
 
     Unbiased, for the first derivative; a second one raises. One evaluation of the rest of the program more, however many
     entries there are. `mcgrad.DisARM` is its mean given the pair, and never worse.
@@ -76,7 +79,7 @@ class ARM(_AntitheticPair):
     """
 
     def weight(self, p: Array, u: Array, b: Array, c: Array) -> Array:
-        return u - 0.5
+        return 0.5 - u
 
 
 @dataclasses.dataclass(frozen=True)
