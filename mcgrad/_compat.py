@@ -31,13 +31,14 @@ linear_solve_p = _primitives.linear_solve_p
 OBJECT_CALL = "call_hi_primitive"
 """Since 0.12 some of JAX's functions, `searchsorted` among them, are objects with rules, called by the primitive of this name."""
 
+
+def not_of_the_user(file: str) -> None:
+    """Lines in the folder of this file are not those of the user."""
+    source_info_util.register_exclusion(os.path.dirname(os.path.abspath(file)) + os.sep)
+
+
 # Error messages and `explain` name the line of the user who called mcgrad, never a line of mcgrad itself.
-source_info_util.register_exclusion(os.path.dirname(os.path.abspath(__file__)) + os.sep)
-
-
-def not_of_the_user(package: Any) -> None:
-    """Lines in this package are not those of the user."""
-    source_info_util.register_exclusion(os.path.dirname(os.path.abspath(package.__file__)) + os.sep)
+not_of_the_user(__file__)
 
 
 def is_known(x: Any) -> bool:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sklearn.datasets import load_digits
 
-from mcgrad.diagnostics.pictures import style
+from mcgrad.diagnostics.pictures import save
 from mcgrad.distributions import Bernoulli, Normal
 from mcgrad.estimators import Pathwise, Score
 from mcgrad.program import Estimator
@@ -176,8 +176,7 @@ def _table(results: dict[str, Trained]) -> Table:
 
 def _picture(variants: Any, results: dict[str, Trained], test: Array, key: Array, output: Path) -> Path:
     path = output / "autoencoders.png"
-    with style():
-        _figure(variants, results, test, key).savefig(path)
+    save(lambda: _figure(variants, results, test, key), path)
     return path
 
 

@@ -26,7 +26,7 @@ from mcgrad.transforms import expectation
 
 __all__ = ["ELBO", "elbo"]
 
-_compat.not_of_the_user(numpyro)
+_compat.not_of_the_user(numpyro.__file__)
 
 
 def elbo(

@@ -207,6 +207,13 @@ def test_bad_input() -> None:
             2.0, jax.random.key(0)
         )
 
+    def of_counts(rate: Any, key: Any) -> Any:
+        counts = mcgrad.Independent(mcgrad.Poisson(rate * jnp.ones(2)), 1)
+        return 1.0 * mcgrad.sample(key, counts, mcgrad.StraightThrough()).sum()
+
+    with pytest.raises(ValueError, match="no relaxation"):
+        mcgrad.grad(of_counts)(2.0, jax.random.key(0))
+
 
 @pytest.mark.parametrize("law", [mcgrad.Bernoulli, mcgrad.OneHotCategorical])
 def test_draws_of_another_dtype(law: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mcgrad.diagnostics.pictures import AGREES, DOUBTFUL, WRONG, need, style
+from mcgrad.diagnostics.pictures import AGREES, DOUBTFUL, WRONG, need, save
 from mcgrad.diagnostics.statistics import GradientStatistics
 
 _WIDTH = 80  # of a terminal that nobody has widened
@@ -124,9 +124,7 @@ class Comparison:
             ImportError: if matplotlib is not installed.
         """
         need("`Comparison.plot`", "matplotlib")
-        with style():
-            self._figure().savefig(path)
-        return Path(path)
+        return save(self._figure, path)
 
     def _figure(self) -> Any:
         from matplotlib.figure import Figure

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-AGREES, DOUBTFUL, WRONG = (
-    "#0072B2",
-    "#E69F00",
-    "#D55E00",
-)  # of verdicts; told apart by the color-blind (Okabe and Ito 2008)
+# Of verdicts; told apart by the color-blind (Okabe and Ito 2008).
+AGREES, DOUBTFUL, WRONG = "#0072B2", "#E69F00", "#D55E00"
 
 
-def style() -> AbstractContextManager[None]:
-    """Within it, figures of matplotlib have that look."""
+def save(figure: Callable[[], Any], path: str | Path) -> Path:
+    """Write a figure of matplotlib, made with that look; returns the path."""
     import matplotlib
 
-    return matplotlib.rc_context(fname=Path(__file__).with_name("pictures.mplstyle"))
+    with matplotlib.rc_context(fname=Path(__file__).with_name("pictures.mplstyle")):
+        figure().savefig(path)
+    return Path(path)
 
 
 def need(what: str, *packages: str, extra: str = "diagnostics") -> None:

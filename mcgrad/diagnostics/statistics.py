@@ -19,7 +19,7 @@ from jaxtyping import PyTree as Tree
 from mcgrad._arguments import check_at_least, fold_in, name_of, sample_key
 from mcgrad._modules import copied, jit
 from mcgrad._types import PRNGKey, PyTree, static_field
-from mcgrad.diagnostics.pictures import need, style
+from mcgrad.diagnostics.pictures import need, save
 from mcgrad.program import Estimator
 from mcgrad.transforms import explain, grad_of_sample
 
@@ -66,25 +66,26 @@ class GradientStatistics(PyTree):
             ImportError: if matplotlib is not installed.
         """
         need("`GradientStatistics.plot`", "matplotlib")
-        with style():
-            from matplotlib.figure import Figure
+        return save(self._figure, path)
 
-            figure = Figure(figsize=(6, 4.2))
-            axis: Any = figure.subplots()
-            for (where, mean), variance in zip(
-                jax.tree_util.tree_leaves_with_path(self.mean), jax.tree.leaves(self.variance), strict=True
-            ):
-                name = jax.tree_util.keystr(where) or "gradient"
-                axis.plot(np.sqrt(variance).ravel(), np.abs(mean).ravel(), "o", markersize=4, alpha=0.7, label=name)
-            ends = axis.get_xlim()
-            axis.axline((0, 0), slope=1, color="black", linewidth=1, linestyle="--")
-            axis.set(
-                xlabel="standard deviation of one sample", ylabel="size of the mean", xlim=(0, ends[1]), ylim=(0, None)
-            )
-            axis.set_title(f"signal-to-noise of the whole gradient: {self.total_signal_to_noise:.3g}")
-            axis.legend()
-            figure.savefig(path)
-        return Path(path)
+    def _figure(self) -> Any:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 4.2))
+        axis: Any = figure.subplots()
+        for (where, mean), variance in zip(
+            jax.tree_util.tree_leaves_with_path(self.mean), jax.tree.leaves(self.variance), strict=True
+        ):
+            name = jax.tree_util.keystr(where) or "gradient"
+            axis.plot(np.sqrt(variance).ravel(), np.abs(mean).ravel(), "o", markersize=4, alpha=0.7, label=name)
+        ends = axis.get_xlim()
+        axis.axline((0, 0), slope=1, color="black", linewidth=1, linestyle="--")
+        axis.set(
+            xlabel="standard deviation of one sample", ylabel="size of the mean", xlim=(0, ends[1]), ylim=(0, None)
+        )
+        axis.set_title(f"signal-to-noise of the whole gradient: {self.total_signal_to_noise:.3g}")
+        axis.legend()
+        return figure
 
 
 class Moments(NamedTuple):

@@ -39,7 +39,7 @@ from mcgrad.program.site import bind_draw
 from mcgrad.program.surrogates import unit_weight, zero_with_derivative_of
 from mcgrad.program.trace import from_jaxpr
 
-_NOISE = 1
+KEY_OF_RELAXATION = 1
 """Folded into a draw's key, for the relaxed draws beside it."""
 
 
@@ -84,7 +84,7 @@ class _Surrogate(LocalEstimator):
 
     def represent(self, draw: Draw) -> WeightedPoint:
         x = draw.sample()
-        key, moving = draw.key_beside(_NOISE), self._moving(draw, x)
+        key, moving = draw.key_beside(KEY_OF_RELAXATION), self._moving(draw, x)
         control = draw.under_vmaps(_Surrogate._variate, moving, key=key, estimator=self)
         return WeightedPoint(x, draw.log_prob(x), control=control)
 

@@ -15,13 +15,11 @@ from mcgrad._arguments import check_field, check_flag
 from mcgrad._compat import Tracer
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions import Relaxation
+from mcgrad.estimators.relax import KEY_OF_RELAXATION
 from mcgrad.program import Draw, Flow, LocalEstimator, Site
 from mcgrad.program.draw import placeholder
 from mcgrad.program.estimator import OnJump
 from mcgrad.program.surrogates import zero_with_first_derivative_of
-
-_NOISE = 1
-"""Folded into a draw's key, for the relaxed draws beside it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +60,7 @@ class _Biased(LocalEstimator):
         return "ignore"
 
     def represent(self, draw: Draw) -> Flow:
-        x, key = draw.sample(), draw.key_beside(_NOISE)
+        x, key = draw.sample(), draw.key_beside(KEY_OF_RELAXATION)
         return Flow(draw.under_vmaps(type(self)._point, x, key=key, estimator=self))
 
     def _point(self, key: PRNGKey, dist: Any, x: Array) -> Array:

@@ -18,11 +18,6 @@ class Coupling(NamedTuple):
     axis: Any
     cause: Equation
 
-    @property
-    def is_checked(self) -> bool:
-        """Whether JAX knows which values differ along the axis."""
-        return _mesh.is_checked(self.axis)
-
 
 def couplings(program: Program, sites_of: Callable[[Value], Collection[Site]]) -> dict[Value, frozenset[Coupling]]:
     """The couplings of all values of a program that have some, given the draws that each value depends on."""

@@ -229,9 +229,12 @@ class Interpreter:
             return unit_weight(functools.reduce(jnp.add, [brought(*one) for one in each]))
 
         for j, (cost, value) in enumerate(zip(result.costs, self.plan.split.costs, strict=True)):
-            relations = [(i, self.plan.analysis.of(value).get(weight.site)) for i, weight in enumerate(weights)]
-            axes = [self._axes_of_all(value, weight.site) for weight in weights]
-            all_sites = [(i, r, jnp.shape(cost), cost.dtype, axes[i]) for i, r in relations if r is not None]
+            reached = self.plan.analysis.of(value)
+            all_sites = [
+                (i, reached[weight.site], jnp.shape(cost), cost.dtype, self._axes_of_all(value, weight.site))
+                for i, weight in enumerate(weights)
+                if weight.site in reached
+            ]
             leave_one_out = [each for each in all_sites if is_leave_one_out(weights[each[0]].baseline)]
             if all_sites:
                 costs[j] = cost * weight_of(*all_sites)

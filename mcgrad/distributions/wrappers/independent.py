@@ -114,6 +114,7 @@ class Independent(Wrapper):
         found = self.base.relaxation(key, x, coupled)
         return found._replace(log_prob=jnp.sum(found.log_prob, axis=self._summed))
 
+    @of_inner()
     def in_floats(self) -> Independent:
         """This distribution, with draws of its base in floating point."""
         return dataclasses.replace(self, base=self.base.in_floats())
