@@ -120,6 +120,24 @@ def test_every_page_loads_without_errors_or_network_and_fits(browser, pixels):
         assert browser.execute_script("return document.documentElement.scrollWidth") <= pixels, path.name
 
 
+RULES = {"runOnly": ["color-contrast", "image-alt", "link-name", "button-name"]}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_contrast_holds(browser, theme):
+    axe = pytest.importorskip("axe_selenium_python").Axe(browser)
+    width(browser, 1280)
+    for name in ("index", "start_here", "which_estimator", "measured", "reference"):  # each kind of page
+        open_page(browser, (HTML / f"{name}.html").as_uri())
+        browser.execute_script("document.body.dataset.theme = arguments[0]", theme)
+        axe.inject()
+        found = axe.run(options=RULES)
+        assert any(rule["id"] == "color-contrast" for rule in found["passes"]), name
+        assert not {(rule["id"], node["html"][:100]) for rule in found["violations"] for node in rule["nodes"]}, name
+    browser.execute_script("for (const p of document.querySelectorAll('article p')) p.style.color = '#777'")
+    assert axe.run(options=RULES)["violations"]  # text that is too faint is seen
+
+
 def test_formulas_are_drawn(browser):
     width(browser, 1280)
     for name in ("theory", "any_distribution", "jumps"):
