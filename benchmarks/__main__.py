@@ -24,6 +24,7 @@ from benchmarks import (
     against_storchastic,
     categorical_toy,
     contract,
+    guard,
     loops,
     memory,
     overhead,
@@ -37,6 +38,7 @@ from benchmarks.runner import Session
 
 PARTS: dict[str, ModuleType] = {
     "overhead": overhead,
+    "guard": guard,
     "loops": loops,
     "tuning": tuning,
     "scaling": scaling,
@@ -133,6 +135,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--report", action="store_true", help="measure nothing, write the document of what was measured"
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; fail if compiled programs have grown (see the part `guard`)",
+    )
     parser.add_argument("--quick", action="store_true", help="few rounds and draws, to try the code")
     parser.add_argument(
         "--patience", type=float, default=1.0, help="multiply the seconds that each part may take, on a busy machine"
@@ -142,6 +149,13 @@ def main(arguments: list[str] | None = None) -> None:
         RESULTS.write_text(document())
         return
     console, session, seconds = Console(), Session(options.quick, options.patience), {}
+    if options.check:
+        try:
+            verdict = guard.compare(measured_part("guard", session), load("guard"))
+        finally:
+            session.close()
+        console.print(verdict)
+        sys.exit(not verdict.met)
     try:
         for name in options.only or PARTS:
             console.rule(PARTS[name].TITLE)

@@ -9,7 +9,7 @@ import pytest
 from distributions import DISTRIBUTIONS
 
 from benchmarks import __main__ as command
-from benchmarks import accuracy, contract, inputs, loops, memory, overhead, pathwise, report, scaling
+from benchmarks import accuracy, contract, guard, inputs, loops, memory, overhead, pathwise, report, scaling
 from benchmarks.report import Hold, Table
 from benchmarks.runner import Failed, Session, ratio, variance, verdict
 from benchmarks.worker import moments
@@ -132,6 +132,14 @@ def test_the_document_tells_what_is_not_met(slowdown, met, tmp_path, monkeypatch
     assert "`python -m benchmarks --only overhead`" in text and "over 60 s" in text
     assert (f"- **NOT met**: a step takes at most {overhead.MOST_TIME} times" in text) is not met
     assert loops.TITLE not in text  # a part that was never measured
+
+
+@pytest.mark.parametrize(("operations", "met"), [(1.0, True), (1.03, False), (None, False)])
+def test_a_program_that_has_grown_is_named(operations, met):
+    committed = {"ratios": {"a rollout": {"flops": 1.0, "bytes": 1.5}}}
+    now = {"bytes": 1.4} | ({} if operations is None else {"flops": operations})
+    verdict = guard.compare({"ratios": {"a rollout": now}}, committed)
+    assert verdict.met is met and ("a rollout, operations 1.000 ->" in verdict.evidence) is not met
 
 
 def loops_data(time, deviation):

@@ -22,6 +22,12 @@ def flat(value: Any, gradient: Any) -> jax.Array:
     return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves((value, gradient))])
 
 
+def _equations(jaxpr: Any) -> int:
+    """Equations of a program and of the programs inside it."""
+    inside = [jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")) for eqn in jaxpr.eqns]
+    return sum(1 + sum(_equations(x) for x in found if hasattr(x, "eqns")) for found in inside)
+
+
 def jax_case(
     estimate: Callable[[Any, jax.Array], tuple[Any, Any]],
     params: Any,
@@ -45,8 +51,9 @@ def jax_case(
         step = jax.jit(lambda params, keys: jax.lax.map(lambda key: estimate(params, key), keys))
     else:
         step = jax.jit(estimate)
-    step = step.lower(params, key).compile()
-    facts = {"compile_seconds": time.perf_counter() - began}
+    traced = step.trace(params, key)
+    step = traced.lower().compile()
+    facts = {"compile_seconds": time.perf_counter() - began, "equations": _equations(traced.jaxpr)}
     analysis = step.cost_analysis()
     facts["flops"] = (analysis[0] if isinstance(analysis, list) else analysis or {}).get("flops", float("nan"))
     memory = step.memory_analysis()
