@@ -56,7 +56,10 @@ from mcgrad.distributions import OneHotCategorical as OneHotCategorical
 from mcgrad.distributions import Pareto as Pareto
 from mcgrad.distributions import Poisson as Poisson
 from mcgrad.distributions import Relaxation as Relaxation
+from mcgrad.distributions import Residual as Residual
+from mcgrad.distributions import Stratified as Stratified
 from mcgrad.distributions import StudentT as StudentT
+from mcgrad.distributions import Systematic as Systematic
 from mcgrad.distributions import Transformed as Transformed
 from mcgrad.distributions import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions import Uniform as Uniform
@@ -65,6 +68,7 @@ from mcgrad.distributions import VonMisesFisher as VonMisesFisher
 from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull
 from mcgrad.distributions import Wishart as Wishart
+from mcgrad.distributions import WithReplacement as WithReplacement
 from mcgrad.distributions import bijection as bijection
 from mcgrad.distributions import distribution as distribution
 from mcgrad.distributions import implicit_reparameterization as implicit_reparameterization

@@ -17,6 +17,10 @@ The distributions themselves, their base class `Distribution` and the functions 
   pathwise derivative; `FunctionDistribution`, the base of what `distribution` makes.
 """
 
+from mcgrad.distributions.ancestors import Residual as Residual
+from mcgrad.distributions.ancestors import Stratified as Stratified
+from mcgrad.distributions.ancestors import Systematic as Systematic
+from mcgrad.distributions.ancestors import WithReplacement as WithReplacement
 from mcgrad.distributions.base import Distribution as Distribution
 from mcgrad.distributions.base import HasAdaptiveVelocity as HasAdaptiveVelocity
 from mcgrad.distributions.base import HasCdf as HasCdf

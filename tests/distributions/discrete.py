@@ -24,6 +24,23 @@ def sigmoid(x: Any) -> np.ndarray:
     return 1 / (1 + np.exp(-np.asarray(x)))
 
 
+_CHECKED = "checked in test_ancestors.py against sums over all ancestors"
+
+
+def _ancestors(make: Any, *, event_ndim: int = 0, moving: tuple[str, ...] = ()) -> Row:
+    return Row(
+        make,
+        {"": Ordinary({"log_weights": np.log(WEIGHTS) + 1.0}, "test_ancestors.py")},
+        discrete=True,
+        event_ndim=event_ndim,
+        moving=moving,
+        corners=INTEGERS,
+        weak=_CHECKED,
+        extremes=_CHECKED,
+        twice=NO_DERIVATIVE,
+    )
+
+
 def _by(name: str, make: Any, params: Any) -> WeakOfVector:
     """Of one of three classes, a cost of each."""
     cost = jnp.array([1.3, -0.4, 0.8])
@@ -172,4 +189,8 @@ ROWS = {
         extremes={"": Extremes([(0.01,), (3.0,), (900.0,)])},
         twice=NO_DERIVATIVE,
     ),
+    "Residual": _ancestors(mcgrad.Residual, moving=("log_weights",)),
+    "Stratified": _ancestors(mcgrad.Stratified),
+    "Systematic": _ancestors(mcgrad.Systematic, event_ndim=1),
+    "WithReplacement": _ancestors(mcgrad.WithReplacement),
 }
