@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
-from mcgrad.program import Draw, Estimator, Rest, Result, SignedPoints, Site, zero_with_derivative_of
+from mcgrad._arguments import check_option
+from mcgrad._types import static_field
+from mcgrad.program import Alternatives, Draw, Estimator, Rest, Result, SignedPoints, Site, zero_with_derivative_of
 from mcgrad.program.estimator import OnJump
 from mcgrad.program.thresholds import Decision
 
@@ -29,11 +32,24 @@ class PathwiseWithBoundary(Estimator):
     evaluations of the rest of the program more for each threshold, for all entries of a batch at once that no cost
     mixes together, one by one along axes that some cost does.
 
+    **Inside a `scan`** one threshold of all steps, chosen in proportion to the density there, is followed by two simulations
+    beside the real one, just below and just above it, whatever the number of steps. A comparison must be of a draw of its own
+    step, and may be of earlier draws too: `time + wait < horizon` belongs to the `wait` of this step. Values and gradients are
+    NaN where the draw has a factor of zero in such a comparison: then it tells of earlier draws only.
+
+    **Which draws see a threshold** (`sides`): what happens there does not depend on the draw, so it may be counted for draws
+    above it only, with the weight `1 / P(x > c)`, or for draws below. A simulation that ends where a waiting time passes a
+    horizon ends so once, and what the boundary adds to it is the rate of events times what one more of them does.
+
+    Args:
+        sides: `"both"`, `"right"`, only draws above a threshold, or `"left"`, only draws below. One side has a large variance
+            where it has little probability.
+
     Raises:
-        ValueError: where the program is planned, for a distribution without a `cdf` or a pathwise derivative, or of vectors;
-            where it is traced, for a jump that is no such comparison (`floor`, `argmax`, a comparison of squares, of
-            entries with each other, or with a later draw), with its line.
-        NotImplementedError: for a second derivative, and inside loops.
+        ValueError: where it is built, for other `sides`; where the program is planned, for a distribution without a `cdf` or a
+            pathwise derivative, or of vectors, and for a jump that is no such comparison (`floor`, `argmax`, a comparison of
+            squares, of entries with each other, with a later draw, in a loop with earlier draws only), with its line.
+        NotImplementedError: for a second derivative, and inside a `while_loop`.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -45,11 +61,19 @@ class PathwiseWithBoundary(Estimator):
 
     References:
         Lee, Yu and Yang 2018, theorem 1, "Reparameterization Gradient for Non-differentiable Models",
-        https://arxiv.org/abs/1806.00176.
+        https://arxiv.org/abs/1806.00176; Fu and Hu 1997, chapter 3 (conditional Monte Carlo), and Arya et al. 2022, section 4
+        (pruning), https://arxiv.org/abs/2210.08572, for loops.
     """
+
+    sides: Literal["both", "right", "left"] = static_field(default="both")
 
     moves_draw = True
     follows_thresholds = True
+    follows_alternatives = True
+    pairs = True
+
+    def __post_init__(self) -> None:
+        check_option("PathwiseWithBoundary(sides=...)", self.sides, ("both", "right", "left"))
 
     def on_jump(self, *, certain: bool) -> OnJump:
         return "ignore"
@@ -63,40 +87,58 @@ class PathwiseWithBoundary(Estimator):
 
     def estimate(self, draw: Draw, rest: Rest) -> Result:
         x = draw.sample_path()
-        thresholds = rest.thresholds(draw)
-        if not thresholds:
+        draw = rest.with_crossings(draw, x)
+        if draw.crossings is None:
             return rest(x)
-        here = stop(x)
-        slopes, places = {}, []
-        for equation, margin in thresholds:
-            at_draw, slope = jax.jvp(margin, (here,), (jnp.ones_like(here),))
-            slopes[equation] = stop(slope)
-            # affine: one step of Newton's method; without a slope the comparison does not depend on the draw
-            places.append(here - at_draw / jnp.where(slope == 0, 1, slope))
-        moving = jnp.stack([slope != 0 for slope in slopes.values()])
-        place = jnp.stack(places)  # [threshold, *plates]
-        reach = _ROUNDING * jnp.finfo(place.dtype).eps * (jnp.abs(stop(place)) + jnp.abs(here)[None])
+        found, n = self.alternatives(draw, x), len(draw.crossings.equations)
+        reach = jnp.concatenate([draw.crossings.reaches(x)] * 2)
+        slopes = dict(zip(draw.crossings.equations, draw.crossings.slopes, strict=True))
+        decision = Decision(slopes, jnp.repeat(jnp.asarray([-1, 1]), n), reach)
+        points = jnp.concatenate([found.values, found.against])
+        coefficients = jnp.concatenate([found.coefficients, -found.coefficients])
+        return rest.evaluate(draw, SignedPoints(x, points, coefficients, decision=decision))
+
+    def alternatives(self, draw: Draw, x: Array) -> Alternatives:
+        """At each threshold the draw itself just below, against just above."""
+        crossings, here = draw.crossings, stop(x)
+        if crossings is None:
+            none = jnp.zeros((1, *draw.plates), here.dtype)
+            return Alternatives(here[None], none, none, here[None])
+        place = crossings.places  # [n, *plates]
+        moving = crossings.slopes != 0
         # comparisons that tie at one place are decided together, so each has its share of the jump
-        together = jnp.abs(stop(place)[:, None] - stop(place)[None]) <= reach[:, None]
+        together = jnp.abs(stop(place)[:, None] - stop(place)[None]) <= crossings.reaches(x)[:, None]
         shares = jnp.sum(together & moving[None], axis=1)
-        level = jax.vmap(lambda place: draw.under_vmaps(lambda dist, c: dist.cdf(c), place))(place)
-        coefficients = jnp.where(moving, zero_with_derivative_of(level) / jnp.maximum(shares, 1), 0)
+        level = self._at(draw, lambda dist, c: dist.cdf(c), place)
         # where the distribution gives no density there is nothing to weigh, and perhaps nothing to evaluate
-        inside = (
-            jax.vmap(draw.log_prob)(stop(place)) > -jnp.inf if "log_prob" in draw.facts.knows else jnp.isfinite(place)
-        )
+        inside, density = jnp.isfinite(place), stop(level * (1 - level))
+        if "log_prob" in draw.facts.knows:
+            log_density = stop(jax.vmap(draw.log_prob)(stop(place)))
+            inside, density = log_density > -jnp.inf, jnp.exp(log_density) * crossings.extents
+        weight = self._weight(draw, here, stop(place), stop(level)) / jnp.maximum(shares, 1)
         points = jnp.where(moving & inside, stop(place), here[None])
-
-        def both(below: Any, above: Any) -> Array:
-            return jnp.concatenate([below, above])
-
-        n = len(thresholds)
-        decision = Decision(slopes, jnp.repeat(jnp.asarray([-1, 1]), n), both(reach, reach))
-        return rest.evaluate(
-            draw, SignedPoints(x, both(points, points), both(coefficients, -coefficients), decision=decision)
+        size = jnp.where(inside, weight * jnp.maximum(density, jnp.finfo(density.dtype).eps), 0)
+        return Alternatives(
+            points,
+            jnp.where(moving, weight * zero_with_derivative_of(level), 0),
+            jnp.where(moving, size, jnp.inf),
+            points,
         )
 
+    def _weight(self, draw: Draw, x: Array, place: Array, level: Array) -> Array:
+        """The weight of a draw that sees a threshold: one in the mean over the draws."""
+        if self.sides == "both":
+            return jnp.ones_like(level)
+        if self.sides == "left":
+            return jnp.where(x <= place, 1 / jnp.where(level > 0, level, 1), 0)
+        above = self._at(draw, _survival, place)
+        return jnp.where(x > place, 1 / jnp.where(above > 0, above, 1), 0)
 
-_ROUNDING = 64
-"""Units in the last place within which a draw counts as on a threshold: more than the roundings of the affine function that is
-compared, and so few that a draw lies there with a probability of rounding size."""
+    @staticmethod
+    def _at(draw: Draw, fn: Callable[[Any, Array], Array], places: Array) -> Array:
+        return jax.vmap(lambda place: draw.under_vmaps(fn, place))(places)
+
+
+def _survival(dist: Any, x: Array) -> Array:
+    own = getattr(dist, "survival", None)
+    return stop(1 - dist.cdf(x) if own is None else own(x))

@@ -21,6 +21,7 @@ from mcgrad.program.bring import bring
 from mcgrad.program.relation import Relation
 from mcgrad.program.site import Facts, Site, under_vmaps
 from mcgrad.program.surrogates import signed_term
+from mcgrad.program.thresholds import Crossings
 
 
 def probability(dist: Any, x: Any) -> Array:
@@ -87,6 +88,7 @@ class Draw:
         replicates: `(axis names, number)` of the transform's samples, if there are several.
         constant: positions of the distribution's leaves that are known before the program runs, so that no derivative can
             reach them.
+        crossings: where comparisons of this draw change, for an estimator that follows thresholds; `None` if there are none.
     """
 
     site: Site
@@ -94,6 +96,7 @@ class Draw:
     relations: tuple[Relation | None, ...] = ()
     replicates: tuple[tuple[str, ...], int] | None = None
     constant: frozenset[int] = frozenset()
+    crossings: Crossings | None = None
 
     @property
     def _n(self) -> int:

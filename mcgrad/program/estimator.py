@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from jaxtyping import Array
@@ -13,7 +13,6 @@ from mcgrad.program.draw import Draw
 from mcgrad.program.relation import Relation
 from mcgrad.program.representations import Alternatives, Flow, Representation, WeightedPoint
 from mcgrad.program.site import Facts, Site
-from mcgrad.program.trace import Equation
 
 OnJump: TypeAlias = Literal["ignore", "warn", "refuse"]
 
@@ -63,8 +62,8 @@ class Rest(Protocol):
         """The costs, weighted or perturbed as the representation says; raises where one of its fields has another shape."""
         ...
 
-    def thresholds(self, draw: Draw) -> list[tuple[Equation, Callable[[Array], Array]]]:
-        """Where costs may jump in a draw: comparisons, each with the compared difference, affine in the draw."""
+    def with_crossings(self, draw: Draw, x: Any) -> Draw:
+        """The draw, of value `x`, with its `crossings`: where costs may jump in it."""
         ...
 
 
@@ -79,12 +78,14 @@ class Estimator(PyTree):
         follows_thresholds: it also contributes where a threshold moves and no parameter of the draw that is compared with it.
         biased: its expectation is not the gradient; `mcgrad.explain` says so, and `mcgrad.Auto` never takes it.
         follows_alternatives: it defines `alternatives`; inside a `scan` one of them is carried beside the real state.
+        pairs: its alternatives name what each is compared with (`Alternatives.against`), which is carried as well.
     """
 
     flow: ClassVar[bool] = False
     moves_draw: ClassVar[bool] = False
     follows_thresholds: ClassVar[bool] = False
     follows_alternatives: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
     biased: ClassVar[bool] = False
 
     def follows(self, num_steps: int) -> bool:

@@ -29,7 +29,7 @@ from mcgrad.program.relation import Relation
 from mcgrad.program.representations import Alternatives, Flow, WeightedPoint
 from mcgrad.program.rest import RestOfProgram
 from mcgrad.program.returned import LOCAL, check_returned
-from mcgrad.program.run import Continuation, Environment, Run, read
+from mcgrad.program.run import Continuation, Environment, Run, read, with_crossings
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ControlFlow, form_of
 from mcgrad.program.surrogates import unit_weight
@@ -115,7 +115,7 @@ class Interpreter:
             if equation not in self.plan.random:
                 self._evaluate(equation, env)
             elif self._is_local(equation):
-                outs, found = self.step(equation, [read(env, v) for v in equation.inputs])
+                outs, found = self.step(equation, env)
                 weights += found
                 env.update(zip(equation.outputs, outs, strict=True))
             else:
@@ -147,18 +147,19 @@ class Interpreter:
     def _is_local(self, equation: Equation) -> bool:
         return self.plain or equation not in self.plan.nonlocal_equations
 
-    def step(self, equation: Equation, operands: Sequence[Any]) -> tuple[list[Any], list[Record]]:
+    def step(self, equation: Equation, env: Environment) -> tuple[list[Any], list[Record]]:
         """One equation with draws in it, all of them local: its results and the records of the draws."""
+        operands = [read(env, v) for v in equation.inputs]
         site = self.plan.analysis.sites.get(equation)
         if site is None:
             return _form(equation).run_local(self, operands)
         draw = self._draw(site, operands)
         estimator = self.estimator(draw)
         if self.recording is not None and estimator.follows_alternatives:
-            x = draw.sample()
+            x = draw.sample_path() if estimator.moves_draw else draw.sample()
+            draw = with_crossings(self, draw, env, x)
             found = check_returned(estimator.alternatives(draw, x), draw, spelled(estimator), (Alternatives,))
-            found = stop(found)
-            return site.typed(x), [Recorded(site, x, draw.operands, found)]
+            return site.typed(x), [Recorded(site, x, draw.operands, stop(found), draw.crossings)]
         point = self._local_point(draw)
         if isinstance(point, Flow):
             coupled = estimator.couples and equation in (self.recording or ())
@@ -186,7 +187,7 @@ class Interpreter:
         weights: list[Record] = []
         for equation in body.equations:
             if equation in self.plan.random:
-                outs, found = self.step(equation, [read(env, v) for v in equation.inputs])
+                outs, found = self.step(equation, env)
                 weights += found
                 env.update(zip(equation.outputs, outs, strict=True))
             else:

@@ -6,7 +6,7 @@ Everything that can be refused is refused here, before anything is computed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from mcgrad.program.checks import (
@@ -33,6 +33,7 @@ from mcgrad.program.relation import number_of_draws
 from mcgrad.program.separate import separate_addends
 from mcgrad.program.site import Site, has_site
 from mcgrad.program.structure import contains_any, form_of
+from mcgrad.program.thresholds import Threshold, find_thresholds, find_thresholds_in_step
 from mcgrad.program.trace import Equation, Program, Value
 from mcgrad.program.unknown import warn_of_unknown
 
@@ -51,6 +52,7 @@ class Plan:
         random: all equations with draws in them, or with watched operations that can be got at, those of bodies included.
         nonlocal_equations: those of them that need the rest of the program.
         reach: for the `scan`s beside which an alternative path is carried, how the costs read them.
+        thresholds: for draws whose estimators follow them, the comparisons at which costs jump.
         accumulators: lines of the `scan`s whose carries add costs up, now seen one by one.
         ways: where costs are blind to draws: they jump there, or the derivative is cut.
         given_up: for each site whose path was given up, such a way.
@@ -74,6 +76,7 @@ class Plan:
     random: frozenset[Equation]
     nonlocal_equations: frozenset[Equation]
     reach: dict[Equation, Reach]
+    thresholds: dict[Site, tuple[Threshold, ...]]
     accumulators: tuple[str, ...]
     ways: tuple[BlindWay, ...]
     given_up: dict[Site, BlindWay]
@@ -250,6 +253,7 @@ def _scheduled(
         random=random,
         nonlocal_equations=nonlocal_equations,
         reach=reach,
+        thresholds=_thresholds(program, outputs, analysis, estimators, reach),
         accumulators=accumulators,
         ways=ways,
         given_up=seen.given_up,
@@ -257,6 +261,32 @@ def _scheduled(
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
     )
     return dataclasses.replace(plan, parts=_parts(plan))
+
+
+def _thresholds(
+    program: Program,
+    outputs: Sequence[Value],
+    analysis: Analysis,
+    estimators: Mapping[Site, Estimator],
+    reach: Mapping[Equation, Reach],
+) -> dict[Site, tuple[Threshold, ...]]:
+    """The thresholds of the draws whose estimators follow them; refuses costs that jump elsewhere."""
+    found: dict[Site, tuple[Threshold, ...]] = {}
+    sites = [site for site, estimator in estimators.items() if estimator.follows_thresholds]
+    for site in sites:
+        if site in found:
+            continue
+        if site.loops and site.loops[-1] in reach:
+            together = [other for other in sites if other.loops == site.loops]
+            in_step, reason = find_thresholds_in_step(program, outputs, site.loops[-1], together)
+            found.update(in_step)
+        else:
+            found[site], reason = find_thresholds(program, outputs, analysis.sites, site)
+        if reason is not None:
+            raise ValueError(
+                f"`{spelled(estimators[site])}` would be wrong at {site.describe()}: {reason}. Use `mcgrad.Score()` here."
+            )
+    return found
 
 
 def _parts(plan: Plan) -> tuple[Plan, ...]:

@@ -133,19 +133,21 @@ class SignedPoints:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Alternatives:
-    """Other values of a draw `x`, whose differences give the first derivative: `E[sum_j dc_j (f(y_j) - f(x))]`.
+    """Other values of a draw `x`, whose differences give the first derivative: `E[sum_j dc_j (f(y_j) - f(z_j))]`.
 
     Attributes:
-        values: `[n, *site shape]`.
+        values: `[n, *site shape]`, the `y_j`.
         coefficients: `[n, *plates]`, zero in value, with derivative `dc_j`.
         sizes: `[n, *plates]`, at least zero: the magnitudes of the derivatives of the coefficients, up to a common factor.
             An alternative is chosen with probability proportional to its size; if that is zero, its coefficient must have
             no derivative.
+        against: `[n, *site shape]`, the `z_j`: only for an estimator that says so (`pairs`). By default all are the draw itself.
     """
 
     values: Any
     coefficients: jax.Array
     sizes: jax.Array
+    against: Any = None
 
 
 Representation: TypeAlias = Flow | WeightedPoint | WeightedPoints | Replicates | Reweighted | SignedPoints

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,10 +28,10 @@ from mcgrad.program.representations import (
     WeightedPoints,
 )
 from mcgrad.program.returned import check_returned
-from mcgrad.program.run import Continuation, Environment, Run
+from mcgrad.program.run import Continuation, Environment, Run, with_crossings
 from mcgrad.program.site import Site
 from mcgrad.program.surrogates import unit_weight, zero_with_derivative_of
-from mcgrad.program.thresholds import Decision, find_thresholds
+from mcgrad.program.thresholds import Decision
 from mcgrad.program.trace import Equation
 from mcgrad.program.weights import Weight, is_leave_one_out, mean_of_others
 
@@ -99,16 +99,9 @@ class RestOfProgram(Rest):
         """The rest, in which comparisons whose two sides are equal are resolved."""
         return dataclasses.replace(self, _run=self._run.but(decision=decision))
 
-    def thresholds(self, draw: Draw) -> list[tuple[Equation, Callable[[Array], Array]]]:
-        """Where costs may jump in a draw: comparisons, each with the compared difference, affine in the draw."""
-        plan = self._run.plan
-        found, reason = find_thresholds(plan.program, plan.outputs, plan.analysis.sites, draw.site)
-        if reason is not None:
-            raise ValueError(
-                f"`{spelled(self._run.estimator(draw))}` would be wrong at {draw.site.describe()}: {reason}. "
-                "Use `mcgrad.Score()` here."
-            )
-        return [(t.equation, functools.partial(t.margin, draw.site, self._env)) for t in found]
+    def with_crossings(self, draw: Draw, x: Any) -> Draw:
+        """The draw, of value `x`, with its `crossings`: where costs may jump in it."""
+        return with_crossings(self._run, draw, self._env, x)
 
     def simulate(self, x: Any) -> Result:
         return self._at(self._run.but(plain=True), x)

@@ -71,6 +71,8 @@ class _Check:
         if points not in names:
             return
         n = self._points(points)
+        if isinstance(found, Alternatives) and found.against is not None:
+            self._points("against", n)
         if isinstance(found, Reweighted):
             joint = tuple(1 if k in self.draw.mixed_axes else size for k, size in enumerate(plates))
             way_out = "Along axes that a cost mixes, `draw.mixed_axes`, a point sets all entries together: size one."
@@ -82,12 +84,12 @@ class _Check:
             way_out = f"The axis of the points comes first: `{name}[None]` for a single one."
             self._numbers(name, (n, *plates), way_out)
 
-    def _points(self, name: str) -> int:
-        """The number of points in a field, each of the shape of the draw."""
+    def _points(self, name: str, number: int | None = None) -> int:
+        """The number of points in a field, each of the shape of the draw; refuses another number than that given."""
         leaves, tree = jax.tree.flatten(getattr(self.found, name))
         wanted, own_tree = jax.tree.flatten(placeholder(self.draw.site))
         got = [np.shape(leaf) for leaf in leaves]
-        n = got[0][0] if got and got[0] else "n"
+        n = number or (got[0][0] if got and got[0] else "n")
         if tree != own_tree or got != [(n, *leaf.shape) for leaf in wanted]:
             shapes = " and ".join(str(("n", *leaf.shape)).replace("'", "") for leaf in wanted)
             self._refuse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -9,6 +10,7 @@ from mcgrad.program.draw import Draw
 from mcgrad.program.estimator import Estimator, Result
 from mcgrad.program.plan import Plan
 from mcgrad.program.site import Site
+from mcgrad.program.thresholds import Crossings
 from mcgrad.program.trace import Constant, Equation, Program, Value
 from mcgrad.program.weights import Record
 
@@ -62,3 +64,9 @@ class Run(Protocol):
 def read(env: Environment, value: Value) -> Any:
     """The array that a value stands for: known beforehand, or computed by the run."""
     return value.value if isinstance(value, Constant) else env[value]
+
+
+def with_crossings(run: Run, draw: Draw, env: Environment, x: Any) -> Draw:
+    """A draw of value `x` with its crossings, given the values before it."""
+    thresholds = run.plan.thresholds.get(draw.site, ())
+    return dataclasses.replace(draw, crossings=Crossings.of(thresholds, draw.site, env, x))

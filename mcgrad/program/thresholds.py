@@ -3,6 +3,9 @@
 A cost that is smooth on both sides of a threshold has the derivative of its path, and a term for the jump itself: what
 `mcgrad.PathwiseWithBoundary` adds. It needs the place `c` where the compared difference `m` vanishes, and the cost at `c` with
 the comparison decided as it is just below and just above.
+
+In the body of a `scan`, a comparison may be of several draws, of the same step and of earlier ones. It belongs to the last one:
+in the mean over that draw costs no longer jump in the others, and the place `c` moves along their paths.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad._types import PyTree, static_field
 from mcgrad.program.paths import blind_ways
 from mcgrad.program.site import Site, has_site
 from mcgrad.program.trace import Constant, Equation, Program, Value
@@ -36,8 +41,8 @@ class Threshold:
     equation: Equation
     needed: tuple[Equation, ...]
 
-    def margin(self, site: Site, env: Mapping[Value, Any], x: Array) -> Array:
-        """The compared difference at a value of the draw."""
+    def compared(self, site: Site, env: Mapping[Value, Any], x: Array) -> list[Any]:
+        """What is compared at a value of the draw."""
         found = {**env, site.equation.outputs[0]: x}
 
         def read(value: Value) -> Any:
@@ -45,7 +50,57 @@ class Threshold:
 
         for equation in self.needed:
             found.update(zip(equation.outputs, equation.evaluate(read), strict=True))
-        return difference(self.equation, [read(value) for value in self.equation.inputs])
+        return [read(value) for value in self.equation.inputs]
+
+
+@dataclasses.dataclass(frozen=True)
+class Crossings(PyTree):
+    """Where comparisons of a draw change.
+
+    Attributes:
+        equations: the comparisons.
+        places: `[n, *plates]`, values of the draw; they move with what the comparisons are made of.
+        slopes: `[n, *plates]`, of the compared differences in the draw; zero for a comparison that does not depend on it.
+        extents: `[n, *plates]`, the size of what is compared, in units of the draw.
+    """
+
+    equations: tuple[Equation, ...] = static_field()
+    places: Array  # ty: ignore[invalid-dataclass-field-order]
+    slopes: Array  # ty: ignore[invalid-dataclass-field-order]
+    extents: Array  # ty: ignore[invalid-dataclass-field-order]
+
+    @classmethod
+    def of(cls, thresholds: Sequence[Threshold], site: Site, env: Mapping[Value, Any], x: Array) -> Crossings | None:
+        """Of a draw `x`, given the values before it."""
+        if not thresholds:
+            return None
+        here = jax.lax.stop_gradient(x)
+        places, slopes, extents = [], [], []
+        for threshold in thresholds:
+
+            def margin(x: Array, threshold: Threshold = threshold) -> tuple[Array, list[Any]]:
+                compared = threshold.compared(site, env, x)
+                return difference(threshold.equation, compared), compared
+
+            at_draw, slope, compared = jax.jvp(margin, (here,), (jnp.ones_like(here),), has_aux=True)
+            # affine: one step of Newton's method; without a slope the comparison does not depend on the draw
+            divisor = jnp.where(slope == 0, 1, slope)
+            places.append(here - at_draw / divisor)
+            slopes.append(slope)
+            size = jnp.max(jnp.stack([jnp.broadcast_to(jnp.abs(value), here.shape) for value in compared]), axis=0)
+            extents.append(size / jnp.abs(divisor))
+        fixed = jax.lax.stop_gradient((jnp.stack(slopes), jnp.stack(extents)))
+        return cls(tuple(threshold.equation for threshold in thresholds), jnp.stack(places), *fixed)
+
+    def reaches(self, x: Array) -> Array:
+        """How far from each place a draw counts as being there: beyond roundings of what is compared; `[n, *plates]`."""
+        size = jnp.abs(self.places) + jnp.abs(x)[None] + self.extents
+        return jax.lax.stop_gradient(_ROUNDING * jnp.finfo(size.dtype).eps * size)
+
+
+_ROUNDING = 64
+"""Units in the last place within which a draw counts as on a threshold: more than the roundings of the affine function that is
+compared, and so few that a draw lies there with a probability of rounding size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +141,7 @@ def find_thresholds(
 ) -> tuple[tuple[Threshold, ...], str | None]:
     """The thresholds of a draw, and, if some jump is not at one of them, the reason."""
     if not site.top_level:
-        return (), "the draw stands in a loop or branch"
+        return (), IN_A_BODY
     jumps = blind_ways(program, outputs, {site.equation: site}, {site})
     affine, reached = _forms(program, site)
     for jump in jumps:
@@ -108,6 +163,53 @@ def find_thresholds(
         found.append(Threshold(equation, needed))
     return tuple(found), None
 
+
+def find_thresholds_in_step(
+    program: Program, outputs: Sequence[Value], scan: Equation, sites: Sequence[Site]
+) -> tuple[dict[Site, tuple[Threshold, ...]], str | None]:
+    """The thresholds of draws in the body of a `scan`, each at the last draw compared; the reason, if some jump is at none.
+
+    Args:
+        program: the whole program.
+        outputs: those that are differentiated.
+        scan: the loop.
+        sites: the draws in its body whose thresholds are wanted.
+    """
+    (body,) = scan.bodies
+    here = set(body.equations)
+    if any(site.equation not in here for site in sites):
+        return {}, IN_A_BODY
+    found: dict[Site, tuple[Threshold, ...]] = dict.fromkeys(sites, ())
+    forms = {site: _forms(body, site) for site in sites}
+    # the last draw first
+    order = sorted(sites, key=lambda site: body.equations.index(site.equation), reverse=True)
+    roots: set[Equation] = set()
+    for way in blind_ways(program, outputs, {site.equation: site for site in sites}, set(sites)):
+        if way.cut:
+            return {}, f"{way.describe()} other than by a comparison"
+        roots |= way.roots
+    for root in sorted(roots, key=lambda root: root.line):
+        if not (root.name in _ABOVE or root.name == "sign"):
+            return {}, f"`{root.name}` at {root.line} jumps other than by a comparison"
+        if root not in here:
+            return {}, f"{_words(root)} stands outside of the step that draws: compare there, and carry what it says"
+        site = next((s for s in order if any(value in forms[s][1] for value in root.inputs)), None)
+        if site is None:
+            return (
+                {},
+                f"{_words(root)} is of what an earlier step drew: compare in the step that draws, and carry what it says",
+            )
+        affine, reached = forms[site]
+        if not all(value in affine for value in root.inputs if value in reached):
+            return {}, f"{_words(root)} is not of something affine in the draw, entry by entry"
+        needed = _between(body.equations, root.inputs, site.equation)
+        if has_site(Program((), needed, ())):
+            return {}, f"{_words(root)} involves something that is drawn later: draw that first"
+        found[site] = (*found[site], Threshold(root, needed))
+    return found, None
+
+
+IN_A_BODY = "the draw stands in a loop or branch"
 
 _HANDLED = frozenset({"convert_element_type", "select_n", "cond", "sign"})
 

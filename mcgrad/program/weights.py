@@ -14,6 +14,7 @@ from mcgrad._types import PyTree, static_field
 from mcgrad.distributions.half_precision import in_single
 from mcgrad.program.representations import Baseline, WeightedPoint
 from mcgrad.program.site import Site
+from mcgrad.program.thresholds import Crossings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Recorded(PyTree):
     x: Any  # ty: ignore[invalid-dataclass-field-order]
     operands: tuple[Any, ...]  # ty: ignore[invalid-dataclass-field-order]
     alternatives: Any  # ty: ignore[invalid-dataclass-field-order]
+    crossings: Crossings | None = None
 
 
 @dataclasses.dataclass(frozen=True)

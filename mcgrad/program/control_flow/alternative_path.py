@@ -11,6 +11,9 @@ number of parameters. Both paths use the same keys; a continuous draw may follow
 once differ meet (`Estimator.couple`). Once the alternative has merged with the real state, a new one begins: its own
 differences stay in the costs of the steps between (*banked*); dropping them would be a bias. `W` of a cost that reads one
 step is that of this step: given all that came before it, the mean of what a later choice would give.
+
+Where an estimator compares its alternatives with something else than the draw (`Alternatives.against`), what the chosen one is
+compared with is carried as a third state: `c(real)` above is then the cost of that one, and the two others may merge.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from mcgrad.program.run import Run
 from mcgrad.program.site import Site
 from mcgrad.program.structure import CheckpointView, ScanView, form_of
 from mcgrad.program.surrogates import signed_term
+from mcgrad.program.thresholds import Crossings, Decision
 from mcgrad.program.trace import Constant, Equation, Program, Value
 from mcgrad.program.weights import Coupled, Record, Recorded
 
@@ -42,24 +46,27 @@ stop = jax.lax.stop_gradient
 def follow(run: Run, scan: ScanView, operands: Sequence[Any], then: Callable[[Run, list[Any]], Result]) -> Result:
     """Run a `scan` with one alternative path beside it, and go on with both."""
     reach = run.plan.reach[scan.equation]
-    real, other, records, coefficients = _simulate(run, scan, operands, bank=reach.separate)
+    real, paths, records, coefficients = _simulate(run, scan, operands, bank=reach.separate)
     result = then(run, real)
-    others = then(run.but(plain=True), other)
+    other, *base = [then(run.but(plain=True), path) for path in paths]
+    compared = base[0].costs if base else result.costs
     costs = []
-    for value, cost, moved in zip(run.plan.split.costs, result.costs, others.costs, strict=True):
+    for value, cost, moved, against in zip(run.plan.split.costs, result.costs, other.costs, compared, strict=True):
         if value in reach.by_step and reach.separate:
             coefficient = expand_right(coefficients, cost.ndim - reach.by_step[value])
         else:
             coefficient = coefficients[0 if scan.reverse else -1]
         coefficient = jnp.broadcast_to(coefficient, cost.shape).astype(cost.dtype)
-        costs.append(cost + signed_term(coefficient, moved - cost))
+        costs.append(cost + signed_term(coefficient, moved - against))
     return run.credit(result._replace(costs=tuple(costs)), records)
 
 
 def _simulate(
     run: Run, scan: ScanView, operands: Sequence[Any], *, bank: bool
-) -> tuple[list[Any], list[Any], list[Record], Array]:
-    """The results of the `scan`, those of the alternative, the records of other draws, and a coefficient for each step."""
+) -> tuple[list[Any], list[list[Any]], list[Record], Array]:
+    """The results of the `scan`, those of the alternative and, in pairs, of what it is compared with, the records of other
+    draws, and a coefficient for each step.
+    """
     consts, first, xs = scan.split(operands)
     num_carry, body = scan.num_carry, scan.body
     of_consts, _, of_rows = scan.split(body.inputs)
@@ -67,37 +74,48 @@ def _simulate(
     known.update({value: (found, None) for value, found in _invariant(run, body, consts).items()})
     known.update(zip(of_rows, [(value, 0) for value in xs], strict=True))
     always = frozenset(_always(body))
+    inside = frozenset(body.everything())
+    paired = any(e.pairs for site, e in run.plan.estimators.items() if site.equation in inside)
 
     def step(state: Any, inputs: Any) -> Any:
-        (carry, other, size_before), (x, uniform) = state, inputs
+        (carry, paths, size_before), (x, uniform) = state, inputs
         outs, records = run.but(recording=always).body(body, [*consts, *carry, *x])
         recorded = [record for record in records if isinstance(record, Recorded)]
         beside = {record.site: stop(record) for record in records if isinstance(record, Coupled)}
-        merged = _same(carry, other) if bank else jnp.zeros((), bool)
+        merged = _same(paths[1] if paired else carry, paths[0]) if bank else jnp.zeros((), bool)
         choice = _Choice(recorded, jnp.where(merged, 0, size_before), uniform)
-        branch = [jnp.where(choice.taken, a, b) for a, b in zip(carry, other, strict=True)]
-        alternative = run.but(plain=True, moved=choice.moved(), beside=beside)
-        again = [jax.random.clone(value) if is_key(value) else stop(value) for value in (*consts, *branch, *x)]
-        moved, _ = alternative.body(body, again)
+
+        def after(path: Sequence[Any], side: int) -> list[Any]:
+            branch = [jnp.where(choice.taken, a, b) for a, b in zip(carry, path, strict=True)]
+            other = run.but(plain=True, moved=choice.moved(side), beside=beside, decision=choice.decision(side))
+            again = [jax.random.clone(value) if is_key(value) else stop(value) for value in (*consts, *branch, *x)]
+            return stop(other.body(body, again)[0])
+
+        moved = [after(path, side) for path, side in zip(paths, _SIDES, strict=False)]
         weights = [record for record in records if not isinstance(record, (Recorded, Coupled))]
-        state = (outs[:num_carry], stop(moved[:num_carry]), choice.size)
+        state = (outs[:num_carry], [path[:num_carry] for path in moved], choice.size)
         row = _Row(choice.index, choice.size)
         draws = [_without_known(record, known) for record in recorded]
-        return state, (row, draws, outs[num_carry:], stop(moved[num_carry:]), weights)
+        return state, (row, draws, outs[num_carry:], [path[num_carry:] for path in moved], weights)
 
     size = jnp.zeros((), jnp.result_type(float))
     uniforms = jax.random.uniform(_own_key(run, scan.equation, operands), (scan.length,), size.dtype)
-    (last, other, _), (rows, draws, stacked, others, weights) = scan.loop(
-        step, (first, stop(first), size), (xs, uniforms)
-    )
+    start = (first, [stop(first)] * (2 if paired else 1), size)
+    (last, paths, _), (rows, draws, stacked, others, weights) = scan.loop(step, start, (xs, uniforms))
     by_site = [_coefficients_of(run, draw, known) for draw in draws]
     followed, coefficients = _followed(rows, jnp.concatenate(by_site, axis=1), reverse=scan.reverse, bank=bank)
-    # Before the step that was chosen the alternative is the real path.
-    others = [
-        jnp.where(expand_right(followed, real.ndim), moved, stop(real))
-        for real, moved in zip(stacked, others, strict=True)
-    ]
-    return [*last, *stacked], [*other, *others], weights, coefficients
+
+    def rows_of(path: Sequence[Array]) -> list[Array]:
+        # Before the step that was chosen the alternative is the real path.
+        pairs = zip(stacked, path, strict=True)
+        return [jnp.where(expand_right(followed, real.ndim), moved, stop(real)) for real, moved in pairs]
+
+    results = [[*end, *rows_of(path)] for end, path in zip(paths, others, strict=True)]
+    return [*last, *stacked], results, weights, coefficients
+
+
+_SIDES = (-1, 1)
+"""Of the alternative, and of what it is compared with: on which side of a threshold they are, if it is that of a comparison."""
 
 
 _Known: TypeAlias = "Mapping[Value, tuple[Any, int | None]]"
@@ -135,13 +153,14 @@ def _coefficients_of(run: Run, record: Recorded, known: _Known) -> Array:
     stacked = zip(record.site.equation.inputs, record.operands, strict=True)
     sources = [(x, 0) if x is not None else _source(value, known) or (x, 0) for value, x in stacked]
 
-    def one(x: Any, *operands: Any) -> Array:
-        draw = Draw(record.site, operands, replicates=run.replicates)
+    def one(x: Any, crossings: Crossings | None, *operands: Any) -> Array:
+        draw = Draw(record.site, operands, replicates=run.replicates, crossings=crossings)
         found = run.estimator(draw).alternatives(draw, x)
         sizes = stop(found.sizes)
         return (found.coefficients / jnp.where(sizes > 0, sizes, 1)).ravel()
 
-    return jax.vmap(one, (0, *(axis for _, axis in sources)))(stop(record.x), *(value for value, _ in sources))
+    axes = (0, 0, *(axis for _, axis in sources))
+    return jax.vmap(one, axes)(stop(record.x), record.crossings, *(value for value, _ in sources))
 
 
 _CHOICE = 0x5EED
@@ -252,14 +271,22 @@ class _Choice:
         passed = sum((jnp.sum(position >= end, dtype=jnp.int32) for end in ends), start=jnp.int32(0))
         self.index = jnp.where(self.taken, passed, jnp.int32(-1))
 
-    def moved(self) -> dict[Site, tuple[Array, Any]]:
-        """By site, where the chosen alternative differs from the draw, and its values."""
+        ends_of = list(itertools.accumulate(r.alternatives.sizes.size for r in recorded))
+        self._begins = [0, *ends_of]
+
+    def _chosen(self) -> Iterator[tuple[Recorded, Array]]:
+        """The records, each with which of its alternatives is the chosen one, `[n, *plates]`."""
+        for begin, record in zip(self._begins, self.recorded, strict=False):
+            sizes = record.alternatives.sizes
+            yield record, jnp.arange(begin, begin + sizes.size, dtype=jnp.int32).reshape(sizes.shape) == self.index
+
+    def moved(self, side: int) -> dict[Site, tuple[Array, Any]]:
+        """By site, where the chosen alternative differs from the draw, and its values, or what it is compared with."""
         found: dict[Site, tuple[Array, Any]] = {}
-        begin = 0
-        for r in self.recorded:
-            sizes = r.alternatives.sizes
-            chosen = jnp.arange(begin, begin + sizes.size, dtype=jnp.int32).reshape(sizes.shape) == self.index
-            begin += sizes.size
+        for record, chosen in self._chosen():
+            values = record.alternatives.values if side == _SIDES[0] else record.alternatives.against
+            if values is None:
+                continue
 
             def select(leaf: Array, chosen: Array = chosen) -> Array:
                 value = leaf[0]
@@ -267,8 +294,18 @@ class _Choice:
                     value = jnp.where(expand_right(here, value.ndim), other, value)
                 return value
 
-            found[r.site] = (jnp.any(chosen, axis=0), jax.tree.map(select, r.alternatives.values))
+            found[record.site] = (jnp.any(chosen, axis=0), jax.tree.map(select, values))
         return found
+
+    def decision(self, side: int) -> Decision | None:
+        """How comparisons at the chosen threshold turn out, if it is one."""
+        slopes: dict[Equation, Array] = {}
+        for record, chosen in self._chosen():
+            crossings = record.crossings
+            if crossings is not None:
+                reach = jnp.sum(jnp.where(chosen, stop(crossings.reaches(record.x)), 0), axis=0)
+                slopes.update(zip(crossings.equations, crossings.slopes * reach[None], strict=True))
+        return Decision(slopes, side, jnp.ones(())) if slopes else None
 
 
 _FEW = 16
