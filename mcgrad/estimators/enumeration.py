@@ -40,6 +40,8 @@ class Enumerate(FiniteSupportEstimator):
         https://arxiv.org/abs/1506.05254.
     """
 
+    sees_the_impossible = True
+
     def evaluations(self, site: Site, relation: Relation) -> int:
         together = math.prod(window.most_draws(n) for window, n in zip(relation, site.plates, strict=True))
         assert site.facts.support is not None  # see `why_not`

@@ -36,6 +36,8 @@ class LocalExpectation(FiniteSupportEstimator):
         https://arxiv.org/abs/1503.01494.
     """
 
+    sees_the_impossible = True
+
     def represent(self, draw: Draw) -> SignedPoints:
         support = jnp.asarray(draw.facts.support)  # [n, *event]
         n, x = len(support), draw.sample()

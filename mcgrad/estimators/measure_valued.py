@@ -90,6 +90,7 @@ class MeasureValued(Estimator):
     chunk_size: int | None = static_field(default=None)
 
     follows_alternatives = True
+    sees_the_impossible = True
 
     def __post_init__(self) -> None:
         for name, options in (("decomposition", Decomposition), ("coupling", CouplingName)):
