@@ -208,7 +208,8 @@ class Interpreter:
             for cost in self.plan.split.costs
         )
         constant = frozenset(i for i, value in enumerate(site.parameters) if value in site.constants)
-        return Draw(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates, constant)
+        operands = (*operands[:n], key, *operands[n + 1 :])
+        return Draw(site, operands, relations, self.replicates, constant, site in self.plan.excluding)
 
     def estimator(self, draw: Draw) -> Estimator:
         """The estimator of a site, with its arrays."""
