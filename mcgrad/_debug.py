@@ -19,7 +19,9 @@ def debug_checks(on: bool = True) -> Generator[None]:
 
     Outside of `jit`, mcgrad refuses a parameter outside its domain at once; under `jit`, `vmap` or `grad` its value is not known
     yet. In the block, these are checked when the compiled program runs: that parameters of mcgrad's distributions lie in their
-    domains, and that log densities of draws and costs are finite. Programs that were compiled before are not compiled anew.
+    domains, that log densities of draws and costs are finite, and that estimators which see what is drawn only are at no
+    probability of exactly zero that moves (at `Bernoulli(probs=0.0)` the derivative is `f(1) - f(0)`, and 1 never comes up).
+    Programs that were compiled before are not compiled anew.
 
     Args:
         on: whether to check.
@@ -40,6 +42,11 @@ def debug_checks(on: bool = True) -> Generator[None]:
         yield
     finally:
         _on.reset(token)
+
+
+def checks_are_on() -> bool:
+    """Whether this is traced inside `debug_checks`."""
+    return _on.get()
 
 
 def check_when_run(check: Callable[..., None], *values: Any) -> None:

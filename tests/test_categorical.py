@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from distributions import ORDINARY
 from distributions.discrete import WEIGHTS, sigmoid
+from helpers import assert_unbiased
 
 import mcgrad
 
@@ -50,3 +51,31 @@ def test_excluded_classes() -> None:
     assert hot.log_prob(jnp.asarray([0, 1, 0])) == -jnp.inf
     gradient = jax.grad(lambda logits: mcgrad.OneHotCategorical(logits=logits).log_prob(jnp.asarray([1, 0, 0])))(logits)
     assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("estimator", [mcgrad.Enumerate(), mcgrad.LocalExpectation(), mcgrad.MeasureValued()], ids=repr)
+@pytest.mark.parametrize("cost", ["surprise", "root"])
+def test_what_an_excluded_class_costs_is_nobodys_concern(estimator, cost):
+    """Its cost may be infinite, or have an infinite derivative."""
+
+    def of(p, x):
+        return jnp.sqrt(p[x]) if cost == "root" else -jnp.log(jax.lax.stop_gradient(p)[x])
+
+    def loss(logits, key):
+        logits = jnp.where(jnp.arange(3) < 2, logits, -jnp.inf)
+        keys = jax.random.split(key)
+        xs = [mcgrad.sample(key, mcgrad.Categorical(logits=logits), estimator) for key in keys]
+        return of(jax.nn.softmax(logits), xs[0]) * of(jax.nn.softmax(logits), xs[1])
+
+    def exact(logits):
+        p = jax.nn.softmax(logits[:2])
+        return jnp.sum(p * of(p, jnp.arange(2))) ** 2
+
+    logits = jnp.array([0.1, 0.9, 0.4])
+    draws = jax.jit(jax.vmap(mcgrad.grad(loss), (None, 0)))(logits, jax.random.split(jax.random.key(0), 20_000))
+    if isinstance(estimator, mcgrad.Enumerate):
+        np.testing.assert_allclose(draws[0], jax.grad(exact)(logits), rtol=1e-6)
+        second = jax.jacfwd(mcgrad.grad(loss))(logits, jax.random.key(0))
+        np.testing.assert_allclose(second, jax.hessian(exact)(logits), rtol=1e-6, atol=1e-12)
+    else:
+        assert_unbiased(draws[:, :2], jax.grad(exact)(logits)[:2])

@@ -69,3 +69,57 @@ def test_nothing_is_compiled_in_where_checks_are_off():
         with mcgrad.debug_checks(False):
             assert not is_checked()
     assert not is_checked()
+
+
+def joint(draw):
+    def loss(parameter, key):
+        x = draw(parameter, key).astype(float)
+        return jnp.sum(x + 1.0) ** 2 * (1.0 + x[0])
+
+    return loss
+
+
+def bits(estimator, **parameter):
+    (name,) = parameter
+    return joint(lambda p, key: mcgrad.sample(key, mcgrad.Bernoulli(**{name: parameter[name](p)}), estimator))
+
+
+MISSED = {
+    "score": bits(mcgrad.Score(), probs=jnp.asarray),
+    "default": bits(None, probs=jnp.asarray),
+    "sure": bits(mcgrad.DisARM(), probs=lambda p: 1 - p),
+    "classes": joint(
+        lambda p, key: mcgrad.sample(key, mcgrad.Categorical(probs=jnp.stack([p, 1 - p], -1)), mcgrad.CARMS(3))
+    ),
+    "counts": joint(lambda p, key: mcgrad.sample(key, mcgrad.Poisson(p), mcgrad.Score())),
+    "mapped": lambda p, key: (
+        jnp.sum(
+            jax.vmap(lambda p, key: mcgrad.sample(key, mcgrad.Bernoulli(probs=p), mcgrad.Score()))(
+                p, jax.random.split(key, 2)
+            )
+        )
+        ** 2.0
+    ),
+}
+
+
+@pytest.mark.parametrize("program", MISSED.values(), ids=MISSED)
+def test_probabilities_of_zero_that_move_are_refused_where_draws_alone_are_seen(program):
+    gradient = jax.jit(mcgrad.grad(program))
+    with mcgrad.debug_checks():
+        jax.block_until_ready(gradient(jnp.array([0.5, 0.3]), jax.random.key(1)))
+        with pytest.raises(
+            Exception, match=r"would be wrong at the draw .*test_debug.py.* a value of probability zero"
+        ):
+            jax.block_until_ready(gradient(jnp.array([0.0, 0.3]), jax.random.key(2)))
+
+
+def test_probabilities_of_zero_that_stay_or_that_are_evaluated_pass_the_checks():
+    right = [
+        bits(mcgrad.Score(), logits=lambda p: jnp.array([-jnp.inf, 0.3]) + p),
+        bits(mcgrad.MeasureValued(), probs=jnp.asarray),
+        bits(mcgrad.Enumerate(), probs=jnp.asarray),
+    ]
+    for program in right:
+        with mcgrad.debug_checks():
+            jax.block_until_ready(jax.jit(mcgrad.grad(program))(jnp.array([0.0, 0.3]), jax.random.key(2)))

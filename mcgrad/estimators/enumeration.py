@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad.estimators.finite_support import FiniteSupportEstimator
+from mcgrad.estimators.finite_support import FiniteSupportEstimator, possible
 from mcgrad.program import Draw, Relation, Site, WeightedPoints
 
 
@@ -40,6 +40,8 @@ class Enumerate(FiniteSupportEstimator):
         https://arxiv.org/abs/1506.05254.
     """
 
+    sees_the_impossible = True
+
     def evaluations(self, site: Site, relation: Relation) -> int:
         together = math.prod(window.most_draws(n) for window, n in zip(relation, site.plates, strict=True))
         assert site.facts.support is not None  # see `why_not`
@@ -52,4 +54,8 @@ class Enumerate(FiniteSupportEstimator):
         joint = np.array(list(itertools.product(support, repeat=math.prod(shape))), support.dtype)
         points = jnp.asarray(joint.reshape(len(joint), *shape, *support.shape[1:]))
         points = jnp.broadcast_to(points, (len(joint), *draw.plates, *support.shape[1:]))
-        return WeightedPoints(points, jax.vmap(draw.prob)(points))
+        p = jax.vmap(draw.prob)(points)
+        if draw.excludes:  # otherwise the points stay constants of the compiled program
+            likeliest = jnp.expand_dims(jnp.argmax(p, axis=0, keepdims=True), tuple(range(p.ndim, points.ndim)))
+            points = possible(draw, points, p, jnp.take_along_axis(points, likeliest, axis=0))
+        return WeightedPoints(points, p)

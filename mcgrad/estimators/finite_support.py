@@ -25,3 +25,9 @@ def each_value(draw: Draw, fn: Callable[[Array], Array]) -> Array:
     rows = jnp.expand_dims(support, tuple(range(1, 1 + draw.num_plates)))
     points = jnp.broadcast_to(rows, (len(support), *draw.plates, *support.shape[1:]))
     return jnp.moveaxis(jax.vmap(fn)(points), 0, -1)
+
+
+def possible(draw: Draw, points: Array, p: Array, instead: Array) -> Array:
+    """Points `[n, *site shape]` of probabilities `p`, without those that log odds exclude for good, whose costs may be infinite."""
+    excluded = jnp.expand_dims(p == 0, tuple(range(p.ndim, points.ndim)))
+    return jnp.where(excluded, instead, points) if draw.by_log_odds else points

@@ -70,6 +70,8 @@ class ImportanceSampling(Estimator):
     num_samples: int = static_field(default=1)
     self_normalized: bool = static_field(default=False)
 
+    sees_the_impossible = True  # if the proposal draws it
+
     def __post_init__(self) -> None:
         if hasattr(self.proposal, "sample"):
             object.__setattr__(self, "proposal", as_distribution(self.proposal))

@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mcgrad.estimators.finite_support import FiniteSupportEstimator
+from mcgrad.estimators.finite_support import FiniteSupportEstimator, possible
 from mcgrad.program import Draw, SignedPoints, zero_with_derivative_of
 
 
@@ -36,6 +36,8 @@ class LocalExpectation(FiniteSupportEstimator):
         https://arxiv.org/abs/1503.01494.
     """
 
+    sees_the_impossible = True
+
     def represent(self, draw: Draw) -> SignedPoints:
         support = jnp.asarray(draw.facts.support)  # [n, *event]
         n, x = len(support), draw.sample()
@@ -43,5 +45,5 @@ class LocalExpectation(FiniteSupportEstimator):
         drawn = jnp.argmax(jnp.all(same, axis=range(1 + draw.num_plates, same.ndim)), axis=0)
         shifts = jnp.arange(1, n).reshape(n - 1, *[1] * draw.num_plates)
         points = support[(drawn[None] + shifts) % n].astype(x.dtype)
-        coefficients = zero_with_derivative_of(jax.vmap(draw.prob)(points))
-        return SignedPoints(x, points, coefficients, relative=True)
+        p = jax.vmap(draw.prob)(points)
+        return SignedPoints(x, possible(draw, points, p, x), zero_with_derivative_of(p), relative=True)

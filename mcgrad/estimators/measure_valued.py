@@ -12,6 +12,7 @@ from jaxtyping import Array
 from mcgrad._arguments import check_field, check_option
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.base import Coupling, WeakDerivative
+from mcgrad.estimators.finite_support import possible
 from mcgrad.estimators.weak_derivative_by_cdf import directions, weak_derivative_by_cdf, why_no_weak_derivative
 from mcgrad.program import Alternatives, Draw, Estimator, Flow, SignedPoints, Site, zero_with_derivative_of
 from mcgrad.program.reach import MAX_UNROLLED_STEPS
@@ -90,6 +91,7 @@ class MeasureValued(Estimator):
     chunk_size: int | None = static_field(default=None)
 
     follows_alternatives = True
+    sees_the_impossible = True
 
     def __post_init__(self) -> None:
         for name, options in (("decomposition", Decomposition), ("coupling", CouplingName)):
@@ -140,10 +142,13 @@ class MeasureValued(Estimator):
                     wide = jnp.expand_dims(drawn, tuple(range(drawn.ndim, term.positive.ndim)))
                     points.append(jnp.where(wide, term.negative, term.positive))
                     coefficients.append(jnp.where(drawn, -coefficient, coefficient))
+        moved = jnp.concatenate([jnp.asarray(point, x.dtype) for point in points])
+        if draw.by_log_odds and draw.facts.support is not None:
+            moved = possible(draw, moved, jax.vmap(draw.prob)(moved), x)
         # Where positive and negative coefficients cancel, differences from the value at the draw are as good, and round less.
         return SignedPoints(
             x,
-            jnp.concatenate([jnp.asarray(point, x.dtype) for point in points]),
+            moved,
             jnp.concatenate(coefficients),
             relative=not independent,
             chunk_size=self.chunk_size,

@@ -26,7 +26,9 @@ class Score(Estimator):
     whose support does not move with their parameters; costs need not be differentiable in the draw. `num_samples`
     evaluations of the rest of the program, averaged; draws of a batch are credited with their own costs only. **Where a cost
     jumps at a threshold that itself moves with a parameter, how it moves is left out**, as by all estimators that hold the
-    draw fixed; a `mcgrad.JumpWarning` names the line.
+    draw fixed; a `mcgrad.JumpWarning` names the line. **At a probability of exactly 0 that moves** (`probs=0.0`, not
+    `logits=-jnp.inf`), what costs are at the value that never comes up is left out, as by all estimators that see draws only;
+    `mcgrad.debug_checks` finds it.
 
     Integration by parts of a pathwise derivative along any velocity `v` (Stein; Stoker 1986, of a constant `v`),
     `E[f' v] = -E[f div(p v) / p]`, is this estimator.

@@ -66,6 +66,7 @@ class SmoothedPerturbation(Estimator):
     sides: Literal["both", "right", "left"] = static_field(default="both")
 
     follows_alternatives = True
+    sees_the_impossible = True
 
     def __post_init__(self) -> None:
         check_option("SmoothedPerturbation(sides=...)", self.sides, ("both", "right", "left"))

@@ -124,7 +124,7 @@ class _Pass(Forward[Dependence]):
         for output, by_operand in zip(equation.outputs, moves_of(equation, self.known), strict=True):
             parts = []
             for value, given, moves in zip(equation.inputs, inputs, by_operand, strict=True):
-                if given and moves is not None:
+                if given and moves is not None and 0 not in value.shape:
                     step = functools.partial(move, moves=moves, source=value.shape, target=output.shape, cause=equation)
                     parts.append(_map_windows(given, step))
             results.append(join(parts, output.shape, equation))

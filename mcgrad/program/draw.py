@@ -14,6 +14,7 @@ from jaxtyping import Array
 from mcgrad import _mesh
 from mcgrad._arguments import describe
 from mcgrad._types import PRNGKey, Shape
+from mcgrad.distributions.classes import Chances
 from mcgrad.distributions.derivatives.pathwise_check import name_of
 from mcgrad.distributions.half_precision import widened
 from mcgrad.distributions.numerics.arithmetic import open_uniform
@@ -89,6 +90,7 @@ class Draw:
         constant: positions of the distribution's leaves that are known before the program runs, so that no derivative can
             reach them.
         crossings: where comparisons of this draw change, for an estimator that follows thresholds; `None` if there are none.
+        excludes: whether its parameters are made of an infinite constant, as log odds of excluded values are.
     """
 
     site: Site
@@ -97,6 +99,7 @@ class Draw:
     replicates: tuple[tuple[str, ...], int] | None = None
     constant: frozenset[int] = frozenset()
     crossings: Crossings | None = None
+    excludes: bool = False
 
     @property
     def _n(self) -> int:
@@ -139,6 +142,12 @@ class Draw:
                 "`frozen=True` holds its parameters fixed."
             )
         return self.site.dist_of(self.operands[: self._n])
+
+    @property
+    def by_log_odds(self) -> bool:
+        """Whether what has no probability gets none as parameters move: it is excluded by log odds of `-inf`."""
+        dist = self.site.base_dist
+        return isinstance(dist, Chances) and dist.probs is None
 
     @property
     def moving_parameters(self) -> frozenset[str]:

@@ -79,6 +79,8 @@ class Estimator(PyTree):
         biased: its expectation is not the gradient; `mcgrad.explain` says so, and `mcgrad.Auto` never takes it.
         follows_alternatives: it defines `alternatives`; inside a `scan` one of them is carried beside the real state.
         pairs: its alternatives name what each is compared with (`Alternatives.against`), which is carried as well.
+        sees_the_impossible: it is right where a value of probability zero gets some as a parameter moves, which draws never
+            show; for `mcgrad.debug_checks`.
     """
 
     flow: ClassVar[bool] = False
@@ -87,6 +89,7 @@ class Estimator(PyTree):
     follows_alternatives: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
     biased: ClassVar[bool] = False
+    sees_the_impossible: ClassVar[bool] = False
 
     def follows(self, num_steps: int) -> bool:
         """Whether one alternative is followed through a `scan` of so many steps, rather than the `scan` unrolled."""

@@ -23,6 +23,7 @@ from mcgrad._types import Shape
 from mcgrad.program.bring import bring, expand_right
 from mcgrad.program.draw import Draw, fold_in
 from mcgrad.program.estimator import Estimator, Result, spelled
+from mcgrad.program.impossible import check_possible
 from mcgrad.program.jumps import watch
 from mcgrad.program.plan import Plan
 from mcgrad.program.relation import Relation
@@ -129,6 +130,7 @@ class Interpreter:
                     result = _into(self, equation, operands, env, resume)
                 else:
                     draw = self._draw(site, operands)
+                    check_possible(draw, self.estimator(draw))
                     result = RestOfProgram(self, equation, env, resume).given_to(self.estimator(draw), draw)
                 return self.credit(result, weights)
         return self.credit(finish(self, env), weights)
@@ -155,6 +157,8 @@ class Interpreter:
             return _form(equation).run_local(self, operands)
         draw = self._draw(site, operands)
         estimator = self.estimator(draw)
+        if not self.plain:
+            check_possible(draw, estimator)
         if self.recording is not None and estimator.follows_alternatives:
             x = draw.sample_path() if estimator.moves_draw else draw.sample()
             draw = with_crossings(self, draw, env, x)
@@ -205,7 +209,8 @@ class Interpreter:
             for cost in self.plan.split.costs
         )
         constant = frozenset(i for i, value in enumerate(site.parameters) if value in site.constants)
-        return Draw(site, (*operands[:n], key, *operands[n + 1 :]), relations, self.replicates, constant)
+        operands = (*operands[:n], key, *operands[n + 1 :])
+        return Draw(site, operands, relations, self.replicates, constant, site in self.plan.excluding)
 
     def estimator(self, draw: Draw) -> Estimator:
         """The estimator of a site, with its arrays."""

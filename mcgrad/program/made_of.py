@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from mcgrad import _compat
 from mcgrad.program.forward import Forward
@@ -41,6 +44,19 @@ def constants_of(program: Program) -> frozenset[Value]:
     unknown = MadeOf(is_traced, draws=True)
     unknown.run(program, [True] * len(program.inputs))
     return frozenset(v for e in unknown.seen for v in (*e.inputs, *e.outputs) if not unknown.of(v))
+
+
+def made_of_infinity(program: Program) -> MadeOf:
+    """Which values are made of a constant with an infinite entry, as log odds of excluded values are."""
+
+    @functools.cache
+    def is_infinite(value: Value) -> bool:
+        known = isinstance(value, Constant) and value.is_inexact and _compat.is_known(value.value)
+        return known and bool(np.any(np.isinf(value.value)))
+
+    found = MadeOf(is_infinite)
+    found.run(program, [False] * len(program.inputs))
+    return found
 
 
 def is_traced(value: Value) -> bool:

@@ -26,7 +26,7 @@ from mcgrad.program.hoist import hoist_costs
 from mcgrad.program.integers import convert_first
 from mcgrad.program.jumps import watched
 from mcgrad.program.keys import check_keys
-from mcgrad.program.made_of import constants_of
+from mcgrad.program.made_of import constants_of, made_of_infinity
 from mcgrad.program.paths import PARAMETER, BlindWay, blind_ways
 from mcgrad.program.reach import Reach, can_follow, reach_of
 from mcgrad.program.relation import number_of_draws
@@ -57,6 +57,7 @@ class Plan:
         ways: where costs are blind to draws: they jump there, or the derivative is cut.
         given_up: for each site whose path was given up, such a way.
         watched: operations by which costs jump in draws that are held fixed, and what to say where a parameter moves them.
+        excluding: sites whose parameters are made of an infinite constant.
         baseline_cost: for each site, the cost that depends on most of its draws.
         parts: where costs fall into several groups that share no draw which needs the rest of the program, a plan of each
             group from the first such draw on. Run one beside the other, D draws of their own take D continuations; within
@@ -81,6 +82,7 @@ class Plan:
     ways: tuple[BlindWay, ...]
     given_up: dict[Site, BlindWay]
     watched: dict[Equation, str]
+    excluding: frozenset[Site]
     baseline_cost: dict[Site, int]
     parts: tuple[Plan, ...] = ()
 
@@ -236,6 +238,7 @@ def _scheduled(
         elif (form := form_of(equation)) is not None:
             form.check_continuation(spelled(estimators[needing_rest[inner[equation][0]]]))
     free = _free(outputs, split)
+    infinite = made_of_infinity(program)
     live = dataclasses.replace(program, outputs=(*split.costs, *aux, *free)).without_dead_code().equations
     prologue, body = _without_draws(live, random, analysis)
     made = {v for e in body for v in e.outputs}
@@ -258,6 +261,7 @@ def _scheduled(
         ways=ways,
         given_up=seen.given_up,
         watched=messages,
+        excluding=frozenset(s for s in sites if any(map(infinite.of, s.parameters))),
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
     )
     return dataclasses.replace(plan, parts=_parts(plan))
