@@ -210,7 +210,7 @@ class Interpreter:
         )
         constant = frozenset(i for i, value in enumerate(site.parameters) if value in site.constants)
         operands = (*operands[:n], key, *operands[n + 1 :])
-        return Draw(site, operands, relations, self.replicates, constant, site in self.plan.excluding)
+        return Draw(site, operands, relations, self.replicates, constant, excludes=site in self.plan.excluding)
 
     def estimator(self, draw: Draw) -> Estimator:
         """The estimator of a site, with its arrays."""
