@@ -84,7 +84,7 @@ def elbo(
                 dist = dist.expand(shape + tuple(dist.batch_shape))
             return sample(site["kwargs"]["rng_key"], dist, named.get(site["name"]), name=site["name"])
 
-        def traced(fn: Callable[..., Any]) -> dict[str, Any]:
+        def traced(fn: Callable[..., Any]) -> Any:
             drawn = handlers.substitute(handlers.substitute(fn, data=dict(params)), substitute_fn=draw)
             return handlers.trace(drawn).get_trace(*args, **kwargs)
 
