@@ -339,17 +339,6 @@ def test_explain_names_the_axis_that_a_cost_is_shared_along():
     assert "credited to Bernoulli: one draw\n      of all devices along 'data'" in str(found[0])
 
 
-def test_a_draw_inside_a_shard_map_of_the_program_is_refused_with_its_line():
-    def loss(logits, key):
-        spread = jax.shard_map(
-            lambda logit: bit(logit, key)[None], mesh=mesh(), in_specs=P("data"), out_specs=P("data")
-        )
-        return jnp.sum(1.0 * spread(logits))
-
-    with pytest.raises(NotImplementedError, match=r"test_devices.*inside `shard_map`.*put it around `mcgrad.grad`"):
-        mcgrad.grad(loss)(LOGITS, jax.random.key(0))
-
-
 def test_a_shard_map_of_the_program_that_draws_nothing_is_an_operation():
     def spread(b):
         sum_of_sines = jax.shard_map(
