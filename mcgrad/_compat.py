@@ -28,6 +28,7 @@ while_p = _primitives.while_p
 custom_jvp_p = _primitives.custom_jvp_call_p
 custom_vjp_p = _primitives.custom_vjp_call_p
 linear_solve_p = _primitives.linear_solve_p
+SHARD_MAP = "shard_map"
 OBJECT_CALL = "call_hi_primitive"
 """Since 0.12 some of JAX's functions, `searchsorted` among them, are objects with rules, called by the primitive of this name."""
 
@@ -283,6 +284,20 @@ def evaluator(eqn: JaxprEqn, jaxpr: Jaxpr) -> Callable[..., list[Any]]:
     inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
     single = jaxpr.replace(constvars=[], invars=inputs, outvars=list(eqn.outvars), eqns=[eqn])
     return lambda *values: eval_jaxpr(single, [], *values)
+
+
+def with_bodies(eqn: JaxprEqn, change: Callable[[Any], Any]) -> JaxprEqn:
+    """An equation with the jaxprs among its parameters changed, to be evaluated under the mesh that is current now."""
+
+    def changed(param: Any) -> Any:
+        if isinstance(param, tuple):
+            return tuple(map(changed, param))
+        if isinstance(param, ClosedJaxpr):
+            return change(param)
+        return open_jaxpr(change(param))[0] if isinstance(param, Jaxpr) else param
+
+    context = trace_on(lambda x: x + 1, [np.float32(0)]).eqns[0].ctx
+    return eqn.replace(params={name: changed(param) for name, param in eqn.params.items()}, ctx=context)
 
 
 def bind(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,9 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def placeholder(x: Any) -> jax.ShapeDtypeStruct:
+def placeholder(x: Any) -> Any:
     """A placeholder of an array or a type, with all that a type of JAX carries: weak type, sharding, varying manual axes."""
-    return jax.eval_shape(_same, x)
+    struct = jax.eval_shape(_same, x)
+    lost = (
+        varying_axes(struct) and struct.sharding is None
+    )  # where some mesh axes are not manual JAX cannot read it back
+    return struct if not lost else x if isinstance(x, jax.core.ShapedArray) else jax.typeof(x)
 
 
 def _same(x: Any) -> Any:
@@ -23,7 +28,8 @@ def _same(x: Any) -> Any:
 
 def varying_axes(aval: Any) -> frozenset[Any]:
     """The manual mesh axes, those of a `shard_map`, along which values of a type may differ; none where JAX does not check."""
-    return aval.manual_axis_type.varying if hasattr(aval, "manual_axis_type") else getattr(aval, "vma", frozenset())
+    found = getattr(aval, "manual_axis_type", None)
+    return found.varying if found is not None else getattr(aval, "vma", None) or frozenset()
 
 
 def typed(x: Any, aval: Any, ndim: int | None = None, at: int = 0) -> Any:
@@ -39,6 +45,19 @@ def typed(x: Any, aval: Any, ndim: int | None = None, at: int = 0) -> Any:
         if given != spec:
             x = jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(*spec)))
     return x
+
+
+def plain(literal: Any, aval: Any) -> Any:
+    """A literal of a type, which may remember the mesh that it was traced under, without that."""
+    return np.asarray(literal, aval.dtype)
+
+
+def without_sharding(x: Any) -> jax.Array:
+    """A known array on one device, others as they are."""
+    known = not isinstance(x, jax.core.Tracer)
+    if known and isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jnp.asarray(np.asarray(jax.random.key_data(x))), impl=jax.random.key_impl(x))
+    return jnp.asarray(np.asarray(x) if known else x)
 
 
 def zeros(aval: Any) -> jax.Array:
@@ -100,11 +119,14 @@ def is_explicit(aval: Any) -> bool:
 
 def collective_axes(eqn: Any) -> tuple[Any, ...]:
     """The named axes, of a mesh or of a `vmap`, that an operation reads other entries along."""
-    if eqn.primitive.name in _CASTS:
-        return ()
+    return () if eqn.primitive.name in _CASTS else tuple(named_axes(eqn))
+
+
+def named_axes(eqn: Any) -> dict[Any, None]:
+    """The named axes of an operation, one that only changes a type included."""
     named = eqn.params.get("axis_name", eqn.params.get("axes", ()))
     named = named if isinstance(named, (tuple, list)) else (named,)
-    return tuple(axis for axis in named if not isinstance(axis, (int, np.integer)))
+    return dict.fromkeys(axis for axis in named if not isinstance(axis, (int, np.integer)))
 
 
 def is_checked(axis: Any) -> bool:
@@ -129,6 +151,11 @@ def without_mesh(eqn: Any, operands: Sequence[Any]) -> list[Any]:
     name = eqn.primitive.name
     if name in _CASTS:
         return list(operands)
+    if collective_axes(eqn) and all(map(_is_mapped, collective_axes(eqn))):
+        if name == "psum_invariant":
+            return [jax.lax.psum(x, collective_axes(eqn)) for x in operands]
+        results = eqn.primitive.bind(*operands, **eqn.params)
+        return list(results) if eqn.primitive.multiple_results else [results]
     if name == "axis_index":
         return [jnp.zeros((), jnp.int32)]
     if collective_axes(eqn):
@@ -136,3 +163,47 @@ def without_mesh(eqn: Any, operands: Sequence[Any]) -> list[Any]:
     params = {k: None if isinstance(v, jax.sharding.Sharding) else v for k, v in eqn.params.items()}
     results = eqn.primitive.bind(*operands, **params)
     return list(results) if eqn.primitive.multiple_results else [results]
+
+
+def _is_mapped(axis: Any) -> bool:
+    """Whether a `vmap` maps over an axis of this name here."""
+    try:
+        jax.lax.axis_index(axis)
+    except NameError:
+        return False
+    return True
+
+
+def names_of(entry: Any) -> tuple[Any, ...]:
+    """The mesh axes of an entry of a `jax.sharding.PartitionSpec`."""
+    return entry if isinstance(entry, tuple) else () if entry is None else (entry,)
+
+
+def split(x: jax.Array, spec: Sequence[Any], axes: Mapping[Any, int]) -> jax.Array:
+    """An array in its parts on the devices of mesh axes, with these in front."""
+    places: list[int] = []  # of the mesh axes
+    found: list[Any] = []
+    for k, entry in enumerate((*spec, *[None] * (x.ndim - len(spec)))):
+        names = names_of(entry)
+        at = k + len(found)
+        sizes = [axes[name] for name in names]
+        x = x.reshape(*x.shape[:at], *sizes, x.shape[at] // math.prod(sizes), *x.shape[at + 1 :])
+        places += range(at, at + len(names))
+        found += names
+    ordered = [axis for axis in axes if axis in found]
+    x = jnp.moveaxis(x, places, [ordered.index(name) for name in found])
+    missing = [k for k, axis in enumerate(axes) if axis not in found]
+    x = jnp.expand_dims(x, missing)
+    return jnp.broadcast_to(x, (*axes.values(), *x.shape[len(axes) :]))
+
+
+def joined(x: jax.Array, spec: Sequence[Any], axes: Mapping[Any, int]) -> jax.Array:
+    """An array from its parts, with mesh axes in front; where its parts are the same, the first."""
+    order = list(axes)
+    for k, entry in reversed(list(enumerate(spec))):
+        for name in reversed(names_of(entry)):
+            at, own = order.index(name), len(order) + k
+            x = jnp.moveaxis(x, at, own - 1)
+            order.remove(name)
+            x = x.reshape(*x.shape[: own - 1], x.shape[own - 1] * x.shape[own], *x.shape[own + 1 :])
+    return x[(0,) * len(order)]

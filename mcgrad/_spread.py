@@ -35,7 +35,15 @@ class Spread(NamedTuple):
         spec = PartitionSpec(self.axes)
 
         def local(xs: Any) -> tuple[Any, Any]:
-            value, others = fn(xs)
+            try:
+                value, others = fn(xs)
+            except ValueError as error:
+                if "mesh passed to shard_map" not in str(error):
+                    raise
+                raise NotImplementedError(
+                    "`mcgrad.expectation(sharding=...)` must spread a program that runs on one device, got one with its own "
+                    "`jax.shard_map`. Leave it out, and spread the samples by the program's own mesh."
+                ) from error
             return jax.tree.map(lambda x: x[None], value), others
 
         if any(kind == AxisType.Explicit for kind in self.mesh.axis_types):

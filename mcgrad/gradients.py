@@ -24,6 +24,7 @@ def score_grad(
     log_prob: Callable[..., Any] | None = None,
     num_samples: int = 1,
     chunk_size: int | None = None,
+    sharding: Any = None,
     has_aux: bool = False,
     key_argname: str | None = None,
 ) -> Callable[..., Any]:
@@ -42,7 +43,7 @@ def score_grad(
         sampler: `draw(key, params)`, any pytree of arrays.
         log_prob: `log_density(x, params)`: of the shape of the draw without the axes of one event; a scalar makes the
             whole draw one event.
-        num_samples, chunk_size, has_aux, key_argname: see `mcgrad.expectation`.
+        num_samples, chunk_size, sharding, has_aux, key_argname: see `mcgrad.expectation`.
 
     Raises:
         ValueError: if only one of `sampler` and `log_prob` is given; and see `mcgrad.grad`.
@@ -69,6 +70,7 @@ def score_grad(
         estimator=Score(),
         num_samples=num_samples,
         chunk_size=chunk_size,
+        sharding=sharding,
         has_aux=has_aux,
         key_argname=key_argname,
     )
@@ -85,6 +87,7 @@ def pathwise_grad(
     support: tuple[float, float] = (-math.inf, math.inf),
     num_samples: int = 1,
     chunk_size: int | None = None,
+    sharding: Any = None,
     has_aux: bool = False,
     key_argname: str | None = None,
 ) -> Callable[..., Any]:
@@ -108,7 +111,7 @@ def pathwise_grad(
         cdf: `cdf(x, params)`.
         log_prob: `log_prob(x, params)`, elementwise in x, for distributions of single numbers; the constant does not matter.
         support: the fixed interval where `exp(log_prob)` is positive and continuous, see `mcgrad.distribution`.
-        num_samples, chunk_size, has_aux, key_argname: see `mcgrad.expectation`.
+        num_samples, chunk_size, sharding, has_aux, key_argname: see `mcgrad.expectation`.
 
     Raises:
         ValueError: for a `cdf` without `sampler`; for a sampler that has no derivative; and see `mcgrad.grad`.
@@ -140,6 +143,7 @@ def pathwise_grad(
         estimator=Pathwise(),
         num_samples=num_samples,
         chunk_size=chunk_size,
+        sharding=sharding,
         has_aux=has_aux,
         key_argname=key_argname,
     )
@@ -153,6 +157,7 @@ def measure_valued_grad(
     coupling: CouplingName = "shared",
     num_samples: int = 1,
     chunk_size: int | None = None,
+    sharding: Any = None,
     has_aux: bool = False,
     key_argname: str | None = None,
 ) -> Callable[..., Any]:
@@ -164,7 +169,7 @@ def measure_valued_grad(
         fn: a program.
         argnums: see `mcgrad.grad`.
         decomposition, coupling: see `mcgrad.MeasureValued`.
-        num_samples, chunk_size, has_aux, key_argname: see `mcgrad.expectation`.
+        num_samples, chunk_size, sharding, has_aux, key_argname: see `mcgrad.expectation`.
 
     Raises:
         ValueError: for another `decomposition` or `coupling`, a distribution without `weak_derivative`; and see `mcgrad.grad`.
@@ -183,6 +188,7 @@ def measure_valued_grad(
         estimator=estimator,
         num_samples=num_samples,
         chunk_size=chunk_size,
+        sharding=sharding,
         has_aux=has_aux,
         key_argname=key_argname,
     )

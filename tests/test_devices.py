@@ -181,6 +181,31 @@ def test_the_gradient_is_that_of_one_device(way, name, num_samples):
     close(spread(PARAMS, BATCH, NUMBERS, jax.random.key(7)), on_one_device(name, num_samples))
 
 
+COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
+
+
+def collectives(compiled):
+    """How many of each a compiled program has."""
+    text = compiled.as_text()
+    return [text.count(f" {name}(") + text.count(f" {name}-start(") for name in COLLECTIVES]
+
+
+@pytest.mark.parametrize(
+    "name", ["score", "disarm", *(pytest.param(n, marks=pytest.mark.slow) for n in ("gaussian", "rollout"))]
+)
+def test_data_parallel_takes_one_sum_over_devices_and_no_gather(name):
+    gradient = mcgrad.grad(loss_of(MODELS[name]), num_samples=4)
+    key, spread = jax.random.key(7), jax.device_put((BATCH, NUMBERS), NamedSharding(mesh(), P("data")))
+    for run in (gradient, shard_map(gradient), shard_map_of_shared_parameters(gradient)):
+        assert collectives(jax.jit(run).lower(PARAMS, *spread, key).compile()) == [1, 0, 0, 0, 0]
+    if jax.__version_info__ < (0, 10) and name == "rollout":
+        return  # which does not compile it
+    with jax.set_mesh(mesh(AxisType.Explicit)):
+        spread = jax.device_put((BATCH, NUMBERS), P("data"))
+        compiled = jax.jit(gradient).lower(jax.device_put(PARAMS, P()), *spread, key).compile()
+        assert collectives(compiled) == [1, 0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("way", WAYS[:-1], ids=lambda way: way.__name__)
 @pytest.mark.parametrize("name", ["score", "rollout"])
 def test_without_jit(way, name):
@@ -339,17 +364,6 @@ def test_explain_names_the_axis_that_a_cost_is_shared_along():
     assert "credited to Bernoulli: one draw\n      of all devices along 'data'" in str(found[0])
 
 
-def test_a_draw_inside_a_shard_map_of_the_program_is_refused_with_its_line():
-    def loss(logits, key):
-        spread = jax.shard_map(
-            lambda logit: bit(logit, key)[None], mesh=mesh(), in_specs=P("data"), out_specs=P("data")
-        )
-        return jnp.sum(1.0 * spread(logits))
-
-    with pytest.raises(NotImplementedError, match=r"test_devices.*inside `shard_map`.*put it around `mcgrad.grad`"):
-        mcgrad.grad(loss)(LOGITS, jax.random.key(0))
-
-
 def test_a_shard_map_of_the_program_that_draws_nothing_is_an_operation():
     def spread(b):
         sum_of_sines = jax.shard_map(
@@ -438,6 +452,38 @@ def test_samples_over_devices_without_jit_to_second_order_and_with_aux():
     close(*(jax.jit(f)(jnp.stack([params, -params]), key) for f in mapped))
 
 
+def test_statistics_comparisons_and_named_gradients_over_devices_are_those_of_one():
+    params, key, sharding = jnp.linspace(-1.0, 1.0, 3), jax.random.key(0), NamedSharding(mesh(), P("data"))
+    one, spread = (mcgrad.gradient_statistics(two_draws, 160, 7, sharding=s)(params, key) for s in (None, sharding))
+    close(spread, one)
+    a, b = (
+        mcgrad.compare(weighted_draw, [mcgrad.Score()], num_samples=160, chunk_size=16, sharding=s)(params, key)
+        for s in (None, sharding)
+    )
+    close(
+        [b.reports["Score"].distance, b.reports["Score"].variance],
+        [a.reports["Score"].distance, a.reports["Score"].variance],
+    )
+    assert [a.chunk_size, b.chunk_size] == [16, 10]  # 20 gradients a device, in two chunks
+    close(
+        *(jax.jit(mcgrad.score_grad(weighted_draw, num_samples=8, sharding=s))(params, key) for s in (sharding, None))
+    )
+
+
+def test_statistics_and_comparisons_refuse_shardings_that_cannot_be():
+    params, key, sharding = jnp.zeros(3), jax.random.key(0), NamedSharding(mesh(), P("data"))
+    with pytest.raises(ValueError, match=r"`mcgrad.gradient_statistics\(sharding=...\)` must spread.*for 12 samples"):
+        mcgrad.gradient_statistics(two_draws, 12, sharding=sharding)(params, key)
+    with pytest.raises(ValueError, match=r"`mcgrad.compare\(sharding=...\)` must spread.*for 12 samples. Take 16"):
+        mcgrad.compare(two_draws, [mcgrad.Score()], num_samples=12, sharding=sharding)(params, key)
+    for run in (mcgrad.gradient_statistics, mcgrad.compare):
+        with pytest.raises(TypeError, match=rf"`mcgrad.{run.__name__}\(sharding=...\)` must be a `jax.sharding"):
+            run(two_draws, {"score": mcgrad.Score()} if run is mcgrad.compare else 16, sharding="data")
+    for named in (mcgrad.score_grad, mcgrad.pathwise_grad, mcgrad.measure_valued_grad):
+        with pytest.raises(ValueError, match="for 12 samples. Take 16"):
+            named(two_draws, num_samples=12, sharding=sharding)(params, key)
+
+
 def weighted_draw(params, key):
     return jnp.sum(jnp.sin(mcgrad.sample(key, mcgrad.Bernoulli(logits=params), mcgrad.Score()) + 0.3))
 
@@ -453,9 +499,7 @@ def test_a_million_samples_take_the_memory_of_those_of_one_device(chunk_size):
     own = compiled(2**17, chunk_size)
     assert spread.memory_analysis().temp_size_in_bytes <= 1.2 * own.memory_analysis().temp_size_in_bytes
     # One sum over devices is for the gradient; with all samples at once another is for the baseline.
-    text = spread.as_text()
-    assert [text.count(f" {name}(") for name in ("all-gather", "all-to-all", "collective-permute")] == [0, 0, 0]
-    assert text.count(" all-reduce(") == (2 if chunk_size is None else 1)
+    assert collectives(spread) == [2 if chunk_size is None else 1, 0, 0, 0, 0]
 
 
 def test_shardings_of_samples_that_cannot_be_are_refused():

@@ -14,10 +14,11 @@ import numpy as np
 
 from mcgrad._arguments import check_at_least, fold_in, sample_key
 from mcgrad._modules import eval_shape, jit
+from mcgrad._spread import Spread, check_sharding, spread_over
 from mcgrad.diagnostics.comparison import Comparison
 from mcgrad.diagnostics.judgement import ROUNDING, judge
 from mcgrad.diagnostics.pictures import need
-from mcgrad.diagnostics.statistics import Moments, merge, moments_of_chunk, sample_gradient, summarize
+from mcgrad.diagnostics.statistics import Moments, merge, moments_of_chunk, of_all_devices, sample_gradient, summarize
 from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.program import Estimator
 from mcgrad.program.interpret import Interpreter
@@ -32,6 +33,7 @@ def compare(
     num_samples: int = 10_000,
     chunk_size: int = 256,
     reference: Any = None,
+    sharding: Any = None,
     progress: bool = False,
 ) -> Callable[..., Comparison]:
     r"""Estimators side by side on one program: is the gradient right, how noisy is it, how long does it take.
@@ -56,6 +58,8 @@ def compare(
         num_samples: gradients of each estimator, at least 2.
         chunk_size: gradients that run at once, at most.
         reference: the exact gradient if it is known, in the gradient's structure.
+        sharding: spreads the gradients of a chunk over devices, `chunk_size` on each; see `mcgrad.expectation`. The time of a
+            gradient is then that of all devices together, over their number.
         progress: whether to show progress bars; needs rich.
 
     Returns:
@@ -64,7 +68,8 @@ def compare(
 
     Raises:
         TypeError: for something that is no estimator.
-        ValueError: without estimators; for numbers of samples that are too small; for a reference of another structure.
+        ValueError: without estimators; for numbers of samples that are too small, or over devices that do not divide them;
+            for a reference of another structure.
             For a program without a draw through `mcgrad.sample`. If every estimator is refused, the first refusal.
         ImportError: for `progress` if rich is not installed.
 
@@ -86,17 +91,20 @@ def compare(
     chunk_size = check_at_least(chunk_size, 1, "compare(chunk_size=...)")
     if progress:
         need("`mcgrad.compare(progress=True)`", "rich")
-    num_chunks = -(-num_samples // chunk_size)
-    size = -(-num_samples // num_chunks)
+    check_sharding(sharding, "compare")
 
     @functools.wraps(fn)
     def compared(*args: Any, **kwargs: Any) -> Comparison:
+        spread = spread_over(sharding, num_samples, None, "compare")
+        num_devices = 1 if spread is None else spread.num_devices
+        num_chunks = -(-num_samples // (num_devices * chunk_size))
+        size = -(-num_samples // (num_devices * num_chunks))
         runs: list[_Run] = []
         refusals: dict[str, Exception] = {}
         for index, (name, estimator) in enumerate(_track(named.items(), "compiling", progress)):
             try:
                 evaluations, _ = _plan(fn, estimator, args, kwargs)
-                chunk = _chunk(fn, argnums, estimator, index, size, num_samples)
+                chunk = _chunk(fn, argnums, estimator, index, size, num_samples, spread)
                 jax.block_until_ready(chunk(0, args, kwargs))  # compiles
             except (ValueError, NotImplementedError) as error:
                 refusals[name] = error
@@ -108,7 +116,7 @@ def compare(
             for run in runs:
                 began = time.perf_counter()
                 moments = jax.block_until_ready(run.chunk(start, args, kwargs))
-                run.seconds.append((time.perf_counter() - began) / size)
+                run.seconds.append((time.perf_counter() - began) / (size * num_devices))
                 run.moments = moments if run.moments is None else _merge(run.moments, moments)
         found = [summarize(run.moments, num_samples) for run in runs]
         exact, source = reference, "the reference given"
@@ -167,14 +175,26 @@ def _plan(fn: Callable[..., Any], estimator: Estimator, args: Any, kwargs: Any) 
 
 
 def _chunk(
-    fn: Callable[..., Any], argnums: Any, estimator: Estimator, index: int, size: int, num_samples: int
+    fn: Callable[..., Any],
+    argnums: Any,
+    estimator: Estimator,
+    index: int,
+    size: int,
+    num_samples: int,
+    spread: Spread | None,
 ) -> Callable[..., Moments]:
-    """A function for the moments of the samples from `start` on; each estimator (`index`) has keys of its own."""
+    """A function for the moments of the samples of each device from its `start` on; each estimator (`index`) has its own keys."""
+    per_device = num_samples // (1 if spread is None else spread.num_devices)
 
     def chunk(start: Any, args: Any, kwargs: Any) -> Moments:
         key, with_key = sample_key(fn, args, kwargs, "compare")
         own = with_key(fold_in(key, index))
-        return moments_of_chunk(sample_gradient(fn, argnums, estimator, "compare", *own), start, size, num_samples)
+        one = sample_gradient(fn, argnums, estimator, "compare", *own)
+
+        def of_device(first: Any) -> Moments:
+            return moments_of_chunk(one, first + start, size, first + per_device)
+
+        return of_all_devices(of_device, num_samples, spread)
 
     return jit(chunk)
 

@@ -18,6 +18,7 @@ from jaxtyping import PyTree as Tree
 
 from mcgrad._arguments import check_at_least, fold_in, name_of, sample_key
 from mcgrad._modules import copied, jit
+from mcgrad._spread import Spread, check_sharding, spread_over
 from mcgrad._types import PRNGKey, PyTree, static_field
 from mcgrad.diagnostics.pictures import need, save
 from mcgrad.program import Estimator
@@ -103,6 +104,7 @@ def gradient_statistics(
     *,
     argnums: int | Sequence[int] = 0,
     estimator: Estimator | None = None,
+    sharding: Any = None,
 ) -> Callable[..., GradientStatistics]:
     r"""Mean, variance, standard error and signal-to-noise of a gradient estimate of one sample, in constant memory.
 
@@ -121,12 +123,15 @@ def gradient_statistics(
         num_samples: `N`, at least 2. The samples are independent: score estimators have no leave-one-out baseline among them.
         chunk_size: how many samples run at once, at most; any number, the last chunk may be smaller.
         argnums, estimator: see `mcgrad.grad`.
+        sharding: spreads the samples over devices, which each run theirs in chunks; see `mcgrad.expectation`. The samples are
+            those of one device.
 
     Returns:
         A function of the arguments of `fn` that returns `GradientStatistics`.
 
     Raises:
-        ValueError: for fewer than 2 samples, a `chunk_size` that is no positive int, and a program without `key`.
+        ValueError: for fewer than 2 samples, a `chunk_size` that is no positive int, a program without `key`, and a `sharding`
+            over devices that do not divide the samples.
 
     Example:
         >>> import jax, mcgrad
@@ -142,20 +147,25 @@ def gradient_statistics(
     """
     num_samples = check_at_least(num_samples, 2, "gradient_statistics(num_samples=...)")
     chunk_size = check_at_least(chunk_size, 1, "gradient_statistics(chunk_size=...)")
+    check_sharding(sharding, "gradient_statistics")
 
     @functools.wraps(fn)
     def statistics(*args: Any, **kwargs: Any) -> GradientStatistics:
         one = sample_gradient(fn, argnums, estimator, "gradient_statistics", args, kwargs)
-        num_chunks = -(-num_samples // chunk_size)
-        size = -(-num_samples // num_chunks)  # chunks of one size, as even as can be
-
-        def step(moments: Moments, _: None) -> tuple[Moments, None]:
-            return merge(moments, moments_of_chunk(one, moments.count, size, num_samples)), None
-
+        spread = spread_over(sharding, num_samples, None, "gradient_statistics")
+        own = num_samples // (1 if spread is None else spread.num_devices)
+        num_chunks = -(-own // chunk_size)
+        size = -(-own // num_chunks)  # chunks of one size, as even as can be
         shapes = jax.eval_shape(one, 0)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        moments, _ = jax.lax.scan(step, Moments(jnp.zeros((), int), zeros, zeros), length=num_chunks)
-        return summarize(moments, num_samples)
+
+        def of_device(first: Any) -> Moments:
+            def step(moments: Moments, _: None) -> tuple[Moments, None]:
+                return merge(moments, moments_of_chunk(one, first + moments.count, size, first + own)), None
+
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            return jax.lax.scan(step, Moments(jnp.zeros((), int), zeros, zeros), length=num_chunks)[0]
+
+        return summarize(of_all_devices(of_device, num_samples, spread), num_samples)
 
     return jit(statistics)
 
@@ -330,6 +340,23 @@ def merge(a: Moments, b: Moments) -> Moments:
     mean = jax.tree.map(lambda m, d: m + d * share.astype(d.dtype), a.mean, apart)
     between = jax.tree.map(lambda d: d**2 * (a.count * share).astype(d.dtype), apart)
     return Moments(a.count + b.count, mean, jax.tree.map(lambda *parts: sum(parts), a.deviation, b.deviation, between))
+
+
+def of_all_devices(of_device: Callable[[Any], Moments], num_samples: int, spread: Spread | None) -> Moments:
+    """The moments of all devices, from those of one as a function of its first sample; all have equally many."""
+    if spread is None:
+        return of_device(0)
+
+    def local(first: Array) -> tuple[Any, Moments]:
+        return (), jax.tree.map(lambda leaf: leaf[None], of_device(first[0]))
+
+    _, (counts, means, deviations) = spread.run(local, jnp.arange(0, num_samples, num_samples // spread.num_devices))
+    mean = jax.tree.map(lambda m: jnp.mean(m, axis=0), means)
+    between = jax.tree.map(
+        lambda m, whole: counts[0].astype(m.dtype) * jnp.sum((m - whole[None]) ** 2, axis=0), means, mean
+    )
+    deviation = jax.tree.map(lambda d, more: jnp.sum(d, axis=0) + more, deviations, between)
+    return Moments(jnp.sum(counts), mean, deviation)
 
 
 def summarize(moments: Moments, num_samples: int) -> GradientStatistics:

@@ -20,9 +20,12 @@ MOST_STEPS = 1000
 def evaluate(equation: Equation, read: Callable[[Value], Any]) -> list[Any]:
     """The results of an operation; those of a loop that was stopped are no numbers."""
     form: Any = form_of(equation)
-    if not any(e.eqn.primitive is _compat.while_p or _mesh.is_of_mesh(e.eqn) for e in equation.everything()):
+    alone = (_compat.SHARD_MAP, "while")
+    if not any(e.name in alone or _mesh.is_of_mesh(e.eqn) for e in equation.everything()):
         return equation.evaluate(read)
     operands = [read(value) for value in equation.inputs]
+    if equation.name == _compat.SHARD_MAP:
+        return _shards(form, operands)
     if form is None:
         if equation.bodies:
             return equation.evaluate(read)
@@ -37,6 +40,19 @@ def evaluate(equation: Equation, read: Callable[[Value], Any]) -> list[Any]:
 
 def _run(program: Program, inputs: Sequence[Any]) -> list[Any]:
     return list(map(jnp.asarray, program.evaluate(*inputs, by=evaluate)))
+
+
+def _shards(form: Any, operands: Sequence[Any]) -> list[Any]:
+    """A `shard_map`, its devices mapped over."""
+    axes, (in_specs, out_specs) = form.axes, form.specs
+    given = [_mesh.split(_mesh.without_sharding(x), spec, axes) for x, spec in zip(operands, in_specs, strict=True)]
+
+    def of_device(*inputs: Any) -> list[Any]:
+        return _run(form.body, inputs)
+
+    for axis in reversed(axes):
+        of_device = jax.vmap(of_device, axis_name=axis)
+    return [_mesh.joined(x, spec, axes) for x, spec in zip(of_device(*given), out_specs, strict=True)]
 
 
 class _Plain:

@@ -18,7 +18,8 @@ from mcgrad.program.held import Held
 from mcgrad.program.jumps import JumpWarning
 from mcgrad.program.made_of import MadeOf
 from mcgrad.program.paths import BlindWay
-from mcgrad.program.site import Site, has_site, sample_p
+from mcgrad.program.shards import refuse_draw
+from mcgrad.program.site import Site, has_site
 from mcgrad.program.structure import rebuilds
 from mcgrad.program.trace import Constant, Program
 
@@ -148,15 +149,4 @@ def check_supported(program: Program) -> None:
     """Refuse draws inside primitives that cannot be rebuilt."""
     for equation in program.everything():
         if equation.bodies and not rebuilds(equation) and any(map(has_site, equation.bodies)):
-            site = next(e for body in equation.bodies for e in body.everything() if e.eqn.primitive is sample_p)
-            reason = (
-                "a custom derivative rule does not see the draw"
-                if "custom" in equation.name
-                else "it cannot be rebuilt"
-            )
-            at = f" at {equation.line}" if equation.line else ""
-            around = ", or put it around `mcgrad.grad`" if equation.name == "shard_map" else ""
-            raise NotImplementedError(
-                f"mcgrad cannot differentiate the draw at {site.line}, inside `{equation.name}`{at}: "
-                f"{reason}. Draw outside of it and pass the value in{around}."
-            )
+            refuse_draw(equation)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
-from mcgrad import _mesh
+from mcgrad import _compat, _mesh
 from mcgrad.program.forward import Forward
 from mcgrad.program.site import Site
+from mcgrad.program.structure import ShardView
 from mcgrad.program.trace import Equation, Program, Value
 
 
@@ -21,11 +22,18 @@ class Coupling(NamedTuple):
 
 def couplings(program: Program, sites_of: Callable[[Value], Collection[Site]]) -> dict[Value, frozenset[Coupling]]:
     """The couplings of all values of a program that have some, given the draws that each value depends on."""
-    if not any(_mesh.collective_axes(equation.eqn) for equation in program.everything()):
+    if not any(map(open_axes, program.equations)):
         return {}
     found = _Pass(sites_of)
     found.run(program, [frozenset()] * len(program.inputs))
     return found.facts
+
+
+def open_axes(equation: Equation) -> frozenset[Any]:
+    """The named axes that an operation reads other entries along, those left out that a `shard_map` in it maps over."""
+    inner = frozenset().union(*(open_axes(e) for body in equation.bodies for e in body.equations))
+    own = ShardView(equation).axes if equation.name == _compat.SHARD_MAP else ()
+    return inner.difference(own).union(_mesh.collective_axes(equation.eqn))
 
 
 class _Pass(Forward[frozenset[Coupling]]):
@@ -34,10 +42,18 @@ class _Pass(Forward[frozenset[Coupling]]):
     def __init__(self, sites_of: Callable[[Value], Collection[Site]]):
         super().__init__()
         self.sites_of = sites_of
+        self.closed: tuple[Any, ...] = ()
+
+    def equation(self, equation: Equation, inputs: list[frozenset[Coupling]]) -> list[frozenset[Coupling]]:
+        outer = self.closed
+        self.closed = (*outer, *(ShardView(equation).axes if equation.name == _compat.SHARD_MAP else ()))
+        found = super().equation(equation, inputs)
+        self.closed = outer
+        return found
 
     def apply(self, equation: Equation, inputs: list[frozenset[Coupling]]) -> list[frozenset[Coupling]]:
         sites = {site for value in equation.inputs for site in self.sites_of(value)}
-        axes = _mesh.collective_axes(equation.eqn) if sites else ()
+        axes = open_axes(equation).difference(self.closed) if sites else ()
         own = {Coupling(site, axis, equation) for axis in axes for site in sites if _differs(site, axis)}
         return [frozenset(own).union(*inputs)] * len(equation.outputs)
 

@@ -17,9 +17,10 @@ from mcgrad.program.collectives import Coupling, couplings
 from mcgrad.program.draw import Draw
 from mcgrad.program.forward import Forward
 from mcgrad.program.known import Known
-from mcgrad.program.primitives import moves_of
-from mcgrad.program.relation import Dependence, Window, join, move, widened
+from mcgrad.program.primitives import moves_of, rule_of
+from mcgrad.program.relation import Axis, Dependence, MeshAxis, Regroup, Window, axis_length, join, move, widened
 from mcgrad.program.site import Site
+from mcgrad.program.structure import ShardView
 from mcgrad.program.trace import Equation, Program, Value, from_jaxpr
 
 
@@ -121,6 +122,7 @@ class _Pass(Forward[Dependence]):
     def moved(self, equation: Equation, inputs: Sequence[Dependence]) -> list[Dependence]:
         """The dependence of the results, as the operation moves the axes of its operands."""
         results: list[Dependence] = []
+        inputs = _across_devices(equation, inputs)
         for output, by_operand in zip(equation.outputs, moves_of(equation, self.known), strict=True):
             parts = []
             for value, given, moves in zip(equation.inputs, inputs, by_operand, strict=True):
@@ -180,6 +182,54 @@ class _Pass(Forward[Dependence]):
     def leave_last(self, fact: Dependence, value: Value, scan: Equation) -> Dependence:
         last = 0 if scan.eqn.params["reverse"] else scan.eqn.params["length"] - 1
         return _map_windows(fact, lambda w: w.at(scan, last, value.shape, scan))
+
+    def onto_device(self, fact: Dependence, shards: Equation, operand: int) -> Dependence:
+        whole, part = shards.inputs[operand], shards.bodies[0].inputs[operand]
+        axes, sizes = _split_axes(shards, part, 0, operand)
+        split = Regroup(sizes, tuple(range(len(whole.shape))))
+
+        def part_of(window: Window) -> Window:
+            return move(window, split, whole.shape, sizes, shards).renamed(dict(enumerate(axes)))
+
+        return _map_windows(fact, part_of)
+
+    def from_devices(self, fact: Dependence, shards: Equation, result: int) -> Dependence:
+        whole, part = shards.outputs[result], shards.bodies[0].outputs[result]
+        axes, sizes = _split_axes(shards, part, 1, result)
+        joined = Regroup(whole.shape, tuple(range(len(sizes))))
+
+        def whole_of(window: Window) -> Window:
+            lost = [a for a in window.axes if isinstance(a, MeshAxis) and a.shards is shards and a not in axes]
+            split = window.without(lost, part.shape, shards).renamed({a: k for k, a in enumerate(axes)})
+            return move(split, joined, sizes, whole.shape, shards)
+
+        return _map_windows(fact, whole_of)
+
+
+def _split_axes(shards: Equation, part: Value, side: int, position: int) -> tuple[list[Axis], Shape]:
+    """The axes of an operand or result of a `shard_map`, those spread over devices split into mesh axes and what each has."""
+    view = ShardView(shards)
+    spec = (*view.specs[side][position], *[None] * len(part.shape))
+    axes: list[Axis] = []
+    for own, entry in zip(range(len(part.shape)), spec, strict=False):
+        axes += [MeshAxis(shards, name, view.axes[name]) for name in _mesh.names_of(entry)]
+        axes.append(own)
+    return axes, tuple(axis_length(axis, part.shape) for axis in axes)
+
+
+def _across_devices(equation: Equation, inputs: Sequence[Dependence]) -> Sequence[Dependence]:
+    """The dependence of operands with the mesh axes lost that an operation reads other devices along, or may read."""
+    if not any(isinstance(a, MeshAxis) for given in inputs for r in given.values() for w in r for a in w.axes):
+        return inputs
+    unknown = rule_of(equation).axes is None
+    named = {axis for inner in equation.everything() for axis in _mesh.collective_axes(inner.eqn)}
+
+    def lost(window: Window, value: Value) -> Window:
+        over = [a for a in window.axes if isinstance(a, MeshAxis) and (unknown or a.name in named)]
+        return window.without(over, value.shape, equation)
+
+    each = zip(equation.inputs, inputs, strict=True)
+    return [_map_windows(given, functools.partial(lost, value=value)) for value, given in each]
 
 
 def _map_windows(dependence: Dependence, fn: Callable[[Window], Window]) -> Dependence:

@@ -75,6 +75,14 @@ class Forward(Generic[Fact]):
         """From a value at the end of a step to the result of the `scan`, that of the last step."""
         return fact
 
+    def onto_device(self, fact: Fact, shards: Equation, operand: int) -> Fact:
+        """From an operand of a `shard_map` to the part of the current device."""
+        return fact
+
+    def from_devices(self, fact: Fact, shards: Equation, result: int) -> Fact:
+        """From what each device of a `shard_map` has to its result."""
+        return fact
+
     # The pass.
 
     def run(self, program: Program, inputs: Sequence[Fact]) -> list[Fact]:

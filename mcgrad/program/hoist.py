@@ -6,7 +6,7 @@ individual costs. Three rewritings, each of which computes the same numbers, exp
 - a carry `c` of a `scan` that the body only adds to, `c <- c + r`, is replaced by the stacked `r` and their sum outside
   (`c <- a * c + r` with `a` that no draw reaches: by the sum of `r` times the products of the later `a`);
 - what is linear at the end of a `scan`'s body is replayed on the stacked costs outside;
-- what is linear at the end of a `checkpoint` is replayed outside.
+- what is linear at the end of a `checkpoint` is replayed outside, at the end of a `shard_map` in one of its own.
 
 Each is done only where it gains credit, innermost loops first.
 """
@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from mcgrad import _compat, _mesh
 from mcgrad.program.costs import linear_parts, split_costs
 from mcgrad.program.dependence import Analysis
+from mcgrad.program.primitives import linear_group
+from mcgrad.program.shards import Shards
 from mcgrad.program.site import Site
 from mcgrad.program.structure import CheckpointView, ScanView
 from mcgrad.program.trace import Constant, Equation, Program, Value, replaced
@@ -59,7 +61,7 @@ def _linear_ends(program: Program, outputs: Sequence[Value], analysis: Analysis)
         ends = [i for i, v in enumerate(equation.outputs) if v in linear]
         if not ends:
             continue
-        if equation.eqn.primitive in (_compat.scan_p, _compat.checkpoint_p):
+        if equation.eqn.primitive in (_compat.scan_p, _compat.checkpoint_p) or equation.name == _compat.SHARD_MAP:
             (body,) = equation.bodies
             inside: set[Value] = set()
             while not {body.outputs[i] for i in ends} <= inside:
@@ -90,6 +92,8 @@ def _hoist(program: Program, known: _Known) -> Hoisted | None:
 
 def _rewritten(equation: Equation, known: _Known, accumulators: list[str]) -> Rewritten | None:
     primitive = equation.eqn.primitive
+    if equation.name == _compat.SHARD_MAP:
+        return _without_suffix_of_shards(equation, known)
     if primitive is not _compat.scan_p and primitive is not _compat.checkpoint_p:
         return None
     inner = _hoist(equation.bodies[0], known)
@@ -179,6 +183,29 @@ def _without_suffix_of_checkpoint(checkpoint: _Checkpoint, cut: _Cut) -> Rewritt
         given = dict(zip(body.inputs, operands, strict=True))
         replayed = cut.suffix.evaluate(*results[len(kept) :], *(given[v] for v in cut.inputs))
         return _in_order(kept, results[: len(kept)], cut.replaced, replayed)
+
+    return rewritten
+
+
+def _without_suffix_of_shards(equation: Equation, known: _Known) -> Rewritten | None:
+    shards = Shards(equation)
+    body, specs = shards.body, shards.view.specs[1]
+    reached = [i for i, value in enumerate(equation.inputs) if known.analysis.of(value)]
+    if not reached or linear_group(equation, reached) is not None:
+        return None  # it is a suffix itself
+    found = _cut(body, range(len(body.outputs)), body.inputs, known)
+    if found is None or set(found.parts) <= set(body.inputs):
+        return None
+    cut = found
+
+    def rewritten(*operands: Any) -> Sequence[Any]:
+        env = shards.of_operands(operands)
+        kept = [i for i in range(len(body.outputs)) if i not in cut.replaced]
+        before = [*(body.outputs[i] for i in kept), *cut.parts]
+        held = shards.part(body.equations, before, env, [specs[i] for i in kept])
+        env.update(zip(cut.parts, held[len(kept) :], strict=True))
+        after = shards.part(cut.suffix.equations, cut.suffix.outputs, env, [specs[i] for i in cut.replaced])
+        return _in_order(kept, [h.array for h in held[: len(kept)]], cut.replaced, [h.array for h in after])
 
     return rewritten
 

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad import _compat, _mesh
+from mcgrad import _compat
 from mcgrad.program import bounded
+from mcgrad.program.collectives import open_axes
 from mcgrad.program.costs import Split
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.estimator import Estimator
@@ -196,7 +197,7 @@ class _Unknown:
             or "callback" in equation.name
             or (equation.name == "random_clone" and not self.clones)
             or any(map(has_site, equation.bodies))
-            or any(_mesh.collective_axes(inner.eqn) for inner in equation.everything())
+            or open_axes(equation)
             or max(sizes, default=0) > _MOST_NUMBERS
         )
 

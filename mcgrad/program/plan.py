@@ -31,6 +31,7 @@ from mcgrad.program.paths import PARAMETER, BlindWay, blind_ways
 from mcgrad.program.reach import Reach, can_follow, reach_of
 from mcgrad.program.relation import number_of_draws
 from mcgrad.program.separate import separate_addends
+from mcgrad.program.shards import cut_shards
 from mcgrad.program.site import Site, has_site
 from mcgrad.program.structure import contains_any, form_of
 from mcgrad.program.thresholds import Threshold, find_thresholds, find_thresholds_in_step
@@ -113,6 +114,7 @@ def make_plan(
         candidates: what a refusal may suggest in place of an estimator that would be wrong.
         key_of_sample: the key of one of several samples, which all of the program's draws must be made of.
     """
+    program = cut_shards(program)
     check_supported(program)
     program, seen, accumulators, sums = _simplified(program, num_outputs, default)
     outputs, aux = program.outputs[:num_outputs], program.outputs[num_outputs:]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from mcgrad.program import axis_rules as axes
 from mcgrad.program.axis_rules import AxisRule, ByOperand
 from mcgrad.program.known import Known
+from mcgrad.program.structure import form_of
 from mcgrad.program.trace import Equation
 
 Linear: TypeAlias = "Literal['all', 'first', 'each', 'cases'] | tuple[int, ...] | None"
@@ -114,6 +115,8 @@ def moves_of(equation: Equation, known: Known) -> list[ByOperand]:
 
 def linear_group(equation: Equation, operands: Sequence[int]) -> tuple[int, ...] | None:
     """The positions of the operands, those given among them, in which an equation is linear together, the others held."""
+    if (form := form_of(equation)) is not None and form.linear_in(operands):
+        return tuple(operands)
     linear, n = rule_of(equation).linear, len(equation.inputs)
     linear = linear(equation) if callable(linear) else linear
     group: tuple[int, ...] = ()

@@ -21,8 +21,18 @@ import numpy as np
 from mcgrad._types import Shape
 from mcgrad.program.trace import Equation, Value
 
-Axis: TypeAlias = "int | Equation"
-"""An axis of a value, or inside the body of a `scan` that scan's equation, for the current step."""
+
+@dataclasses.dataclass(frozen=True)
+class MeshAxis:
+    """A mesh axis inside the body of a `shard_map` over it, for the current device."""
+
+    shards: Equation
+    name: Any
+    size: int
+
+
+Axis: TypeAlias = "int | Equation | MeshAxis"
+"""An axis of a value; or inside the body of a `scan` that scan's equation, for the current step, and likewise a mesh axis."""
 
 NO_DRAW = -(2**30)
 """In a table: the entry depends on no draw. So far below zero that no shift brings it back."""
@@ -165,8 +175,10 @@ Dependence: TypeAlias = "Mapping[Any, Relation]"
 
 
 def axis_length(axis: Axis, shape: Sequence[int]) -> int:
-    """How many entries an axis of a value has; the time axis of a `scan` its length."""
-    return shape[axis] if isinstance(axis, int) else axis.eqn.params["length"]
+    """How many entries an axis of a value has; the time axis of a `scan` its length, a mesh axis its devices."""
+    if isinstance(axis, int):
+        return shape[axis]
+    return axis.size if isinstance(axis, MeshAxis) else axis.eqn.params["length"]
 
 
 def number_of_draws(relation: Relation, site: Source, value: Value) -> float:

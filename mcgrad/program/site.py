@@ -39,6 +39,7 @@ def bind_draw(key: PRNGKey, dist: Any, estimator: Any = None, name: str | None =
         value_tree=jax.tree.structure(structure),
         batch_ndim=len(dist.batch_shape),
         levels=(),
+        mesh_levels=(),
         name=name,
     )
     return jax.tree.unflatten(jax.tree.structure(structure), leaves)
@@ -222,13 +223,15 @@ class Site:
     @property
     def shares_noise(self) -> bool:
         """Whether a `vmap` maps over the site but not over its key."""
-        return any(level[len(self.parameters)] is None for level in self.levels)
+        of_mesh = {at for at, _ in self._params["mesh_levels"]}
+        return any(level[len(self.parameters)] is None for at, level in enumerate(self.levels) if at not in of_mesh)
 
     @property
     def axes_sharing_noise(self) -> frozenset[Any]:
         """The manual mesh axes, those of a `shard_map`, along which the distribution differs but not the key."""
         moving = frozenset().union(*(_mesh.varying_axes(value.aval) for value in self.parameters))
-        return moving - _mesh.varying_axes(self.key.aval)
+        inside = {axis for at, axis in self._params["mesh_levels"] if self.levels[at][len(self.parameters)] is None}
+        return (moving - _mesh.varying_axes(self.key.aval)) | inside
 
     @functools.cached_property
     def facts(self) -> Facts:

@@ -45,6 +45,10 @@ class ControlFlow:
         """The positions of the operands that derivatives go through, if they do not go through the bodies as values do."""
         return None
 
+    def linear_in(self, operands: Sequence[int]) -> bool:
+        """Whether all results are linear in these operands together, the others held."""
+        return False
+
     def wanted(self, body: Program, outputs: Sequence[bool]) -> set[Value]:
         """The outputs of a body that matter, given which results do; by default those at the same positions."""
         return {value for value, used in zip(body.outputs, outputs, strict=True) if used}
@@ -135,3 +139,41 @@ class CheckpointView(ControlFlow):
         """A function under this checkpoint's policy."""
         params = self.equation.eqn.params
         return jax.checkpoint(fn, policy=params["policy"], prevent_cse=params["prevent_cse"])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShardView(ControlFlow):
+    """A `shard_map`: its parameters, and the same map of another function."""
+
+    @property
+    def body(self) -> Program:
+        return self.equation.bodies[0]
+
+    @property
+    def specs(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """How the operands are split over devices, and how the results are put together."""
+        params = self.equation.eqn.params
+        return tuple(params["in_specs"]), tuple(params["out_specs"])
+
+    @property
+    def axes(self) -> dict[Any, int]:
+        """The mesh axes that it maps over, and how many devices each has."""
+        params = self.equation.eqn.params
+        manual = params["newly_manual_axes"] if "newly_manual_axes" in params else params["manual_axes"]
+        return {axis: size for axis, size in params["mesh"].shape.items() if axis in manual}
+
+    @property
+    def checked(self) -> bool:
+        """Whether JAX knows which values may differ from device to device."""
+        return self.equation.eqn.params["check_vma"]
+
+    def map(self, fn: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+        """The `shard_map` of another function, over the same devices."""
+        return jax.shard_map(
+            fn,
+            mesh=self.equation.eqn.params["mesh"],
+            in_specs=in_specs,
+            out_specs=out_specs,
+            axis_names=set(self.axes),
+            check_vma=self.checked,
+        )

@@ -10,4 +10,5 @@ from mcgrad.program.control_flow import call as call
 from mcgrad.program.control_flow import checkpoint as checkpoint
 from mcgrad.program.control_flow import cond as cond
 from mcgrad.program.control_flow import scan as scan
+from mcgrad.program.control_flow import shard_map as shard_map
 from mcgrad.program.control_flow import while_loop as while_loop
