@@ -12,14 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mcgrad._compat import ShapedArray, Tracer
+
 
 def placeholder(x: Any) -> Any:
     """A placeholder of an array or a type, with all that a type of JAX carries: weak type, sharding, varying manual axes."""
     struct = jax.eval_shape(_same, x)
-    lost = (
-        varying_axes(struct) and struct.sharding is None
-    )  # where some mesh axes are not manual JAX cannot read it back
-    return struct if not lost else x if isinstance(x, jax.core.ShapedArray) else jax.typeof(x)
+    # a `ShapeDtypeStruct` without the sharding, as where some mesh axes are not manual, JAX cannot read back
+    if not varying_axes(struct) or struct.sharding is not None:
+        return struct
+    return x if isinstance(x, ShapedArray) else jax.typeof(x)
 
 
 def _same(x: Any) -> Any:
@@ -54,7 +56,7 @@ def plain(literal: Any, aval: Any) -> Any:
 
 def without_sharding(x: Any) -> jax.Array:
     """A known array on one device, others as they are."""
-    known = not isinstance(x, jax.core.Tracer)
+    known = not isinstance(x, Tracer)
     if known and isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(np.asarray(jax.random.key_data(x))), impl=jax.random.key_impl(x))
     return jnp.asarray(np.asarray(x) if known else x)
