@@ -55,8 +55,12 @@ def test_the_bernoulli_toy_with_an_offset(estimator, size):
     assert_unbiased(draws, jax.grad(exact)(logits))
 
 
-@pytest.mark.parametrize("estimator", [mcgrad.ARM(), mcgrad.DisARM()], ids=lambda e: type(e).__name__)
-def test_a_pair_draws_what_a_plain_run_draws(estimator):
+@pytest.mark.parametrize(
+    "estimator",
+    [mcgrad.ARM(), mcgrad.DisARM(), mcgrad.ARMS(3), mcgrad.ARMS(4, copula="gaussian"), mcgrad.CARMS(3)],
+    ids=lambda e: type(e).__name__,
+)
+def test_the_first_of_several_draws_is_that_of_a_plain_run(estimator):
     """Common noise for an earlier draw, whose other values are tried in plain runs."""
     logits, key = jnp.linspace(-2.0, 2.0, 64), jax.random.key(5)
 

@@ -74,6 +74,14 @@ SHARED = {
     "in a checkpoint": lambda p, key: (
         jax.checkpoint(lambda key: draw(p, key))(fold_in(key, 1)) * draw(p, split(key)[1])
     ),
+    "in other branches of other steps": lambda p, key: jax.lax.scan(
+        lambda total, keys: (
+            total + jax.lax.cond(total < 0.5, lambda: draw(p, keys[0]), lambda: 2 * draw(p, keys[1])),
+            None,
+        ),
+        0.0,
+        jnp.stack([split(key, 4)[:3], split(key, 4)[1:]], 1),
+    )[0],
     "in one of many entries": lambda p, key: (
         jnp.sum(jax.vmap(draw, (None, 0))(p, split(key, 2000))) * draw(p, split(key, 2000)[-1])
     ),
@@ -106,6 +114,10 @@ APART = {
     "clone of what was split": two(lambda key: (split(key)[0], split(jax.random.clone(key))[0])),
     "two keys of an array": two(lambda key: split(split(key)[0], 2)),
     "in two branches": lambda p, key: jax.lax.cond(p > 0, lambda: draw(p, key), lambda: 2 * draw(p, key)),
+    "in branches of two choices by the same number": lambda p, key: (
+        jax.lax.cond(p > 0.2, lambda: draw(p, key), lambda: 0.0)
+        + jax.lax.cond(p > 0.2, lambda: 0.0, lambda: draw(p, key))
+    ),
     "a number that is not known": two(
         lambda key: (fold_in(key, 0), fold_in(key, jnp.int32(1e6 * draw(0.0, split(key)[1]))))
     ),

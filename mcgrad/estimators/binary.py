@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,9 @@ from jaxtyping import Array, Float
 from mcgrad._arguments import check_field, check_option
 from mcgrad._types import static_field
 from mcgrad.program import Draw, Estimator, SignedPoints, Site, zero_with_derivative_of
+
+_OTHERS = 0xA25
+"""Folded into a draw's key: for the draws beside that of a plain run."""
 
 
 class _Binary(Estimator):
@@ -157,11 +161,16 @@ class ARMS(_Binary):
     def represent(self, draw: Draw) -> SignedPoints:
         n = self.num_samples
         p, q, inside, log_odds = _probabilities(draw)
+        # The first is what JAX draws, as in `_AntitheticPair`; the others are drawn given it.
+        u = draw.uniform(dtype=p.dtype)
         # By symmetry everything is about the rarer of the two values, which keeps it exact at both ends.
-        rare = jnp.minimum(p, q)
-        is_rare, both = (_dirichlet if self.copula == "dirichlet" else _gaussian)(draw.uniform(n, dtype=p.dtype), rare)
-        is_rare = jnp.moveaxis(is_rare, -1, 0)
-        b = jnp.where((p <= q)[None], is_rare, ~is_rare).astype(jnp.int32)  # [n, *plates]
+        rare, one_is_rare = jnp.minimum(p, q), p <= q
+        copula, both = (_dirichlet if self.copula == "dirichlet" else _gaussian)(rare, n)
+        others = copula(jnp.where(one_is_rare, u, 1 - u), draw.uniform(n - 1, dtype=p.dtype, index=_OTHERS))
+        is_rare = jnp.moveaxis(others < rare[..., None], -1, 0)
+        first = (u < p).astype(jnp.int32)
+        b = jnp.where(one_is_rare[None], is_rare, ~is_rare).astype(jnp.int32)
+        b = jnp.concatenate([first[None], b])  # [n, *plates]
         # 1 / (1 - rho) = p q / (m - P), where m is the probability of the rare value and P that of two of them.
         share = jnp.where(inside, both / jnp.where(inside, rare, 1), 0)
         factor = jnp.where(inside, (1 - rare) / (1 - share), 0) / (n - 1) * log_odds
@@ -169,32 +178,42 @@ class ARMS(_Binary):
         return SignedPoints(b[0], b[1:], centered[1:] * factor[None], relative=True, joint=True)
 
 
-def dirichlet_copula(u: Float[Array, "*plates n"]) -> Float[Array, "*plates n"]:
-    """Negatively dependent uniform variates `(1 - d_i)^(n - 1)`, with `d` uniform on the simplex, from independent ones."""
-    arrivals = -jnp.log(u)
+def dirichlet_copula(first: Float[Array, "*plates"], u: Float[Array, "*plates k"]) -> Float[Array, "*plates k"]:
+    """Negatively dependent uniform variates beside a first one, from independent ones.
+
+    All `n = k + 1` are `(1 - d_i)^(n - 1)`, with `d` uniform on the simplex: given `d_1`, the others share `1 - d_1` so too.
+    """
+    power, first, arrivals = u.shape[-1], first[..., None], -jnp.log(u)
     total = jnp.sum(arrivals, axis=-1, keepdims=True)
-    return ((total - arrivals) / total) ** (u.shape[-1] - 1)
+    # 1 - d_i = d_1 + (1 - d_1) (1 - share_i)
+    return (-jnp.expm1(jnp.log(first) / power) + first ** (1 / power) * (total - arrivals) / total) ** power
 
 
-def _dirichlet(u: Float[Array, "*plates n"], rare: Float[Array, "*plates"]) -> tuple[Array, Array]:
-    """Which of `n` dependent variates are below `rare`, at most one half; and the probability that two of them are."""
-    power = u.shape[-1] - 1
-    return dirichlet_copula(u) < rare[..., None], jnp.maximum(2 * rare ** (1 / power) - 1, 0) ** power
+_Copula: TypeAlias = Callable[[Array, Array], Array]
 
 
-def _gaussian(u: Float[Array, "*plates n"], rare: Float[Array, "*plates"]) -> tuple[Array, Array]:
+def _dirichlet(rare: Float[Array, "*plates"], n: int) -> tuple[_Copula, Array]:
+    """A copula of `n` variates, and the probability that two of them are below `rare`, at most one half."""
+    return dirichlet_copula, jnp.maximum(2 * rare ** (1 / (n - 1)) - 1, 0) ** (n - 1)
+
+
+def _gaussian(rare: Float[Array, "*plates"], n: int) -> tuple[_Copula, Array]:
     """The same of normal variates with correlations `rho = -1 / (n - 1)` and the quantile `h` of `rare`.
 
     `P(z_1 < h, z_2 < h) = Phi(h)^2 + 1 / (2 pi) int_0^asin(rho) exp(-h^2 / (1 + sin t)) dt` (Plackett 1954; Drezner and
     Wesolowsky 1990). For `n = 2` the two are never both below.
     """
-    n, h, z = u.shape[-1], ndtri(rare), ndtri(u)
-    below = (z - jnp.mean(z, axis=-1, keepdims=True)) * math.sqrt(n / (n - 1)) < h[..., None]
+
+    def copula(first: Array, u: Array) -> Array:  # the variates sum to zero
+        z = ndtri(u)
+        centered = (z - jnp.mean(z, axis=-1, keepdims=True)) * math.sqrt(n / (n - 1))
+        return ndtr(centered - ndtri(first)[..., None] / (n - 1))
+
     if n == 2:
-        return below, jnp.zeros_like(rare)
-    half = math.asin(-1 / (n - 1)) / 2
+        return copula, jnp.zeros_like(rare)
+    h, half = ndtri(rare), math.asin(-1 / (n - 1)) / 2
     # Twelve nodes leave an error of rounding size, for all correlations from -1/2 to 0 and probabilities to 1e-8.
     nodes, weights = np.polynomial.legendre.leggauss(16)
     slopes, weights = jnp.asarray([1 + np.sin(half * (nodes + 1)), half * weights], rare.dtype)
     integral = jnp.sum(jax.vmap(lambda slope, weight: weight * jnp.exp(-(h**2) / slope))(slopes, weights), axis=0)
-    return below, jnp.maximum(ndtr(h) ** 2 + integral / (2 * math.pi), 0)
+    return copula, jnp.maximum(ndtr(h) ** 2 + integral / (2 * math.pi), 0)

@@ -13,8 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 from mcgrad._arguments import check_field, check_option
 from mcgrad._types import static_field
 from mcgrad.estimators.binary import dirichlet_copula
-from mcgrad.estimators.finite_support import FiniteSupportEstimator, each_value
+from mcgrad.estimators.finite_support import FiniteSupportEstimator, each_value, position
 from mcgrad.program import Draw, SignedPoints, zero_with_derivative_of
+
+_OTHERS = 0xCA2
+"""Folded into a draw's key: for the draws beside that of a plain run."""
 
 
 def _log_derivative(p: Array, inside: Array) -> Array:
@@ -86,9 +89,9 @@ class CARMS(FiniteSupportEstimator):
         dE[f(x)] = E[ 1/(n (n-1)) sum_{i != j} r(x_i, x_j)/2 (f(x_i) - f(x_j)) (dlog p(x_i) - dlog p(x_j)) ],
         r(a, b) = p(a) p(b) / J(a, b)
 
-    The draws are quantiles of uniform variates from a Dirichlet copula, over the values in a random order: one of those
-    with another first and another last, so that all pairs of values come up. With two values, the rarer one first, this is
-    `mcgrad.ARMS`; with independent draws it would be `mcgrad.Score` with leave-one-out.
+    The draws, that of a plain run and others, are quantiles of uniform variates from a Dirichlet copula, over the values in a
+    random order: one of those with another first and another last, so that all pairs of values come up. With two values, the
+    rarer one first, this is `mcgrad.ARMS`; with independent draws it would be `mcgrad.Score` with leave-one-out.
 
     Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Distributions of finite support;
     `num_samples` evaluations of the rest of the program, however many entries there are; later draws with common random
@@ -125,16 +128,23 @@ class CARMS(FiniteSupportEstimator):
         frozen = stop(p)
         low, high = _intervals(frozen)  # [*plates, orders, values]
         num_orders = low.shape[-2]
-        noise = draw.uniform(n + 1, dtype=p.dtype)
+        noise = draw.uniform(n + 1, dtype=p.dtype, index=_OTHERS)
         order = jnp.minimum((noise[..., n] * num_orders).astype(jnp.int32), num_orders - 1)
         chosen = jnp.take_along_axis(high, order[..., None, None], axis=-2)  # [*plates, 1, values]
         inside = frozen[..., None, :] > 0
-        u = dirichlet_copula(noise[..., :n])[..., None]  # [*plates, n, 1]
+        # The first is the draw of a plain run, anywhere in its interval; the others are drawn given that.
+        first = position(draw, draw.sample())[..., None]
+        width = jnp.take_along_axis(frozen, first, axis=-1)[..., 0]
+        top = jnp.take_along_axis(chosen[..., 0, :], first, axis=-1)[..., 0]
+        u = dirichlet_copula(jnp.clip(top - width * noise[..., 0], 0, 1), noise[..., 1:n])[
+            ..., None
+        ]  # [*plates, n - 1, 1]
         # The first value whose interval reaches over `u`; the last one's does up to rounding.
         reaching = jnp.where(
             inside & (chosen >= jnp.minimum(u, jnp.max(chosen, axis=-1, keepdims=True))), chosen, jnp.inf
         )
-        x = jnp.argmin(reaching, axis=-1).astype(jnp.int32)  # [*plates, n]
+        others = jnp.argmin(reaching, axis=-1).astype(jnp.int32)
+        x = jnp.concatenate([first.astype(jnp.int32), others], axis=-1)  # [*plates, n]
         own = jnp.take_along_axis(frozen, x, axis=-1)
         # The corner of a first and a last value has at least the probability of independence, so that the ratio is at most
         # the number of orders, which single precision may not see.

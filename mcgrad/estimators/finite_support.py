@@ -27,6 +27,13 @@ def each_value(draw: Draw, fn: Callable[[Array], Array]) -> Array:
     return jnp.moveaxis(jax.vmap(fn)(points), 0, -1)
 
 
+def position(draw: Draw, x: Array) -> Array:
+    """Where in the support a value of the draw is; of shape `plates`."""
+    support = jnp.asarray(draw.facts.support)  # [n, *event]
+    same = support.reshape(len(support), *[1] * draw.num_plates, *support.shape[1:]) == x[None]
+    return jnp.argmax(jnp.all(same, axis=range(1 + draw.num_plates, same.ndim)), axis=0)
+
+
 def possible(draw: Draw, points: Array, p: Array, instead: Array) -> Array:
     """Points `[n, *site shape]` of probabilities `p`, without those that log odds exclude for good, whose costs may be infinite."""
     excluded = jnp.expand_dims(p == 0, tuple(range(p.ndim, points.ndim)))

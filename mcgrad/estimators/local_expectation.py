@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mcgrad.estimators.finite_support import FiniteSupportEstimator, possible
+from mcgrad.estimators.finite_support import FiniteSupportEstimator, position, possible
 from mcgrad.program import Draw, SignedPoints, zero_with_derivative_of
 
 
@@ -41,8 +41,7 @@ class LocalExpectation(FiniteSupportEstimator):
     def represent(self, draw: Draw) -> SignedPoints:
         support = jnp.asarray(draw.facts.support)  # [n, *event]
         n, x = len(support), draw.sample()
-        same = support.reshape(n, *[1] * draw.num_plates, *support.shape[1:]) == x[None]
-        drawn = jnp.argmax(jnp.all(same, axis=range(1 + draw.num_plates, same.ndim)), axis=0)
+        drawn = position(draw, x)
         shifts = jnp.arange(1, n).reshape(n - 1, *[1] * draw.num_plates)
         points = support[(drawn[None] + shifts) % n].astype(x.dtype)
         p = jax.vmap(draw.prob)(points)

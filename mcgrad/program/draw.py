@@ -239,9 +239,10 @@ class Draw:
         """One draw, differentiable in the parameters."""
         return self.under_vmaps(lambda key, dist: dist.sample(key), key=self.key)
 
-    def uniform(self, *shape: int, dtype: Any) -> Array:
-        """Uniform noise in (0, 1) from the key of the draw, of shape `[*plates, *shape]`."""
-        return self.under_vmaps(lambda key, dist: open_uniform(key, (*dist.batch_shape, *shape), dtype), key=self.key)
+    def uniform(self, *shape: int, dtype: Any, index: Any = None) -> Array:
+        """Uniform noise in (0, 1) of shape `[*plates, *shape]`, from the key of the draw or, with an `index`, one beside it."""
+        key = self.key if index is None else self.key_beside(index)
+        return self.under_vmaps(lambda key, dist: open_uniform(key, (*dist.batch_shape, *shape), dtype), key=key)
 
     def log_prob(self, x: Any) -> Array:
         """Log density of a value of the site's shape; of shape `plates`."""

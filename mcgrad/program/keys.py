@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -25,7 +25,7 @@ from mcgrad.program.dependence import Analysis
 from mcgrad.program.estimator import Estimator
 from mcgrad.program.made_of import is_traced
 from mcgrad.program.site import Site, has_site, sample_p
-from mcgrad.program.structure import form_of
+from mcgrad.program.structure import Given, form_of
 from mcgrad.program.trace import Constant, Equation, Program, Value
 
 
@@ -55,9 +55,11 @@ def check_keys(program: Program, estimators: Mapping[Site, Estimator], analysis:
             )
 
 
-_Given: TypeAlias = Callable[[], Any]
 _Steps: TypeAlias = tuple[tuple[Equation, int], ...]
-_Branches: TypeAlias = frozenset[tuple[Value, int]]
+_Branches: TypeAlias = "frozenset[tuple[_Run, Any, int]]"
+
+_DEPTH = 6
+"""Operations up to which indices of branches count as made in the same way: a few comparisons, and their conversion."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ class _Use:
 
     def excludes(self, other: _Use) -> bool:
         """Whether the two are never made together."""
-        return any(index is i and n != m for index, n in self.branches for i, m in other.branches)
+        return any(run is r and index == i and n != m for run, index, n in self.branches for r, i, m in other.branches)
 
     def beside(self, other: _Use) -> str:
         """In words, where the same draw is made again."""
@@ -122,43 +124,36 @@ def _uses(run: _Run, steps: _Steps = (), branches: _Branches = frozenset()) -> I
         if equation.eqn.primitive is sample_p:
             yield _Use(run, equation, steps, branches)
         elif any(map(has_site, equation.bodies)):
-            for inner, step, branch in _runs(equation, run):
-                yield from _uses(inner, (*steps, *step), branches.union(branch))
-
-
-def _runs(equation: Equation, run: _Run) -> Iterator[tuple[_Run, _Steps, _Branches]]:
-    """The runs of the bodies of control flow: some steps of a loop, or each branch."""
-    form: Any = form_of(equation)
-    operands: list[_Given] = [functools.partial(run.value, value) for value in equation.inputs]
-    if equation.eqn.primitive is _compat.cond_p:
-        for n, body in enumerate(equation.bodies):
-            yield _Run(body, operands[1:], run.unknown), (), frozenset({(equation.inputs[0], n)})
-    elif equation.eqn.primitive in (_compat.scan_p, _compat.while_p):
-        is_scan, body = equation.eqn.primitive is _compat.scan_p, equation.bodies[-1]
-        consts, carry, rows = form.split(operands) if is_scan else (*form.split(operands)[1:], [])
-        for step in range(min(form.length, _STEPS) if is_scan else _STEPS):
-            at = form.length - 1 - step if is_scan and form.reverse else step
-            row = [functools.partial(_row, stacked, at) for stacked in rows]
-            inner = _Run(body, [*consts, *carry, *row], run.unknown)
-            yield inner, ((equation, step),), frozenset()
-            carry = [functools.partial(inner.value, value) for value in body.outputs[: len(carry)]]
-    else:
-        for body in equation.bodies:
-            yield _Run(body, operands, run.unknown), (), frozenset()
-
-
-def _row(stacked: _Given, at: int) -> Any:
-    return stacked()[at]
+            form: Any = form_of(equation)
+            operands = [functools.partial(run.value, value) for value in equation.inputs]
+            for inner, step, branch in form.visits(operands, run.within):
+                in_loops = steps if step is None else (*steps, (equation, step))
+                taken = set() if branch is None else {(run, run.word(equation.inputs[0]), branch)}
+                yield from _uses(inner, in_loops, branches | taken)
 
 
 class _Run:
     """The values of a program, or of a body in one step, computed as they are asked for."""
 
-    def __init__(self, program: Program, inputs: Sequence[_Given], unknown: _Unknown):
+    def __init__(self, program: Program, inputs: Sequence[Given], unknown: _Unknown):
         self.program, self.unknown = program, unknown
         self.given = dict(zip(program.inputs, inputs, strict=False))
         self.maker = {value: equation for equation in program.equations for value in equation.outputs}
         self.values: dict[Value, Any] = {}
+
+    def within(self, body: Program, inputs: Sequence[Given]) -> _Run:
+        """A run of a body."""
+        return _Run(body, inputs, self.unknown)
+
+    def word(self, value: Value, depth: int = _DEPTH) -> Any:
+        """The same for values that are made in the same way."""
+        equation = self.maker.get(value)
+        if isinstance(value, Constant):
+            return str(value.value) if value.literal else id(value.value)
+        if equation is None or depth == 0 or equation.bodies or equation.eqn.primitive is sample_p:
+            return value
+        made_of = tuple(self.word(v, depth - 1) for v in equation.inputs)
+        return equation.name, str(equation.eqn.params), equation.outputs.index(value), made_of
 
     def value(self, value: Value) -> Any:
         todo = [value]
@@ -236,9 +231,6 @@ def _implementation(dtype: Any) -> tuple[Any, tuple[int, ...]]:
 
 _SCALES = (1e4, 1.0, 10.0, 0.1)
 """Of the random numbers; keys are the same only if they are so for all of them."""
-
-_STEPS = 3
-"""Steps of a loop that are looked at."""
 
 _MOST_KEYS = 512
 """Keys of one draw that are looked at, of the first and of the last."""

@@ -8,8 +8,8 @@ bodies unseen; a draw inside it is refused.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import jax
 
@@ -18,6 +18,20 @@ from mcgrad.program.trace import Equation, Program, Value
 
 if TYPE_CHECKING:
     from mcgrad.program.forward import Forward
+
+
+Given: TypeAlias = Callable[[], Any]
+
+MOST_VISITS = 3
+"""Steps of a loop that are visited."""
+
+
+class Visit(NamedTuple):
+    """A body as it may run: in this step of a loop, or if the index is that of this branch."""
+
+    run: Any
+    step: int | None = None
+    branch: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +62,16 @@ class ControlFlow:
     def linear_in(self, operands: Sequence[int]) -> bool:
         """Whether all results are linear in these operands together, the others held."""
         return False
+
+    def visits(self, operands: Sequence[Given], run: Callable[[Program, Sequence[Given]], Any]) -> Iterator[Visit]:
+        """Each body as it may run: some steps of a loop, every branch.
+
+        Args:
+            operands: functions without arguments that compute them, if they are asked for.
+            run: of a body and what it is given; `run(...).value(output)` then computes an output.
+        """
+        for body in self.equation.bodies:
+            yield Visit(run(body, operands))
 
     def wanted(self, body: Program, outputs: Sequence[bool]) -> set[Value]:
         """The outputs of a body that matter, given which results do; by default those at the same positions."""

@@ -60,6 +60,10 @@ def refusal(error: Exception, program: Program) -> Outcome:
         jax.eval_shape(jax.vmap(plain, (None, 0)), jnp.asarray(THETA), jax.random.split(jax.random.key(0), 2))
     except Exception as own:
         return Outcome("skipped", f"JAX: {own}")
+    if not program.forward and "while_loop" in program.source() and str(error).startswith("Reverse-mode"):
+        return Outcome(
+            "skipped", "JAX: a function with a rule for reverse mode only, and a loop with forward mode only"
+        )
     text = f"{type(error).__name__}: {error}"
     own = isinstance(error, (ValueError, NotImplementedError, TypeError)) and "mcgrad" in str(error)
     if own and re.search(re.escape(FILE) + r":\d+", str(error)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,8 @@ from mcgrad import _compat, _mesh
 from mcgrad.program.estimator import Result
 from mcgrad.program.forward import Forward
 from mcgrad.program.run import Environment, Run
-from mcgrad.program.structure import ControlFlow, control_flow
+from mcgrad.program.structure import ControlFlow, Given, Visit, control_flow
+from mcgrad.program.trace import Program
 from mcgrad.program.weights import Record
 
 
@@ -26,6 +27,10 @@ class Cond(ControlFlow):
             facts.chosen(self.equation, index, outputs, value)
             for value, *outputs in zip(self.equation.outputs, *branches, strict=True)
         ]
+
+    def visits(self, operands: Sequence[Given], run: Callable[[Program, Sequence[Given]], Any]) -> Iterator[Visit]:
+        for n, body in enumerate(self.equation.bodies):
+            yield Visit(run(body, operands[1:]), branch=n)
 
     def run_local(self, run: Run, operands: Sequence[Any]) -> tuple[list[Any], list[Record]]:
         index, *inputs = operands

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from mcgrad.program.estimator import Result
 from mcgrad.program.forward import Forward
 from mcgrad.program.reach import MAX_UNROLLED_STEPS
 from mcgrad.program.run import Environment, Run
-from mcgrad.program.structure import ScanView, control_flow
+from mcgrad.program.structure import MOST_VISITS, Given, ScanView, Visit, control_flow
 from mcgrad.program.trace import Program, Value
 from mcgrad.program.weights import Record
 
@@ -40,6 +41,15 @@ class Scan(ScanView):
             [facts.leave_last(*pair, equation) for pair in zip(at_end, carried, strict=False)] if self.length else carry
         )
         return [*last, *(facts.leave(fact, equation) for fact in at_end[num_carry:])]
+
+    def visits(self, operands: Sequence[Given], run: Callable[[Program, Sequence[Given]], Any]) -> Iterator[Visit]:
+        consts, carry, rows = self.split(operands)
+        for step in range(min(self.length, MOST_VISITS)):
+            at = self.length - 1 - step if self.reverse else step
+            row = [lambda stacked=stacked, at=at: stacked()[at] for stacked in rows]
+            inner = run(self.body, [*consts, *carry, *row])
+            yield Visit(inner, step)
+            carry = [functools.partial(inner.value, value) for value in self.body.outputs[: self.num_carry]]
 
     def wanted(self, body: Program, outputs: Sequence[bool]) -> set[Value]:
         carried = set(body.outputs[: self.num_carry])  # of which any may be needed by the next step

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from mcgrad.program.bring import expand_right, where_each
 from mcgrad.program.forward import Forward
 from mcgrad.program.run import Run
 from mcgrad.program.site import has_site
-from mcgrad.program.structure import ControlFlow, control_flow
+from mcgrad.program.structure import MOST_VISITS, ControlFlow, Given, Visit, control_flow
 from mcgrad.program.trace import Program, Value
 from mcgrad.program.weights import Record, Weight
 
@@ -50,6 +51,13 @@ class While(ControlFlow):
             ]
 
         return facts.until_fixed(self.equation, carry, values, step)[0]
+
+    def visits(self, operands: Sequence[Given], run: Callable[[Program, Sequence[Given]], Any]) -> Iterator[Visit]:
+        _, consts, carry = self.split(operands)
+        for step in range(MOST_VISITS):
+            inner = run(self.body, [*consts, *carry])
+            yield Visit(inner, step)
+            carry = [functools.partial(inner.value, value) for value in self.body.outputs]
 
     def wanted(self, body: Program, outputs: Sequence[bool]) -> set[Value]:
         return set(body.outputs)
