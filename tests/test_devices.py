@@ -488,15 +488,15 @@ def weighted_draw(params, key):
     return jnp.sum(jnp.sin(mcgrad.sample(key, mcgrad.Bernoulli(logits=params), mcgrad.Score()) + 0.3))
 
 
-def compiled(num_samples, chunk_size=None, sharding=None):
-    gradient = mcgrad.grad(weighted_draw, num_samples=num_samples, chunk_size=chunk_size, sharding=sharding)
+def compiled(loss, num_samples, chunk_size=None, sharding=None):
+    gradient = mcgrad.grad(loss, num_samples=num_samples, chunk_size=chunk_size, sharding=sharding)
     return jax.jit(gradient).lower(jnp.linspace(-1.0, 1.0, 8), jax.random.key(0)).compile()
 
 
-@pytest.mark.parametrize("chunk_size", [None, 1024])
-def test_a_million_samples_take_the_memory_of_those_of_one_device(chunk_size):
-    spread = compiled(2**20, chunk_size, NamedSharding(mesh(), P("data")))
-    own = compiled(2**17, chunk_size)
+@pytest.mark.parametrize(("loss", "chunk_size"), [(weighted_draw, None), (weighted_draw, 1024), (two_draws, None)])
+def test_a_million_samples_take_the_memory_of_those_of_one_device(loss, chunk_size):
+    spread = compiled(loss, 2**20, chunk_size, NamedSharding(mesh(), P("data")))
+    own = compiled(loss, 2**17, chunk_size)
     assert spread.memory_analysis().temp_size_in_bytes <= 1.2 * own.memory_analysis().temp_size_in_bytes
     # One sum over devices is for the gradient; with all samples at once another is for the baseline.
     assert collectives(spread) == [2 if chunk_size is None else 1, 0, 0, 0, 0]

@@ -290,6 +290,18 @@ def test_without_jit_and_to_second_order():
     close(*hessians)
 
 
+def test_pmap_inside_the_program():
+    def one(logit, key):
+        return jnp.sin(2.0 * bits(key, logit, mcgrad.Score()))
+
+    def program(mapped):
+        return lambda logits, key: jnp.sum(mapped(logits, jax.random.split(key, 8)))
+
+    devices = {"devices": CPUS[:8]}
+    each = (jax.pmap(one, **devices), jax.vmap(one))
+    close(*(jax.jit(mcgrad.grad(program(mapped)))(LOGITS, KEY) for mapped in each))
+
+
 def test_some_axes_of_the_mesh_may_stay_automatic():
     def local(w, x, key):
         return jax.lax.pmean(jnp.mean(bits(of_device(key), x @ w, mcgrad.Score()) * x[:, 0]), "data")

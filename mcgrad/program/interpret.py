@@ -163,13 +163,22 @@ class Interpreter:
             x = draw.sample_path() if estimator.moves_draw else draw.sample()
             draw = with_crossings(self, draw, env, x)
             found = check_returned(estimator.alternatives(draw, x), draw, spelled(estimator), (Alternatives,))
-            return site.typed(x), [Recorded(site, x, draw.operands, stop(found), draw.crossings)]
+            return self._drawn(site, x), [Recorded(site, x, draw.operands, stop(found), draw.crossings)]
         point = self._local_point(draw)
         if isinstance(point, Flow):
             coupled = estimator.couples and equation in (self.recording or ())
-            return site.typed(point.value), [Coupled(site, point.value, draw.operands)] if coupled else []
+            return self._drawn(site, point.value), [Coupled(site, point.value, draw.operands)] if coupled else []
         check_finite(lambda: f"The log density of {site.describe()}", point.log_weight)
-        return site.typed(point.point), [Weight.of(site, point)]
+        return self._drawn(site, point.point), [Weight.of(site, point)]
+
+    def _drawn(self, site: Site, x: Any) -> list[Array]:
+        """The leaves of a value of a draw, as the program goes on with them."""
+        leaves = site.typed(x)
+        if self.replicates is None or len(self.replicates[0]) == 1:
+            return leaves
+        # The baseline's sum over devices stands between costs and their derivatives. XLA would compute a draw anew after it, from
+        # several arrays that it keeps until then.
+        return [jax.lax.optimization_barrier(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in leaves]
 
     def _local_point(self, draw: Draw) -> Flow | WeightedPoint:
         estimator = self.estimator(draw)
