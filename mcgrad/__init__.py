@@ -97,6 +97,7 @@ from mcgrad.estimators import Score as Score
 from mcgrad.estimators import SmoothedPerturbation as SmoothedPerturbation
 from mcgrad.estimators import StraightThrough as StraightThrough
 from mcgrad.estimators import SumAndSample as SumAndSample
+from mcgrad.estimators import Taylor as Taylor
 from mcgrad.estimators import TreeDisARM as TreeDisARM
 from mcgrad.estimators import UnorderedSet as UnorderedSet
 from mcgrad.gradients import measure_valued_grad as measure_valued_grad

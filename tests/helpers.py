@@ -299,6 +299,38 @@ _ROWS = (
         "bonnet and price", _fixed(lambda: mcgrad.BonnetPrice()), "normal", order=1, removes_offset=True, evaluations=3
     ),
     EstimatorRow(
+        "taylor of pathwise, given",
+        _fixed(lambda: mcgrad.Taylor(mcgrad.Pathwise(), 0.7)),
+        "moments",
+        removes_offset=True,
+        evaluations=4,
+    ),
+    EstimatorRow(
+        "taylor of pathwise, regressed, 5 samples",
+        _fixed(lambda: mcgrad.Taylor(mcgrad.Pathwise())),
+        "moments",
+        num_samples=5,
+        removes_offset=True,
+        evaluations=18,
+    ),
+    EstimatorRow(
+        "taylor of score, regressed, 5 samples",
+        _fixed(lambda: mcgrad.Taylor(mcgrad.Score())),
+        "moments",
+        num_samples=5,
+        removes_offset=True,
+        evaluations=18,
+    ),
+    EstimatorRow(
+        "taylor of measure-valued, regressed, 5 samples",
+        _fixed(lambda: mcgrad.Taylor(mcgrad.MeasureValued())),
+        "moments",
+        num_samples=5,
+        order=1,
+        removes_offset=True,
+        evaluations=60,
+    ),
+    EstimatorRow(
         "pathwise with boundary", _fixed(lambda: mcgrad.PathwiseWithBoundary()), "thresholds", order=1, evaluations=1
     ),
     EstimatorRow("lax", _fixed(lambda: mcgrad.LAX(_surrogate)), "partly pathwise", evaluations=1),

@@ -5,8 +5,8 @@ The distributions themselves, their base class `Distribution` and the functions 
 `notebooks/your_own_distribution.md` shows how); the files that they live in are not.
 
 - The protocols, one for each thing that a distribution may know: `HasLogProb`, `HasProb`, `HasCdf`, `HasSurvival`, `HasIcdf`,
-  `HasSupport`, `HasWeakDerivative`, `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasNormalNoise`, `HasRelaxation`; and
-  `knows`, which asks a distribution for one of them.
+  `HasSupport`, `HasWeakDerivative`, `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasNormalNoise`, `HasMoments`,
+  `HasRelaxation`; and `knows`, which asks a distribution for one of them.
 - What their methods take and return: `Coupling`, `WeakDerivative`, `Relaxation`.
 - The values that parameters may take: a `Domain` of your own, or `REAL`, `POSITIVE`, `NONNEGATIVE`, `PROBABILITY`, `LOG_ODDS`; and
   `check_one_of`, for alternative parameters such as logits and probabilities.
@@ -26,6 +26,7 @@ from mcgrad.distributions.base import HasAdaptiveVelocity as HasAdaptiveVelocity
 from mcgrad.distributions.base import HasCdf as HasCdf
 from mcgrad.distributions.base import HasIcdf as HasIcdf
 from mcgrad.distributions.base import HasLogProb as HasLogProb
+from mcgrad.distributions.base import HasMoments as HasMoments
 from mcgrad.distributions.base import HasNormalNoise as HasNormalNoise
 from mcgrad.distributions.base import HasOptimalTransport as HasOptimalTransport
 from mcgrad.distributions.base import HasProb as HasProb

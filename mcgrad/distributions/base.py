@@ -114,6 +114,13 @@ class HasNormalNoise(Protocol):
         """The draw made of the noise."""
 
 
+class HasMoments(Protocol):
+    """Knows its mean and covariance, as `mcgrad.Taylor` needs them."""
+
+    def moments(self) -> tuple[Array, Array]:
+        """The mean, of the shape of a draw, and `roots` `[n, *batch, *event]`, whose sum of outer products is the covariance."""
+
+
 class HasRelaxation(Protocol):
     """A discrete distribution that knows continuous draws which its own are made of."""
 
@@ -123,7 +130,7 @@ class HasRelaxation(Protocol):
 
 _PROTOCOLS = {
     name: method
-    for protocol in (HasLogProb, HasProb, HasCdf, HasSurvival, HasIcdf, HasSupport)
+    for protocol in (HasLogProb, HasProb, HasCdf, HasSurvival, HasIcdf, HasSupport, HasMoments)
     for name, method in vars(protocol).items()
     if not name.startswith("_")
 }
@@ -148,8 +155,8 @@ class Distribution(PyTree):
 
     A subclass defines `sample`, as a rule also `log_prob`, and whatever else it knows: the methods of the protocols in
     `mcgrad.distributions` (`HasLogProb`, `HasProb`, `HasCdf`, `HasSurvival`, `HasIcdf`, `HasSupport`, `HasWeakDerivative`,
-    `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasNormalNoise`, `HasRelaxation`). Estimators take a missing method and
-    `None` alike as "not known". A method without a docstring has that of its protocol.
+    `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasNormalNoise`, `HasMoments`, `HasRelaxation`). Estimators take a missing
+    method and `None` alike as "not known". A method without a docstring has that of its protocol.
 
     Attributes:
         domains: the domain of each parameter. Parameters named here are checked where they are concrete, brought to one

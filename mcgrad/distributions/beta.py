@@ -55,6 +55,13 @@ class Beta(Distribution):
         # the derivative of `sigmoid` is x (1 - x), without the digits of 1 - x near one; that of `log_sigmoid` has them
         return jnp.clip(jnp.exp(jax.nn.log_sigmoid(y1 - y0)), info.tiny, 1 - info.epsneg)
 
+    def moments(self) -> tuple[Array, Array]:
+        a, b = (
+            jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.concentration1, self.concentration0)
+        )
+        mean = a / (a + b)
+        return mean, jnp.sqrt(mean * (b / (a + b)) / (a + b + 1))[None]
+
     def optimal_transport(self, x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         """The draw `x`, with the derivative that keeps its quantile."""
         return transport_beta(x, *(jnp.broadcast_to(a, x.shape) for a in (self.concentration1, self.concentration0)))

@@ -56,6 +56,10 @@ class Exponential(Distribution):
         u, rate = align(u, self.rate)
         return -jnp.log1p(-u) / rate
 
+    def moments(self) -> tuple[Array, Array]:
+        mean = jnp.broadcast_to(1 / jnp.asarray(self.rate), self.batch_shape)
+        return mean, mean[None]
+
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivative in `rate`: the draw itself against the draw plus another, an Erlang draw; or Hahn-Jordan."""
         rate = jnp.broadcast_to(self.rate, self.batch_shape)

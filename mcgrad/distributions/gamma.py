@@ -84,6 +84,10 @@ class Gamma(Distribution):
         none = special.xlogy(a - 1, jnp.where(x == 0, 0.0, 1.0)) + jnp.log(rate)
         return jnp.where(x > 0, some, jnp.where(x == 0, none, -jnp.inf))
 
+    def moments(self) -> tuple[Array, Array]:
+        a, rate = jnp.broadcast_arrays(*align(self.concentration, self.rate))
+        return a / rate, (jnp.sqrt(a) / rate)[None]
+
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in both parameters: those of the logarithm, mapped."""
         logarithm = ExpGamma(self.concentration, self.rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -28,6 +29,8 @@ class Gumbel(LocationScale):
     Raises:
         ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
     """
+
+    _standard_moments: ClassVar[tuple[float, float] | None] = (0.5772156649015329, math.pi / math.sqrt(6))
 
     def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
         return jax.random.gumbel(key, shape, self.dtype)

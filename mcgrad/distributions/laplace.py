@@ -29,6 +29,8 @@ class Laplace(LocationScale):
         ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
     """
 
+    _standard_moments: ClassVar[tuple[float, float] | None] = (0.0, math.sqrt(2))
+
     def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
         return jax.random.laplace(key, shape, self.dtype)
 

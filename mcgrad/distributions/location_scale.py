@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
@@ -139,6 +140,20 @@ class LocationScale(Standardized):
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         u, loc, scale = align(u, self.loc, self.scale)
         return loc + scale * self._standard_icdf(u)
+
+    @property
+    def moments(self) -> Callable[[], tuple[Array, Array]] | None:
+        """Mean and covariance, as of `HasMoments`; `None` for a distribution that has none."""
+        return None if self._standard_moments is None else self._moments
+
+    def _moments(self) -> tuple[Array, Array]:
+        assert self._standard_moments is not None
+        mean, deviation = self._standard_moments
+        loc, scale = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.loc, self.scale))
+        return loc + mean * scale, (deviation * scale)[None]
+
+    _standard_moments: ClassVar[tuple[float, float] | None] = None
+    """Mean and standard deviation of the standard distribution."""
 
     @abc.abstractmethod
     def _standard_icdf(self, u: Array) -> Array: ...

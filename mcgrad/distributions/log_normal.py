@@ -65,6 +65,11 @@ class LogNormal(Distribution):
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         return bounded_exp(self._logarithm.icdf(u))
 
+    def moments(self) -> tuple[Array, Array]:
+        loc, scale = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.loc, self.scale))
+        mean = jnp.exp(loc + scale**2 / 2)
+        return mean, (mean * jnp.sqrt(jnp.expm1(scale**2)))[None]
+
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in both parameters: those of the logarithm, mapped."""
         logarithm = jnp.log(jnp.maximum(x, jnp.finfo(self.dtype).tiny))

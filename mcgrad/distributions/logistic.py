@@ -28,6 +28,8 @@ class Logistic(LocationScale):
         ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
     """
 
+    _standard_moments: ClassVar[tuple[float, float] | None] = (0.0, math.pi / math.sqrt(3))
+
     def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
         # `jax.random.logistic` draws -87 in place of -16 where its uniform is 0.
         return special.logit(open_uniform(key, shape, self.dtype))

@@ -101,6 +101,11 @@ class MultivariateNormal(Distribution):
         rows, columns = (c.astype(self.dtype) for c in (rows, columns))
         return self.of_noise(rotated_gaussian(z, self._factor, rows, columns))
 
+    def moments(self) -> tuple[Array, Array]:
+        shape = self.batch_shape + self.event_shape
+        factor = jnp.broadcast_to(self._factor, (*shape, *self.event_shape))
+        return jnp.broadcast_to(self.loc, shape), jnp.moveaxis(factor, -1, 0)
+
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in `loc` and in `L`, of standard normal `z = L^-1 (x - loc)`, one entry or pair of `z` each.
 

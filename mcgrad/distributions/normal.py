@@ -58,6 +58,8 @@ class Normal(LocationScale):
         loc, scale, z = align(self.loc, self.scale, z)
         return loc + scale * z
 
+    _standard_moments: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+
     def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
         return jax.random.normal(key, shape, self.dtype)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -55,6 +56,10 @@ class Uniform(Distribution):
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         u, low, high = align(u, self.low, self.high)
         return low + (high - low) * u
+
+    def moments(self) -> tuple[Array, Array]:
+        low, high = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.low, self.high))
+        return (low + high) / 2, ((high - low) / math.sqrt(12))[None]
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
         """Weak derivatives in `low` and `high`: the draw itself against the end of the interval that moves."""

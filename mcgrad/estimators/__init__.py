@@ -27,5 +27,6 @@ from mcgrad.estimators.straight_through import GumbelSoftmax as GumbelSoftmax
 from mcgrad.estimators.straight_through import ReinMax as ReinMax
 from mcgrad.estimators.straight_through import StraightThrough as StraightThrough
 from mcgrad.estimators.sum_and_sample import SumAndSample as SumAndSample
+from mcgrad.estimators.taylor import Taylor as Taylor
 from mcgrad.estimators.without_replacement import ImportanceWithoutReplacement as ImportanceWithoutReplacement
 from mcgrad.estimators.without_replacement import UnorderedSet as UnorderedSet

@@ -58,6 +58,10 @@ class Rest(Protocol):
         """
         ...
 
+    def with_costs(self, fn: Callable[[Any], tuple[Array, ...]]) -> Rest:
+        """A rest whose costs are `fn(x)`, arrays of the shapes of its own, in place of the program's; it has nothing else."""
+        ...
+
     def evaluate(self, draw: Draw, representation: Representation) -> Result:
         """The costs, weighted or perturbed as the representation says; raises where one of its fields has another shape."""
         ...
@@ -131,6 +135,11 @@ class Estimator(PyTree):
     def where_costs_jump(self, site: Site) -> Estimator:
         """The estimator to use in place of this one at `site` if a cost certainly jumps in the draw."""
         return self.resolve(site, None)
+
+    @property
+    def simulated(self) -> Estimator:
+        """The estimator that stands for this one in a plain run, if that is local; else the draw is weighted by its score."""
+        return self
 
     def on_jump(self, *, certain: bool) -> OnJump:
         """What to do about a cost that jumps in a moving draw (`certain`), or that may jump in it."""

@@ -181,7 +181,7 @@ class Interpreter:
         return [jax.lax.optimization_barrier(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in leaves]
 
     def _local_point(self, draw: Draw) -> Flow | WeightedPoint:
-        estimator = self.estimator(draw)
+        estimator = self.estimator(draw).simulated if self.plain else self.estimator(draw)
         if draw.site in self.beside:
             real = self.beside[draw.site]
             return Flow(estimator.couple(draw, dataclasses.replace(draw, operands=real.operands), real.x))

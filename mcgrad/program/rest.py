@@ -106,6 +106,13 @@ class RestOfProgram(Rest):
     def simulate(self, x: Any) -> Result:
         return self._at(self._run.but(plain=True), x)
 
+    def with_costs(self, fn: Callable[[Any], tuple[Array, ...]]) -> RestOfProgram:
+        def resume(run: Run, env: Environment) -> Result:
+            value = self._site.value_of([env[output] for output in self._equation.outputs])
+            return Result(fn(value), (), ())
+
+        return dataclasses.replace(self, _resume=resume)
+
     def evaluate(self, draw: Draw, representation: Representation) -> Result:
         """The costs, weighted or perturbed as the representation says."""
         check_returned(representation, draw, self._author)

@@ -41,7 +41,7 @@ _TAMER = "of a location and a scale, as others are that are checked there: Logis
 _SCALED = "of a scale alone, by which a draw is multiplied"
 
 
-def _location_scale(name: str, reference: Any, extremes: Any = _TAMER, further: str = "") -> Row:
+def _location_scale(name: str, reference: Any, extremes: Any = _TAMER, further: str = " moments") -> Row:
     return Row(
         getattr(mcgrad, name),
         {"": Ordinary({"loc": LOC, "scale": SCALE}, reference)},
@@ -54,7 +54,7 @@ def _location_scale(name: str, reference: Any, extremes: Any = _TAMER, further: 
 
 
 ROWS = {
-    "Normal": _location_scale("Normal", scipy.stats.norm, further=" noise_of"),
+    "Normal": _location_scale("Normal", scipy.stats.norm, further=" noise_of moments"),
     "HalfNormal": Row(
         mcgrad.HalfNormal,
         {"": Ordinary({"scale": SCALE}, lambda scale: scipy.stats.halfnorm(scale=scale))},
@@ -72,7 +72,7 @@ ROWS = {
                 lambda loc, scale: scipy.stats.lognorm(scale, scale=np.exp(loc)),
             )
         },
-        knows="cdf survival icdf weak_derivative",
+        knows="cdf survival icdf weak_derivative moments",
         corners={"": Corners({"loc": (-1e37, -80.0, 0.0, 80.0, 1e37), "scale": EXTREME})},
         weak={"": Weak([0.2, 0.6])},
         extremes="the exponential of a Normal",
@@ -86,7 +86,7 @@ ROWS = {
                 lambda low, high: scipy.stats.uniform(low, np.asarray(high) - low),
             )
         },
-        knows="cdf icdf weak_derivative",
+        knows="cdf icdf weak_derivative moments",
         moving=("low", "high"),
         corners={"": Corners({"low": (-1e38, -1.0, 0.0), "high": (1e-37, 1.0, 1e38)})},
         weak={"": Weak([-0.4, 1.1])},
@@ -96,7 +96,7 @@ ROWS = {
     "Exponential": Row(
         mcgrad.Exponential,
         {"": Ordinary({"rate": SCALE}, lambda rate: scipy.stats.expon(scale=1 / rate))},
-        knows="cdf survival icdf weak_derivative",
+        knows="cdf survival icdf weak_derivative moments",
         corners={"": Corners({"rate": EXTREME})},
         weak={"": Weak([1.3])},
         extremes=_SCALED,
@@ -104,7 +104,7 @@ ROWS = {
     ),
     "Laplace": _location_scale("Laplace", scipy.stats.laplace),
     "Logistic": _location_scale("Logistic", scipy.stats.logistic, {"": Extremes([(0.0, 1.0), (3.0, 0.05)])}),
-    "Cauchy": _location_scale("Cauchy", scipy.stats.cauchy),
+    "Cauchy": _location_scale("Cauchy", scipy.stats.cauchy, further=""),
     "Gumbel": _location_scale("Gumbel", scipy.stats.gumbel_r, {"": Extremes([(0.0, 1.0), (3.0, 0.05)])}),
     "Weibull": Row(
         mcgrad.Weibull,

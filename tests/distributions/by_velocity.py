@@ -16,7 +16,7 @@ ROWS = {
     "Gamma": Row(
         mcgrad.Gamma,
         {"": Ordinary({"concentration": _SMALL_AND_LARGE, "rate": SCALE}, "test_gamma.py")},
-        knows="cdf survival weak_derivative",
+        knows="cdf survival weak_derivative moments",
         corners={"": Corners({"concentration": SHAPES, "rate": EXTREME})},
         weak={"": Weak([2.3, 1.4], (1e-9, 60.0)), "small": Weak([0.4, 0.8], (1e-30, 60.0))},
         extremes={"": Extremes([(0.1, 1.0), (1.0, 3.0), (30.0, 0.1), (1e4, 1.0)], jnp.log)},
@@ -65,7 +65,7 @@ ROWS = {
     "Beta": Row(
         mcgrad.Beta,
         {"": Ordinary({"concentration1": _SMALL_AND_LARGE, "concentration0": SCALE}, "test_gamma.py")},
-        knows="cdf survival weak_derivative optimal_transport",
+        knows="cdf survival weak_derivative optimal_transport moments",
         corners={"": Corners({"concentration1": SHAPES, "concentration0": SHAPES})},
         weak={"": Weak([2.4, 1.7], (1e-12, 1.0), num_draws=20_000)},
         extremes={"": Extremes([(0.1, 0.6), (0.3, 20.0), (50.0, 0.5), (300.0, 200.0)], ends=(0, 1))},

@@ -25,6 +25,7 @@ METHODS = (
     "optimal_transport",
     "adaptive_velocity",
     "noise_of",
+    "moments",
     "relaxation",
 )
 

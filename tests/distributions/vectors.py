@@ -96,10 +96,10 @@ ROWS = {
             "diag": Ordinary(
                 {"loc": np.ones((3, 2)), "scale_diag": [0.5, 2.0]},
                 "test_multivariate_normal.py",
-                knows="weak_derivative optimal_transport noise_of",
+                knows="weak_derivative optimal_transport noise_of moments",
             ),
         },
-        knows="weak_derivative optimal_transport adaptive_velocity noise_of",
+        knows="weak_derivative optimal_transport adaptive_velocity noise_of moments",
         event_ndim=1,
         corners={
             "": Corners(

@@ -45,7 +45,7 @@ ROWS = {
                 discrete=True,
             ),
         },
-        knows="weak_derivative",
+        knows="weak_derivative moments",
         event_ndim=1,
         corners="a draw and a density are those of its base, which is checked",
         weak={

@@ -16,6 +16,7 @@ from programs.program import (
     CONTINUOUS,
     DISCRETE,
     MIXED,
+    SMOOTH,
     Table,
     constant,
     expect_bernoulli,
@@ -127,7 +128,7 @@ def users_vmap_of_one_example(params, xs, key):
 @AROUND_DRAWS.add(
     params=np.array([0.5, 0.8]),
     exact=lambda p: jnp.stack([p[0] ** 2 + 0.25, p[1] * p[0], p[0] ** 2 + 0.25 + p[1] ** 2]),
-    kinds=CONTINUOUS,
+    kinds=SMOOTH,
 )
 def array_of_values(params, key):
     x = mcgrad.sample(key, mcgrad.Normal(params[0], 0.5), name="x")

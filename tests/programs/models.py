@@ -9,9 +9,9 @@ import numpy as np
 import mcgrad
 from programs.program import (
     CATEGORICAL,
-    CONTINUOUS,
     DISCRETE,
     MIXED,
+    SMOOTH,
     Table,
     constant,
     expect_bernoulli,
@@ -60,7 +60,7 @@ def batch_through_an_mlp(params, key):
         )
         / 4
     ),
-    kinds=(*CONTINUOUS, "normal"),
+    kinds=(*SMOOTH, "normal"),
 )
 def batch_of_normals_through_a_decoder(params, key):
     loc = constant(_INPUTS, params["encoder"]) @ params["encoder"]

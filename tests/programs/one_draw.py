@@ -17,6 +17,7 @@ from programs.program import (
     COUNTS,
     DISCRETE,
     FINITE,
+    SMOOTH,
     Table,
     constant,
 )
@@ -27,7 +28,7 @@ ONE_DRAW = Table()
 @ONE_DRAW.add(
     params=np.array([0.6, -0.3]),
     exact=lambda p: p[0] ** 2 + jnp.exp(2 * p[1]) + jnp.exp(-0.5 * jnp.exp(2 * p[1])) * jnp.sin(p[0]),
-    kinds=(*CONTINUOUS, "normal"),
+    kinds=(*SMOOTH, "normal"),
 )
 def normal(params, key):
     x = mcgrad.sample(key, mcgrad.Normal(params[0], jnp.exp(params[1])), name="x")
@@ -51,7 +52,7 @@ def bernoulli_with_offset(params, key):
 @ONE_DRAW.add(
     params=np.array([0.4]),
     exact=lambda p: 2.0 * jnp.exp(-2.0 * p[0]),
-    kinds=CONTINUOUS,
+    kinds=SMOOTH,
     baseline=lambda p: jnp.exp(-p[0]),
 )
 def exponential(params, key):
@@ -59,7 +60,7 @@ def exponential(params, key):
     return x**2
 
 
-@ONE_DRAW.add(params=np.array([0.3, -0.5]), exact=lambda p: jnp.exp(p[0] + 0.5 * jnp.exp(2 * p[1])), kinds=CONTINUOUS)
+@ONE_DRAW.add(params=np.array([0.3, -0.5]), exact=lambda p: jnp.exp(p[0] + 0.5 * jnp.exp(2 * p[1])), kinds=SMOOTH)
 def log_normal(params, key):
     return mcgrad.sample(key, mcgrad.LogNormal(params[0], jnp.exp(params[1])), name="x")
 
@@ -170,7 +171,7 @@ def _quadratic_exact(loc, scale_tril):
 @ONE_DRAW.add(
     params={"loc": np.array([0.8, -0.6]), "raw": np.array([-0.2, 0.5, -0.4])},
     exact=lambda p: _quadratic_exact(p["loc"], _scale_tril(p["raw"])),
-    kinds=CONTINUOUS,
+    kinds=SMOOTH,
 )
 def multivariate_normal(params, key):
     loc, scale_tril = params["loc"], _scale_tril(params["raw"])
@@ -181,7 +182,7 @@ def multivariate_normal(params, key):
 @ONE_DRAW.add(
     params=np.array([[0.8, -0.6], [-0.3, -0.5]]),
     exact=lambda p: _quadratic_exact(p[0], jnp.diag(jnp.exp(p[1]))),
-    kinds=CONTINUOUS,
+    kinds=SMOOTH,
 )
 def independent_normals(params, key):
     law = mcgrad.Independent(mcgrad.Normal(params[0], jnp.exp(params[1])), 1)

@@ -13,6 +13,7 @@ from programs.program import (
     CONTINUOUS,
     DISCRETE,
     MIXED,
+    SMOOTH,
     Table,
     constant,
     expect_bernoulli,
@@ -103,7 +104,7 @@ def normal_layer_then_bernoulli_layer(params, key):
 @SEVERAL_DRAWS.add(
     params=np.array([0.8, 0.6]),
     exact=lambda p: p[1] * (p[0] ** 2 + 1.0) + jnp.cos(p[1]) * p[0],
-    kinds=CONTINUOUS,
+    kinds=SMOOTH,
 )
 def parameter_downstream_of_the_draw(params, key):
     x = mcgrad.sample(key, mcgrad.Normal(params[0], 1.0), name="x")

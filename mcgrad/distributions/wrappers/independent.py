@@ -109,6 +109,15 @@ class Independent(Wrapper):
         )
 
     @of_inner()
+    def moments(self) -> tuple[Array, Array]:
+        """Mean and covariance: entries of a draw are independent."""
+        mean, roots = self.base.moments()
+        axes = self.event_shape[: self.reinterpreted_batch_ndims]
+        entries, further = math.prod(axes), mean.ndim - self._num_kept - len(axes)
+        chosen = jnp.eye(entries, dtype=bool).reshape(entries, 1, *[1] * self._num_kept, *axes, *[1] * further)
+        return mean, jnp.where(chosen, roots[None], 0).reshape(-1, *mean.shape)
+
+    @of_inner()
     def relaxation(self, key: PRNGKey, x: Array, coupled: bool) -> Relaxation:
         """The relaxation of the base."""
         found = self.base.relaxation(key, x, coupled)
