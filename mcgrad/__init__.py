@@ -69,6 +69,7 @@ from mcgrad.distributions import WeakDerivative as WeakDerivative
 from mcgrad.distributions import Weibull as Weibull
 from mcgrad.distributions import Wishart as Wishart
 from mcgrad.distributions import WithReplacement as WithReplacement
+from mcgrad.distributions import autoregressive as autoregressive
 from mcgrad.distributions import bijection as bijection
 from mcgrad.distributions import distribution as distribution
 from mcgrad.distributions import implicit_reparameterization as implicit_reparameterization

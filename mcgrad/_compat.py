@@ -76,7 +76,7 @@ def new_primitive(
     """A primitive with several results whose meaning is the function `run`.
 
     `jvp(primals, tangents, **params)` gets `None` for a tangent that is zero, and returns results and their tangents
-    (`None` where all are zero).
+    (`None` for one that is zero, and where all are).
     """
     primitive = Primitive(name)
     primitive.multiple_results = True
@@ -84,7 +84,11 @@ def new_primitive(
 
     def jvp_rule(primals, tangents, **params):
         outs, outs_dot = jvp(primals, [None if isinstance(t, ad.Zero) else t for t in tangents], **params)
-        return outs, [ad.Zero(jax.typeof(out).to_tangent_aval()) for out in outs] if outs_dot is None else outs_dot
+        none = [None] * len(outs)
+        return outs, [
+            ad.Zero(jax.typeof(out).to_tangent_aval()) if dot is None else dot
+            for out, dot in zip(outs, outs_dot or none, strict=True)
+        ]
 
     primitive.def_abstract_eval(lambda *avals, **params: trace_on(lambda *a: run(*a, **params), avals).out_avals)
     mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=True))

@@ -9,6 +9,7 @@ from jaxtyping import Array, UInt32
 
 from mcgrad._arguments import check_key, is_key, is_old_key
 from mcgrad._types import PRNGKey
+from mcgrad.distributions.wrappers.autoregressive import by_entries
 from mcgrad.distributions.wrappers.closed import close
 from mcgrad.distributions.wrappers.foreign import as_distribution, entry_by_entry
 from mcgrad.estimators.importance_sampling import ImportanceSampling
@@ -65,7 +66,7 @@ def sample(
     dist = as_distribution(dist)
     if not jax.tree.leaves(estimator):  # whose arrays would have the batch shape
         dist = entry_by_entry(dist)
-    dist = close(dist, key)
+    dist = close(by_entries(dist), key)
     if estimator is not None:
         dist, estimator = estimator.drawn(dist), estimator.closed(dist)
     return bind_draw(key, dist, estimator, name)

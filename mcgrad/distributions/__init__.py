@@ -88,6 +88,7 @@ from mcgrad.distributions.von_mises import VonMises as VonMises
 from mcgrad.distributions.von_mises_fisher import VonMisesFisher as VonMisesFisher
 from mcgrad.distributions.weibull import Weibull as Weibull
 from mcgrad.distributions.wishart import Wishart as Wishart
+from mcgrad.distributions.wrappers.autoregressive import autoregressive as autoregressive
 from mcgrad.distributions.wrappers.foreign import as_distribution as as_distribution
 from mcgrad.distributions.wrappers.functions import FunctionDistribution as FunctionDistribution
 from mcgrad.distributions.wrappers.functions import distribution as distribution

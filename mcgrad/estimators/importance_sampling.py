@@ -14,6 +14,7 @@ from jaxtyping import Array
 from mcgrad._arguments import check_field
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions.half_precision import widened
+from mcgrad.distributions.wrappers.autoregressive import by_entries
 from mcgrad.distributions.wrappers.foreign import as_distribution
 from mcgrad.distributions.wrappers.independent import Independent
 from mcgrad.estimators.score import why_no_score
@@ -142,6 +143,7 @@ class ImportanceSampling(Estimator):
     def _proposal_at(self, site: Site, dist: Any) -> Any:
         given = self.proposal
         proposal = stop(given) if hasattr(given, "sample") else as_distribution(given(stop(dist)))
+        proposal = by_entries(proposal) if site.facts.causal else proposal
         if (problem := _mismatch(dist, proposal)) is not None:
             raise ValueError(f"`mcgrad.ImportanceSampling` would be wrong at {site.describe()}: {problem}")
         return proposal

@@ -78,6 +78,10 @@ class Score(Estimator):
     def needs_rest(self) -> bool:
         return self.num_samples > 1
 
+    @property
+    def scores_its_draw(self) -> bool:
+        return self.num_samples == 1
+
     def why_not(self, site: Site) -> str | None:
         return why_no_score(site)
 

@@ -111,7 +111,7 @@ class Taylor(Estimator):
             raise ValueError(f"`mcgrad.Taylor(coefficient=...)` must be finite, got {self.coefficient}. Write 1.0.")
 
     @property
-    def moves_draw(self) -> bool:  # ty: ignore[incompatible-method-override]
+    def moves_draw(self) -> bool:  # ty: ignore[incompatible-property-override]
         return isinstance(self.estimator, Pathwise)
 
     def on_jump(self, *, certain: bool) -> OnJump:

@@ -30,6 +30,10 @@ def _identity(ndim: int, without: tuple[int, ...] = ()) -> Steps:
     return {axis: Move(axis) for axis in range(ndim) if axis not in without}
 
 
+def whole(equation: Equation, known: Known) -> Axes:
+    return [{} for _ in equation.inputs]
+
+
 def elementwise(equation: Equation, known: Known) -> Axes:
     shape = equation.outputs[0].shape
     return [

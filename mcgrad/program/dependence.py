@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
 from mcgrad import _compat, _mesh
 from mcgrad._types import Shape
+from mcgrad.distributions.wrappers.autoregressive import conditionals_p, history_p
 from mcgrad.program.collectives import Coupling, couplings
 from mcgrad.program.draw import Draw
 from mcgrad.program.forward import Forward
 from mcgrad.program.known import Known
 from mcgrad.program.primitives import moves_of, rule_of
-from mcgrad.program.relation import Axis, Dependence, MeshAxis, Regroup, Window, axis_length, join, move, widened
+from mcgrad.program.relation import Axis, Dependence, MeshAxis, Move, Regroup, Window, axis_length, join, move, widened
+from mcgrad.program.sequences import leaf_axes
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ShardView
 from mcgrad.program.trace import Equation, Program, Value, from_jaxpr
@@ -108,6 +111,7 @@ class _Pass(Forward[Dependence]):
         self.facts = analysis.dependence
         self.known = known
         self.given = given or {}
+        self.histories: dict[Value, StandIn] = {}
 
     def equation(self, equation: Equation, inputs: list[Dependence]) -> list[Dependence]:
         return self.given[equation] if equation in self.given else super().equation(equation, inputs)
@@ -117,6 +121,12 @@ class _Pass(Forward[Dependence]):
             return [{}] * len(equation.outputs)
         if equation.eqn.primitive is _compat.ruled_p:
             return self.ruled(equation, inputs)
+        if (
+            equation.eqn.primitive is history_p
+        ):  # seen as one source, until `conditionals` tells how its entries are read
+            return [{self.histories.setdefault(equation.inputs[0], StandIn(())): ()}]
+        if equation.eqn.primitive is conditionals_p:
+            return self.conditionals(equation, inputs)
         return self.moved(equation, inputs)
 
     def moved(self, equation: Equation, inputs: Sequence[Dependence]) -> list[Dependence]:
@@ -141,12 +151,32 @@ class _Pass(Forward[Dependence]):
         parts = zip(self.run(function, inputs), self.moved(equation, left), equation.outputs, strict=True)
         return [join([value, whole], output.shape, equation) for value, whole, output in parts]
 
+    def conditionals(self, equation: Equation, inputs: list[Dependence]) -> list[Dependence]:
+        """Entry `t` of what is made of a sequence depends on entries before `t`, whatever operations made it."""
+        x, history = equation.inputs[0], self.histories.get(equation.inputs[0])
+        found = []
+        n = len(equation.outputs)
+        places, last = leaf_axes(equation, axes_of_entries)
+        for value, given, own in zip(equation.outputs, inputs[-n:], places, strict=True):
+            others = {source: relation for source, relation in given.items() if source is not history}
+            read = {axis: Move(to) if axis != last else Move(to, -math.inf, -1) for axis, to in own.items()}
+            step = functools.partial(move, moves=read, source=x.shape, target=value.shape, cause=equation)
+            earlier = _map_windows(inputs[0], step) if history in given else {}
+            found.append(join([others, earlier], value.shape, equation))
+        return found
+
     def draw(self, equation: Equation, inputs: list[Dependence]) -> list[Dependence]:
         site = self.analysis.sites.get(equation)
         if site is None:
             site = self.analysis.sites[equation] = Site(equation, self.loops, self.depth == 0, self.analysis.constants)
         own = tuple(Window((axis,), 0, 0) for axis in (*self.loops, *range(len(site.own_plates))))
         upstream = _parents(site, inputs) if any(inputs) else {}
+        if site.facts.causal:
+            own = (*own[:-1], own[-1].shifted(-math.inf, 0))
+            shape, last = equation.outputs[0].shape, len(site.own_plates) - 1
+            before = {axis: Move(axis, -math.inf if axis == last else 0, 0) for axis in range(len(shape))}
+            step = functools.partial(move, moves=before, source=shape, target=shape, cause=equation)
+            upstream = _map_windows(upstream, step)
         # In a loop the distribution of a draw may depend on earlier draws of the same site.
         found = join([{site: own}, upstream], equation.outputs[0].shape, equation)
         return [found] * len(equation.outputs)

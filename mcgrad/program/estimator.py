@@ -109,6 +109,11 @@ class Estimator(PyTree):
         """Whether it evaluates the rest of the program. If so, it cannot run in a `while_loop`, and in short `scan`s only."""
         return True
 
+    @property
+    def scores_its_draw(self) -> bool:
+        """Whether `represent` reads nothing but `draw.sample()` and the log density of what that returns."""
+        return False
+
     def why_not(self, site: Site) -> str | None:
         """Why this estimator would be wrong at `site`, for an error; `None` where it is right."""
         return None

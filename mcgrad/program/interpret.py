@@ -31,6 +31,7 @@ from mcgrad.program.representations import Alternatives, Flow, WeightedPoint
 from mcgrad.program.rest import RestOfProgram
 from mcgrad.program.returned import LOCAL, check_returned
 from mcgrad.program.run import Continuation, Environment, Run, read, with_crossings
+from mcgrad.program.sequences import Scored
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ControlFlow, form_of
 from mcgrad.program.surrogates import unit_weight
@@ -115,6 +116,8 @@ class Interpreter:
             equation = equations[n]
             if equation not in self.plan.random:
                 self._evaluate(equation, env)
+                if equation in self.plan.scored and not self.plain:
+                    weights.append(self._score(equation, env))
             elif self._is_local(equation):
                 outs, found = self.step(equation, env)
                 weights += found
@@ -157,6 +160,8 @@ class Interpreter:
             return _form(equation).run_local(self, operands)
         draw = self._draw(site, operands)
         estimator = self.estimator(draw)
+        if not self.plain and site in self.plan.scored.values():
+            return self._drawn(site, draw.sample()), []
         if not self.plain:
             check_possible(draw, estimator)
         if self.recording is not None and estimator.follows_alternatives:
@@ -168,8 +173,7 @@ class Interpreter:
         if isinstance(point, Flow):
             coupled = estimator.couples and equation in (self.recording or ())
             return self._drawn(site, point.value), [Coupled(site, point.value, draw.operands)] if coupled else []
-        check_finite(lambda: f"The log density of {site.describe()}", point.log_weight)
-        return self._drawn(site, point.point), [Weight.of(site, point)]
+        return self._drawn(site, point.point), [self._weight(site, point)]
 
     def _drawn(self, site: Site, x: Any) -> list[Array]:
         """The leaves of a value of a draw, as the program goes on with them."""
@@ -179,6 +183,22 @@ class Interpreter:
         # The baseline's sum over devices stands between costs and their derivatives. XLA would compute a draw anew after it, from
         # several arrays that it keeps until then.
         return [jax.lax.optimization_barrier(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in leaves]
+
+    def _score(self, equation: Equation, env: Environment) -> Weight:
+        """The weight of a sequence, from the `conditionals` that costs read too."""
+        site = self.plan.scored[equation]
+        draw = self._draw(site, [read(env, v) for v in site.equation.inputs])
+        operands = [
+            *(read(env, v) for v in equation.inputs[: -len(equation.outputs)]),
+            *(env[v] for v in equation.outputs),
+        ]
+        point = self._local_point(Scored.of(draw, equation, operands))
+        assert isinstance(point, WeightedPoint)  # `scores_its_draw`
+        return self._weight(site, point)
+
+    def _weight(self, site: Site, point: WeightedPoint) -> Weight:
+        check_finite(lambda: f"The log density of {site.describe()}", point.log_weight)
+        return Weight.of(site, point)
 
     def _local_point(self, draw: Draw) -> Flow | WeightedPoint:
         estimator = self.estimator(draw).simulated if self.plain else self.estimator(draw)

@@ -31,6 +31,7 @@ from mcgrad.program.paths import PARAMETER, BlindWay, blind_ways
 from mcgrad.program.reach import Reach, can_follow, reach_of
 from mcgrad.program.relation import number_of_draws
 from mcgrad.program.separate import separate_addends
+from mcgrad.program.sequences import scored
 from mcgrad.program.shards import cut_shards
 from mcgrad.program.site import Site, has_site
 from mcgrad.program.structure import contains_any, form_of
@@ -59,6 +60,7 @@ class Plan:
         given_up: for each site whose path was given up, such a way.
         watched: operations by which costs jump in draws that are held fixed, and what to say where a parameter moves them.
         excluding: sites whose parameters are made of an infinite constant.
+        scored: the `conditionals` of a sequence that the score of its draw is taken of, with that draw.
         baseline_cost: for each site, the cost that depends on most of its draws.
         parts: where costs fall into several groups that share no draw which needs the rest of the program, a plan of each
             group from the first such draw on. Run one beside the other, D draws of their own take D continuations; within
@@ -84,6 +86,7 @@ class Plan:
     given_up: dict[Site, BlindWay]
     watched: dict[Equation, str]
     excluding: frozenset[Site]
+    scored: dict[Equation, Site]
     baseline_cost: dict[Site, int]
     parts: tuple[Plan, ...] = ()
 
@@ -264,6 +267,7 @@ def _scheduled(
         given_up=seen.given_up,
         watched=messages,
         excluding=frozenset(s for s in sites if any(map(infinite.of, s.parameters))),
+        scored={} if nonlocal_equations else scored(analysis.sites, body, estimators),
         baseline_cost={s: j for s in sites if (j := _baseline_cost(s, analysis, split)) is not None},
     )
     return dataclasses.replace(plan, parts=_parts(plan))

@@ -170,6 +170,7 @@ _rows(
     random_gamma""",
     axes.elementwise,
 )
+_rows("mcgrad_history mcgrad_conditionals", axes.whole, path="keeps")
 _rows("ceil floor round sign", axes.elementwise, path="steps")
 _rows("nextafter rem", axes.elementwise, path="jumps")
 _rows("stop_gradient", axes.elementwise, path="cuts")

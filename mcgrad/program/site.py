@@ -104,6 +104,7 @@ class Facts:
         knows: which of the optional methods of `mcgrad.Distribution` it has, `"log_prob"` among them.
         reparameterized: see `mcgrad.Distribution`.
         discrete: see `mcgrad.Distribution`.
+        causal: whether entries depend on those before them along the last batch axis.
         support_parameters: see `mcgrad.Distribution`.
         support: the values of a finite support, `[n, *event shape]`, in NumPy.
         scalar_event: whether a draw of one batch entry is a single number.
@@ -114,6 +115,7 @@ class Facts:
     knows: frozenset[str]
     reparameterized: bool
     discrete: bool
+    causal: bool
     support_parameters: tuple[str, ...]
     support: np.ndarray | None
     scalar_event: bool
@@ -142,6 +144,7 @@ def _facts(placeholder: Any) -> Facts:
                 knows=knows,
                 reparameterized=bool(dist.reparameterized),
                 discrete=bool(getattr(dist, "discrete", False)),
+                causal=bool(getattr(dist, "causal", False)),
                 support_parameters=tuple(getattr(dist, "support_parameters", ())),
                 support=None if values is None else np.asarray(values),
                 scalar_event=tuple(dist.event_shape) == (),

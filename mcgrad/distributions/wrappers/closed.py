@@ -21,6 +21,7 @@ from mcgrad._closures import Closed
 from mcgrad._types import PRNGKey, Shape, static_field
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.derivatives.pathwise_check import name_of, pathwise_obstacle, sampler_obstacle
+from mcgrad.distributions.wrappers.autoregressive import Sequential
 from mcgrad.distributions.wrappers.foreign import ForeignDistribution
 from mcgrad.distributions.wrappers.functions import FunctionDistribution
 
@@ -36,6 +37,7 @@ class _Known:
     event_shape: Any
     event_ndim: int
     discrete: bool
+    causal: bool
     support_parameters: tuple[str, ...]
     support: np.ndarray | None
     pathwise_obstacle: str | None
@@ -83,7 +85,16 @@ class ClosedDistribution(Distribution):
         return self.known.support
 
 
-for _fact in ("law", "batch_shape", "event_shape", "event_ndim", "discrete", "support_parameters", "pathwise_obstacle"):
+for _fact in (
+    "law",
+    "batch_shape",
+    "event_shape",
+    "event_ndim",
+    "discrete",
+    "causal",
+    "support_parameters",
+    "pathwise_obstacle",
+):
     setattr(ClosedDistribution, _fact, property(operator.attrgetter(f"known.{_fact}")))
 
 
@@ -93,7 +104,7 @@ def may_close(dist: Any) -> bool:
         return False
     if isinstance(dist, (tuple, list)):
         return any(map(may_close, dist))
-    if not isinstance(dist, Distribution) or isinstance(dist, (FunctionDistribution, ForeignDistribution)):
+    if not isinstance(dist, Distribution) or isinstance(dist, (FunctionDistribution, ForeignDistribution, Sequential)):
         return True
     own = type(dist).__module__.startswith("mcgrad.")
     return not own or any(may_close(getattr(dist, field.name)) for field in dataclasses.fields(dist))
@@ -134,6 +145,7 @@ def close(dist: Any, key: PRNGKey) -> Any:
         event_shape=dist.event_shape,
         event_ndim=getattr(dist, "event_ndim", len(dist.event_shape)),
         discrete=bool(getattr(dist, "discrete", False)),
+        causal=bool(getattr(dist, "causal", False)),
         support_parameters=(
             *getattr(dist, "support_parameters", ()),
             *(("what it closes over",) if moving else ()),
