@@ -56,7 +56,7 @@ def _each():
                 yield pytest.param(name, own, marks=[pytest.mark.slow] * slow)
 
 
-@pytest.mark.parametrize(("name", "own"), _each())
+@pytest.mark.parametrize(("name", "own"), list(_each()))
 def test_no_variance_is_left_for_a_quadratic_cost(name, own):
     if name == "MultivariateNormal":
         make = lambda p: mcgrad.MultivariateNormal(p[:2], scale_tril=TRIL * p[2])  # noqa: E731
