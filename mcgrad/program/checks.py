@@ -18,6 +18,7 @@ from mcgrad.program.held import Held
 from mcgrad.program.jumps import JumpWarning
 from mcgrad.program.made_of import MadeOf
 from mcgrad.program.paths import BlindWay
+from mcgrad.program.poles import divisor_of
 from mcgrad.program.shards import refuse_draw
 from mcgrad.program.site import Site, has_site
 from mcgrad.program.structure import rebuilds
@@ -56,10 +57,11 @@ def check_paths(ways: Sequence[BlindWay], estimators: dict[Site, Estimator], fol
                 continue  # as in a straight-through estimator, where the jump says it all
             estimator = estimators[site]
             what = estimator.on_jump(certain=way.certain)
+            at_threshold = not way.cut and divisor_of(way.place) is None
             message = (
                 f"{way.describe()} in {site.describe()}, which `{spelled(estimator)}` differentiates along "
                 f"its path: the gradient leaves out what {'comes after it' if way.cut else 'happens at a jump'}. Use "
-                f"{'' if way.cut else '`mcgrad.PathwiseWithBoundary()` or '}`mcgrad.Score()` at the draw, "
+                f"{'`mcgrad.PathwiseWithBoundary()` or ' if at_threshold else ''}`mcgrad.Score()` at the draw, "
                 "or make the cost continuous; "
                 '`mcgrad.Pathwise(jumps="ignore", possible_jumps="ignore")` says that this is meant.'
             )

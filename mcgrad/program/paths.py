@@ -12,17 +12,23 @@ the maximum in a softmax.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal, TypeAlias
+
+import jax.numpy as jnp
 
 from mcgrad import _compat
 from mcgrad.program.cuts import cuts
 from mcgrad.program.forward import Forward
 from mcgrad.program.made_of import is_traced
+from mcgrad.program.poles import divisor_of
 from mcgrad.program.primitives import linear_group, rule_of
-from mcgrad.program.probe import Probe, Surroundings
+from mcgrad.program.probe import Probe
+from mcgrad.program.signs import Signs
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ControlFlow, form_of
+from mcgrad.program.surroundings import Surroundings
 from mcgrad.program.trace import Equation, Program, Value
 
 Source: TypeAlias = "Site | Equation | Literal['parameter']"
@@ -70,7 +76,12 @@ class BlindWay:
         return f"{what} at {self.place.line} {does}"
 
 
-_WORDS = {"convert_element_type": "a number made of a comparison or rounded to an integer", "select_n": "`where`"}
+_WORDS = {
+    "convert_element_type": "a number made of a comparison or rounded to an integer",
+    "select_n": "`where`",
+    "atan2": "`arctan2`",
+    **dict.fromkeys(("div", "integer_pow", "pow", "rsqrt"), "a division by what becomes zero"),
+}
 
 
 def blind_ways(
@@ -96,6 +107,7 @@ class _Gate:
     roots: set[Equation]
     probe: Probe
     cut: bool = False
+    divides: bool = False
     jumped: bool = False  # some value behind it was seen to jump
     untold: bool = False  # of some value behind it trying did not tell
     inner: set[Equation] = dataclasses.field(default_factory=set)  # those of its bodies that it stands for
@@ -114,6 +126,7 @@ class _Paths(Forward[Reach]):
         self.live = _live(program, set(outputs))
         self.gates: dict[Equation, _Gate] = {}
         self.roots: dict[Equation, frozenset[Any]] = {}
+        self.program = program
         self._around: dict[Program, Surroundings] = {}
         self._stack: list[Program] = []
 
@@ -140,10 +153,21 @@ class _Paths(Forward[Reach]):
         self._stack.append(program)
         outputs = super().run(program, inputs)
         self._stack.pop()
+        # A division that no jump was found behind is by what never becomes zero, or else has no expectation.
+        outputs = [
+            dataclasses.replace(
+                o, blind=frozenset(g for g in o.blind if self.gates[g].jumped or not self.gates[g].divides)
+            )
+            for o in outputs
+        ]
         return [
             self.join([found, self.of_constant(value)], value, None)
             for value, found in zip(program.outputs, outputs, strict=True)
         ]
+
+    @functools.cached_property
+    def signs(self) -> Signs:
+        return Signs(self.program)
 
     def of_constant(self, value: Value) -> Reach:
         return Reach(frozenset({PARAMETER})) if is_traced(value) and value.is_inexact else Reach()
@@ -237,18 +261,36 @@ class _Paths(Forward[Reach]):
             self.note_gate(equation, {equation}, ())
         elif cuts(equation):
             self.note_gate(equation, {equation}, (), cut=True)
+        elif divided := self.divided(equation, inputs):
+            self.note_gate(equation, {equation}, (divisor_of(equation),), divides=True)
+            of_numbers = divided
         else:
             return False
         if equation in self.gates[equation].roots:
             self.roots[equation] = self.roots.get(equation, frozenset()) | of_numbers
         return True
 
+    def divided(self, equation: Equation, inputs: Sequence[Reach]) -> frozenset[Any]:
+        """The draws that may bring what an operation divides by to zero."""
+        divisor = divisor_of(equation)
+        if divisor is None or not jnp.issubdtype(divisor.dtype, jnp.floating) or 0 not in self.signs.of(divisor):
+            return frozenset()
+        at = equation.inputs.index(divisor) if divisor in equation.inputs else 0
+        return frozenset(source for source in inputs[at].moving if source in self.following)
+
     def note_gate(
-        self, equation: Equation, roots: Iterable[Equation], tells: Sequence[Value], *, cut: bool = False
+        self,
+        equation: Equation,
+        roots: Iterable[Equation],
+        tells: Sequence[Any],
+        *,
+        cut: bool = False,
+        divides: bool = False,
     ) -> None:
         gate = self.gates.get(equation)
         if gate is None:
-            gate = self.gates[equation] = _Gate(set(), Probe(self.around(), equation, tells, cut=cut), cut)
+            probe = Probe(self.around(), equation, tells, cut=cut, divides=divides)
+            gate = self.gates[equation] = _Gate(set(), probe, cut, divides)
         gate.roots |= set(roots)
 
     def roots_of(self, gates: Iterable[Equation]) -> frozenset[Equation]:

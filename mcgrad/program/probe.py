@@ -11,11 +11,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mcgrad import _compat
@@ -32,38 +34,10 @@ from mcgrad.program.lines import (
     mixed_lines,
     random_value,
 )
-from mcgrad.program.site import sample_p
-from mcgrad.program.trace import Constant, Equation, Program, Value
+from mcgrad.program.poles import Nearest, is_drawn
+from mcgrad.program.surroundings import Surroundings, cut_out, is_constant_draw, two_draws
+from mcgrad.program.trace import Constant, Equation, Value
 from mcgrad.program.verdict import Verdict, differs, either
-
-
-class Surroundings:
-    """The neighborhood of each value: the equation that makes it, those that read it, and the inputs that it is made of."""
-
-    def __init__(self, program: Program):
-        self.equations = program.equations
-        self.place = {equation: n for n, equation in enumerate(program.equations)}
-        self.producer = {value: equation for equation in program.equations for value in equation.outputs}
-        self._leaves: dict[Value, frozenset[Value]] = {}
-        for equation in program.equations:
-            found = frozenset().union(*map(self.leaves, equation.inputs))
-            self._leaves.update(dict.fromkeys(equation.outputs, found))
-
-    def leaves(self, value: Value) -> frozenset[Value]:
-        """The inputs and traced constants, random keys left out, that a value is made of."""
-        if value in self._leaves or value in self.producer:
-            return self._leaves[value]
-        known = isinstance(value, Constant) and _compat.is_known(value.value)
-        return frozenset() if known or value.is_key else frozenset({value})
-
-    def after(self, equation: Equation) -> list[Equation]:
-        """The equations that read what an equation makes, directly or not, in order."""
-        reached, found = set(equation.outputs), []
-        for other in self.equations[self.place[equation] + 1 :]:
-            if not reached.isdisjoint(other.inputs):
-                reached.update(other.outputs)
-                found.append(other)
-        return found
 
 
 class Probe:
@@ -74,10 +48,13 @@ class Probe:
         gate: the operation.
         tells: values that change where the gate jumps; none where the gate's results are to be watched themselves.
         cut: the gate keeps no derivative, but does not jump: the question is whether a value depends on it at all.
+        divides: the one value that tells is what the gate divides by: it jumps where that is zero.
     """
 
-    def __init__(self, around: Surroundings, gate: Equation, tells: Sequence[Value], *, cut: bool):
-        self.around, self.gate, self.tells, self.cut = around, gate, tuple(tells), cut
+    def __init__(
+        self, around: Surroundings, gate: Equation, tells: Sequence[Value], *, cut: bool = False, divides: bool = False
+    ):
+        self.around, self.gate, self.tells, self.cut, self.divides = around, gate, tuple(tells), cut, divides
         self._after: list[Equation] | None = None
         self._tried = 0
         self._fruitless = 0
@@ -91,7 +68,7 @@ class Probe:
             self._tried = min(self._tried + _STRIDE * 2**self._fruitless, len(self._after))
             before = sum(found is False for found in self._found.values())
             reached = [v for equation in self._after[: self._tried] for v in equation.outputs]
-            self._found.update(_try(self.around, self.gate, self.tells, reached, cut=self.cut))
+            self._found.update(_try(self, reached))
             settled = sum(found is False for found in self._found.values()) > before
             self._fruitless = 0 if settled else self._fruitless + 1
         return self._found.get(value, True)
@@ -104,12 +81,6 @@ activations, guards and norms take fewer, special functions by parts up to a hun
 _FRUITLESS = 5
 """Such strides without a value found continuous after which what follows counts as jumping."""
 
-_MOST_EQUATIONS = 400
-"""Operations up to which a cut-out part goes back to the program's inputs, so that its values have their true ranges."""
-
-_MOST_NUMBERS = 2**18
-"""Numbers in one result beyond which a part is cut off as soon as its inputs are independent."""
-
 _SPARSE = slice(None, None, 4)
 """Of the lines, those on which values themselves are followed: of scales 1, 3 and 100."""
 
@@ -120,25 +91,26 @@ _CROSSINGS = 3
 """Places of a jump at which the values are compared, and after that one more on each line."""
 
 
-def _try(
-    around: Surroundings, gate: Equation, tells: Sequence[Value], reached: Sequence[Value], *, cut: bool
-) -> dict[Value, Verdict]:
+def _try(probe: Probe, reached: Sequence[Value]) -> dict[Value, Verdict]:
     """For each value, whether it jumps where the gate does."""
-    part = _cut_out(around, [*tells, *reached], set(reached))
+    around, gate, tells = probe.around, probe.gate, probe.tells
+    part = cut_out(around, [*tells, *reached], set(reached))
     if part is None:
         return dict.fromkeys(reached, True)
     equations, inputs = part
     laws = {
-        v: str(around.producer[v].eqn.params) for v in inputs if v in around.producer and _is_constant_draw(around, v)
+        v: str(around.producer[v].eqn.params) for v in inputs if v in around.producer and is_constant_draw(around, v)
     }
-    key = _fingerprint(equations, inputs, laws, gate, tells, reached, cut)
+    key = (_fingerprint(equations, inputs, laws, gate, tells, reached), probe.cut, probe.divides)
     if key not in _SEEN:
         with _compat.before_the_run(), jax.debug_nans(False), jax.debug_infs(False), jax.debug_key_reuse(False):
-            found = (
-                _compare_cut(equations, inputs, gate, reached)
-                if cut
-                else _compare(equations, inputs, gate, tells, reached, lambda: {v: _two_draws(around, v) for v in laws})
-            )
+            drawn = functools.cache(lambda: {v: two_draws(around, v) for v in laws})
+            if probe.cut:
+                found = _compare_cut(equations, inputs, gate, reached)
+            elif probe.divides:
+                found = _compare_at_zero(equations, inputs, gate, tells, reached, drawn)
+            else:
+                found = _compare(equations, inputs, gate, tells, reached, drawn)
         if len(_SEEN) >= _MOST_SEEN:
             _SEEN.clear()
         _SEEN[key] = found
@@ -156,7 +128,6 @@ def _fingerprint(
     gate: Equation,
     tells: Any,
     reached: Any,
-    cut: bool,
 ) -> Any:
     """Everything that the outcome depends on, so that the same activation in several layers is tried only once."""
     number = {value: n for n, value in enumerate(inputs)}
@@ -181,78 +152,17 @@ def _fingerprint(
         tuple(words),
         tuple(map(word, tells)),
         tuple(map(word, reached)),
-        cut,
         jax.config.read("jax_enable_x64"),
     )
 
 
-def _cut_out(
-    around: Surroundings, wanted: Sequence[Value], reached: set[Value]
-) -> tuple[list[Equation], list[Value]] | None:
-    """The equations that make the wanted values from inputs that are independent of each other; `None` if it cannot be run."""
-    chosen: set[Equation] = set()
-    frontier = set(wanted)
-    numbers = 0
-
-    def expand(values: Iterable[Value]) -> None:
-        nonlocal numbers
-        for value in values:
-            equation = around.producer[value]
-            frontier.discard(value)
-            if equation not in chosen:
-                chosen.add(equation)
-                numbers = max(numbers, *(math.prod(v.shape) for v in equation.outputs), 0)
-                frontier.update(v for v in equation.inputs if v in around.producer or around.leaves(v) or v.is_key)
-        frontier.difference_update(v for equation in chosen for v in equation.outputs)
-
-    while True:
-        # A draw from a constant distribution would stand still on every line: it is an input itself.
-        open_ = [v for v in frontier if v in around.producer and not v.is_key and not _is_constant_draw(around, v)]
-        must = [v for v in open_ if v in reached or not v.is_inexact or around.producer[v].eqn.primitive is sample_p]
-        if must:
-            expand(must)
-        elif open_ and len(chosen) < _MOST_EQUATIONS and numbers <= _MOST_NUMBERS:
-            expand([max(open_, key=lambda v: around.place[around.producer[v]])])
-        else:
-            shared = [v for v in open_ if any(v is not w and around.leaves(v) & around.leaves(w) for w in frontier)]
-            if not shared:
-                break
-            expand([max(shared, key=lambda v: around.place[around.producer[v]])])
-    equations = sorted(chosen, key=around.place.__getitem__)
-    if any(e.eqn.effects or "callback" in e.name for top in equations for e in top.everything()):
-        return None
-    return equations, sorted(
-        frontier, key=lambda v: (str(v.dtype), v.shape, around.place.get(around.producer.get(v), -1))
-    )
-
-
-def _is_constant_draw(around: Surroundings, value: Value) -> bool:
-    return around.producer[value].eqn.primitive is sample_p and value.is_inexact and not around.leaves(value)
-
-
-def _two_draws(around: Surroundings, value: Value) -> list[np.ndarray]:
-    """Two draws of a value that is drawn from a constant distribution."""
-
-    def draw(seed: Any) -> Any:
-        known: dict[Value, Any] = {}
-
-        def read(value: Value) -> Any:
-            if value.is_key:
-                return jax.random.split(jax.random.key(seed), math.prod(value.shape)).reshape(value.shape)
-            if isinstance(value, Constant):
-                return value.value
-            if value not in known:
-                equation = around.producer[value]
-                known.update(zip(equation.outputs, equation.evaluate(read), strict=True))
-            return known[value]
-
-        return read(value)
-
-    return list(map(np.asarray, map(jax.jit(draw), range(2))))
-
-
 def _values(
-    equations: Sequence[Equation], inputs: Sequence[Value], wanted: Sequence[Value], override: Equation | None = None
+    equations: Sequence[Equation],
+    inputs: Sequence[Value],
+    wanted: Sequence[Value],
+    override: Equation | None = None,
+    *,
+    with_support: bool = False,
 ) -> Callable[..., list[Any]]:
     """The wanted values, as a function of values of the inputs (and of what to put for the results of an equation)."""
 
@@ -266,7 +176,10 @@ def _values(
         for equation in equations:
             outs = list(instead) if equation is override else bounded.evaluate(equation, read)
             env.update(zip(equation.outputs, outs, strict=True))
-        return [read(value) for value in wanted]
+        values = [read(value) for value in wanted]
+        if with_support:
+            values.append(functools.reduce(operator.and_, (is_drawn(e, read) for e in equations), jnp.bool_(True)))
+        return values
 
     return fn
 
@@ -319,11 +232,38 @@ def _compare(
     return found
 
 
+def _compare_at_zero(
+    equations: Sequence[Equation],
+    inputs: Sequence[Value],
+    gate: Equation,
+    tells: Sequence[Value],
+    reached: Sequence[Value],
+    drawn: Callable[[], dict[Value, list[np.ndarray]]],
+) -> list[Verdict]:
+    """Which of the values jump, between finite values, where what the gate divides by is zero."""
+    run = _on_lines(equations, inputs, [*tells, *reached], with_support=True)
+    inverse = gate.name == "tan"
+    found: list[Verdict] = [None] * len(reached)
+    crossings = 0
+    for line in mixed_lines(inputs, drawn) if drawn() else lines_through(equations, inputs):
+        search = Nearest(line, lambda line, ts: list(map(np.asarray, run(line, ts)[: len(tells)])), inverse=inverse)
+        for entry in search.where:
+            bracket = search.narrowed(entry) if crossings < _CROSSINGS else None
+            if bracket is None or not np.all(run(*bracket)[-1]):
+                continue
+            crossings += 1
+            found = either(found, _across(lambda line, ts: run(line, ts)[len(tells) : -1], bracket))
+    return found if crossings else [False] * len(reached)
+
+
 def _on_lines(
-    equations: Sequence[Equation], inputs: Sequence[Value], wanted: Sequence[Value]
+    equations: Sequence[Equation], inputs: Sequence[Value], wanted: Sequence[Value], *, with_support: bool = False
 ) -> Callable[[Line, np.ndarray], list[Any]]:
-    """The wanted values at places of a line, stacked: all by one compiled function, so that they are rounded in one way."""
-    fn = _values(equations, inputs, wanted)
+    """The wanted values at places of a line, stacked: all by one compiled function, so that they are rounded in one way.
+
+    At last, if `with_support`, whether all draws are in the support of their distributions.
+    """
+    fn = _values(equations, inputs, wanted, with_support=with_support)
     moving = [i for i, value in enumerate(inputs) if not value.is_key]
     small = sum(math.prod(v.shape) for e in equations for v in e.outputs) < _FAST_TO_RUN
     options = {"xla_backend_optimization_level": 0} if small else None
