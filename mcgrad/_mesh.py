@@ -62,6 +62,32 @@ def without_sharding(x: Any) -> jax.Array:
     return jnp.asarray(np.asarray(x) if known else x)
 
 
+def with_whole_events(*given: tuple[Any, int]) -> list[Any]:
+    """Arrays, given with their numbers of event axes, for products of matrices: event axes are on every device, batch axes
+    spread alike, as those of the first array that is spread along each, counted from the last.
+    """
+    avals = [jax.typeof(x) for x, _ in given]
+    if not any(map(is_explicit, avals)):
+        return [x for x, _ in given]
+    specs = [tuple(aval.sharding.spec)[: aval.ndim - n] for aval, (_, n) in zip(avals, given, strict=True)]
+    mesh = next(aval.sharding.mesh for aval in avals if is_explicit(aval))
+
+    def spread(x: Any, num_events: int) -> Any:
+        num = x.ndim - num_events
+        found = []
+        for back in range(num, 0, -1):
+            entries = [spec[-back] for spec in specs if len(spec) >= back and spec[-back] is not None]
+            found.append(entries[0] if entries and x.shape[num - back] > 1 else None)
+        spec = jax.sharding.PartitionSpec(*found, *[None] * num_events)
+        return (
+            x
+            if jax.typeof(x).sharding.spec == spec
+            else jax.sharding.reshard(x, jax.sharding.NamedSharding(mesh, spec))
+        )
+
+    return [spread(jnp.asarray(x), n) for x, n in given]
+
+
 def zeros(aval: Any) -> jax.Array:
     """Zeros of a type."""
     return typed(jnp.zeros(aval.shape, aval.dtype), aval)

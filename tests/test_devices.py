@@ -181,6 +181,19 @@ def test_the_gradient_is_that_of_one_device(way, name, num_samples):
     close(spread(PARAMS, BATCH, NUMBERS, jax.random.key(7)), on_one_device(name, num_samples))
 
 
+@pytest.mark.parametrize("spec", [P("data"), P(None, "data")], ids=["a batch", "the matrices themselves"])
+def test_factors_of_covariances_may_be_spread_by_explicit_axes(spec):
+    def loss(loc, factor, key):
+        law = mcgrad.MultivariateNormal(loc, scale_tril=factor)
+        return jnp.mean(jnp.sin(mcgrad.sample(key, law, mcgrad.Score())))
+
+    loc, factor = jnp.zeros((8, 8)), jnp.stack([jnp.eye(8) + 0.1] * 8)
+    gradient, key = jax.jit(mcgrad.grad(loss, (0, 1))), jax.random.key(0)
+    expected = gradient(loc, factor, key)
+    with jax.set_mesh(mesh(AxisType.Explicit)):
+        close(gradient(*jax.device_put((loc, factor), spec), jax.device_put(key, P())), expected)
+
+
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 
 

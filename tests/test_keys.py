@@ -171,6 +171,16 @@ def test_a_number_that_is_not_known_is_not_taken_for_another():
         mcgrad.expectation(program)(1, 0.3, jax.random.key(0))
 
 
+@pytest.mark.parametrize("key_of", [fold_in, lambda key, n: split(key, 2000)[n]], ids=["fold_in", "an index"])
+def test_the_numbers_of_many_examples_make_keys_of_their_own(key_of):
+    def program(numbers, p, key):
+        return jnp.sum(jax.vmap(lambda n: draw(p, key_of(key, n), SCORE))(numbers))
+
+    assert np.isfinite(jax.jit(mcgrad.expectation(program))(jnp.arange(2000), 0.3, jax.random.key(0)))
+    with pytest.raises(ValueError, match="uses the same key for several of its entries"):
+        mcgrad.expectation(program)(jnp.zeros(2000, int), 0.3, jax.random.key(0))
+
+
 def test_clones_from_outside_are_meant():
     def program(p, one, other):
         return draw(p, one) * draw(p, other)

@@ -17,6 +17,7 @@ from mcgrad.distributions.derivatives.beta import beta_parts, move_log_odds
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.numerics.gamma_function import log_gamma_increment_remainder
+from mcgrad.distributions.numerics.triangular import tril
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ class LKJCholesky(Distribution):
         key_normal, key_gamma = jax.random.split(key)
         shape, dtype = self.batch_shape + self.event_shape, self.dtype
         a, b = (jnp.broadcast_to(value, (*shape[:-2], self.dim - 1)) for value in self._concentrations)
-        z = jnp.tril(jax.random.normal(key_normal, shape, dtype), -1)[..., 1:, :]
+        z = tril(jax.random.normal(key_normal, shape, dtype), -1)[..., 1:, :]
         square = jnp.maximum(jnp.sum(z * z, -1), jnp.finfo(dtype).tiny)
         log_gamma = ExpGamma(jax.lax.stop_gradient(b), jnp.ones((), dtype)).sample(key_gamma)
         log_odds = move_log_odds(jnp.log(square / 2) - log_gamma, a, b)
@@ -93,7 +94,7 @@ class LKJCholesky(Distribution):
         # [dim - 1, *batch]
         a, b = (jnp.moveaxis(jnp.broadcast_to(value, batch), -1, 0) for value in self._concentrations)
         fixed = jax.lax.stop_gradient(b)
-        off = jnp.tril(x, -1)[..., 1:, :]
+        off = tril(x, -1)[..., 1:, :]
         squares = jnp.maximum(jnp.sum(off * off, -1), tiny)
         direction = off / jnp.expand_dims(jnp.sqrt(squares), -1)
         diagonal = jnp.diagonal(x, axis1=-2, axis2=-1)[..., 1:]

@@ -18,7 +18,7 @@ from mcgrad.distributions.checks import POSITIVE, REAL, check_factor, check_one_
 from mcgrad.distributions.derivatives.optimal_transport import rotated_gaussian, transport_gaussian
 from mcgrad.distributions.normal import Normal
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
-from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matmul, matvec
+from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matmul, matvec, tril
 
 stop = jax.lax.stop_gradient
 
@@ -148,7 +148,7 @@ class MultivariateNormal(Distribution):
     def _factor(self) -> Array:
         """`L`, as a matrix."""
         if self.scale_tril is not None:
-            return jnp.tril(jnp.asarray(self.scale_tril))
+            return tril(jnp.asarray(self.scale_tril))
         return jnp.eye(*self.event_shape * 2, dtype=self.dtype) * jnp.expand_dims(jnp.asarray(self.scale_diag), -2)
 
     def log_prob(self, x: Float[ArrayLike, "*batch d"]) -> Float[Array, "*batch"]:

@@ -18,7 +18,7 @@ from mcgrad.distributions.gamma import ExpGamma, sample_log_ratio
 from mcgrad.distributions.multivariate_normal import MultivariateNormal, _check_scale
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
 from mcgrad.distributions.numerics.gamma_function import digamma_increment
-from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matvec
+from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matvec, tril
 from mcgrad.distributions.student_t import standard_log_prob
 
 
@@ -69,10 +69,10 @@ class MultivariateStudentT(Distribution):
         log_ratio = sample_log_ratio(key_gamma, jnp.broadcast_to(self.df, self.batch_shape) / 2)
         # room for the factors z and L below the largest number
         most = math.log(jnp.finfo(self.dtype).max)
-        largest = jnp.max(jnp.abs(jnp.tril(jax.lax.stop_gradient(self.scale_tril))), (-2, -1))
+        largest = jnp.max(jnp.abs(tril(jax.lax.stop_gradient(self.scale_tril))), (-2, -1))
         log_ratio, limit = align(log_ratio, jnp.clip(most - 2 - jnp.log(largest), 1, most / 2))
         radius = jnp.expand_dims(jnp.exp(jnp.minimum(-log_ratio / 2, limit)), -1)
-        loc, moved = align(self.loc, matvec(jnp.tril(self.scale_tril), z * radius))
+        loc, moved = align(self.loc, matvec(tril(self.scale_tril), z * radius))
         return loc + moved
 
     @property
@@ -92,7 +92,7 @@ class MultivariateStudentT(Distribution):
         key_gamma, key_normal, key_more, key_factor = jax.random.split(key, 4)
         (d,), batch, info = self.event_shape, self.batch_shape, jnp.finfo(self.dtype)
         df, loc = jnp.broadcast_to(self.df, batch), jnp.broadcast_to(self.loc, (*batch, d))
-        scale = jnp.broadcast_to(jnp.tril(self.scale_tril), (*batch, d, d))
+        scale = jnp.broadcast_to(tril(self.scale_tril), (*batch, d, d))
         fixed, center = jax.lax.stop_gradient((df, loc))
         z = matvec(inverse_of(jax.lax.stop_gradient(scale)), x - center)
         squares = jnp.maximum(jnp.sum(z * z, -1), info.tiny)

@@ -19,7 +19,7 @@ from mcgrad.distributions.checks import POSITIVE, REAL, check_factor
 from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, open_uniform
 from mcgrad.distributions.numerics.gamma import log_density_of_log
-from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matmul, transposed
+from mcgrad.distributions.numerics.triangular import inverse_of, log_det_of, matmul, transposed, tril
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +81,12 @@ class Wishart(Distribution):
     @property
     def _size(self) -> Array:
         """The largest entry of `L`, a constant, `[..., 1, 1]`."""
-        return jnp.max(jnp.abs(jnp.tril(jax.lax.stop_gradient(self.scale_tril))), (-2, -1), keepdims=True)
+        return jnp.max(jnp.abs(tril(jax.lax.stop_gradient(self.scale_tril))), (-2, -1), keepdims=True)
 
     @property
     def _relative(self) -> Array:
         """`L` in units of it: in products with its inverse nothing overflows."""
-        return jnp.tril(self.scale_tril) / self._size
+        return tril(self.scale_tril) / self._size
 
     def _standard_factor(self, key: PRNGKey) -> Float[Array, "*batch d d"]:
         """`A`."""
@@ -94,7 +94,7 @@ class Wishart(Distribution):
         shape = self.batch_shape + self.event_shape
         halves = jnp.broadcast_to(self._halves, shape[:-1])
         chi = bounded_exp(ExpGamma(halves, jnp.asarray(0.5, self.dtype)).sample(key_gamma) / 2)
-        below = jnp.tril(jax.random.normal(key_normal, shape, self.dtype), -1)
+        below = tril(jax.random.normal(key_normal, shape, self.dtype), -1)
         return below + jnp.expand_dims(chi, -1) * jnp.broadcast_to(jnp.eye(shape[-1], dtype=self.dtype), shape)
 
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
@@ -108,7 +108,7 @@ class Wishart(Distribution):
         d, batch = self.event_shape[0], self.batch_shape
         key_factor, key_entries, key_rows, key_length, key_radius = jax.random.split(key, 5)
         concentration = jnp.broadcast_to(self.concentration, batch)
-        scale = jnp.broadcast_to(jnp.tril(self.scale_tril), (*batch, d, d))
+        scale = jnp.broadcast_to(tril(self.scale_tril), (*batch, d, d))
         fixed, frozen = jax.lax.stop_gradient((jnp.expand_dims(concentration, -1), scale))
         factor = jax.lax.stop_gradient(self._standard_factor(key_factor))
         relative = matmul(inverse_of(frozen), scale)
@@ -175,7 +175,7 @@ class Wishart(Distribution):
         logs, rows = jnp.log(diagonal), jnp.arange(d, dtype=x.dtype)
         # each `W_ii^2 / 2` is a gamma draw, and has a density of its logarithm
         on_diagonal = log_density_of_log(diagonal * diagonal / 2, 2 * logs - math.log(2), halves)
-        below = jnp.tril(whitened, -1)
+        below = tril(whitened, -1)
         in_rows, squares, definite, determinant = align(
             jnp.sum(on_diagonal + (rows - (d + 1)).reshape((1,) * (logs.ndim - 1) + (d,)) * logs, -1),
             jnp.sum(below * below, (-2, -1)),

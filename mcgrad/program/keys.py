@@ -180,7 +180,7 @@ class _Unknown:
     """What is not known before the run: a random value for each, of a scale that goes with the seed."""
 
     def __init__(self, seed: int, clones: bool):
-        self.rng, self.scale, self.clones = np.random.default_rng(seed), _SCALES[seed], clones
+        self.rng, self.seed, self.scale, self.clones = np.random.default_rng(seed), seed, _SCALES[seed], clones
         self.constants: dict[int, Any] = {}
 
     def knows(self, equation: Equation) -> bool:
@@ -216,6 +216,10 @@ class _Unknown:
             return self.rng.integers(2**32, size=value.shape, dtype=np.uint32)
         if value.dtype == np.bool_:
             return self.rng.integers(2, size=value.shape).astype(bool)
+        if value.is_integer and self.seed < 2:
+            # Distinct, since a key is often made of the number of an example; then small too, since they may be indices.
+            start = self.rng.integers(2**30) if self.seed == 0 else 0
+            return (start + self.rng.permutation(math.prod(value.shape)).reshape(value.shape)).astype(value.dtype)
         numbers = self.scale * self.rng.normal(size=value.shape)
         return np.asarray(numbers).astype(value.dtype)
 
