@@ -21,6 +21,7 @@ FLOORS = (
     ("_types", "_compat", "_mesh", "_spread"),
     ("_modules",),
     ("_arguments", "_debug"),
+    ("_eager",),
     ("_closures",),
     ("program.trace",),
     ("distributions",),
