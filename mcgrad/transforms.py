@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mcgrad._arguments import check_chunks, check_flag, describe, find_key, fold_in, name_of, sample_key, split
+from mcgrad._eager import count_call
 from mcgrad._modules import differentiate, partition, pure, split_output
 from mcgrad._spread import check_sharding, spread_over
 from mcgrad.distributions.half_precision import in_single
@@ -97,9 +98,11 @@ def expectation(
     def of_pure(fn: Callable[..., Any], args: Any, kwargs: Any, has_aux: bool) -> Any:
         if num_samples == 1 and sharding is None:
             key, with_key = find_key(fn, args, kwargs, "expectation", key_argname)
+            count_call(fn, key)
             _, run = plan_of(fn, *with_key(key), estimator, has_aux)
             return run()
         key, with_key = sample_key(fn, args, kwargs, "expectation", key_argname)
+        count_call(fn, key)
         spread = spread_over(sharding, num_samples, chunk_size, "expectation")
         names = (_SAMPLES, *(spread.axes if spread is not None and size == num_samples else ()))
         replicates = (names, size) if size > 1 else None

@@ -22,6 +22,7 @@ FLOORS = (
     ("_mesh", "_spread"),
     ("_modules",),
     ("_arguments", "_debug"),
+    ("_eager",),
     ("_closures",),
     ("program.trace",),
     ("distributions",),

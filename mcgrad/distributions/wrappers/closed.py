@@ -100,7 +100,7 @@ for _fact in (
 
 def may_close(dist: Any) -> bool:
     """Whether a distribution holds functions or objects that may close over what the program computes."""
-    if dist is None or isinstance(dist, (str, bytes, bool, int, float, np.ndarray, np.generic, jax.Array)):
+    if dist is None or isinstance(dist, (str, bytes, bool, int, float, np.ndarray, np.generic, np.dtype, jax.Array)):
         return False
     if isinstance(dist, (tuple, list)):
         return any(map(may_close, dist))
