@@ -7,13 +7,14 @@ from typing import Any
 import jax
 from jaxtyping import Array, UInt32
 
-from mcgrad._arguments import check_key, is_key, is_old_key
+from mcgrad._arguments import check_key, check_option, is_key, is_old_key
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.wrappers.autoregressive import by_entries
 from mcgrad.distributions.wrappers.closed import close
 from mcgrad.distributions.wrappers.foreign import as_distribution, entry_by_entry
 from mcgrad.estimators.importance_sampling import ImportanceSampling
 from mcgrad.program import Estimator
+from mcgrad.program.point_sets import POINT_SETS, PointSet
 from mcgrad.program.site import bind_draw
 
 
@@ -24,6 +25,7 @@ def sample(
     *,
     name: str | None = None,
     proposal: Any = None,
+    points: PointSet | None = None,
 ) -> Array:
     """A random choice: draws from a distribution, and marks the draw so that `mcgrad` can differentiate through it.
 
@@ -40,6 +42,8 @@ def sample(
         name: what `mcgrad.explain` and error messages call this draw.
         proposal: a distribution to draw from in place of `dist` under a transform, or a function of `dist` that returns
             it: costs that depend on the draw are then weighted. Short for `mcgrad.ImportanceSampling(proposal)`.
+        points: how several samples of a transform are spread over the values of this draw, in place of what the transform says;
+            see `mcgrad.expectation`. `"independent"` leaves the draw as it is.
 
     Returns:
         One draw, of shape `dist.batch_shape + dist.event_shape`.
@@ -69,7 +73,9 @@ def sample(
     dist = close(by_entries(dist), key)
     if estimator is not None:
         dist, estimator = estimator.drawn(dist), estimator.closed(dist)
-    return bind_draw(key, dist, estimator, name)
+    if points is not None:
+        check_option("sample(points=...)", points, POINT_SETS, "None")
+    return bind_draw(key, dist, estimator, name, points)
 
 
 def check_estimator(estimator: Any, where: str) -> None:

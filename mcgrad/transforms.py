@@ -17,11 +17,12 @@ from mcgrad._spread import check_sharding, spread_over
 from mcgrad.distributions.half_precision import in_single
 from mcgrad.estimators.auto import CANDIDATES, Auto
 from mcgrad.program import Estimator
-from mcgrad.program.checks import check_floating
+from mcgrad.program.checks import check_floating, check_point_sets
 from mcgrad.program.explain import Explanation
 from mcgrad.program.explain import describe as explanation_of
 from mcgrad.program.interpret import Interpreter
 from mcgrad.program.plan import Plan, make_plan
+from mcgrad.program.point_sets import PointSet, check_points
 from mcgrad.program.trace import trace
 from mcgrad.sample import check_estimator
 
@@ -34,6 +35,7 @@ def expectation(
     estimator: Estimator | None = None,
     num_samples: int = 1,
     chunk_size: int | None = None,
+    points: PointSet = "independent",
     sharding: Any = None,
     has_aux: bool = False,
     key_argname: str | None = None,
@@ -56,6 +58,13 @@ def expectation(
             in the backward pass, so that memory, also in reverse mode, is that of one chunk plus one value per chunk (all
             `aux` is kept, however). The leave-one-out baseline is then the mean of the other runs **of the same chunk**;
             with a chunk size of one there is none. By default all samples run at once.
+        points: how the samples (of one chunk) are spread over the values of each draw that does not say so itself, by its
+            quantiles: `"independent"`; `"antithetic"`, pairs of opposite quantiles; `"stratified"`, a Latin hypercube;
+            `"lattice"`, randomized lattices of a few entries each; `"sobol"`, scrambled, for a power of two of samples. Each sample
+            by itself is distributed as always, so that nothing is biased. Samples depend on each other, however: **the
+            leave-one-out baseline is the mean over the other antithetic pairs, and with the last three there is none.** Entries
+            of a draw along a `vmap` of the program, steps of a loop and other draws are spread by themselves. For distributions
+            with an `icdf` and multivariate normal ones; estimators that draw several points of their own draw them as always.
         sharding: spreads the samples over the devices of a mesh: a `jax.sharding.PartitionSpec` of one entry, such as
             `jax.P("data")`, for the mesh that `jax.set_mesh` has set, or a `jax.sharding.NamedSharding`. Each device runs its own
             samples, in chunks of `chunk_size`, and only means meet. The keys are those of one device, so the result is the same
@@ -86,6 +95,7 @@ def expectation(
     num_samples, chunk_size = _check_options(estimator, num_samples, chunk_size, has_aux)
     size = chunk_size or num_samples
     check_sharding(sharding, "expectation")
+    check_points(points, size, sharding)
 
     @functools.wraps(fn)
     def surrogate(*args: Any, **kwargs: Any) -> Any:
@@ -117,7 +127,7 @@ def expectation(
 
         def one(key: jax.Array) -> tuple[Any, Any]:
             _, run = plan_of(fn, *jax.tree.map(narrow, wide, with_key(key)), estimator, has_aux, key)
-            costs, aux = run(replicates) if has_aux else (run(replicates), ())
+            costs, aux = run(replicates, points) if has_aux else (run(replicates, points), ())
             arrays, put = partition(aux)
             put_aux.append(put)
             return costs, arrays
@@ -181,9 +191,11 @@ def plan_of(
     check_floating(traced, num_costs)
     plan = make_plan(traced, num_costs, estimator or Auto(), CANDIDATES, key_of_sample)
 
-    def run(replicates: Any = None) -> Any:
+    def run(replicates: Any = None, points: PointSet = "independent") -> Any:
+        interpreter = Interpreter(plan, replicates, points)
+        check_point_sets(plan.program, plan.estimators, interpreter.samples_of)
         # What JAX knew as a literal is an array like the others.
-        found = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in Interpreter(plan, replicates).run()]
+        found = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in interpreter.run()]
         costs, arrays = jax.tree.unflatten(tree, found)
         return (costs, put_aux[-1](arrays)) if has_aux else costs
 
@@ -197,6 +209,7 @@ def grad(
     estimator: Estimator | None = None,
     num_samples: int = 1,
     chunk_size: int | None = None,
+    points: PointSet = "independent",
     sharding: Any = None,
     has_aux: bool = False,
     key_argname: str | None = None,
@@ -206,7 +219,7 @@ def grad(
     Args:
         fn: a program that returns a scalar; see `mcgrad.expectation`.
         argnums: which arguments to differentiate in, as in `jax.grad`.
-        estimator, num_samples, chunk_size, sharding, has_aux, key_argname: see `mcgrad.expectation`.
+        estimator, num_samples, chunk_size, points, sharding, has_aux, key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` that returns the gradient, or `(gradient, aux)`.
@@ -221,7 +234,13 @@ def grad(
         >>> round(float(mcgrad.grad(loss)(0.0, jax.random.key(0))), 4)
         0.05
     """
-    options = {"estimator": estimator, "num_samples": num_samples, "chunk_size": chunk_size, "sharding": sharding}
+    options = {
+        "estimator": estimator,
+        "num_samples": num_samples,
+        "chunk_size": chunk_size,
+        "points": points,
+        "sharding": sharding,
+    }
     surrogate = _to_differentiate("grad", fn, argnums, options, has_aux, key_argname)
     return differentiate("grad", surrogate, argnums, has_aux)
 
@@ -247,6 +266,7 @@ def value_and_grad(
     estimator: Estimator | None = None,
     num_samples: int = 1,
     chunk_size: int | None = None,
+    points: PointSet = "independent",
     sharding: Any = None,
     has_aux: bool = False,
     key_argname: str | None = None,
@@ -263,7 +283,13 @@ def value_and_grad(
         >>> float(gradient)
         2.0
     """
-    options = {"estimator": estimator, "num_samples": num_samples, "chunk_size": chunk_size, "sharding": sharding}
+    options = {
+        "estimator": estimator,
+        "num_samples": num_samples,
+        "chunk_size": chunk_size,
+        "points": points,
+        "sharding": sharding,
+    }
     surrogate = _to_differentiate("value_and_grad", fn, argnums, options, has_aux, key_argname)
     return differentiate("value_and_grad", surrogate, argnums, has_aux)
 

@@ -93,6 +93,19 @@ class Score(Estimator):
         several = self.num_samples > 1 or draw.replicates is not None
         baseline = self.baseline
         if isinstance(baseline, str):
+            if (
+                baseline == "leave_one_out"
+                and draw.samples is not None
+                and draw.replicates is None
+                and self.num_samples == 1
+            ):
+                kind = draw.samples.point_set
+                way_out = "Take 4 samples at least" if kind == "antithetic" else 'Use `points="antithetic"` here'
+                raise ValueError(
+                    f'`mcgrad.Score(baseline="leave_one_out")` must have independent samples, got `points="{kind}"` at '
+                    f"{draw.site.describe()}, where the others depend on this one and their mean would be a biased baseline. "
+                    f'{way_out}, another baseline, or `points="independent"` at the draw.'
+                )
             if baseline == "leave_one_out" and not several:
                 raise ValueError(
                     '`mcgrad.Score(baseline="leave_one_out")` must have several samples, got 1 at '

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient as stop
 from jaxtyping import Array
 
-from mcgrad import _compat
 from mcgrad._arguments import check_option, describe
 from mcgrad._closures import Closed
 from mcgrad._types import static_field
@@ -173,11 +172,10 @@ class Taylor(Estimator):
         """The coefficient of each parameter, for the costs number `j`; independent of the draw."""
         if not isinstance(self.coefficient, str):
             return [self.coefficient] * len(leaves)
-        number = 1 if draw.replicates is None else draw.replicates[1]
-        if number < _FEWEST:
+        if draw.num_others < _FEWEST - 1:
             raise ValueError(
-                f'`mcgrad.Taylor(coefficient="regressed")` must have at least {_FEWEST} samples (in a chunk), got {number} at '
-                f"{draw.site.describe()}. Use `num_samples=K` in the transform, or give a coefficient: "
+                f'`mcgrad.Taylor(coefficient="regressed")` must have at least {_FEWEST} independent samples (in a chunk), got '
+                f"{draw.num_others + 1} at {draw.site.describe()}. Use `num_samples=K` in the transform, or give a coefficient: "
                 "`mcgrad.Taylor(..., coefficient=1.0)`."
             )
         return self._regressed(j, cost, expansion, draw, leaves, rest)
@@ -190,7 +188,6 @@ class Taylor(Estimator):
         The gradients are of this draw's own parameters, and each of one sample alone: a baseline made of other samples would
         make a coefficient depend on the draw that it is for. In its place is the expectation of the expansion.
         """
-        names, number = draw.replicates or ((), 1)
         single, alone = dataclasses.replace(draw, replicates=None), self.estimator
         level = stop(expansion.expected(single))
         if isinstance(alone, Score):
@@ -208,10 +205,7 @@ class Taylor(Estimator):
 
         of_cost = gradient(cost, lambda _: 0.0)
         of_variate = gradient(expansion.of_draw, lambda moved: in_single(expansion.expected(moved)[j]))
-        others = number - 1
-
-        def total_of_others(x: Array) -> Array:
-            return _compat.total_over(x, *names) - x
+        others, total_of_others = draw.num_others, draw.total_of_others
 
         def fit(i: int) -> Array:
             one, two = of_cost[i], of_variate[i]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mcgrad import _mesh
+from mcgrad import _compat, _mesh
 from mcgrad.program.costs import Split
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.estimator import Estimator, spelled
@@ -18,6 +18,7 @@ from mcgrad.program.held import Held
 from mcgrad.program.jumps import JumpWarning
 from mcgrad.program.made_of import MadeOf
 from mcgrad.program.paths import BlindWay
+from mcgrad.program.point_sets import Samples, can_draw, why_not_number
 from mcgrad.program.poles import divisor_of
 from mcgrad.program.shards import refuse_draw
 from mcgrad.program.site import Site, has_site
@@ -152,3 +153,24 @@ def check_supported(program: Program) -> None:
     for equation in program.everything():
         if equation.bodies and not rebuilds(equation) and any(map(has_site, equation.bodies)):
             refuse_draw(equation)
+
+
+def check_point_sets(program: Program, sites: Iterable[Site], samples_of: Callable[[Site], Samples | None]) -> None:
+    """Refuse to spread samples over the values of a draw that cannot be made of uniform numbers, or where its keys may repeat."""
+    looping = [e for e in program.everything() if e.eqn.primitive is _compat.while_p]
+    in_while = {inner for loop in looping for body in loop.bodies for inner in body.everything()}
+    for site in sites:
+        if (samples := samples_of(site)) is None:
+            continue
+        reason = way_out = None
+        if (number := why_not_number(samples.point_set, samples.number)) is not None:
+            reason, way_out = f"it must {number}, got {samples.number}", "Change `num_samples`, or leave this draw out"
+        elif not can_draw(site.base_dist):
+            reason = "the distribution has no `icdf` to make it of uniform numbers"
+        elif site.equation in in_while:
+            reason = "in a `while_loop` samples stop at different steps, and have no set of points together"
+        if reason is not None:
+            raise ValueError(
+                f'`points="{samples.point_set}"` cannot be had at {site.describe()}: {reason}. '
+                f'{way_out or "Leave this draw out"}: `mcgrad.sample(..., points="independent")`.'
+            )

@@ -19,6 +19,7 @@ from mcgrad.distributions.derivatives.pathwise_check import name_of
 from mcgrad.distributions.half_precision import widened
 from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.program.bring import bring
+from mcgrad.program.point_sets import Samples, draw_from_uniform, total_of_others
 from mcgrad.program.relation import Relation
 from mcgrad.program.site import Facts, Site, under_vmaps
 from mcgrad.program.surrogates import signed_term
@@ -87,6 +88,7 @@ class Draw:
         operands: values of the distribution's leaves, the key, and the estimator's leaves.
         relations: for each cost of the program, how it depends on this site (`None` where it does not).
         replicates: `(axis names, number)` of the transform's samples, if there are several.
+        samples: the samples of the transform that share a set of points, if this draw has one.
         constant: positions of the distribution's leaves that are known before the program runs, so that no derivative can
             reach them.
         crossings: where comparisons of this draw change, for an estimator that follows thresholds; `None` if there are none.
@@ -98,6 +100,7 @@ class Draw:
     relations: tuple[Relation | None, ...] = ()
     replicates: tuple[tuple[str, ...], int] | None = None
     constant: frozenset[int] = frozenset()
+    samples: Samples | None = None
     crossings: Crossings | None = None
     excludes: bool = False
 
@@ -232,17 +235,42 @@ class Draw:
 
     def sample(self, index: Any = None) -> Any:
         """One draw with frozen parameters; with an `index`, an independent one for each index."""
-        key = self.key if index is None else self.key_beside(index)
+        if index is None:
+            return jax.lax.stop_gradient(self.under_vmaps(self._sampled, key=self.key, frozen=True))
+        key = self.key_beside(index)
         return jax.lax.stop_gradient(self.under_vmaps(lambda key, dist: dist.sample(key), key=key, frozen=True))
 
     def sample_path(self) -> Any:
         """One draw, differentiable in the parameters."""
-        return self.under_vmaps(lambda key, dist: dist.sample(key), key=self.key)
+        return self.under_vmaps(self._sampled, key=self.key)
+
+    def _sampled(self, key: PRNGKey, dist: Any) -> Any:
+        samples = self.samples
+        if samples is None:
+            return dist.sample(key)
+        dtype = jnp.result_type(
+            jnp.float32, *(x for x in jax.tree.leaves(dist) if jnp.issubdtype(x.dtype, jnp.floating))
+        )
+        x = draw_from_uniform(dist, lambda shape: samples.uniform(key, shape, dtype))
+        return x.astype(self.site.equation.outputs[0].dtype)
 
     def uniform(self, *shape: int, dtype: Any, index: Any = None) -> Array:
         """Uniform noise in (0, 1) of shape `[*plates, *shape]`, from the key of the draw or, with an `index`, one beside it."""
         key = self.key if index is None else self.key_beside(index)
-        return self.under_vmaps(lambda key, dist: open_uniform(key, (*dist.batch_shape, *shape), dtype), key=key)
+        make = open_uniform if self.samples is None or index is not None else self.samples.uniform
+        return self.under_vmaps(lambda key, dist: make(key, (*dist.batch_shape, *shape), dtype), key=key)
+
+    @property
+    def num_others(self) -> int:
+        """How many of the transform's samples are independent of this one at this draw."""
+        if self.replicates is None:
+            return 0
+        return self.replicates[1] - 1 if self.samples is None else self.samples.num_others
+
+    def total_of_others(self, x: Array) -> Array:
+        """The sum over the samples that are independent of this one at this draw; held fixed."""
+        assert self.replicates is not None
+        return total_of_others(jax.lax.stop_gradient(x), self.replicates[0], self.samples)
 
     def log_prob(self, x: Any) -> Array:
         """Log density of a value of the site's shape; of shape `plates`."""

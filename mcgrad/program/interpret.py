@@ -20,12 +20,14 @@ from jaxtyping import Array
 from mcgrad import _compat, _mesh
 from mcgrad._debug import check_finite
 from mcgrad._types import Shape
+from mcgrad.distributions.half_precision import in_single
 from mcgrad.program.bring import bring, expand_right
 from mcgrad.program.draw import Draw, fold_in
 from mcgrad.program.estimator import Estimator, Result, spelled
 from mcgrad.program.impossible import check_possible
 from mcgrad.program.jumps import watch
 from mcgrad.program.plan import Plan
+from mcgrad.program.point_sets import PointSet, Samples, total_of_others
 from mcgrad.program.relation import Relation
 from mcgrad.program.representations import Alternatives, Flow, WeightedPoint
 from mcgrad.program.rest import RestOfProgram
@@ -48,6 +50,7 @@ class Interpreter:
 
     Attributes:
         replicates: `(axis names, number)` of the transform's samples, if there are several.
+        point_set: how samples are spread over the values of a draw that does not say so itself.
         folds: indices of the replicates that this run is in; they are folded into the keys of later sites.
         plain: whether every site just draws, by flow or with a score weight, whatever its estimator.
         recording: whether estimators that follow alternatives only draw, and record the alternatives: the equations that
@@ -62,6 +65,7 @@ class Interpreter:
 
     plan: Plan
     replicates: tuple[tuple[str, ...], int] | None = None
+    point_set: PointSet = "independent"
     folds: tuple[Any, ...] = ()
     plain: bool = False
     recording: frozenset[Equation] | None = None
@@ -239,7 +243,16 @@ class Interpreter:
         )
         constant = frozenset(i for i, value in enumerate(site.parameters) if value in site.constants)
         operands = (*operands[:n], key, *operands[n + 1 :])
-        return Draw(site, operands, relations, self.replicates, constant, excludes=site in self.plan.excluding)
+        samples = self.samples_of(site)
+        replicates = None if samples is not None and samples.num_others < 1 else self.replicates
+        return Draw(site, operands, relations, replicates, constant, samples, excludes=site in self.plan.excluding)
+
+    def samples_of(self, site: Site) -> Samples | None:
+        """The samples that share a set of points at a site, if they do."""
+        if self.replicates is None:
+            return None
+        kind: Any = site.point_set or self.point_set
+        return None if kind == "independent" else Samples(kind, *self.replicates)
 
     def estimator(self, draw: Draw) -> Estimator:
         """The estimator of a site, with its arrays."""
@@ -274,15 +287,23 @@ class Interpreter:
             if all_sites:
                 costs[j] = cost * weight_of(*all_sites)
                 if leave_one_out and self.replicates is not None:
-                    names, number = self.replicates
-                    others = mean_of_others(cost, lambda x, names=names: _compat.total_over(x, *names), number)
-                    costs[j] += (1 - weight_of(*leave_one_out)) * others
+                    costs[j] += (1 - weight_of(*leave_one_out)) * self._mean_of_others(cost, leave_one_out, weights)
         for weight in weights:
             if weight.baseline is not None and not isinstance(weight.baseline, str):
                 self.subtract_baseline(costs, weight.site, unit_weight(weight.log_weight), weight.baseline)
             if weight.control is not None:
                 self._add_once(costs, weight.site, weight.control)
         return result._replace(costs=tuple(costs))
+
+    def _mean_of_others(self, cost: Array, credited: Sequence[Any], weights: Sequence[Weight]) -> Array:
+        """The mean of a cost over the samples that are independent of this one at all draws that it is credited to."""
+        assert self.replicates is not None
+        names, number = self.replicates
+        sets = [samples for i, *_ in credited if (samples := self.samples_of(weights[i].site)) is not None]
+        if not sets:
+            return mean_of_others(cost, lambda x: _compat.total_over(x, *names), number)
+        wide = in_single(stop(cost))
+        return (total_of_others(wide, names, sets[0]) / sets[0].num_others).astype(cost.dtype)
 
     def _axes_of_all(self, cost: Value, site: Site) -> tuple[Any, ...]:
         """The mapped axes along which a cost depends on the draws of all devices."""

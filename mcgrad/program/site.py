@@ -25,7 +25,9 @@ from mcgrad.distributions.derivatives.pathwise_check import name_of, pathwise_ob
 from mcgrad.program.trace import Equation, Program, Value
 
 
-def bind_draw(key: PRNGKey, dist: Any, estimator: Any = None, name: str | None = None) -> Any:
+def bind_draw(
+    key: PRNGKey, dist: Any, estimator: Any = None, name: str | None = None, point_set: str | None = None
+) -> Any:
     """One draw from a distribution, as an operation of the program."""
     dist_leaves, dist_tree = jax.tree.flatten(dist)
     estimator_leaves, estimator_tree = jax.tree.flatten(estimator)
@@ -41,6 +43,7 @@ def bind_draw(key: PRNGKey, dist: Any, estimator: Any = None, name: str | None =
         levels=(),
         mesh_levels=(),
         name=name,
+        point_set=point_set,
     )
     return jax.tree.unflatten(jax.tree.structure(structure), leaves)
 
@@ -192,6 +195,11 @@ class Site:
     @property
     def name(self) -> str:
         return self._params["name"] or self.facts.law
+
+    @property
+    def point_set(self) -> str | None:
+        """How the user said that several samples are spread over the values of the draw."""
+        return self._params["point_set"]
 
     @property
     def line(self) -> str:
