@@ -121,6 +121,13 @@ class HasRelaxation(Protocol):
         """Continuous draws for a draw `x`; `coupled` says that both are made of the same noise."""
 
 
+class HasMarginals(Protocol):
+    """A distribution of vectors of bits that knows the probability of each bit, whose derivative `mcgrad.StraightThrough` takes."""
+
+    def marginals(self) -> Array:
+        """The probability of each bit to be one, `[*batch, *event]`, with its derivative in the parameters."""
+
+
 _PROTOCOLS = {
     name: method
     for protocol in (HasLogProb, HasProb, HasCdf, HasSurvival, HasIcdf, HasSupport)
@@ -148,8 +155,8 @@ class Distribution(PyTree):
 
     A subclass defines `sample`, as a rule also `log_prob`, and whatever else it knows: the methods of the protocols in
     `mcgrad.distributions` (`HasLogProb`, `HasProb`, `HasCdf`, `HasSurvival`, `HasIcdf`, `HasSupport`, `HasWeakDerivative`,
-    `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasNormalNoise`, `HasRelaxation`). Estimators take a missing method and
-    `None` alike as "not known". A method without a docstring has that of its protocol.
+    `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasNormalNoise`, `HasRelaxation`, `HasMarginals`). Estimators take a missing
+    method and `None` alike as "not known". A method without a docstring has that of its protocol.
 
     Attributes:
         domains: the domain of each parameter. Parameters named here are checked where they are concrete, brought to one

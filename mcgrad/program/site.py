@@ -120,7 +120,8 @@ class Facts:
 
 
 _OPTIONAL = (
-    "log_prob prob cdf icdf survival support weak_derivative optimal_transport adaptive_velocity noise_of relaxation"
+    "log_prob prob cdf icdf survival support weak_derivative optimal_transport adaptive_velocity noise_of relaxation "
+    "marginals"
 )
 
 

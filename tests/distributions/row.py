@@ -26,6 +26,7 @@ METHODS = (
     "adaptive_velocity",
     "noise_of",
     "relaxation",
+    "marginals",
 )
 
 
