@@ -100,6 +100,7 @@ from mcgrad.estimators import UnorderedSet as UnorderedSet
 from mcgrad.gradients import measure_valued_grad as measure_valued_grad
 from mcgrad.gradients import pathwise_grad as pathwise_grad
 from mcgrad.gradients import score_grad as score_grad
+from mcgrad.natural import natural as natural
 from mcgrad.objectives import dreg as dreg
 from mcgrad.objectives import iwae as iwae
 from mcgrad.objectives import sticking_the_landing as sticking_the_landing
