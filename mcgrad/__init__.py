@@ -55,11 +55,13 @@ from mcgrad.distributions import NoncentralChi2 as NoncentralChi2
 from mcgrad.distributions import Normal as Normal
 from mcgrad.distributions import OneHotCategorical as OneHotCategorical
 from mcgrad.distributions import Pareto as Pareto
+from mcgrad.distributions import PlackettLuce as PlackettLuce
 from mcgrad.distributions import Poisson as Poisson
 from mcgrad.distributions import Relaxation as Relaxation
 from mcgrad.distributions import Residual as Residual
 from mcgrad.distributions import Stratified as Stratified
 from mcgrad.distributions import StudentT as StudentT
+from mcgrad.distributions import Subset as Subset
 from mcgrad.distributions import Systematic as Systematic
 from mcgrad.distributions import Transformed as Transformed
 from mcgrad.distributions import TruncatedNormal as TruncatedNormal
@@ -105,11 +107,13 @@ from mcgrad.estimators import UnorderedSet as UnorderedSet
 from mcgrad.gradients import measure_valued_grad as measure_valued_grad
 from mcgrad.gradients import pathwise_grad as pathwise_grad
 from mcgrad.gradients import score_grad as score_grad
+from mcgrad.natural import natural as natural
 from mcgrad.objectives import dreg as dreg
 from mcgrad.objectives import iwae as iwae
 from mcgrad.objectives import sticking_the_landing as sticking_the_landing
 from mcgrad.objectives import vargrad as vargrad
 from mcgrad.objectives import vimco as vimco
+from mcgrad.perturbed import perturbed as perturbed
 from mcgrad.program.estimator import Estimator as Estimator
 from mcgrad.program.estimator import LocalEstimator as LocalEstimator
 from mcgrad.program.jumps import JumpWarning as JumpWarning

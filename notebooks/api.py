@@ -30,7 +30,14 @@ def _is_distribution(module: str, thing: Any) -> bool:
 # Page: what is on it. The first that fits takes a name.
 GROUPS: dict[str, Callable[[str, Any], bool]] = {
     "api_transforms": lambda module, thing: (
-        _in("mcgrad.transforms", "mcgrad.sample", "mcgrad.gradients", "mcgrad._debug")(module, thing)
+        _in(
+            "mcgrad.transforms",
+            "mcgrad.sample",
+            "mcgrad.gradients",
+            "mcgrad.perturbed",
+            "mcgrad.natural",
+            "mcgrad._debug",
+        )(module, thing)
         or (isinstance(thing, type) and issubclass(thing, Warning))
     ),
     "api_estimators": _in("mcgrad.estimators"),

@@ -6,7 +6,7 @@ The distributions themselves, their base class `Distribution` and the functions 
 
 - The protocols, one for each thing that a distribution may know: `HasLogProb`, `HasProb`, `HasCdf`, `HasSurvival`, `HasIcdf`,
   `HasSupport`, `HasWeakDerivative`, `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasNormalNoise`, `HasMoments`,
-  `HasRelaxation`; and `knows`, which asks a distribution for one of them.
+  `HasRelaxation`, `HasMarginals`; and `knows`, which asks a distribution for one of them.
 - What their methods take and return: `Coupling`, `WeakDerivative`, `Relaxation`.
 - The values that parameters may take: a `Domain` of your own, or `REAL`, `POSITIVE`, `NONNEGATIVE`, `PROBABILITY`, `LOG_ODDS`; and
   `check_one_of`, for alternative parameters such as logits and probabilities.
@@ -26,6 +26,7 @@ from mcgrad.distributions.base import HasAdaptiveVelocity as HasAdaptiveVelocity
 from mcgrad.distributions.base import HasCdf as HasCdf
 from mcgrad.distributions.base import HasIcdf as HasIcdf
 from mcgrad.distributions.base import HasLogProb as HasLogProb
+from mcgrad.distributions.base import HasMarginals as HasMarginals
 from mcgrad.distributions.base import HasMoments as HasMoments
 from mcgrad.distributions.base import HasNormalNoise as HasNormalNoise
 from mcgrad.distributions.base import HasOptimalTransport as HasOptimalTransport
@@ -80,8 +81,10 @@ from mcgrad.distributions.numerics.arithmetic import align as align
 from mcgrad.distributions.numerics.arithmetic import open_uniform as open_uniform
 from mcgrad.distributions.numerics.arithmetic import quotient as quotient
 from mcgrad.distributions.pareto import Pareto as Pareto
+from mcgrad.distributions.plackett_luce import PlackettLuce as PlackettLuce
 from mcgrad.distributions.poisson import Poisson as Poisson
 from mcgrad.distributions.student_t import StudentT as StudentT
+from mcgrad.distributions.subset import Subset as Subset
 from mcgrad.distributions.truncated_normal import TruncatedNormal as TruncatedNormal
 from mcgrad.distributions.uniform import Uniform as Uniform
 from mcgrad.distributions.von_mises import VonMises as VonMises

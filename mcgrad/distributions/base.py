@@ -128,6 +128,13 @@ class HasRelaxation(Protocol):
         """Continuous draws for a draw `x`; `coupled` says that both are made of the same noise."""
 
 
+class HasMarginals(Protocol):
+    """A distribution of vectors of bits that knows the probability of each bit, whose derivative `mcgrad.StraightThrough` takes."""
+
+    def marginals(self) -> Array:
+        """The probability of each bit to be one, `[*batch, *event]`, with its derivative in the parameters."""
+
+
 _PROTOCOLS = {
     name: method
     for protocol in (HasLogProb, HasProb, HasCdf, HasSurvival, HasIcdf, HasSupport, HasMoments)
@@ -155,7 +162,8 @@ class Distribution(PyTree):
 
     A subclass defines `sample`, as a rule also `log_prob`, and whatever else it knows: the methods of the protocols in
     `mcgrad.distributions` (`HasLogProb`, `HasProb`, `HasCdf`, `HasSurvival`, `HasIcdf`, `HasSupport`, `HasWeakDerivative`,
-    `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasNormalNoise`, `HasMoments`, `HasRelaxation`). Estimators take a missing
+    `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasNormalNoise`, `HasMoments`, `HasRelaxation`,
+    `HasMarginals`). Estimators take a missing
     method and `None` alike as "not known". A method without a docstring has that of its protocol.
 
     Attributes:

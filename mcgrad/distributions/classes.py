@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad import _compat
+from mcgrad._debug import check_when_run
 from mcgrad._types import static_field
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.checks import LOG_ODDS, PROBABILITY, Domain, check_one_of
 
-_LOGITS = Domain(
+LOGITS = Domain(
     "be finite or -inf",
     lambda v: v < np.inf,
     "Pass unnormalized log probabilities; `-inf` excludes a class.",
@@ -28,6 +29,19 @@ _PROBS = Domain(
     "Pass probabilities, or unconstrained values as `logits=`.",
     event_ndim=1,
 )
+
+
+def check_possible(law: str, logits: Any, k: int) -> None:
+    """Refuse concrete logits of which fewer than `k` are possible."""
+    if isinstance(logits, _compat.Tracer):
+        return check_when_run(lambda values: check_possible(law, values, k), logits)
+    fewest = int(np.min((np.asarray(logits) > -np.inf).sum(-1), initial=k))
+    if fewest < k:
+        raise ValueError(
+            f"`mcgrad.{law}(logits=...)` must leave at least k = {k} possible, got a row with {fewest} above -inf. Keep "
+            "more logits finite, or lower `k`."
+        )
+
 
 # How far a sum of probabilities may be from one: more than rounding to bfloat16 or float16 on the way here can do to
 # it, less than any mistake that is worth a message.
@@ -76,6 +90,15 @@ class Chances(Distribution):
         return jax.nn.log_sigmoid(-given) if self.probs is None else jnp.log1p(-given)
 
 
+def set_dtype_of_draws(dist: Any) -> None:
+    """Make the `dtype` of the draws of bits one of JAX; refuses one that is not of numbers."""
+    object.__setattr__(dist, "dtype", jax.dtypes.canonicalize_dtype(dist.dtype))
+    if not jnp.issubdtype(dist.dtype, jnp.number):
+        raise TypeError(
+            f"`mcgrad.{dist.law}(dtype=...)` must be of numbers, got {dist.dtype}. Pass `jnp.float32`, or compare draws with 1."
+        )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bits(Chances):
     """Base of distributions of zeros and ones, which are integers unless another `dtype` is given."""
@@ -84,11 +107,7 @@ class Bits(Chances):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "dtype", jax.dtypes.canonicalize_dtype(self.dtype))
-        if not jnp.issubdtype(self.dtype, jnp.number):
-            raise TypeError(
-                f"`mcgrad.{self.law}(dtype=...)` must be of numbers, got {self.dtype}. Pass `jnp.float32`, or compare draws with 1."
-            )
+        set_dtype_of_draws(self)
 
     def in_floats(self) -> Bits:
         """This distribution, with draws of the floating dtype of its parameters."""
@@ -99,7 +118,7 @@ class Bits(Chances):
 class Classes(Chances):
     """Base of distributions with the probabilities of `n` classes along their last axis."""
 
-    domains: ClassVar = {"logits": _LOGITS, "probs": _PROBS}
+    domains: ClassVar = {"logits": LOGITS, "probs": _PROBS}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _HALVES = (jnp.bfloat16, jnp.float16)
-_FUNCTIONS = ("log_prob", "prob", "cdf", "survival", "icdf", "optimal_transport", "moments")
+_FUNCTIONS = ("log_prob", "prob", "cdf", "survival", "icdf", "optimal_transport", "moments", "marginals")
 _DRAWS = ("sample", "weak_derivative", "relaxation", "noise", "adaptive_velocity")
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Float
 from mcgrad._arguments import check_field, check_flag
 from mcgrad._compat import Tracer
 from mcgrad._types import PRNGKey, static_field
-from mcgrad.distributions import Relaxation
+from mcgrad.distributions import HasMarginals, Relaxation, knows
 from mcgrad.estimators.relax import KEY_OF_RELAXATION
 from mcgrad.program import Draw, Flow, LocalEstimator, Site
 from mcgrad.program.draw import placeholder
@@ -28,6 +28,7 @@ class _Biased(LocalEstimator):
 
     flow: ClassVar[bool] = True
     biased: ClassVar[bool] = True
+    _needs: ClassVar[tuple[str, ...]] = ("relaxation",)
 
     def __post_init__(self) -> None:
         temperature = getattr(self, "temperature", 1.0)
@@ -38,7 +39,7 @@ class _Biased(LocalEstimator):
             )
 
     def why_not(self, site: Site) -> str | None:
-        if "relaxation" not in site.facts.knows:
+        if site.facts.knows.isdisjoint(self._needs):
             return (
                 "the distribution has no relaxation; `mcgrad.Bernoulli` and `mcgrad.OneHotCategorical` have, and yours may, see "
                 "`mcgrad.Distribution`"
@@ -92,9 +93,10 @@ class StraightThrough(_Biased):
 
         d E[f(x)] ~ f'(x) dp,    p = E[x]
 
-    For `Bernoulli` and `OneHotCategorical`, and `Independent` ones; their draws are floats where it is named at the draw. One
-    evaluation; the cost must be differentiable at zeros and ones. The first derivative only; a second one raises. No jump is
-    warned of. `mcgrad.explain` labels it, `mcgrad.compare` measures its bias, and `mcgrad.Auto` never takes it.
+    For `Bernoulli` and `OneHotCategorical`, `Independent` ones, and `Subset`, where `p` are the marginals (SIMPLE); draws are
+    floats where it is named at the draw. One evaluation; the cost must be differentiable at zeros and ones. The first derivative
+    only; a second one raises. No jump is warned of. `mcgrad.explain` labels it, `mcgrad.compare` measures its bias, and
+    `mcgrad.Auto` never takes it.
 
     Raises:
         ValueError: where the program is planned, with the line of the draw: for integer draws, and for distributions that have no
@@ -110,10 +112,15 @@ class StraightThrough(_Biased):
 
     References:
         Bengio et al. 2013, section 4, "Estimating or Propagating Gradients Through Stochastic Neurons for Conditional
-        Computation", https://arxiv.org/abs/1308.3432.
+        Computation", https://arxiv.org/abs/1308.3432; Ahmed et al. 2023, eq. 4 (subsets), "SIMPLE: A Gradient Estimator for
+        k-Subset Sampling", https://arxiv.org/abs/2210.01941.
     """
 
+    _needs: ClassVar[tuple[str, ...]] = ("relaxation", "marginals")
+
     def _point(self, key: PRNGKey, dist: Any, x: Array) -> Array:
+        if knows(dist, HasMarginals):
+            return x + zero_with_first_derivative_of(dist.marginals()).astype(x.dtype)
         relaxation = dist.relaxation(key, x, True)
         moved = _moved(relaxation, _mean_of(relaxation, relaxation.logits))
         return x + zero_with_first_derivative_of(moved).astype(x.dtype)

@@ -127,7 +127,7 @@ class Facts:
 
 _OPTIONAL = (
     "log_prob prob cdf icdf survival support weak_derivative optimal_transport adaptive_velocity noise_of moments "
-    "relaxation"
+    "relaxation marginals"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
@@ -18,6 +19,18 @@ COUNT = np.array([[4], [9]])
 WEIGHTS = np.array([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
 _OF_CLASSES = {"logits": {"logits": np.log(WEIGHTS) + 1.0}, "probs": {"probs": WEIGHTS}}
 _FEW_VALUES = "a weight and every value are bounded by those checked elsewhere at extreme parameters"
+
+_ITEMS = [[0.4, -0.5, 0.1, 0.9], [-1.0, 0.3, 2.0, 0.0]]
+_PAIRS = jnp.array([[i in pair for i in range(4)] for pair in itertools.combinations(range(4), 2)], float)
+_RANKINGS = {k: jnp.array(list(itertools.permutations(range(4), k))) for k in (2, 3)}
+_OF_PLACES, _OF_ITEMS = jnp.array([0.7, -0.4, 1.3]), jnp.array([0.3, -1.1, 0.8, 2.0])
+
+
+def _over_rankings(logits: Any, k: int) -> Any:
+    """Probabilities of all rankings, one place after the other."""
+    weights = jnp.exp(logits)[_RANKINGS[k]]
+    gone = jnp.cumsum(weights, axis=1) - weights
+    return jnp.prod(weights / (jnp.sum(jnp.exp(logits)) - gone), axis=1)
 
 
 def sigmoid(x: Any) -> np.ndarray:
@@ -179,6 +192,32 @@ ROWS = {
         },
         twice=NO_DERIVATIVE,
     ),
+    "PlackettLuce": Row(
+        mcgrad.PlackettLuce,
+        {
+            "": Ordinary({"logits": _ITEMS}, "test_rankings.py"),
+            "places": Ordinary({"logits": _ITEMS}, "test_rankings.py", lambda logits: mcgrad.PlackettLuce(logits, 2)),
+        },
+        knows="support prob weak_derivative relaxation",
+        discrete=True,
+        event_ndim=1,
+        corners=INTEGERS,
+        weak={
+            "": WeakOfVector(
+                jnp.asarray(_ITEMS[0]),
+                lambda x: jnp.cos(x[:3] @ _OF_PLACES),
+                lambda logits: _over_rankings(logits, 3) @ jnp.cos(_RANKINGS[3] @ _OF_PLACES),
+            ),
+            "places": WeakOfVector(
+                jnp.asarray(_ITEMS[1]),
+                lambda x: jnp.cos(x @ _OF_PLACES[:2]),
+                lambda logits: _over_rankings(logits, 2) @ jnp.cos(_RANKINGS[2] @ _OF_PLACES[:2]),
+                lambda logits: mcgrad.PlackettLuce(logits, 2),
+            ),
+        },
+        extremes=_FEW_VALUES,
+        twice=NO_DERIVATIVE,
+    ),
     "Poisson": Row(
         mcgrad.Poisson,
         {"": Ordinary({"rate": SCALE}, lambda rate: scipy.stats.poisson(rate))},
@@ -193,4 +232,21 @@ ROWS = {
     "Stratified": _ancestors(mcgrad.Stratified),
     "Systematic": _ancestors(mcgrad.Systematic, event_ndim=1),
     "WithReplacement": _ancestors(mcgrad.WithReplacement),
+    "Subset": Row(
+        lambda logits: mcgrad.Subset(logits, 2),
+        {"": Ordinary({"logits": _ITEMS}, "test_subset.py")},
+        knows="support prob weak_derivative marginals",
+        discrete=True,
+        event_ndim=1,
+        corners=INTEGERS,
+        weak={
+            "": WeakOfVector(
+                jnp.asarray(_ITEMS[0]),
+                lambda x: jnp.cos(x @ _OF_ITEMS),
+                lambda logits: jax.nn.softmax(_PAIRS @ logits) @ jnp.cos(_PAIRS @ _OF_ITEMS),
+            )
+        },
+        extremes=_FEW_VALUES,
+        twice=NO_DERIVATIVE,
+    ),
 }

@@ -27,6 +27,7 @@ METHODS = (
     "noise_of",
     "moments",
     "relaxation",
+    "marginals",
 )
 
 
