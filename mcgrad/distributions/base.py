@@ -162,9 +162,8 @@ class Distribution(PyTree):
 
     A subclass defines `sample`, as a rule also `log_prob`, and whatever else it knows: the methods of the protocols in
     `mcgrad.distributions` (`HasLogProb`, `HasProb`, `HasCdf`, `HasSurvival`, `HasIcdf`, `HasSupport`, `HasWeakDerivative`,
-    `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasNormalNoise`, `HasMoments`, `HasRelaxation`,
-    `HasMarginals`). Estimators take a missing
-    method and `None` alike as "not known". A method without a docstring has that of its protocol.
+    `HasOptimalTransport`, `HasAdaptiveVelocity`, `HasNormalNoise`, `HasMoments`, `HasRelaxation`, `HasMarginals`).
+    Estimators take a missing method and `None` alike as "not known". A method without a docstring has that of its protocol.
 
     Attributes:
         domains: the domain of each parameter. Parameters named here are checked where they are concrete, brought to one

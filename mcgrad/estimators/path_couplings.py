@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from mcgrad._types import PRNGKey
 from mcgrad.distributions.half_precision import in_single, widened
 from mcgrad.distributions.numerics.arithmetic import open_uniform
-from mcgrad.program.draw import log_density
+from mcgrad.program.density import log_density
 
 
 def reflection(key: PRNGKey, dist: Any, real: Any, x: Array) -> Array:

@@ -15,7 +15,7 @@ from mcgrad._arguments import check_option
 from mcgrad._types import static_field
 from mcgrad.distributions import Bernoulli, Binomial
 from mcgrad.program import Alternatives, Draw, Estimator, SignedPoints, Site, zero_with_derivative_of
-from mcgrad.program.draw import probability
+from mcgrad.program.density import probability
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,43 +12,16 @@ import numpy as np
 from jaxtyping import Array
 
 from mcgrad import _mesh
-from mcgrad._arguments import describe
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.classes import Chances
-from mcgrad.distributions.derivatives.pathwise_check import name_of
-from mcgrad.distributions.half_precision import widened
 from mcgrad.distributions.numerics.arithmetic import open_uniform
 from mcgrad.program.bring import bring
+from mcgrad.program.density import log_density, probability
 from mcgrad.program.point_sets import Samples, draw_from_uniform, total_of_others
 from mcgrad.program.relation import Relation
 from mcgrad.program.site import Facts, Site, under_vmaps
 from mcgrad.program.surrogates import signed_term
 from mcgrad.program.thresholds import Crossings
-
-
-def probability(dist: Any, x: Any) -> Array:
-    """Probability of a value, by the distribution's own `prob` if it has one."""
-    own = getattr(widened(dist), "prob", None)
-    return own(x) if callable(own) else jnp.exp(log_density(dist, x))
-
-
-def log_density(dist: Any, x: Any) -> Array:
-    """Log density of a value; refuses a `log_prob` that returns none, or not one for each entry."""
-    dist = widened(dist)
-    value = dist.log_prob(x)
-    law = name_of(dist)
-    if not isinstance(value, (int, float)) and not hasattr(value, "dtype"):
-        raise TypeError(
-            f"The `log_prob` of {law} must return the log density, an array, got {describe(value)}. Look for a missing "
-            "`return`."
-        )
-    batch = tuple(dist.batch_shape)
-    if np.shape(value) != batch:
-        raise ValueError(
-            f"The `log_prob` of {law} must return one log density for each entry, of the `batch_shape` {batch}, got shape "
-            f"{np.shape(value)}. Sum over event axes only."
-        )
-    return value
 
 
 def placeholder(site: Site) -> Any:

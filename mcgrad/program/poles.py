@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mcgrad.program.draw import log_density
+from mcgrad.program.density import log_density
 from mcgrad.program.lines import NEARBY, POINTS, Bracket, Line
 from mcgrad.program.site import Site, sample_p, under_vmaps
 from mcgrad.program.trace import Constant, Equation, Value

@@ -12,7 +12,8 @@ from jaxtyping import Array
 from mcgrad import _mesh
 from mcgrad.distributions.wrappers.autoregressive import conditionals_p
 from mcgrad.distributions.wrappers.foreign import as_distribution
-from mcgrad.program.draw import Draw, log_density
+from mcgrad.program.density import log_density
+from mcgrad.program.draw import Draw
 from mcgrad.program.site import Site, under_vmaps
 from mcgrad.program.trace import Constant, Equation, Value
 
