@@ -80,7 +80,7 @@ def report(data: dict[str, Any]) -> list[Any]:
                 traffic[f"{what}, {devices} devices"] = row["counts"]
                 sent[f"{what}, {devices} devices"] = row["sent"] / row["gradient"]
             if int(devices) > 1 and "bytes" in row and "bytes" in own and way == AUTOMATIC:
-                memory[f"{examples} examples on {devices}"] = row["bytes"] / own["bytes"]
+                memory[f"{examples} examples on {devices}"] = row["bytes"] / (own["bytes"] + row["gradient"])
     headings = ("samples", "devices", *headings[2:])
     samples = Table(f"{SAMPLES:,} samples over devices, of a program with two draws of 8 numbers", headings)
     growing = {}
@@ -114,7 +114,7 @@ def report(data: dict[str, Any]) -> list[Any]:
             max(growing.values()) < SAMPLES if growing else None,
             f"Most {max(growing.values(), default=0):,} bytes.",
         ),
-        _at_most(memory, MOST, "the temporary memory of a device is that of its own part (within 1.2)"),
+        _at_most(memory, MOST, "the temporary memory of a device is that of its own part and of the gradient to be summed (within 1.2)"),
         Hold(
             f"{SAMPLES:,} samples over {TIMED_DEVICES} devices of one processor take at most 1.1 times as long as on one",
             timed[1] <= MOST_TIME if timed else None,
