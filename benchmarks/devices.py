@@ -114,7 +114,11 @@ def report(data: dict[str, Any]) -> list[Any]:
             max(growing.values()) < SAMPLES if growing else None,
             f"Most {max(growing.values(), default=0):,} bytes.",
         ),
-        _at_most(memory, MOST, "the temporary memory of a device is that of its own part and of the gradient to be summed (within 1.2)"),
+        _at_most(
+            memory,
+            MOST,
+            "the temporary memory of a device is that of its own part and of the gradient to be summed (within 1.2)",
+        ),
         Hold(
             f"{SAMPLES:,} samples over {TIMED_DEVICES} devices of one processor take at most 1.1 times as long as on one",
             timed[1] <= MOST_TIME if timed else None,

@@ -374,6 +374,11 @@ def test_other_refusals_name_the_line_and_the_way_out():
     with pytest.raises(NotImplementedError, match=r"test_shards.*inside another one.*both by one `jax.shard_map`"):
         mcgrad.grad(twice)(LOGITS, KEY)
 
+    inside_rule = jax.custom_jvp(of_bits(jnp.sin, None))
+    inside_rule.defjvp(lambda primals, tangents: (inside_rule(*primals), tangents[0][0]))
+    with pytest.raises(NotImplementedError, match=r"test_shards.*a custom derivative rule does not see the draw"):
+        mcgrad.grad(inside_rule)(LOGITS, KEY)
+
     shared = mcgrad.RELAX(lambda b: 0.3 * jax.lax.psum(b, "data"))
     with pytest.raises(NotImplementedError, match=r"`psum\w*` at .*test_shards.*Compute it before the draw"):
         mcgrad.grad(of_bits(jnp.sin, shared))(LOGITS, KEY)
@@ -383,3 +388,14 @@ def test_other_refusals_name_the_line_and_the_way_out():
         NotImplementedError, match=r"sharding=...\)` must spread .*its own `jax.shard_map`.*Leave it out"
     ):
         mcgrad.grad(of_bits(jnp.sin, None), **samples)(LOGITS, KEY)
+
+
+def test_samplers_that_jax_does_not_have_on_a_mesh_are_refused():
+    def local(logit, key):
+        return 1.0 * mcgrad.sample(of_device(key), mcgrad.Binomial(10, logits=logit))
+
+    program = shard_map(local, (P("data"), P()), P("data"))
+    try:
+        mcgrad.grad(lambda logits, key: jnp.sum(program(logits, key)))(LOGITS, KEY)
+    except NotImplementedError as error:
+        assert "JAX cannot draw from Binomial at " in str(error) and "`check_vma=False`" in str(error)

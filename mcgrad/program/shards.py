@@ -41,6 +41,8 @@ class _Uncut:
     def run(self, *operands: Any) -> Sequence[Any]:
         if self.equation.name == _compat.SHARD_MAP:
             return Shards(self.equation).cut(operands)
+        if not rebuilds(self.equation):
+            refuse_draw(self.equation)
         form: Any = form_of(self.equation)
         return form.run_local(self, operands)[0]
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -31,7 +32,8 @@ def bind_draw(
     """One draw from a distribution, as an operation of the program."""
     dist_leaves, dist_tree = jax.tree.flatten(dist)
     estimator_leaves, estimator_tree = jax.tree.flatten(estimator)
-    structure = jax.eval_shape(lambda d, k: d.sample(k), dist, key)
+    with _as_jax_draws(dist):
+        structure = jax.eval_shape(lambda d, k: d.sample(k), dist, key)
     leaves = sample_p.bind(
         *map(jnp.asarray, dist_leaves),
         key,
@@ -60,9 +62,31 @@ def draw_from(*operands: Array, dist_tree: Any, levels: Any, **_: Any) -> list[A
     def base(*ops: Array) -> list[Array]:
         # Estimators evaluate the rest of a program several times with the same keys on purpose: common random numbers.
         key = jax.random.clone(ops[n])
-        return jax.tree.leaves(jax.tree.unflatten(dist_tree, ops[:n]).sample(key))
+        dist = jax.tree.unflatten(dist_tree, ops[:n])
+        with _as_jax_draws(dist):
+            return jax.tree.leaves(dist.sample(key))
 
     return under_vmaps(base, levels)(*operands)
+
+
+@contextmanager
+def _as_jax_draws(dist: Any) -> Generator[None]:
+    """Says in our words where a sampler of JAX itself does not know the types of a mesh."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kinds = jax.sharding.get_abstract_mesh().axis_types
+        manual, explicit = (kind in kinds for kind in (jax.sharding.AxisType.Manual, jax.sharding.AxisType.Explicit))
+        if not (manual or explicit) or not type(dist).__module__.startswith("mcgrad."):
+            raise
+        way_out = (
+            "`jax.shard_map` with `check_vma=False`" if manual else "a mesh with automatic axes, or `jax.shard_map`"
+        )
+        at = f" at {line}" if (line := _compat.current_line()) else ""
+        raise NotImplementedError(
+            f"JAX cannot draw from {name_of(dist)}{at} where the types of arrays tell of "
+            f"{'what differs from device to device' if manual else 'their sharding'}. Use {way_out}. JAX says: {error}"
+        ) from error
 
 
 def _batch(operands: Sequence[Array], axes: Sequence[int | None], *, levels: Any, **params: Any) -> Any:
