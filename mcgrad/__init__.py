@@ -104,6 +104,8 @@ from mcgrad.estimators import SumAndSample as SumAndSample
 from mcgrad.estimators import Taylor as Taylor
 from mcgrad.estimators import TreeDisARM as TreeDisARM
 from mcgrad.estimators import UnorderedSet as UnorderedSet
+from mcgrad.estimators import fitted as fitted
+from mcgrad.estimators import moving_average as moving_average
 from mcgrad.gradients import measure_valued_grad as measure_valued_grad
 from mcgrad.gradients import pathwise_grad as pathwise_grad
 from mcgrad.gradients import score_grad as score_grad

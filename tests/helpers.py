@@ -242,6 +242,13 @@ _ROWS = (
         evaluations=1,
     ),
     EstimatorRow(
+        "score, fitted array as baseline",
+        lambda program, params: mcgrad.Score(baseline=mcgrad.fitted(jax.lax.stop_gradient(program.baseline(params)))),
+        "score",
+        removes_offset=True,
+        evaluations=1,
+    ),
+    EstimatorRow(
         "score, 2 points",
         _fixed(lambda: mcgrad.Score(num_samples=2)),
         "score",

@@ -1,6 +1,8 @@
 """Estimators: one rule for one random choice each."""
 
 from mcgrad.estimators.auto import Auto as Auto
+from mcgrad.estimators.baselines import fitted as fitted
+from mcgrad.estimators.baselines import moving_average as moving_average
 from mcgrad.estimators.binary import ARM as ARM
 from mcgrad.estimators.binary import ARMS as ARMS
 from mcgrad.estimators.binary import DisARM as DisARM

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from mcgrad._arguments import check_field, check_option
 from mcgrad._types import static_field
+from mcgrad.estimators.baselines import Fitted
 from mcgrad.program import Draw, Estimator, Replicates, Site, WeightedPoint
 
 
@@ -39,8 +40,9 @@ class Score(Estimator):
 
     Args:
         baseline: `"leave_one_out"`, the mean cost of the other samples (Kool et al. 2019); an array that broadcasts to
-            the draw's batch shape, computed by the program before the draw; `None`; or, the default `"auto"`,
-            leave-one-out where several samples are drawn and `None` elsewhere.
+            the draw's batch shape, computed by the program before the draw, for instance by `mcgrad.moving_average`; such an
+            array as `mcgrad.fitted(array)`, which learns; `None`; or, the default `"auto"`, leave-one-out where several
+            samples are drawn and `None` elsewhere.
         num_samples: replicates `K` of this draw and of all later ones.
 
     Raises:
@@ -61,7 +63,7 @@ class Score(Estimator):
         2019, eq. 8 (leave-one-out), "Buy 4 REINFORCE Samples, Get a Baseline for Free!".
     """
 
-    baseline: Array | Literal["auto", "leave_one_out"] | None = "auto"
+    baseline: Array | Fitted | Literal["auto", "leave_one_out"] | None = "auto"
     num_samples: int = static_field(default=1)
 
     def __post_init__(self) -> None:
@@ -73,6 +75,11 @@ class Score(Estimator):
         if isinstance(self.baseline, str):
             check_option("Score(baseline=...)", self.baseline, ("auto", "leave_one_out"), "an array", "None")
         check_field(self, "num_samples", 1)
+        if isinstance(self.baseline, Fitted) and self.num_samples > 1:
+            raise ValueError(
+                "`mcgrad.Score(baseline=mcgrad.fitted(...))` must come with one sample of the draw, got "
+                f"`num_samples={self.num_samples}`. Use `num_samples=` of the transform."
+            )
 
     @property
     def needs_rest(self) -> bool:
@@ -112,6 +119,9 @@ class Score(Estimator):
                     f"{draw.site.describe()}. Use `mcgrad.Score(num_samples=K)`, or `num_samples=K` in the transform."
                 )
             baseline = "leave_one_out" if several else None
+        if isinstance(baseline, Fitted):
+            x = draw.sample()
+            return WeightedPoint(x, draw.log_prob(x), baseline.value, fitted=True)
         if self.num_samples == 1:
             x = draw.sample()
             return WeightedPoint(x, draw.log_prob(x), baseline)

@@ -41,6 +41,7 @@ class WeightedPoint:
         moves: whether costs are also differentiated in the value; otherwise it is held fixed.
         control: a control variate, of shape `plates`: its value is zero, and so is the expectation of each of its
             derivatives, given what came before the draw. It is added to the cost that the baseline is subtracted from.
+        fitted: whether the baseline, an array, gets the derivative of its squared error.
     """
 
     value: Any
@@ -48,6 +49,7 @@ class WeightedPoint:
     baseline: Baseline = None
     moves: bool = False
     control: jax.Array | None = None
+    fitted: bool = False
 
     @property
     def point(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,37 @@ def zero_with_derivative_of(x: jax.Array) -> jax.Array:
 @zero_with_derivative_of.defjvp
 def _zero_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return zero_with_derivative_of(*primals), tangents[0]
+
+
+@jax.custom_vjp
+def with_fitted_baseline(log_weight: jax.Array, baseline: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A log weight less a baseline, and a carrier: zeros, to be added to a cost, by which the derivative finds its units.
+
+    Going back, the log weight has the derivative `G`, what its draw is credited with in the units of the output, and the
+    carrier `s`, what one unit of the cost is in these. The log weight then gets `G - s w b`, as from a term `(1 - w) b` of the
+    cost, and the baseline `-sign(s) (G - s b)`, the derivative of `|s| / 2 (b - G / s)^2`.
+    """
+    return log_weight, _zeros(log_weight, baseline)
+
+
+def _zeros(log_weight: jax.Array, baseline: jax.Array) -> jax.Array:
+    """Zeros that a `vmap` maps where it maps one of the two: what is shared would have the derivative of all entries together."""
+    return jnp.where(jnp.isnan(log_weight + baseline), 0.0, jnp.zeros_like(log_weight))
+
+
+def _fitted_forward(log_weight: jax.Array, baseline: jax.Array) -> tuple[Any, Any]:
+    return (log_weight, _zeros(log_weight, baseline)), (log_weight, baseline)
+
+
+def _fitted_backward(residuals: Any, cotangents: Any) -> tuple[jax.Array, jax.Array]:
+    (log_weight, baseline), (credited, unit) = residuals, cotangents
+    stop = jax.lax.stop_gradient
+    return credited - unit * unit_weight(log_weight) * stop(baseline), stop(
+        jnp.sign(unit) * (unit * baseline - credited)
+    )
+
+
+with_fitted_baseline.defvjp(_fitted_forward, _fitted_backward)
 
 
 _first_order = undifferentiable(

@@ -14,6 +14,7 @@ from mcgrad._types import PyTree, static_field
 from mcgrad.distributions.half_precision import in_single
 from mcgrad.program.representations import Baseline, WeightedPoint
 from mcgrad.program.site import Site
+from mcgrad.program.surrogates import with_fitted_baseline
 from mcgrad.program.thresholds import Crossings
 
 
@@ -33,7 +34,11 @@ class Weight(PyTree):
         def on_plates(array: Any) -> Any:
             return array if array is None or isinstance(array, str) else jnp.broadcast_to(array, site.own_plates)
 
-        return cls(site, *map(on_plates, (in_single(point.log_weight), point.baseline, point.control)))
+        log_weight, baseline, control = map(on_plates, (in_single(point.log_weight), point.baseline, point.control))
+        if point.fitted:
+            log_weight, control = with_fitted_baseline(log_weight, baseline.astype(log_weight.dtype))
+            baseline = None
+        return cls(site, log_weight, baseline, control)
 
 
 @dataclasses.dataclass(frozen=True)
