@@ -81,11 +81,11 @@ def natural(
         num_samples = check_at_least(num_samples, 1, "natural(num_samples=...)")
     concrete = not isinstance(damping, _compat.Tracer)
     low = 0.0 if num_samples is None else np.finfo(np.float32).tiny
-    if concrete and not (np.shape(damping) == () and np.isfinite(damping) and damping >= low):
+    if concrete and not (np.shape(damping) == () and low <= float(np.asarray(damping)) < np.inf):
         fits = "one number, at least zero" if num_samples is None else "one number above zero"
         raise ValueError(f"`mcgrad.natural(damping=...)` must be {fits}, got {damping!r}. Pass for instance 1e-3.")
 
-    def update(gradients: Any, state: Any, params: Any = None, *, args: Any = None, **_: Any) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None, *, args: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         if params is None or (num_samples is not None and not isinstance(args, (tuple, list))):
             wanted = "params" if num_samples is None else "params, args=(...)"
             raise ValueError(
@@ -93,7 +93,7 @@ def natural(
                 f"{'no parameters' if params is None else f'{args!r} for `args`'}. Pass what the program takes after "
                 "the parameters, key included."
             )
-        flat, back = ravel_pytree(gradients)
+        flat, back = ravel_pytree(updates)
         if num_samples is None:
             matrix = _exact(fn, params)
             solved = jnp.linalg.solve(matrix + damping * jnp.eye(len(flat), dtype=matrix.dtype), flat)
@@ -101,10 +101,10 @@ def natural(
             solved = _solve(scores(fn, params, tuple(args), num_samples), flat, damping)
         return back(solved.astype(flat.dtype)), state
 
-    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def scores(fn: Callable[..., Any], params: Any, args: tuple[Any, ...], num_samples: int) -> Float[Array, "n p"]:
+def scores(fn: Callable[..., Any], params: Any, args: Any, num_samples: int) -> Float[Array, "n p"]:
     """Derivatives of the log density of all draws of a run that reach its output, of independent runs."""
     key, with_key = sample_key(fn, (params, *args), {}, "natural")
 

@@ -23,6 +23,7 @@ from mcgrad.program.explain import describe as explanation_of
 from mcgrad.program.interpret import Interpreter
 from mcgrad.program.plan import Plan, make_plan
 from mcgrad.program.point_sets import PointSet, check_points
+from mcgrad.program.site import Site
 from mcgrad.program.trace import trace
 from mcgrad.sample import check_estimator
 
@@ -329,7 +330,13 @@ def explain(
             args, kwargs = jax.tree.map(
                 lambda own, array: own if array is None else array, given, arrays, is_leaf=lambda leaf: leaf is None
             )
-            found.append(explanation_of(plan_of(fn, args, kwargs, estimator, has_aux)[0]))
+            plan, _ = plan_of(fn, args, kwargs, estimator, has_aux)
+
+            def with_one_more(site: Site, chosen: Estimator) -> str:
+                asked = site.estimator or estimator or Auto()
+                return asked.with_one_more(site, chosen) if isinstance(asked, Auto) else ""
+
+            found.append(explanation_of(plan, with_one_more))
 
         jax.eval_shape(of_arrays, arrays)
         return found[0]

@@ -58,17 +58,17 @@ expected_log_prob.register(LogNormal, _normal)
 
 
 @expected_log_prob.register
-def _(dist: HalfNormal, under: HalfNormal) -> Array:
+def _(dist: HalfNormal, under: HalfNormal) -> Any:
     return -jnp.log(dist.scale) - under.scale**2 / (2 * dist.scale**2)
 
 
 @expected_log_prob.register
-def _(dist: Exponential, under: Exponential) -> Array:
+def _(dist: Exponential, under: Exponential) -> Any:
     return jnp.log(dist.rate) - dist.rate / under.rate
 
 
 @expected_log_prob.register
-def _(dist: Poisson, under: Poisson) -> Array:
+def _(dist: Poisson, under: Poisson) -> Any:
     return under.rate * jnp.log(dist.rate) - dist.rate
 
 
@@ -84,7 +84,7 @@ expected_log_prob.register(InverseGamma, _gamma)
 
 
 @expected_log_prob.register
-def _(dist: Beta, under: Beta) -> Array:
+def _(dist: Beta, under: Beta) -> Any:
     def stacked(d: Beta) -> Array:
         return jnp.stack(jnp.broadcast_arrays(d.concentration1, d.concentration0), axis=-1)
 
@@ -92,7 +92,7 @@ def _(dist: Beta, under: Beta) -> Array:
 
 
 @expected_log_prob.register
-def _(dist: Dirichlet, under: Dirichlet) -> Array:
+def _(dist: Dirichlet, under: Dirichlet) -> Any:
     return _dirichlet(dist.concentration, under.concentration)
 
 
@@ -108,13 +108,13 @@ def _by_mean(dist: Any, mean: Array) -> Array:
 
 
 @expected_log_prob.register
-def _(dist: Geometric, under: Geometric) -> Array:
+def _(dist: Geometric, under: Geometric) -> Any:
     success = jnp.exp(under.log_prob(jnp.zeros(under.batch_shape)))
     return _by_mean(dist, (1 - success) / success)
 
 
 @expected_log_prob.register
-def _(dist: Binomial, under: Binomial) -> Array:
+def _(dist: Binomial, under: Binomial) -> Any:
     def trial(d: Binomial) -> Bernoulli:
         return Bernoulli(logits=d.logits, probs=d.probs)
 
@@ -124,13 +124,13 @@ def _(dist: Binomial, under: Binomial) -> Array:
 
 
 @expected_log_prob.register
-def _(dist: Multinomial, under: Multinomial) -> Array:
+def _(dist: Multinomial, under: Multinomial) -> Any:
     p, log_p = under._normalized(), jnp.log(dist._normalized())
     return dist.total_count * jnp.sum(jnp.where(p > 0, p * jnp.where(p > 0, log_p, 0), 0), axis=-1)
 
 
 @expected_log_prob.register
-def _(dist: MultivariateNormal, under: MultivariateNormal) -> Array:
+def _(dist: MultivariateNormal, under: MultivariateNormal) -> Any:
     def factor(d: MultivariateNormal) -> Array:
         if d.scale_tril is not None:
             return jnp.tril(jnp.asarray(d.scale_tril))
@@ -138,7 +138,7 @@ def _(dist: MultivariateNormal, under: MultivariateNormal) -> Array:
         return diagonal[..., None] * jnp.eye(diagonal.shape[-1], dtype=diagonal.dtype)
 
     own, other = jnp.broadcast_arrays(factor(dist), factor(under))
-    gap = jnp.broadcast_to(jnp.asarray(under.loc - dist.loc), own.shape[:-1])
+    gap = jnp.broadcast_to(jnp.asarray(under.loc) - jnp.asarray(dist.loc), own.shape[:-1])
     both = jnp.concatenate([other, gap[..., None]], axis=-1)
     solved = jax.scipy.linalg.solve_triangular(own, both, lower=True)
     log_determinant = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(own, axis1=-2, axis2=-1))), axis=-1)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mcgrad.program.estimator import Estimator
 from mcgrad.program.held import Held, followed
 from mcgrad.program.picture import Line, svg
 from mcgrad.program.plan import Plan
@@ -18,8 +20,8 @@ from mcgrad.program.trace import Value
 
 @dataclasses.dataclass(frozen=True)
 class SiteReport:
-    """A draw: where it stands, its plate axes (time axes of loops first), the estimator chosen for it, and why, if its path
-    was given up.
+    """A draw: where it stands, its plate axes (time axes of loops first), the estimator chosen for it, why, if its path was
+    given up, and what one more evaluation of the program would buy, if the choice was `mcgrad.Auto`'s.
     """
 
     name: str
@@ -28,6 +30,7 @@ class SiteReport:
     plates: tuple[int, ...]
     estimator: str
     reason: str = ""
+    with_one_more: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +95,8 @@ class Explanation:
             lines.append(f"  {site.name}: {site.law}, plates {site.plates}, {site.estimator}, at {site.line}")
             if site.reason:
                 lines.append(f"    its path is not followed: {site.reason}")
+            if site.with_one_more:
+                lines.append(f"    with one evaluation more: {site.with_one_more}")
         lines.append(_count(len(self.costs), "cost"))
         for i, cost in enumerate(self.costs):
             lines.append(f"  cost {i}: shape {cost.shape}, from `{cost.operation}` at {cost.line}")
@@ -139,8 +144,8 @@ class Explanation:
 _WEIGHTED, _MOVING = "#0072B2", "#009E73"  # told apart by the color-blind (Okabe and Ito 2008)
 
 
-def describe(plan: Plan) -> Explanation:
-    """The explanation of a plan."""
+def describe(plan: Plan, with_one_more: Callable[[Site, Estimator], str] = lambda site, chosen: "") -> Explanation:
+    """The explanation of a plan; `with_one_more` says of a draw and its estimator what one more evaluation would buy."""
     sites = list(plan.analysis.sites.values())
     names = _names(sites)
     producer = {v: e for e in plan.program.equations for v in e.outputs}
@@ -152,6 +157,7 @@ def describe(plan: Plan) -> Explanation:
             s.plates,
             _estimator(plan, s),
             plan.given_up[s].describe() if s in plan.given_up else "",
+            with_one_more(s, plan.estimators[s]),
         )
         for s in sites
     )
