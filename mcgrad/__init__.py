@@ -109,6 +109,9 @@ from mcgrad.estimators import moving_average as moving_average
 from mcgrad.gradients import measure_valued_grad as measure_valued_grad
 from mcgrad.gradients import pathwise_grad as pathwise_grad
 from mcgrad.gradients import score_grad as score_grad
+from mcgrad.jump_processes import Simulation as Simulation
+from mcgrad.jump_processes import simulate as simulate
+from mcgrad.jump_processes import tau_leap as tau_leap
 from mcgrad.natural import natural as natural
 from mcgrad.objectives import dreg as dreg
 from mcgrad.objectives import iwae as iwae

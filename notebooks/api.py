@@ -46,6 +46,7 @@ GROUPS: dict[str, Callable[[str, Any], bool]] = {
     "api_black_box": _in("mcgrad.black_box"),
     "api_diagnostics": _in("mcgrad.diagnostics"),
     "api_mcmc": _in("mcgrad.mcmc"),
+    "api_jump_processes": _in("mcgrad.jump_processes"),
     "api_numpyro": _in("mcgrad.numpyro"),
     "api_own_distribution": _in("mcgrad.distributions", "mcgrad.program.domain"),
     "api_own_estimator": _in("mcgrad.program"),
