@@ -128,6 +128,10 @@ from mcgrad.program.representations import SignedPoints as SignedPoints
 from mcgrad.program.representations import WeightedPoint as WeightedPoint
 from mcgrad.program.representations import WeightedPoints as WeightedPoints
 from mcgrad.program.unknown import CreditWarning as CreditWarning
+from mcgrad.randomized import DebiasReport as DebiasReport
+from mcgrad.randomized import debias as debias
+from mcgrad.randomized import debias_report as debias_report
+from mcgrad.randomized import random_checkpoint as random_checkpoint
 from mcgrad.sample import sample as sample
 from mcgrad.transforms import expectation as expectation
 from mcgrad.transforms import explain as explain

@@ -44,6 +44,7 @@ GROUPS: dict[str, Callable[[str, Any], bool]] = {
     "api_distributions": _is_distribution,
     "api_bounds": _in("mcgrad.objectives"),
     "api_black_box": _in("mcgrad.black_box"),
+    "api_randomized": _in("mcgrad.randomized"),
     "api_diagnostics": _in("mcgrad.diagnostics"),
     "api_mcmc": _in("mcgrad.mcmc"),
     "api_jump_processes": _in("mcgrad.jump_processes"),

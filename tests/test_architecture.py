@@ -30,7 +30,7 @@ FLOORS = (
     ("estimators",),
     ("sample",),
     ("transforms",),
-    ("gradients", "objectives", "perturbed", "natural", "mcmc", "diagnostics", "black_box", "jump_processes", "numpyro"),
+    ("gradients", "objectives", "perturbed", "natural", "mcmc", "diagnostics", "black_box", "jump_processes", "randomized", "numpyro"),
     ("__init__",),
     ("demo",),
     ("__main__",),

@@ -145,3 +145,43 @@ def test_a_key_is_asked_for():
         online.init(0.3, 0)
     with pytest.raises(TypeError, match="must be a key"):
         online.update(0.3, online.init(0.3, jax.random.key(0)), 0)
+
+
+def test_states_of_any_structure_with_keys_and_counts():
+    def step(theta, state, key):
+        own, draw = jax.random.split(state["key"])
+        x = 0.5 * state["x"] + theta + jax.random.normal(draw, (3,))
+        return {"key": own, "x": x, "t": state["t"] + 1}, jnp.mean(x**2), state["t"] == 3
+
+    reset = lambda key: {"key": key, "x": jnp.zeros(3), "t": 0}  # noqa: E731
+    with jax.debug_key_reuse(False):
+        found, _ = gradients(step, reset, 0.3, 2, 4000, scale=0.1, num_pairs=4, window=2)
+    theta_sums = sum((2 - 0.5**t) ** 2 for t in range(4))  # of E[x^2] = (theta (2 - 0.5^t))^2 + a constant
+    assert_unbiased(jnp.mean(found, axis=1), jnp.asarray(2 * 0.3 * theta_sums / 4))
+
+
+def test_what_a_step_must_return():
+    def init(step, params=0.3):
+        options = {"scale": 0.1, "num_pairs": 2, "window": 2}
+        return mcgrad.persistent_evolution(step, lambda key: 0.0, **options).init(params, jax.random.key(0))
+
+    with pytest.raises(TypeError, match="must get floating-point parameters, got int"):
+        init(lambda theta, x, key: (x, x, x > 1), 3)
+    with pytest.raises(
+        ValueError, match="must return the next state, the loss and whether the episode ends, got one array"
+    ):
+        init(lambda theta, x, key: x)
+    with pytest.raises(ValueError, match="must return a state like that of `reset`"):
+        init(lambda theta, x, key: (x[None], x, x > 1))
+    with pytest.raises(TypeError, match="a loss that is one floating-point number, got int"):
+        init(lambda theta, x, key: (x, 1, x > 1))
+    with pytest.raises(TypeError, match=r"an end that is one boolean, got float64\[\]"):
+        init(lambda theta, x, key: (x, x, x))
+
+
+def test_it_has_no_derivative():
+    online = mcgrad.persistent_evolution(*chain(10), scale=0.1, num_pairs=2, window=2)
+    state = online.init(0.3, jax.random.key(0))
+    for part in (0, 1):
+        with pytest.raises(NotImplementedError, match="derivative of a black-box gradient"):
+            jax.grad(lambda theta, part=part: online.update(theta, state, jax.random.key(1))[part])(0.3)

@@ -156,14 +156,15 @@ def _bind(
                 f"`mcgrad.{where}` must get a function that returns a floating-point scalar, got {got}. Take a mean or a "
                 "sum, and convert integers with `.astype(float)`."
             )
-        return _value_only(jnp.asarray(value)), aux
+        return value_only(jnp.asarray(value)), aux
 
     return call, key
 
 
-_value_only = undifferentiable(
+value_only = undifferentiable(
     "The derivative of a black-box gradient (`mcgrad.finite_difference_grad`, `mcgrad.spsa_grad`, "
-    "`mcgrad.evolution_grad`) must not be taken: it would be that of the black box itself, which may be zero or wrong. "
+    "`mcgrad.evolution_grad`, `mcgrad.persistent_evolution`) must not be taken: it would be that of the black box itself, which "
+    "may be zero or wrong. "
     "Draw the parameters in a program, `mcgrad.sample(key, mcgrad.Normal(params, scale), mcgrad.Score())`, which is right "
     "to every order."
 )

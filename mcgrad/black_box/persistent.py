@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from mcgrad._arguments import check_at_least, check_key, check_option
 from mcgrad._types import PRNGKey
-from mcgrad.black_box.differences import check_positive
+from mcgrad.black_box.differences import check_positive, value_only
 
 
 class OnlineGradient(NamedTuple):
@@ -86,8 +86,9 @@ def persistent_evolution(
         Two functions, `init` and `update`.
 
     Raises:
-        TypeError: for a key that is none.
-        ValueError: for an invalid option.
+        TypeError: for a key that is none; parameters or losses that are no floating-point numbers; an end that is no boolean.
+        ValueError: for an invalid option, or a step that returns another structure than its state's.
+        NotImplementedError: for a derivative of the loss or of the gradient.
 
     Example:
         >>> import jax, jax.numpy as jnp, mcgrad
@@ -117,6 +118,7 @@ def persistent_evolution(
 
     def init(params: Any, key: PRNGKey) -> Any:
         check_key(key, f"{where}(...).init")
+        _check_step(step, params, reset, key)
         flat, _ = ravel_pytree(params)
 
         key_reset, key_noise = jax.random.split(key)
@@ -141,6 +143,7 @@ def persistent_evolution(
             def side(sign: Array, state: Any, ended: Array) -> tuple[Any, Array, Array]:
                 moved = unravel(flat + sign * scale * pair.noise)
                 after, loss, ends = step(moved, state, jax.random.clone(key_step))
+                loss = value_only(jnp.asarray(loss))
                 after = jax.tree.map(lambda old, new: jnp.where(ended, old, new), state, after)
                 return after, jnp.where(ended, 0, loss), ended | ends
 
@@ -159,3 +162,35 @@ def persistent_evolution(
         return jnp.sum(losses) / jnp.sum(counted), unravel(jnp.mean(terms, axis=(0, 1))), state
 
     return OnlineGradient(init, update)
+
+
+def _check_step(step: Callable[..., Any], params: Any, reset: Callable[..., Any], key: PRNGKey) -> None:
+    """Refuse parameters that cannot move, and steps that do not return what they must."""
+    where = "mcgrad.persistent_evolution"
+    for leaf in jax.tree.leaves(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"`{where}(...).init(params, key)` must get floating-point parameters, got {jnp.result_type(leaf)}. Convert them "
+                "with `.astype(float)`, and close over what is not to be tuned."
+            )
+    before = jax.eval_shape(lambda key: jax.tree.map(jnp.asarray, reset(key)), key)
+    found = jax.eval_shape(lambda params, state, key: step(params, state, key), params, before, key)
+    if not (isinstance(found, (tuple, list)) and len(found) == 3):
+        got = "one array" if isinstance(found, jax.ShapeDtypeStruct) else type(found).__name__
+        raise ValueError(
+            f"`{where}(step=...)` must return the next state, the loss and whether the episode ends, got {got}. "
+            "Return these three as a tuple."
+        )
+    after, loss, ends = found
+    shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", state) for state in (after, before)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"`{where}(step=...)` must return a state like that of `reset`, {shapes[1]}, got {shapes[0]}. Convert "
+            "with `jnp.asarray` where the types differ."
+        )
+    for what, x, kind in (("a loss", loss, jnp.floating), ("an end", ends, jnp.bool_)):
+        if jnp.shape(x) != () or not jnp.issubdtype(x.dtype, kind):
+            wanted = "one boolean" if kind is jnp.bool_ else "one floating-point number"
+            raise TypeError(
+                f"`{where}(step=...)` must return {what} that is {wanted}, got {x.dtype}{list(x.shape)}. Convert it."
+            )
