@@ -75,6 +75,15 @@ JUMPS = {
     "carried from a large number": lambda x: 1.0 * jax.lax.scan(lambda n, x: (n + (x > 0.3), None), 50_000, x)[0],
     "mean of many comparisons": lambda x: jnp.mean(jnp.linspace(-1.0, 1.0, 20_000)[None] < x[:, None]),
     "beside a large derivative": lambda x: jnp.sum(3e3 * x + jnp.where(x > 0.3, 1.0, 0.0)),
+    "a number by its magnitude": lambda x: x / jnp.abs(x),
+    "a number by its norm": lambda x: x / jnp.linalg.norm(x[:, None], axis=-1),
+    "times an inverse root": lambda x: x * jax.lax.rsqrt(x**2),
+    "bounded function of an inverse": lambda x: jnp.tanh(1 / x),
+    "of a negative power": lambda x: jnp.clip((x - 0.3) ** -3, -1.0, 1.0),
+    "of a ratio of draws": lambda x: jax.nn.sigmoid(x[1] / x[0]),
+    "of a tangent": lambda x: jnp.arctan(jnp.tan(x)),
+    "angle": lambda x: jnp.arctan2(x[0], x[1] - 2),
+    "of an inverse in a scan": lambda x: jax.lax.scan(lambda c, xi: (c + jnp.tanh(1 / xi), None), 0.0, x)[0],
     "index of a switch": lambda x: jax.lax.switch(jnp.int32(x[0]), [lambda x: x, lambda x: 2 * x], x),
 }
 
@@ -98,6 +107,22 @@ CONTINUOUS = {
     "cross entropy": lambda x: optax.softmax_cross_entropy_with_integer_labels(x, 3),
     "Huber": lambda x: optax.huber_loss(x, jnp.zeros(SIZE)),
     "fori_loop": lambda x: jax.lax.fori_loop(0, 3, lambda i, c: c * x, x),
+    # Divisions, most by what is seen to be positive.
+    "logistic": lambda x: 1 / (1 + jnp.exp(-x)),
+    "by one and a square": lambda x: x / (1 + x**2),
+    "layer norm": lambda x: (x - x.mean()) / jnp.sqrt(x.var() + 1e-5),
+    "unit vector": lambda x: x / jnp.linalg.norm(x),
+    "cosine": lambda x: x @ x[::-1] / (jnp.linalg.norm(x) * jnp.linalg.norm(x[::-1])),
+    "normal density": lambda x: jax.scipy.stats.norm.logpdf(x[0], x[1], jax.nn.softplus(x[2])),
+    "mean by weights": lambda x: jnp.exp(x) @ x / jnp.sum(jnp.exp(x)),
+    "standardized": lambda x: (x[:3] - x[:3].mean()) / x[:3].std(),
+    "removed pole": lambda x: jnp.tanh(jnp.expm1(x) / x),
+    "cosine of an angle": lambda x: jnp.cos(jnp.arctan2(x[0], x[1])),
+    "filter": lambda x: jax.lax.scan(
+        lambda p, xi: (p * jnp.exp(xi) / (p + jnp.exp(xi)), p / (p + jnp.exp(xi))), 1.0, x
+    )[1],
+    "Riemann zeta": lambda x: jax.scipy.special.zeta(2 + jnp.exp(x[0]), 1.0),
+    "incomplete beta": lambda x: jax.scipy.special.betainc(2.0, 3.0, jax.nn.sigmoid(x)),
 }
 
 MATRIX = 3.0 * np.eye(SIZE) + np.random.default_rng(0).normal(size=(SIZE, SIZE))
@@ -110,6 +135,16 @@ CONTINUOUS_BY_TRIAL = {
     "normal quantile": lambda x: jax.scipy.special.ndtri(jax.nn.sigmoid(x)),
     "exponential integral": lambda x: jax.scipy.special.expi(x[0]),
     "differential equation": lambda x: odeint(lambda y, t: -y * x[0], x, jnp.linspace(0.0, 1.0, 3)),
+    "matrix exponential": lambda x: jax.scipy.linalg.expm(jnp.eye(3) * x[0] + jnp.outer(x[1:4], x[:3])),
+    "rotation": lambda x: jax.scipy.linalg.expm(jnp.array([[0.0, x[0]], [-x[0], 0.0]])),
+    "relative entropy": lambda x: jax.scipy.special.rel_entr(jnp.exp(x[0]), jnp.exp(x[1])),
+    "Kullback-Leibler": lambda x: jax.scipy.special.kl_div(x[0], x[1]),
+    "exponential integral of order 1": lambda x: jax.scipy.special.exp1(jnp.exp(x[0])),
+    "Spence": lambda x: jax.scipy.special.spence(jnp.exp(x[0])),
+    "Kummer": lambda x: jax.scipy.special.hyp1f1(1.5, 2.5, x[0]),
+    "interpolation of an image": lambda x: jax.scipy.ndimage.map_coordinates(
+        jnp.arange(12.0).reshape(3, 4) ** 2, [x[:2], x[2:4]], 1, mode="nearest"
+    ),
     "elu": jax.nn.elu,
     "leaky relu": jax.nn.leaky_relu,
     "selu": jax.nn.selu,
@@ -169,7 +204,17 @@ def test_continuous_costs_are_not_warned_of(cost):
     assert not explained(cost, mcgrad.Pathwise(jumps="refuse", possible_jumps="refuse")).jumps
 
 
-LONG = ("exponential integral", "normal quantile", "log determinant with pivots")
+LONG = (
+    "exponential integral",
+    "normal quantile",
+    "log determinant with pivots",
+    "matrix exponential",
+    "rotation",
+    "exponential integral of order 1",
+    "Spence",
+    "Kummer",
+    "interpolation of an image",
+)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +223,12 @@ LONG = ("exponential integral", "normal quantile", "log determinant with pivots"
 )
 def test_selections_that_join_continuously_are_not_warned_of(cost):
     assert not explained(cost, mcgrad.Pathwise(jumps="refuse", possible_jumps="refuse")).jumps
+
+
+def test_complex_numbers_are_tried_without_a_word_from_numpy():
+    """Warnings are errors in these tests."""
+    with pytest.warns(mcgrad.JumpWarning, match="cuts the derivative"):
+        explained(lambda x: jnp.abs(jax.lax.stop_gradient(jax.lax.complex(x, x)) + x))
 
 
 def test_interpolation_is_not_warned_of():

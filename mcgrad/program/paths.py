@@ -27,7 +27,7 @@ from mcgrad.program.primitives import linear_group, rule_of
 from mcgrad.program.probe import Probe
 from mcgrad.program.signs import Signs
 from mcgrad.program.site import Site
-from mcgrad.program.structure import ControlFlow, form_of
+from mcgrad.program.structure import ControlFlow, form_of, live_equations
 from mcgrad.program.surroundings import Surroundings
 from mcgrad.program.trace import Equation, Program, Value
 
@@ -123,10 +123,11 @@ class _Paths(Forward[Reach]):
     ):
         super().__init__()
         self.draws, self.following = draws, following
-        self.live = _live(program, set(outputs))
+        self.live = live_equations(program, set(outputs))
         self.gates: dict[Equation, _Gate] = {}
         self.roots: dict[Equation, frozenset[Any]] = {}
         self.program = program
+        self.beside: dict[Equation, Probe] = {}
         self._around: dict[Program, Surroundings] = {}
         self._stack: list[Program] = []
 
@@ -318,11 +319,26 @@ class _Paths(Forward[Reach]):
                     behind = [i for i, given in enumerate(inputs) if gate in given.blind]
                     carried = len(behind) == 1 and linear_group(equation, behind) is not None
                     jumps = carried and gate.eqn.primitive is not _compat.while_p
+                if jumps is not False and self.gates[gate].inner and self.follows_roots(gate, value):
+                    jumps = False
                 self.gates[gate].jumped |= jumps is True
                 self.gates[gate].untold |= jumps is None
             if jumps is not False:
                 left.add(gate)
         return dataclasses.replace(found, blind=frozenset(left))
+
+    def follows_roots(self, gate: Equation, value: Value) -> bool:
+        """Whether a value is continuous where the roots of control flow jump, if all of them stand beside it."""
+        around, probes = self.around(), set()
+        for root in self.gates[gate].roots:
+            top = around.standing(root)
+            if top is None or top is gate or (top is not root and any(v.is_inexact for v in top.outputs)):
+                return False
+            if top not in self.beside:
+                tells = [v for v in top.outputs if not v.is_inexact] or top.outputs
+                self.beside[top] = self.gates[top].probe if top in self.gates else Probe(around, top, tells)
+            probes.add(self.beside[top])
+        return all(probe.jumps(value) in (False, "small") for probe in probes)
 
     def after_control_flow(self, form: ControlFlow, inputs: list[Reach], outputs: list[Reach]) -> list[Reach]:
         """Seen as one operation, control flow may be continuous where its parts are not: a search, then interpolation."""
@@ -330,6 +346,10 @@ class _Paths(Forward[Reach]):
         of_numbers = frozenset().union(*(found.moving for found in inputs))
         results = []
         rule = form.own_rule and self.matters(of_numbers) and cuts(equation)
+        # What a function with its own rule does inside is no derivative's way.
+        bypassed = {e for body in equation.bodies for e in body.everything() if e in self.gates and self.gates[e].cut}
+        if form.own_rule:
+            outputs = [dataclasses.replace(found, blind=found.blind - bypassed) for found in outputs]
         if rule:
             self.note_gate(equation, {equation}, (), cut=True)
             self.roots[equation] = self.roots.get(equation, frozenset()) | of_numbers
@@ -368,21 +388,3 @@ class _Paths(Forward[Reach]):
             return Reach(blind=going_on.blind)
         self.note_gate(equation, going_on.held, ())
         return Reach(blind=going_on.blind | {equation})
-
-
-def _live(program: Program, wanted: Set[Value]) -> set[Equation]:
-    """The equations, those of bodies included, that wanted values need."""
-    found: set[Equation] = set()
-    needed = set(wanted)
-    for equation in reversed(program.equations):
-        if needed.isdisjoint(equation.outputs):
-            continue
-        found.add(equation)
-        needed.update(equation.inputs)
-        form = form_of(equation)
-        for body in equation.bodies:
-            if form is None:
-                found.update(body.everything())
-                continue
-            found |= _live(body, form.wanted(body, [value in needed for value in equation.outputs]))
-    return found

@@ -205,7 +205,7 @@ def _compare(
     for place, line in enumerate(itertools.chain(lines, mixed_lines(inputs, drawn))):
         if place >= len(lines) and "undefined" not in found:
             break
-        search = Search(line, lambda line, ts: list(map(np.asarray, run(line, ts)[: len(watched)])), exact=bool(tells))
+        search = Search(line, lambda line, ts: list(map(_real, run(line, ts)[: len(watched)])), exact=bool(tells))
         # A value may depend on few entries of the gate: every entry has its turn, if there are not too many.
         entries = sorted(search.where, key=lambda entry: crossings[entry])
         for turn, entry in enumerate(entries if few and tells else entries[:1]):
@@ -225,7 +225,7 @@ def _compare(
     # There may be many more steps than were tried: a value that jumps at others has its largest changes there.
     for n, value in enumerate(reached, len(watched)):
         for line in lines[_SPARSE] if value.is_inexact and found[n - len(watched)] is False else ():
-            search = Search(line, lambda line, ts, n=n: [np.asarray(run(line, ts)[n])], exact=False)
+            search = Search(line, lambda line, ts, n=n: [_real(run(line, ts)[n])], exact=False)
             for entry in list(search.where)[:1]:
                 if (bracket := search.narrowed(entry)) is not None:
                     found = either(found, across(bracket))
@@ -288,6 +288,12 @@ _FAST_TO_RUN = 2**14
 """Numbers in all results up to which a function is compiled without optimization: compiling takes longer than running it."""
 
 
+def _real(x: Any) -> np.ndarray:
+    """Real numbers: of complex ones, both parts."""
+    x = np.asarray(x)
+    return np.stack([x.real, x.imag], -1) if x.dtype.kind == "c" else x
+
+
 def _across(run: Callable[[Line, np.ndarray], list[Any]], bracket: Bracket) -> list[Verdict]:
     """Which values differ between the two sides of a bracket."""
     values = [x if is_key(x) else np.asarray(x) for x in run(bracket.line, bracket.ts)]
@@ -308,7 +314,10 @@ def _compare_cut(
         start = [x if is_key(x) else x[0] for x in line.at(np.zeros(1), inputs)]
         here = own(start)
         moved = [
-            (np.asarray(x, np.float64) + 0.3 * rng.normal(size=v.shape)).astype(v.dtype)
+            (
+                np.asarray(x, np.promote_types(v.dtype, np.float64) if v.dtype.kind == "c" else np.float64)
+                + 0.3 * rng.normal(size=v.shape)
+            ).astype(v.dtype)
             if v.is_inexact
             else random_value(v, rng, scale, positive)
             for v, x in zip(gate.outputs, here, strict=True)

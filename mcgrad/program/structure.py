@@ -8,7 +8,7 @@ bodies unseen; a draw inside it is refused.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import jax
@@ -114,6 +114,24 @@ def rebuilds(equation: Equation) -> bool:
     """Whether an equation is control flow that can be rebuilt around the draws in it."""
     cls = _CLASSES.get(equation.name)
     return cls is not None and cls.rebuilds
+
+
+def live_equations(program: Program, wanted: Set[Value]) -> set[Equation]:
+    """The equations, those of bodies included, that wanted values need."""
+    found: set[Equation] = set()
+    needed = set(wanted)
+    for equation in reversed(program.equations):
+        if needed.isdisjoint(equation.outputs):
+            continue
+        found.add(equation)
+        needed.update(equation.inputs)
+        form = form_of(equation)
+        for body in equation.bodies:
+            if form is None:
+                found.update(body.everything())
+                continue
+            found |= live_equations(body, form.wanted(body, [value in needed for value in equation.outputs]))
+    return found
 
 
 def contains_any(equation: Equation, wanted: Container[Equation]) -> bool:

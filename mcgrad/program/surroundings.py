@@ -33,6 +33,12 @@ class Surroundings:
         known = isinstance(value, Constant) and _compat.is_known(value.value)
         return frozenset() if known or value.is_key else frozenset({value})
 
+    def standing(self, inner: Equation) -> Equation | None:
+        """The equation of the program that is this one, or that has it in a body."""
+        if inner in self.place:
+            return inner
+        return next((e for e in self.equations if e.bodies and any(i is inner for i in e.everything())), None)
+
     def after(self, equation: Equation) -> list[Equation]:
         """The equations that read what an equation makes, directly or not, in order."""
         reached, found = set(equation.outputs), []
