@@ -8,7 +8,7 @@ from benchmarks.report import Hold, Table, spread
 from benchmarks.runner import Failed, Session, Worker, alternate, ratio
 
 TITLE = "Many devices: memory and traffic"
-BUDGET = 240.0
+BUDGET = 100.0
 AUTOMATIC, WAYS = "automatic axes", ("automatic axes", "explicit axes", "shard_map")
 EXAMPLES, DEVICES = (8, 64, 512, 8192), (1, 8, 64)
 SAMPLES, CHUNK = 2**20, 1024

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from mcgrad import _mesh
 from mcgrad._arguments import describe
 from mcgrad.program.bring import bring, bring_each, expand_right
 from mcgrad.program.draw import Draw, check_value
@@ -151,7 +151,7 @@ class RestOfProgram(Rest):
         n = len(points.weights)
         mixed = draw.mixed_axes
         # Along axes that some cost mixes the points are joint: the weight of a point is the product over those axes.
-        weights = _product(points.weights, [1 + k for k in mixed])
+        weights = _mesh.product(points.weights, [1 + k for k in mixed])
         results = jax.vmap(self._times(n))(points.points)
 
         def total(relation: Relation, cost: Array) -> Array:
@@ -208,11 +208,3 @@ class RestOfProgram(Rest):
             each = jax.lax.map(pair, jnp.arange(len(masks) * n), batch_size=points.chunk_size)
         costs = [cost + jnp.sum(term, axis=0) for cost, term in zip(result.costs, each, strict=True)]
         return result._replace(costs=tuple(costs))
-
-
-def _product(x: Array, axes: Sequence[int]) -> Array:
-    """The product along axes of few entries; the derivative of `jnp.prod` merges the others, which may be sharded."""
-    for axis in sorted(axes, reverse=True):
-        entries = [jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis])]
-        x = math.prod(entries[1:], start=entries[0]) if entries else jnp.prod(x, axis)
-    return x

@@ -6,9 +6,11 @@ import dataclasses
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mcgrad import _mesh
 from mcgrad._types import PRNGKey, Shape, static_field
 from mcgrad.distributions.base import Coupling, Relaxation, WeakDerivative
 from mcgrad.distributions.wrappers.base import Wrapper, of_inner
@@ -79,7 +81,10 @@ class Independent(Wrapper):
     @of_inner()
     def prob(self, x: Any) -> Array:
         """The probability, a product over the reinterpreted axes."""
-        return jnp.prod(self.base.prob(x), axis=self._summed)
+        found = self.base.prob(x)
+        if _mesh.is_explicit(jax.typeof(found)):
+            return _mesh.product(found, [axis % found.ndim for axis in self._summed])
+        return jnp.prod(found, axis=self._summed)
 
     @of_inner()
     def weak_derivative(self, key: PRNGKey, x: Array, how: Coupling) -> tuple[WeakDerivative, ...]:
