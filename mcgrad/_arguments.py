@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -124,6 +125,22 @@ WithKey: TypeAlias = Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]
 """The positional and the keyword arguments of a call, with this key, or these keys, in place of its own."""
 
 
+def keyed_by(fn: Callable[..., Any], key_argname: str | None) -> Callable[..., Any]:
+    """The program with the name of the argument that is its randomness, where that is given."""
+    if key_argname is None:
+        return fn
+
+    @functools.wraps(fn)
+    def program(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    setattr(program, _KEY_ARGNAME, key_argname)  # what is made of the program by `functools.wraps` has it too
+    return program
+
+
+_KEY_ARGNAME = "__mcgrad_key_argname__"
+
+
 def find_key(
     fn: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], where: str, key_argname: str | None = None
 ) -> tuple[Any, WithKey]:
@@ -134,6 +151,7 @@ def find_key(
     arguments, or the keys of the only argument that holds some; of a function that hides its names also the only old-style
     key. `None` if there is none.
     """
+    key_argname = key_argname or getattr(fn, _KEY_ARGNAME, None)
     given = _named(fn, args, kwargs)
     at = _place_of_key(fn, given, where, key_argname)
     if at is None:

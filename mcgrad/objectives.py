@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient as stop
 from jaxtyping import Array, Float
 
-from mcgrad._arguments import check_at_least, check_option, sample_key, split
+from mcgrad._arguments import check_at_least, check_option, keyed_by, sample_key, split
 from mcgrad._compat import custom_jvp, undifferentiable
 from mcgrad._modules import pure
 from mcgrad._types import PRNGKey
@@ -26,7 +26,7 @@ from mcgrad.program.held import Held
 from mcgrad.transforms import plan_of
 
 
-def iwae(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
+def iwae(fn: Callable[..., Any], num_samples: int, *, key_argname: str | None = None) -> Callable[..., Any]:
     r"""The importance-weighted bound of `K` samples, as a program.
 
         L_K = log (1/K sum_k w_k)
@@ -39,6 +39,7 @@ def iwae(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
     Args:
         fn: a program that returns the log weight: an array of floats of any shape; each entry has its own bound.
         num_samples: `K`, the number of runs, each on its own key, split from the one given.
+        key_argname: see `mcgrad.expectation`.
 
     Returns:
         A program of the arguments of `fn` that returns `L_K`, in the shape of the log weight.
@@ -61,11 +62,16 @@ def iwae(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         2018, theorem 1 (signal-to-noise ratio), "Tighter Variational Bounds are Not Necessarily Better",
         https://arxiv.org/abs/1802.04537.
     """
+    fn = keyed_by(fn, key_argname)
     return _bound("iwae", fn, num_samples, 1, (None,), _log_mean_exp)
 
 
 def vimco(
-    fn: Callable[..., Any], num_samples: int, *, others: Literal["geometric", "arithmetic"] = "geometric"
+    fn: Callable[..., Any],
+    num_samples: int,
+    *,
+    others: Literal["geometric", "arithmetic"] = "geometric",
+    key_argname: str | None = None,
 ) -> Callable[..., Any]:
     r"""The importance-weighted bound, differentiated by the score with a baseline for each sample (VIMCO).
 
@@ -79,6 +85,7 @@ def vimco(
         fn: see `mcgrad.iwae`. Its draws name no estimator; all are differentiated by the score.
         num_samples: `K`, at least 2.
         others: which mean of the other weights replaces `w_k`.
+        key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` whose value is `L_K`, to be differentiated by JAX.
@@ -100,6 +107,7 @@ def vimco(
         Mnih and Rezende 2016, section 2 (gradient and both means), "Variational Inference for Monte Carlo Objectives",
         https://arxiv.org/abs/1602.06725.
     """
+    fn = keyed_by(fn, key_argname)
     check_option("vimco(others=...)", others, ("geometric", "arithmetic"))
 
     def surrogate(log_weights: Array, score: Array) -> Array:
@@ -110,7 +118,7 @@ def vimco(
     return _bound("vimco", fn, num_samples, 2, (Held(), _SCORE), surrogate)
 
 
-def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
+def vargrad(fn: Callable[..., Any], num_samples: int, *, key_argname: str | None = None) -> Callable[..., Any]:
     r"""The evidence lower bound, differentiated by the log-variance loss (VarGrad).
 
         L = 1/K sum_k log w_k
@@ -123,6 +131,7 @@ def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
 
     Args:
         fn, num_samples: see `mcgrad.vimco`.
+        key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` whose value is `L`, to be differentiated by JAX.
@@ -142,6 +151,7 @@ def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         Richter et al. 2020, section 3 (of the divergence, so with the opposite sign), "VarGrad: A Low-Variance Gradient
         Estimator for Variational Inference", https://arxiv.org/abs/2010.10436.
     """
+    fn = keyed_by(fn, key_argname)
 
     def surrogate(log_weights: Array, score: Array) -> Array:
         total = jnp.sum(log_weights, axis=0, keepdims=True)
@@ -152,7 +162,7 @@ def vargrad(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
     return _bound("vargrad", fn, num_samples, 2, (Held(), _SCORE), surrogate)
 
 
-def dreg(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
+def dreg(fn: Callable[..., Any], num_samples: int, *, key_argname: str | None = None) -> Callable[..., Any]:
     r"""The importance-weighted bound, differentiated by doubly reparameterized gradients (DReG).
 
         d L = sum_k v_k^2 (d log w_k / dz) dz_k + sum_k v_k (d log w_k + d log q(z_k)),    v_k = w_k / sum_j w_j
@@ -165,6 +175,7 @@ def dreg(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
     Args:
         fn: see `mcgrad.iwae`; the log weight **with** the derivative of `log q` in its parameters. Its draws name no estimator.
         num_samples: `K`.
+        key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` whose value is `L_K`, to be differentiated by JAX.
@@ -187,10 +198,13 @@ def dreg(fn: Callable[..., Any], num_samples: int) -> Callable[..., Any]:
         https://arxiv.org/abs/1810.04152. They leave `d log q` out of the log weight; here it is added, so that the result
         differs from the plain gradient by a term of mean zero for any program.
     """
+    fn = keyed_by(fn, key_argname)
     return _bound("dreg", fn, num_samples, 1, (Pathwise(), Held(), _SCORE), _by_path(jnp.square))
 
 
-def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callable[..., Any]:
+def sticking_the_landing(
+    fn: Callable[..., Any], num_samples: int = 1, *, key_argname: str | None = None
+) -> Callable[..., Any]:
     r"""The importance-weighted bound, differentiated without the score term of its log weights (STL).
 
         d L = sum_k v_k (d log w_k / dz) dz_k + sum_k v_k (d log w_k + d log q(z_k)),    v_k = w_k / sum_j w_j
@@ -201,6 +215,7 @@ def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callab
 
     Args:
         fn, num_samples: see `mcgrad.dreg`.
+        key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` whose value is `L_K`, to be differentiated by JAX.
@@ -221,6 +236,7 @@ def sticking_the_landing(fn: Callable[..., Any], num_samples: int = 1) -> Callab
         Roeder et al. 2017, section 3, "Sticking the Landing", https://arxiv.org/abs/1703.09194; Tucker et al. 2019, section 4
         (bias for several samples), https://arxiv.org/abs/1810.04152.
     """
+    fn = keyed_by(fn, key_argname)
     by_path = _by_path(lambda v: v)
     return _bound("sticking_the_landing", fn, num_samples, 1, (Pathwise(), Held(), _SCORE), by_path)
 

@@ -10,7 +10,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mcgrad._arguments import check_chunks, check_flag, describe, find_key, fold_in, name_of, sample_key, split
+from mcgrad._arguments import (
+    check_chunks,
+    check_flag,
+    describe,
+    find_key,
+    fold_in,
+    keyed_by,
+    name_of,
+    sample_key,
+    split,
+)
 from mcgrad._eager import count_call
 from mcgrad._modules import differentiate, partition, pure, split_output
 from mcgrad._spread import check_sharding, spread_over
@@ -296,12 +306,12 @@ def value_and_grad(
 
 
 def explain(
-    fn: Callable[..., Any], *, estimator: Estimator | None = None, has_aux: bool = False
+    fn: Callable[..., Any], *, estimator: Estimator | None = None, has_aux: bool = False, key_argname: str | None = None
 ) -> Callable[..., Explanation]:
     """What mcgrad finds in a program: draws, costs, which draws each cost is credited to, and what mixed an axis.
 
     Args:
-        fn, estimator, has_aux: see `mcgrad.expectation`.
+        fn, estimator, has_aux, key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` that runs nothing and returns an `Explanation`, to print or to inspect; `draw(path)`
@@ -315,6 +325,7 @@ def explain(
         >>> report.costs[0].credits[0].axes
         ('same',)
     """
+    fn = keyed_by(fn, key_argname)
 
     _check_options(estimator, 1, None, has_aux)
 

@@ -206,3 +206,33 @@ def test_draws_that_share_a_key_are_refused_in_every_style():
     with pytest.raises(ValueError, match="not made of the argument `key`"):
         shared = lambda theta, key: bit(theta, key) * bit(theta, outside)  # noqa: E731
         mcgrad.expectation(shared, num_samples=2)(0.3, jax.random.PRNGKey(0))
+
+
+def hidden(loc, seed, other):
+    """Two arguments that hold keys: neither is found by itself."""
+    return mcgrad.sample(seed, mcgrad.Normal(loc, 1.0)) ** 2 + 0.0 * jnp.sum(jax.random.key_data(other))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda fn, **name: mcgrad.iwae(fn, 2, **name),
+        lambda fn, **name: mcgrad.vimco(fn, 2, **name),
+        lambda fn, **name: mcgrad.vargrad(fn, 2, **name),
+        lambda fn, **name: mcgrad.dreg(fn, 2, **name),
+        lambda fn, **name: mcgrad.sticking_the_landing(fn, 2, **name),
+        lambda fn, **name: mcgrad.per_sample_grad(fn, num_samples=2, **name),
+        lambda fn, **name: mcgrad.gradient_statistics(fn, 10, **name),
+        lambda fn, **name: mcgrad.samples_for(fn, 0.5, 100, **name),
+        lambda fn, **name: mcgrad.compare(fn, [mcgrad.Pathwise()], num_samples=10, **name),
+        lambda fn, **name: mcgrad.least_variance(fn, [mcgrad.Pathwise()], num_samples=10, **name),
+        lambda fn, **name: mcgrad.grad(mcgrad.iwae(fn, 2, **name)),
+    ],
+)
+def test_the_key_may_be_named_everywhere(run):
+    args = (1.0, jax.random.key(0), jax.random.key(1))
+    with pytest.raises(ValueError, match="must find the argument named `key`"):
+        run(hidden)(*args)
+    run(hidden, key_argname="seed")(*args)
+    with pytest.raises(ValueError, match="key_argname=...\\)` must name an argument of the call, got 'sead'"):
+        run(hidden, key_argname="sead")(*args)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad._arguments import check_at_least, fold_in, sample_key
+from mcgrad._arguments import check_at_least, fold_in, keyed_by, sample_key
 from mcgrad._modules import eval_shape, jit
 from mcgrad._spread import Spread, check_sharding, spread_over
 from mcgrad.diagnostics.comparison import Comparison
@@ -35,6 +35,7 @@ def compare(
     reference: Any = None,
     sharding: Any = None,
     progress: bool = False,
+    key_argname: str | None = None,
 ) -> Callable[..., Comparison]:
     r"""Estimators side by side on one program: is the gradient right, how noisy is it, how long does it take.
 
@@ -61,6 +62,7 @@ def compare(
         sharding: spreads the gradients of a chunk over devices, `chunk_size` on each; see `mcgrad.expectation`. The time of a
             gradient is then that of all devices together, over their number.
         progress: whether to show progress bars; needs rich.
+        key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` that returns a `Comparison`. It
@@ -86,6 +88,7 @@ def compare(
         Glynn and Whitt 1992, eq. 1.2 (variance x time as the measure of an estimator), "The Asymptotic Efficiency of
         Simulation Estimators", https://doi.org/10.1287/opre.40.3.505.
     """
+    fn = keyed_by(fn, key_argname)
     named = by_name(estimators)
     num_samples = check_at_least(num_samples, 2, "compare(num_samples=...)")
     chunk_size = check_at_least(chunk_size, 1, "compare(chunk_size=...)")

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from mcgrad._arguments import check_option
+from mcgrad._arguments import check_option, keyed_by
 from mcgrad.diagnostics.compare import by_name, compare
 from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
 from mcgrad.program import Estimator
@@ -20,6 +20,7 @@ def least_variance(
     argnums: int | Sequence[int] = 0,
     num_samples: int = 1_000,
     chunk_size: int = 256,
+    key_argname: str | None = None,
 ) -> Callable[..., Estimator]:
     """The estimator with the least variance on a program, as measured by a pilot run.
 
@@ -33,6 +34,7 @@ def least_variance(
         estimators: as in `mcgrad.compare`; by default every decomposition and coupling of `mcgrad.MeasureValued`.
         measure: `"variance"` of one gradient, or `"variance_time"`, which decides the error for a given computing time.
         argnums, num_samples, chunk_size: see `mcgrad.compare`; fewer samples by default.
+        key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` that returns one of the estimators; not to be called under `jax.jit` either.
@@ -52,6 +54,7 @@ def least_variance(
         >>> mcgrad.grad(loss, estimator=found)(0.0, jax.random.key(1)).shape
         ()
     """
+    fn = keyed_by(fn, key_argname)
     check_option("least_variance(measure=...)", measure, ("variance", "variance_time"))
     if estimators is None:
         pairs = itertools.product(get_args(Decomposition), get_args(CouplingName))

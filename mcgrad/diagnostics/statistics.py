@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from jaxtyping import PyTree as Tree
 
-from mcgrad._arguments import check_at_least, fold_in, name_of, sample_key
+from mcgrad._arguments import check_at_least, fold_in, keyed_by, name_of, sample_key
 from mcgrad._modules import copied, jit
 from mcgrad._spread import Spread, check_sharding, spread_over
 from mcgrad._types import PRNGKey, PyTree, static_field
@@ -105,6 +105,7 @@ def gradient_statistics(
     argnums: int | Sequence[int] = 0,
     estimator: Estimator | None = None,
     sharding: Any = None,
+    key_argname: str | None = None,
 ) -> Callable[..., GradientStatistics]:
     r"""Mean, variance, standard error and signal-to-noise of a gradient estimate of one sample, in constant memory.
 
@@ -125,6 +126,7 @@ def gradient_statistics(
         argnums, estimator: see `mcgrad.grad`.
         sharding: spreads the samples over devices, which each run theirs in chunks; see `mcgrad.expectation`. The samples are
             those of one device.
+        key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` that returns `GradientStatistics`.
@@ -145,6 +147,7 @@ def gradient_statistics(
         Chan, Golub and LeVeque 1983, eq. 1.5 (merging of moments), "Algorithms for Computing the Sample Variance",
         https://doi.org/10.1080/00031305.1983.10483115.
     """
+    fn = keyed_by(fn, key_argname)
     num_samples = check_at_least(num_samples, 2, "gradient_statistics(num_samples=...)")
     chunk_size = check_at_least(chunk_size, 1, "gradient_statistics(chunk_size=...)")
     check_sharding(sharding, "gradient_statistics")
@@ -176,6 +179,7 @@ def per_sample_grad(
     *,
     estimator: Estimator | None = None,
     num_samples: int,
+    key_argname: str | None = None,
 ) -> Callable[..., Any]:
     """Gradients of single samples: those whose mean is an estimate of the gradient of a program's expectation.
 
@@ -185,6 +189,7 @@ def per_sample_grad(
         fn: a program that returns a scalar, with its randomness in an argument named `key`; see `mcgrad.grad`.
         argnums, estimator: see `mcgrad.grad`.
         num_samples: how many, independent as in `mcgrad.gradient_statistics`.
+        key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` that returns the gradient with a leading axis of `num_samples` on each array.
@@ -199,6 +204,7 @@ def per_sample_grad(
         >>> mcgrad.per_sample_grad(loss, num_samples=5)(jax.numpy.float32(1.0), jax.random.key(0)).shape
         (5,)
     """
+    fn = keyed_by(fn, key_argname)
     num_samples = check_at_least(num_samples, 1, "per_sample_grad(num_samples=...)")
 
     @functools.wraps(fn)
@@ -217,6 +223,7 @@ def samples_for(
     *,
     argnums: int | Sequence[int] = 0,
     estimator: Estimator | None = None,
+    key_argname: str | None = None,
 ) -> Callable[..., int]:
     r"""How many samples bring the standard error of the gradient down to a fraction of its norm.
 
@@ -231,6 +238,7 @@ def samples_for(
         relative_error: the standard error wanted, as a fraction of the gradient's norm; 0.1 is ten percent.
         pilot_samples: `n`, at least 2.
         chunk_size, argnums, estimator: see `mcgrad.gradient_statistics`.
+        key_argname: see `mcgrad.expectation`.
 
     Returns:
         A function of the arguments of `fn` that returns the number of samples, at least 1. It is not to be called under
@@ -250,6 +258,7 @@ def samples_for(
         >>> 95 < mcgrad.samples_for(loss, 0.1, pilot_samples=10_000)(1.0, jax.random.key(0)) < 105
         True
     """
+    fn = keyed_by(fn, key_argname)
     if not relative_error > 0:
         raise ValueError(
             f"`mcgrad.samples_for(relative_error=...)` must be positive, got {relative_error!r}. Pass 0.1 for ten percent."
