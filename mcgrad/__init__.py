@@ -15,6 +15,7 @@ from mcgrad.diagnostics import DistributionReport as DistributionReport
 from mcgrad.diagnostics import EstimatorReport as EstimatorReport
 from mcgrad.diagnostics import GradientNoise as GradientNoise
 from mcgrad.diagnostics import GradientStatistics as GradientStatistics
+from mcgrad.diagnostics import Tuning as Tuning
 from mcgrad.diagnostics import check_distribution as check_distribution
 from mcgrad.diagnostics import compare as compare
 from mcgrad.diagnostics import gradient_noise as gradient_noise
@@ -22,6 +23,7 @@ from mcgrad.diagnostics import gradient_statistics as gradient_statistics
 from mcgrad.diagnostics import least_variance as least_variance
 from mcgrad.diagnostics import per_sample_grad as per_sample_grad
 from mcgrad.diagnostics import samples_for as samples_for
+from mcgrad.diagnostics import tune as tune
 from mcgrad.distributions import Bernoulli as Bernoulli
 from mcgrad.distributions import Beta as Beta
 from mcgrad.distributions import Binomial as Binomial

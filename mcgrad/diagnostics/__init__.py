@@ -13,3 +13,5 @@ from mcgrad.diagnostics.statistics import GradientStatistics as GradientStatisti
 from mcgrad.diagnostics.statistics import gradient_statistics as gradient_statistics
 from mcgrad.diagnostics.statistics import per_sample_grad as per_sample_grad
 from mcgrad.diagnostics.statistics import samples_for as samples_for
+from mcgrad.diagnostics.tune import Tuning as Tuning
+from mcgrad.diagnostics.tune import tune as tune

@@ -106,7 +106,7 @@ def compare(
         refusals: dict[str, Exception] = {}
         for index, (name, estimator) in enumerate(_track(named.items(), "compiling", progress)):
             try:
-                evaluations, _ = _plan(fn, estimator, args, kwargs)
+                evaluations, _ = count_evaluations(fn, estimator, args, kwargs)
                 chunk = _chunk(fn, argnums, estimator, index, size, num_samples, spread)
                 jax.block_until_ready(chunk(0, args, kwargs))  # compiles
             except (ValueError, NotImplementedError) as error:
@@ -157,7 +157,7 @@ class _Run:
     moments: Any = None
 
 
-def _plan(fn: Callable[..., Any], estimator: Estimator, args: Any, kwargs: Any) -> tuple[int, bool]:
+def count_evaluations(fn: Callable[..., Any], estimator: Estimator, args: Any, kwargs: Any) -> tuple[int, bool]:
     """Evaluations of the program for one estimate, and whether every draw is enumerated."""
     found: list[tuple[int, bool]] = []
 
@@ -210,7 +210,7 @@ def _exact(fn: Callable[..., Any], argnums: Any, args: Any, kwargs: Any) -> Any:
         return jax.lax.map(sample_gradient(fn, argnums, Enumerate(), "compare", args, kwargs), jnp.arange(8))
 
     try:
-        _, enumerated = _plan(fn, Enumerate(), args, kwargs)
+        _, enumerated = count_evaluations(fn, Enumerate(), args, kwargs)
         if not enumerated:
             return None
         rows = jit(several)(args, kwargs)

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from mcgrad._arguments import check_option, keyed_by
 from mcgrad.diagnostics.compare import by_name, compare
+from mcgrad.diagnostics.comparison import EstimatorReport
 from mcgrad.estimators.measure_valued import CouplingName, Decomposition, MeasureValued
 from mcgrad.program import Estimator
 
@@ -25,9 +26,10 @@ def least_variance(
     """The estimator with the least variance on a program, as measured by a pilot run.
 
     Runs `mcgrad.compare` and returns the estimator whose gradients have the least total variance, or the least product of
-    variance and time; those that the program refuses, and those that are biased, do not count. Choosing in this way adds no
-    bias as long as later gradients use other keys than the pilot. The choice holds for arguments near those of the pilot: run
-    it again after training has moved away from them.
+    variance and time; those that the program refuses, and those that are biased, by their label or as measured, do not count.
+    Choosing in this way adds no bias as long as later gradients use other keys than the pilot. The choice holds for arguments
+    near those of the pilot: run it again after training has moved away from them. `mcgrad.tune` chooses for each draw, under a
+    budget.
 
     Args:
         fn: a program that returns a scalar; see `mcgrad.grad`.
@@ -63,14 +65,25 @@ def least_variance(
     run = compare(fn, named, argnums=argnums, num_samples=num_samples, chunk_size=chunk_size)
 
     def pilot(*args: Any, **kwargs: Any) -> Estimator:
-        reports = run(*args, **kwargs).reports
-        right = {name: report for name, report in reports.items() if report.verdict in ("agrees", "undecided")}
-        if not right:
-            verdicts = ", ".join(f"{name}: {report.verdict}" for name, report in reports.items())
-            raise ValueError(
-                f"`mcgrad.least_variance(estimators=...)` must contain one with a finite, unbiased gradient, got {verdicts}. "
-                "Look at `mcgrad.compare` of these on this program."
-            )
+        right = unbiased(run(*args, **kwargs).reports, named, "least_variance")
         return named[min(right, key=lambda name: getattr(right[name], measure))]
 
     return pilot
+
+
+def unbiased(
+    reports: Mapping[str, EstimatorReport], estimators: Mapping[str, Estimator], where: str
+) -> dict[str, EstimatorReport]:
+    """Those that are not labelled as biased, and show no evidence of it; refuses that there be none."""
+    right = {
+        name: report
+        for name, report in reports.items()
+        if report.verdict in ("agrees", "undecided") and not estimators[name].biased
+    }
+    if not right:
+        verdicts = ", ".join(f"{name}: {report.verdict}" for name, report in reports.items())
+        raise ValueError(
+            f"`mcgrad.{where}(estimators=...)` must contain one with a finite, unbiased gradient, got {verdicts}. "
+            "Look at `mcgrad.compare` of these on this program."
+        )
+    return right
