@@ -19,9 +19,9 @@ from mcgrad._arguments import check_at_least, sample_key, split
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.cross_entropy import expected_log_prob
 from mcgrad.estimators import Score
+from mcgrad.planned import plan_of
 from mcgrad.program.held import Held
 from mcgrad.program.jumps import JumpWarning
-from mcgrad.transforms import plan_of
 
 
 def natural(

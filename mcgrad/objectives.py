@@ -21,9 +21,9 @@ from mcgrad._compat import custom_jvp, undifferentiable
 from mcgrad._modules import pure
 from mcgrad._types import PRNGKey
 from mcgrad.estimators import Pathwise, Score
+from mcgrad.planned import plan_of
 from mcgrad.program import Estimator
 from mcgrad.program.held import Held
-from mcgrad.transforms import plan_of
 
 
 def iwae(fn: Callable[..., Any], num_samples: int, *, key_argname: str | None = None) -> Callable[..., Any]:

@@ -29,6 +29,7 @@ FLOORS = (
     ("program",),
     ("estimators",),
     ("sample",),
+    ("planned",),
     ("transforms",),
     (
         "gradients",

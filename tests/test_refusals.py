@@ -10,7 +10,7 @@ from helpers import ESTIMATORS, PROGRAMS, assert_unbiased
 from jax.experimental import io_callback
 
 import mcgrad
-from mcgrad.transforms import plan_of
+from mcgrad.planned import plan_of
 
 KEY = jax.random.key(0)
 HERE = "test_refusals.py"

@@ -20,9 +20,9 @@ from mcgrad.diagnostics.judgement import ROUNDING, judge
 from mcgrad.diagnostics.pictures import need
 from mcgrad.diagnostics.statistics import Moments, merge, moments_of_chunk, of_all_devices, sample_gradient, summarize
 from mcgrad.estimators.enumeration import Enumerate
+from mcgrad.planned import plan_of
 from mcgrad.program import Estimator
 from mcgrad.program.interpret import Interpreter
-from mcgrad.transforms import plan_of
 
 
 def compare(

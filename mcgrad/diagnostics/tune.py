@@ -24,9 +24,9 @@ from mcgrad.estimators import (
     TreeDisARM,
     UnorderedSet,
 )
+from mcgrad.planned import plan_of
 from mcgrad.program import Estimator, Relation, Site
 from mcgrad.program.held import Held
-from mcgrad.transforms import plan_of
 
 _EVERY_ORDER: dict[str, Estimator] = {
     **{f"Score({n})": Score(num_samples=n) for n in (2, 4, 8)},
