@@ -244,6 +244,25 @@ def test_jumps_that_were_not_found_are_listed_and_warned_of_on_request(cost):
         explained(cost, mcgrad.Pathwise(possible_jumps="warn"))
 
 
+def test_a_comparison_that_was_met_but_not_decided_is_warned_of():
+    """As no guard of everyday smooth code is: those that are listed are never met."""
+
+    def ragged(x):
+        return jnp.where(x > 0.3, jnp.sin(1e18 * x), jnp.cos(1e18 * x))
+
+    with pytest.warns(mcgrad.JumpWarning, match=r"`where` at .*test_jumps.py.* may jump"):
+        explained(ragged)
+    explained(ragged, mcgrad.Pathwise(jumps="ignore"))
+    guarded = {
+        "sinc": jnp.sinc,
+        "entropy": lambda x: jax.scipy.special.entr(jax.nn.sigmoid(x)),
+        "density": lambda x: jax.scipy.stats.gamma.logpdf(jnp.exp(x), 2.0),
+        "near zero": lambda x: jnp.where(jnp.abs(x) < 1e-6, 1.0, jnp.sin(x) / jnp.where(jnp.abs(x) < 1e-6, 1.0, x)),
+    }
+    for cost in guarded.values():
+        assert any("may jump" in line for line in explained(cost).jumps)
+
+
 def test_a_jump_is_refused_or_ignored_on_request():
     with pytest.raises(ValueError, match=r"`floor` at .*test_jumps.py.*jumps in the draw.*mcgrad.Score\(\)"):
         explained(jnp.floor, mcgrad.Pathwise(jumps="refuse"))

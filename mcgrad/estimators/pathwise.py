@@ -127,9 +127,9 @@ class Pathwise(LocalEstimator):
     Args:
         path: `"sampler"`, that of the distribution's sampler; `"optimal_transport"`, for distributions that know it:
             `MultivariateNormal`, `Dirichlet` and `Beta`; or a `mcgrad.AdaptiveVelocity`, for `MultivariateNormal`.
-        jumps: what to do where a cost jumps: `"warn"`, with a `mcgrad.JumpWarning` that names the line, `"refuse"` or
-            `"ignore"`.
-        possible_jumps: the same where it may jump.
+        jumps: what to do where a cost jumps, or where it was tried at a comparison of the draw and could not be told:
+            `"warn"`, with a `mcgrad.JumpWarning` that names the line, `"refuse"` or `"ignore"`.
+        possible_jumps: the same where it may jump at a comparison that no trial came to, as is usual for guards.
         coupling: of the draw on an alternative path with that of the real one, all entries of the distribution's batch
             together, for a draw in the body of the `scan` itself, not in a branch: `"shared"`; `"reflection"`, for `Normal` and
             `MultivariateNormal`, maximal where both have the same scale and else shared; or `"maximal"`, by rejection, for all

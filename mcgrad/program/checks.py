@@ -57,7 +57,7 @@ def check_paths(ways: Sequence[BlindWay], estimators: dict[Site, Estimator], fol
             if way.cut and site in jumping:
                 continue  # as in a straight-through estimator, where the jump says it all
             estimator = estimators[site]
-            what = estimator.on_jump(certain=way.certain)
+            what = estimator.on_jump(certain=way.certain or way.met)
             at_threshold = not way.cut and divisor_of(way.place) is None
             message = (
                 f"{way.describe()} in {site.describe()}, which `{spelled(estimator)}` differentiates along "

@@ -60,6 +60,7 @@ class BlindWay:
         sources: what these are made of.
         cut: the derivative is cut there; otherwise the value jumps.
         certain: whether it was seen to jump; otherwise no place of a jump was found.
+        met: whether, if it was not seen to jump, a place was found where it might, and trying did not tell.
     """
 
     gate: Equation
@@ -68,6 +69,7 @@ class BlindWay:
     sources: frozenset[Any]
     cut: bool
     certain: bool
+    met: bool
 
     def describe(self) -> str:
         """How messages speak of it."""
@@ -138,7 +140,9 @@ class _Paths(Forward[Reach]):
         place = gate
         while self.gates[place].inner:
             place = next((e for e in self.gates if e in self.gates[place].inner), place)
-        return BlindWay(gate, place, frozenset(found.roots), sources, self.gates[place].cut, self.certain(gate))
+        return BlindWay(
+            gate, place, frozenset(found.roots), sources, self.gates[place].cut, self.certain(gate), found.probe.met
+        )
 
     def certain(self, gate: Equation) -> bool:
         """Whether a gate was seen to jump; one that stands for those in its bodies, whether one of these was."""

@@ -59,6 +59,8 @@ class Probe:
         self._tried = 0
         self._fruitless = 0
         self._found: dict[Value, Verdict] = {}
+        self.met = False
+        """Whether a place was found where what tells changes."""
 
     def jumps(self, value: Value) -> Verdict:
         """Whether a value after the gate jumps with it."""
@@ -105,19 +107,22 @@ def _try(probe: Probe, reached: Sequence[Value]) -> dict[Value, Verdict]:
     if key not in _SEEN:
         with _compat.before_the_run(), jax.debug_nans(False), jax.debug_infs(False), jax.debug_key_reuse(False):
             drawn = functools.cache(lambda: {v: two_draws(around, v) for v in laws})
+            met = False
             if probe.cut:
                 found = _compare_cut(equations, inputs, gate, reached)
             elif probe.divides:
                 found = _compare_at_zero(equations, inputs, gate, tells, reached, drawn)
             else:
-                found = _compare(equations, inputs, gate, tells, reached, drawn)
+                found, met = _compare(equations, inputs, gate, tells, reached, drawn)
         if len(_SEEN) >= _MOST_SEEN:
             _SEEN.clear()
-        _SEEN[key] = found
-    return dict(zip(reached, _SEEN[key], strict=True))
+        _SEEN[key] = found, met
+    found, met = _SEEN[key]
+    probe.met |= met
+    return dict(zip(reached, found, strict=True))
 
 
-_SEEN: dict[Any, list[Verdict]] = {}
+_SEEN: dict[Any, tuple[list[Verdict], bool]] = {}
 _MOST_SEEN = 4096
 
 
@@ -191,13 +196,14 @@ def _compare(
     tells: Sequence[Value],
     reached: Sequence[Value],
     drawn: Callable[[], dict[Value, list[np.ndarray]]],
-) -> list[Verdict]:
-    """Which of the values jump where the values that tell change."""
+) -> tuple[list[Verdict], bool]:
+    """Which of the values jump where the values that tell change, and whether a place was found where these do."""
     watched = tells or [v for v in gate.outputs if not v.is_key]
     run = _on_lines(equations, inputs, [*watched, *reached])
     across = functools.partial(_across, lambda line, ts: run(line, ts)[len(watched) :])
     found: list[Verdict] = [None] * len(reached)
     crossings: Counter[int] = Counter()
+    met = False
     few = sum(math.prod(v.shape) for v in tells) <= _FEW_NUMBERS
     lines, integers = lines_through(equations, inputs), integers_of(equations, inputs)
     if integers and not tells:
@@ -213,6 +219,7 @@ def _compare(
                 break
             if (bracket := search.narrowed(entry)) is None:
                 continue
+            met |= bool(tells)
             differ = across(bracket)
             for n in integers:
                 differ = either(differ, across(bracket._replace(line=line.with_integers(inputs, n))))
@@ -221,7 +228,7 @@ def _compare(
             crossings[entry] += bool(tells) or True in differ  # what merely moves much was perhaps no jump
             found = either(found, differ)
     if tells and all(v.dtype == bool for v in tells):
-        return found
+        return found, met
     # There may be many more steps than were tried: a value that jumps at others has its largest changes there.
     for n, value in enumerate(reached, len(watched)):
         for line in lines[_SPARSE] if value.is_inexact and found[n - len(watched)] is False else ():
@@ -229,7 +236,7 @@ def _compare(
             for entry in list(search.where)[:1]:
                 if (bracket := search.narrowed(entry)) is not None:
                     found = either(found, across(bracket))
-    return found
+    return found, met
 
 
 def _compare_at_zero(
