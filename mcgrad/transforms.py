@@ -21,7 +21,7 @@ from mcgrad._arguments import (
 )
 from mcgrad._eager import count_call
 from mcgrad._modules import differentiate, partition, pure
-from mcgrad._spread import check_sharding, spread_over
+from mcgrad._spread import check_sharding, not_closed_over, spread_over
 from mcgrad.distributions.half_precision import in_single
 from mcgrad.estimators.auto import Auto
 from mcgrad.planned import plan_of
@@ -122,47 +122,49 @@ def expectation(
         spread = spread_over(sharding, num_samples, chunk_size, "expectation")
         names = (_SAMPLES, *(spread.axes if spread is not None and size == num_samples else ()))
         replicates = (names, size) if size > 1 else None
+        put_aux: list[Callable[..., Any]] = []
 
         # In float32, the derivatives of 16 bits of all chunks are added up without getting stuck.
-        wide = in_single((args, kwargs))
-
         def narrow(x: Any, own: Any) -> Any:
             return own if getattr(x, "dtype", None) == getattr(own, "dtype", None) else x.astype(own.dtype)
 
-        put_aux: list[Callable[..., Any]] = []
+        def several(keys: jax.Array, wide: Any, with_key: Any) -> tuple[Any, Any]:
+            def one(key: jax.Array) -> tuple[Any, Any]:
+                _, run = plan_of(fn, *jax.tree.map(narrow, wide, with_key(key)), estimator, has_aux, key)
+                costs, aux = run(replicates, points) if has_aux else (run(replicates, points), ())
+                arrays, put = partition(aux)
+                put_aux.append(put)
+                return costs, arrays
 
-        def one(key: jax.Array) -> tuple[Any, Any]:
-            _, run = plan_of(fn, *jax.tree.map(narrow, wide, with_key(key)), estimator, has_aux, key)
-            costs, aux = run(replicates, points) if has_aux else (run(replicates, points), ())
-            arrays, put = partition(aux)
-            put_aux.append(put)
-            return costs, arrays
-
-        def several(keys: jax.Array) -> tuple[Any, Any]:
             costs, aux = jax.vmap(one, axis_name=_SAMPLES)(keys)
             return _mean(costs), aux
 
-        # Keys of chunks are made one by one with `fold_in`, since an array of all of them would grow with `num_samples`; for
-        # JAX's default keys they equal those of `jax.random.split`. So are those of each device.
-        def numbered(numbers: jax.Array) -> tuple[Any, Any]:
-            return several(jax.vmap(fold_in, (None, 0))(key, numbers))
+        def in_order(args: Any, kwargs: Any, first: jax.Array, num: int) -> tuple[Any, Any]:
+            """Samples `first` to `first + num`, in chunks."""
+            # Keys of chunks are made one by one with `fold_in`, since an array of all of them would grow with `num_samples`;
+            # for JAX's default keys they equal those of `jax.random.split`. So are those of each device.
+            key, with_key = sample_key(fn, args, kwargs, "expectation", key_argname)
+            wide = in_single((args, kwargs))
 
-        @functools.partial(jax.checkpoint, prevent_cse=False)
-        def chunk(start: jax.Array) -> tuple[Any, Any]:
-            return numbered(start + jnp.arange(size))
+            def numbered(start: jax.Array) -> tuple[Any, Any]:
+                numbers = start + jnp.arange(min(size, num))
+                return several(jax.vmap(fold_in, (None, 0))(key, numbers), wide, with_key)
 
-        def all_chunks(starts: jax.Array) -> tuple[Any, Any]:
-            values, aux = jax.lax.map(chunk, starts)
+            if num <= size:
+                return numbered(first)
+            chunk = jax.checkpoint(numbered, prevent_cse=False)
+            values, aux = jax.lax.map(chunk, first + jnp.arange(0, num, size))
             return _mean(values), jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), aux)
 
         if spread is not None:
-            by_chunks = size < num_samples
-            first = jnp.arange(0, num_samples, size if by_chunks else 1)
-            value, aux = spread.run(all_chunks if by_chunks else numbered, first)
+            own = num_samples // spread.num_devices
+            arrays, put = not_closed_over((args, kwargs))
+            starts = jnp.arange(0, num_samples, own)
+            value, aux = spread.run(lambda first, *xs: in_order(*put(xs), first[0], own), starts, arrays)
         elif size == num_samples:
-            value, aux = several(split(key, num_samples))
+            value, aux = several(split(key, num_samples), in_single((args, kwargs)), with_key)
         else:
-            value, aux = all_chunks(jnp.arange(0, num_samples, size))
+            value, aux = in_order(args, kwargs, jnp.asarray(0), num_samples)
         return (value, put_aux[-1](aux)) if has_aux else value
 
     return surrogate

@@ -451,6 +451,18 @@ def test_samples_over_devices_are_those_of_one(name, chunk_size, loss):
         close(spread(params, key), expected)
 
 
+def test_samples_over_an_explicit_mesh_take_parameters_of_any_sharding():
+    params, key = jnp.linspace(-1.0, 1.0, 8), jax.random.key(0)
+    gradients = [mcgrad.grad(weighted_draw, num_samples=16, sharding=s) for s in (None, P("data"))]
+    found = [mcgrad.gradient_statistics(weighted_draw, 16, sharding=s) for s in (None, P("data"))]
+    expected = jax.jit(gradients[0])(params, key), found[0](params, key).mean
+    with jax.set_mesh(mesh(AxisType.Explicit)):
+        for spec in (P("data"), P()):
+            spread = jax.device_put(params, spec), jax.device_put(key, P())
+            close(jax.jit(gradients[1])(*spread), expected[0])
+        close(found[1](*spread).mean, expected[1])
+
+
 def test_samples_over_devices_without_jit_to_second_order_and_with_aux():
     def loss(params, key):
         return two_draws(params, key), jax.random.key_data(key)
@@ -543,7 +555,7 @@ def test_shardings_of_samples_that_cannot_be_are_refused():
             run(spread)
         with pytest.raises(ValueError, match=r"got 'data' where there is the mesh .*'model': 8"):
             run(P("data"))
-    with pytest.raises(ValueError, match=r"got 'data', which `jax.shard_map` maps over here. Leave it out"):
+    with pytest.raises(ValueError, match=r"got 'data' inside `jax.shard_map` or `jax.pmap` over 'data'. Leave it out"):
         jax.shard_map(lambda: run(P("data")), mesh=mesh(), in_specs=(), out_specs=P())()
 
 

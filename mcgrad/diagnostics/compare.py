@@ -190,14 +190,12 @@ def _chunk(
     per_device = num_samples // (1 if spread is None else spread.num_devices)
 
     def chunk(start: Any, args: Any, kwargs: Any) -> Moments:
-        key, with_key = sample_key(fn, args, kwargs, "compare")
-        own = with_key(fold_in(key, index))
-        one = sample_gradient(fn, argnums, estimator, "compare", *own)
-
-        def of_device(first: Any) -> Moments:
+        def of_device(first: Any, given: Any) -> Moments:
+            key, with_key = sample_key(fn, *given, "compare")
+            one = sample_gradient(fn, argnums, estimator, "compare", *with_key(fold_in(key, index)))
             return moments_of_chunk(one, first + start, size, first + per_device)
 
-        return of_all_devices(of_device, num_samples, spread)
+        return of_all_devices(of_device, (args, kwargs), num_samples, spread)
 
     return jit(chunk)
 

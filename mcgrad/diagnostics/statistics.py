@@ -18,7 +18,7 @@ from jaxtyping import PyTree as Tree
 
 from mcgrad._arguments import check_at_least, fold_in, keyed_by, name_of, sample_key
 from mcgrad._modules import copied, jit
-from mcgrad._spread import Spread, check_sharding, spread_over
+from mcgrad._spread import Spread, check_sharding, not_closed_over, spread_over
 from mcgrad._types import PRNGKey, PyTree, static_field
 from mcgrad.diagnostics.pictures import need, save
 from mcgrad.program import Estimator
@@ -161,14 +161,16 @@ def gradient_statistics(
         size = -(-own // num_chunks)  # chunks of one size, as even as can be
         shapes = jax.eval_shape(one, 0)
 
-        def of_device(first: Any) -> Moments:
+        def of_device(first: Any, given: Any) -> Moments:
+            one = sample_gradient(fn, argnums, estimator, "gradient_statistics", *given)
+
             def step(moments: Moments, _: None) -> tuple[Moments, None]:
                 return merge(moments, moments_of_chunk(one, first + moments.count, size, first + own)), None
 
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
             return jax.lax.scan(step, Moments(jnp.zeros((), int), zeros, zeros), length=num_chunks)[0]
 
-        return summarize(of_all_devices(of_device, num_samples, spread), num_samples)
+        return summarize(of_all_devices(of_device, (args, kwargs), num_samples, spread), num_samples)
 
     return jit(statistics)
 
@@ -351,15 +353,19 @@ def merge(a: Moments, b: Moments) -> Moments:
     return Moments(a.count + b.count, mean, jax.tree.map(lambda *parts: sum(parts), a.deviation, b.deviation, between))
 
 
-def of_all_devices(of_device: Callable[[Any], Moments], num_samples: int, spread: Spread | None) -> Moments:
-    """The moments of all devices, from those of one as a function of its first sample; all have equally many."""
+def of_all_devices(
+    of_device: Callable[[Any, Any], Moments], given: Any, num_samples: int, spread: Spread | None
+) -> Moments:
+    """The moments of all devices, from those of one as a function of its first sample and what is `given`; all have as many."""
     if spread is None:
-        return of_device(0)
+        return of_device(0, given)
+    arrays, put = not_closed_over(given)
 
-    def local(first: Array) -> tuple[Any, Moments]:
-        return (), jax.tree.map(lambda leaf: leaf[None], of_device(first[0]))
+    def local(first: Array, *arrays: Array) -> tuple[Any, Moments]:
+        return (), jax.tree.map(lambda leaf: leaf[None], of_device(first[0], put(arrays)))
 
-    _, (counts, means, deviations) = spread.run(local, jnp.arange(0, num_samples, num_samples // spread.num_devices))
+    starts = jnp.arange(0, num_samples, num_samples // spread.num_devices)
+    _, (counts, means, deviations) = spread.run(local, starts, arrays)
     mean = jax.tree.map(lambda m: jnp.mean(m, axis=0), means)
     between = jax.tree.map(
         lambda m, whole: counts[0].astype(m.dtype) * jnp.sum((m - whole[None]) ** 2, axis=0), means, mean
