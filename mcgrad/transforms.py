@@ -70,7 +70,8 @@ def expectation(
             by itself is distributed as always, so that nothing is biased. Samples depend on each other, however: **the
             leave-one-out baseline is the mean over the other antithetic pairs, and with the last three there is none.** Entries
             of a draw along a `vmap` of the program, steps of a loop and other draws are spread by themselves. For distributions
-            with an `icdf` and multivariate normal ones; estimators that draw several points of their own draw them as always.
+            of mcgrad with an `icdf`, multivariate normal ones, yours with an `icdf`, and discrete ones of other libraries with
+            one; estimators that draw several points of their own draw them as always.
         sharding: spreads the samples over the devices of a mesh: a `jax.sharding.PartitionSpec` of one entry, such as
             `jax.P("data")`, for the mesh that `jax.set_mesh` has set, or a `jax.sharding.NamedSharding`. Each device runs its own
             samples, in chunks of `chunk_size`, and only means meet. The keys are those of one device, so the result is the same

@@ -80,6 +80,7 @@ def test_control_delta_method(name, coefficient, estimator):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(optax, "multi_normal"), reason="an optax without `multi_normal`")
+@pytest.mark.filterwarnings("ignore:The function .* is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("old", SPELLINGS)
 @pytest.mark.parametrize("name", CASES)
 def test_the_old_functions_have_the_same_mean(name, old):
@@ -87,6 +88,6 @@ def test_the_old_functions_have_the_same_mean(name, old):
         function = getattr(optax.monte_carlo, old)
     except AttributeError:
         pytest.skip("an optax without `monte_carlo`: 0.2.7 or newer")
-    with jax.debug_key_reuse(False):
+    with jax.debug_key_reuse(False), jax.numpy_rank_promotion("allow"):
         found = function(CASES[name][0], [MEAN, LOG_SCALE], optax.multi_normal, jax.random.key(0), 400_000)
     check(list(found), exact(name))

@@ -252,3 +252,9 @@ def test_refusals():
 
     with pytest.raises(ValueError, match="in a `while_loop` samples stop at different steps"):
         jax.jacfwd(mcgrad.expectation(walk, num_samples=4, points="sobol"))(0.5, key())
+
+    foreign = pytest.importorskip("numpyro.distributions")
+    with pytest.raises(ValueError, match="NumPyro's Normal.*no `icdf`, of mcgrad's or yours"):
+        mcgrad.grad(lambda p, key: mcgrad.sample(key, foreign.Normal(p, 1.0)), num_samples=4, points="sobol")(
+            0.5, key()
+        )

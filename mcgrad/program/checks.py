@@ -166,7 +166,7 @@ def check_point_sets(program: Program, sites: Iterable[Site], samples_of: Callab
         if (number := why_not_number(samples.point_set, samples.number)) is not None:
             reason, way_out = f"it must {number}, got {samples.number}", "Change `num_samples`, or leave this draw out"
         elif not can_draw(site.base_dist):
-            reason = "the distribution has no `icdf` to make it of uniform numbers"
+            reason = "the distribution has no `icdf`, of mcgrad's or yours, to make it of uniform numbers"
         elif site.equation in in_while:
             reason = "in a `while_loop` samples stop at different steps, and have no set of points together"
         if reason is not None:

@@ -19,6 +19,7 @@ from mcgrad import _compat
 from mcgrad._arguments import check_option
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import HasIcdf, HasNormalNoise, knows
+from mcgrad.distributions.wrappers.foreign import ForeignDistribution
 from mcgrad.distributions.wrappers.independent import Independent
 
 PointSet: TypeAlias = Literal["independent", "antithetic", "stratified", "lattice", "sobol"]
@@ -96,9 +97,14 @@ def why_not_number(points: str, number: int) -> str | None:
 
 
 def can_draw(dist: Any) -> bool:
-    """Whether draws can be made of uniform numbers."""
+    """Whether draws can be made of uniform numbers, and move with the parameters as they should.
+
+    Quantile functions of other libraries often have no derivative in a parameter, or a wrong one.
+    """
     if isinstance(dist, Independent):
         return can_draw(dist.base)
+    if isinstance(dist, ForeignDistribution) and not dist.discrete:
+        return False
     single = tuple(dist.event_shape) == ()
     return knows(dist, HasNormalNoise) or (knows(dist, HasIcdf) and single)
 
