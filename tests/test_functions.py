@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mcgrad
 from mcgrad.distributions import distribution, pathwise_obstacle
 
 
@@ -261,3 +263,39 @@ def test_a_quantile_function_that_is_not_elementwise_is_refused() -> None:
     law = distribution(icdf=lambda u, rate: jnp.broadcast_to(u, (3,) + u.shape) / rate)
     with pytest.raises(ValueError, match=r"must be elementwise in u, got shape \(3, 3\) for u of shape \(3,\)"):
         law(2.0).sample(jax.random.key(0))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A module as some libraries have it: with settings and functions among its leaves."""
+
+    loc: Any
+    size: Any
+    activation: Any
+
+    def sample(self, key):
+        return self.activation(self.loc) + jax.random.normal(key, (self.size,))
+
+    def log_prob(self, x):
+        return jnp.sum(jax.scipy.stats.norm.logpdf(x, self.activation(self.loc)))
+
+
+@pytest.mark.parametrize(
+    "wrapped", [lambda module: module, lambda module: {"inner": [module]}], ids=["alone", "inside"]
+)
+def test_modules_with_other_leaves_are_parameters(wrapped):
+    inner = lambda given: given if isinstance(given, Module) else given["inner"][0]  # noqa: E731
+    Made = mcgrad.distribution(lambda key, m: inner(m).sample(key), lambda x, m: inner(m).log_prob(x), event_ndim=None)
+
+    def loss(loc, key):
+        return jnp.sum(mcgrad.sample(key, Made(wrapped(Module(loc, 3, jnp.tanh)))) ** 2)
+
+    key = jax.random.key(0)
+    x = jnp.tanh(0.3) + jax.random.normal(key, (3,))
+    slope = 1 - jnp.tanh(0.3) ** 2
+    np.testing.assert_allclose(mcgrad.grad(loss)(0.3, jax.random.clone(key)), jnp.sum(2 * x) * slope)
+    score = mcgrad.grad(loss, estimator=mcgrad.Score())(0.3, jax.random.clone(key))
+    np.testing.assert_allclose(score, jnp.sum(x**2) * jnp.sum(x - jnp.tanh(0.3)) * slope)
+    with pytest.raises(TypeError, match="`reparameterized` too, got Module. Pass `Made"):
+        mcgrad.sample(jax.random.clone(key), Module(0.3, 3, jnp.tanh))

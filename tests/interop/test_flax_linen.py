@@ -90,3 +90,46 @@ def test_leaves_without_a_derivative_are_passed_over():
     found = mcgrad.grad(of_tree, estimator=mcgrad.Enumerate())(tree, ROWS, jax.random.key(1))
     assert found["steps"] is found["mask"] is found["key"] is None
     assert_same({n: found[n] for n in variables}, jax.grad(made.exact)(variables, ROWS))
+
+
+class Stochastic(nn.Module):
+    """A block with a draw of its own, of whose three runs `nn.scan` makes one loop, recomputed in the backward pass."""
+
+    @nn.compact
+    def __call__(self, h, _):
+        bit = mcgrad.sample(self.make_rng("bits"), mcgrad.Bernoulli(logits=nn.Dense(1)(h)[0]))
+        return nn.tanh(nn.Dense(4)(h) + bit), None
+
+
+def test_blocks_in_a_scan_that_are_recomputed():
+    scanned = nn.scan(
+        nn.remat(Stochastic), variable_axes={"params": 0}, split_rngs={"params": True, "bits": True}, length=3
+    )
+    model, h = scanned(), jnp.linspace(-1.0, 1.0, 4)
+    params = model.init({"params": jax.random.key(0), "bits": jax.random.key(1)}, h, None)
+
+    def loss(params, key):
+        return jnp.sum(model.apply(params, h, None, rngs={"bits": key})[0] ** 2)
+
+    def exact(params):
+        """By hand, over the eight ways."""
+        rows = params["params"]
+
+        def after(h, step, chance):
+            if step == 3:
+                return chance * jnp.sum(h**2)
+            one, two = (jax.tree.map(lambda leaf: leaf[step], rows[name]) for name in ("Dense_0", "Dense_1"))
+            if one["kernel"].shape[-1] != 1:
+                one, two = two, one
+            p = jax.nn.sigmoid((h @ one["kernel"] + one["bias"])[0])
+            out = h @ two["kernel"] + two["bias"]
+            return after(jnp.tanh(out + 1), step + 1, chance * p) + after(jnp.tanh(out), step + 1, chance * (1 - p))
+
+        return after(h, 0, 1.0)
+
+    gradient = jax.jit(mcgrad.grad(loss, estimator=mcgrad.Enumerate()))
+    assert_same(gradient(params, jax.random.key(2)), jax.grad(exact)(params))
+    assert_mean(
+        mcgrad.gradient_statistics(loss, 20_000, estimator=mcgrad.Score())(params, jax.random.key(3)),
+        jax.grad(exact)(params),
+    )

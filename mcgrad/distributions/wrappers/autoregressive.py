@@ -16,6 +16,7 @@ from mcgrad._arguments import describe
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.half_precision import widened
+from mcgrad.distributions.wrappers.base import as_arrays, of_whole
 from mcgrad.distributions.wrappers.foreign import as_distribution
 
 
@@ -34,7 +35,7 @@ class Sequential(Distribution):
 
     def __init__(self, *params: Any) -> None:
         # Arrays once, so that a draw and its `conditionals` are seen to have the same ones.
-        object.__setattr__(self, "params", jax.tree.map(jnp.asarray, params))
+        object.__setattr__(self, "params", jax.tree.map(jnp.asarray, as_arrays(params)))
 
     @property
     def law(self) -> str:
@@ -245,7 +246,7 @@ def autoregressive(sampler: Callable[..., Array], conditionals: Callable[..., An
             )
     namespace = {
         "__doc__": "A distribution of sequences, made of plain functions.",
-        "functions": (sampler, conditionals),
+        "functions": (of_whole(sampler), of_whole(conditionals)),
     }
     name = getattr(sampler, "__name__", "functions")
     return type(f"autoregressive({name})", (Sequential,), namespace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
 from collections.abc import Callable
 from types import FunctionType
@@ -10,9 +11,40 @@ from typing import Any
 
 import jax
 
-from mcgrad._types import Shape
+from mcgrad._types import PyTree, Shape, static_field
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.derivatives.pathwise_check import name_of, pathwise_obstacle
+
+
+@dataclasses.dataclass(frozen=True)
+class _Other(PyTree):
+    """A leaf that is no array, such as a function in a module, as a part of the tree's structure."""
+
+    leaf: Any = static_field()
+
+
+def as_arrays(tree: Any) -> Any:
+    """Parameters whose leaves are arrays; functions, and integers in modules, become part of the tree's structure."""
+    if type(tree) in (tuple, list):
+        return type(tree)(map(as_arrays, tree))
+    if type(tree) is dict:
+        return {name: as_arrays(value) for name, value in tree.items()}
+    settings = (str,) if jax.tree_util.all_leaves([tree]) else (str, bool, int)  # of a module: its shapes
+    return jax.tree.map(lambda leaf: _Other(leaf) if callable(leaf) or isinstance(leaf, settings) else leaf, tree)
+
+
+def of_whole(fn: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """A function of `(x, *params)` that gets the other leaves of its parameters back; see `as_arrays`."""
+    if fn is None or not callable(fn):
+        return fn
+
+    def called(x: Any, *params: Any) -> Any:
+        is_other = lambda node: isinstance(node, _Other)  # noqa: E731
+        whole = jax.tree.map(lambda node: node.leaf if is_other(node) else node, params, is_leaf=is_other)
+        return fn(x, *whole)
+
+    called.__name__ = getattr(fn, "__name__", type(fn).__name__)
+    return called
 
 
 class Wrapper(Distribution, abc.ABC):

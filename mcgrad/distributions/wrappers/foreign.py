@@ -352,6 +352,12 @@ def as_distribution(dist: Any) -> Any:
                 )
             return dist if adapter is None else _adapted(adapter, parameters)
     is_class = isinstance(dist, type)
+    if not is_class and hasattr(dist, "sample") and hasattr(dist, "log_prob"):  # as those of flowjax and distreqx
+        raise TypeError(
+            "`mcgrad.sample(dist=...)` must have `batch_shape`, `event_shape` and `reparameterized` too, got "
+            f"{type(dist).__name__}. Pass `Made(dist)`, with `Made = mcgrad.distribution(sampler=lambda key, d: d.sample(key), "
+            "log_prob=lambda x, d: d.log_prob(x), event_ndim=None)`."
+        )
     raise TypeError(
         f"`mcgrad.sample(dist=...)` must be a distribution, got {dist if is_class else type(dist).__name__}."
         + (f" Call it with its parameters: `{dist.__name__}(...)`. Or pass" if is_class else " Pass")

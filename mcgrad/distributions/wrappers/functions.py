@@ -18,7 +18,7 @@ from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.derivatives.implicit import implicit_reparameterization
 from mcgrad.distributions.derivatives.log_density import Support, check_support, draw_by_inversion, uniform_for
 from mcgrad.distributions.derivatives.pathwise_check import sampler_obstacle
-from mcgrad.distributions.wrappers.base import leaf_names
+from mcgrad.distributions.wrappers.base import as_arrays, leaf_names, of_whole
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -37,7 +37,7 @@ class FunctionDistribution(Distribution):
     given_support: ClassVar[Support | None]
 
     def __init__(self, *params: Any) -> None:
-        object.__setattr__(self, "params", params)
+        object.__setattr__(self, "params", as_arrays(params))
 
     @property
     def law(self) -> str:
@@ -152,6 +152,8 @@ def distribution(
 ) -> type[FunctionDistribution]:
     """A class of distributions from plain functions; its instances take the parameters, `Made(*params)`.
 
+    Each parameter is any pytree, a module with functions among its leaves included: `Made(flow)`.
+
     One of `sampler` and `icdf` is enough to draw; what is missing limits the estimators: score and enumeration need
     `log_prob`. A draw is differentiable
 
@@ -231,6 +233,7 @@ def distribution(
             f"`mcgrad.distribution(event_ndim=...)` must be a number of axes or None, got {event_ndim!r}. "
             "Pass 0 for single numbers, 1 for vectors."
         )
+    functions = {name: of_whole(fn) for name, fn in functions.items()}
     method = lambda fn: None if fn is None else lambda self, value: fn(value, *self.params)  # noqa: E731
     methods = {name: method(functions[name]) for name in ("log_prob", "icdf", "cdf")}
     namespace = {
