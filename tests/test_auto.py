@@ -26,7 +26,7 @@ def test_the_table_of_auto_is_what_was_measured(estimator: Any) -> None:
     ratios = [float(cell) for cell in row.split("|") if cell.strip()]
     least, most = map(float, re.findall(r", ([\d.]+) to ([\d.]+)$", text)[0])
     np.testing.assert_allclose([least, most], [min(ratios), max(ratios)], rtol=0.05)
-    assert f"{least:g} to {most:g} ({np.median(ratios):.2g})" in mcgrad.Auto.__doc__
+    assert f"{least:g} to {most:g} ({np.median(ratios):.2g})" in " ".join(mcgrad.Auto.__doc__.split())
 
 
 def loss(logits: Any, key: Any) -> Any:

@@ -146,6 +146,11 @@ def test_certain_and_impossible_items(dtype: Any) -> None:
     np.testing.assert_array_equal(draws @ jnp.asarray([2, 1, 1, 9, 9]), 3)
     (term,) = jax.jit(lambda x: arrays(dist, x))(x[0])
     assert (term.positive.sum(-1) == 2).all() and (term.negative[:, 4] == 0).all() and np.isfinite(term.weight).all()
+    wide = mcgrad.Subset(jnp.asarray([1e30, 0.0, 0.5, -1e30], dtype), 2)
+    np.testing.assert_allclose(call(wide, "marginals"), [1, *jax.nn.softmax(jnp.asarray([0.0, 0.5])), 0], atol=1e-6)
+    assert np.isnan(
+        jax.jit(lambda logits: mcgrad.Subset(logits, 2).log_prob(x[0]))(jnp.log(jnp.eye(5, dtype=dtype)[0]))
+    )
     everything = mcgrad.Subset(jnp.asarray([1.0, -300.0], dtype), 2)
     assert call(everything, "sample", jax.random.key(0)).tolist() == [1, 1]
     np.testing.assert_allclose(call(everything, "log_prob", jnp.ones(2)), 0, atol=1e-6)

@@ -102,7 +102,8 @@ class Subset(Distribution):
 
     def log_prob(self, x: Num[ArrayLike, "*batch n"]) -> Float[Array, "*batch"]:
         tilted = self._tilted
-        log_total = jnp.log(self._prob_of_total(jax.nn.sigmoid(tilted), jax.nn.sigmoid(-tilted)))
+        of_total = self._prob_of_total(jax.nn.sigmoid(tilted), jax.nn.sigmoid(-tilted))
+        log_total = jnp.log(jnp.where(of_total > 0, of_total, jnp.nan))  # of fewer than `k` possible items
         x, one, zero = align(x, jax.nn.log_sigmoid(tilted), jax.nn.log_sigmoid(-tilted))
         inside = jnp.all((x == 0) | (x == 1), axis=-1) & (jnp.sum(x, axis=-1) == self.k)
         # selected, not multiplied: `0 * -inf` is NaN

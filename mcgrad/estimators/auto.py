@@ -21,23 +21,22 @@ from mcgrad.program import Estimator, Facts, Relation, Site
 class Auto(Estimator):
     """Chooses for each draw: pathwise, else cheap enumeration, else score. One evaluation of the program, or one a value.
 
-    | the draw | estimator | order |
-    |---|---|---|
-    | has a path (reparameterizable), and no cost surely jumps in it | `Pathwise()` | every |
-    | has one, but a cost surely jumps in it (`floor`, `sign`, ...: see `mcgrad.Pathwise`) | `Score()`, if it is right | every |
-    | of up to 16 values, in no loop or branch, and every cost keeps its batch axes apart | `Enumerate()` | every |
-    | any other | `Score()`, with leave-one-out of several samples | every |
+    - A draw that has a path (a reparameterizable distribution), and in which no cost surely jumps: `Pathwise()`.
+    - One that has a path, and in which a cost surely jumps (`floor`, `sign`, a comparison turned into a number, ...: see
+      `mcgrad.Pathwise`): `Score()`, if that is right for it.
+    - One of up to 16 values, in no loop or branch, of which every cost keeps all batch axes apart: `Enumerate()`.
+    - Any other: `Score()`, with leave-one-out where several samples are drawn.
 
-    Every choice is right to every order. A plain score may have far more variance than estimators that run the program once more.
-    These are right to the first derivative only, or draw something else than the plain run does, or run a whole chain of later
-    draws twice, so `Auto` never takes them: `mcgrad.explain` prints the choice, and for a plain score of one sample what one more
-    evaluation would buy. Variance of the gradient over the score's, least to most (median) over the programs of the contract:
+    Every choice is right to every order. A plain score may have far more variance than estimators that run the program once
+    more. These are right to the first derivative only, or do not give the value of the plain run, or run all that follows a draw
+    twice, so `Auto` never takes them: `mcgrad.explain` prints the choice, and for a plain score of one sample what one more
+    evaluation would buy; `mcgrad.tune` measures it. Variance of the gradient over that of the plain score, from the least to the
+    most (median) over the programs of the contract (`benchmarks/results/CONTRACT.md`), at two evaluations:
 
-    | two evaluations | for | order | variance / score |
-    |---|---|---|---|
-    | `DisARM()` | bits | first | 0.0013 to 0.43 (0.13) |
-    | `UnorderedSet(2)` | a finite support | every | 0 to 0.35 (0.17) |
-    | `Score(num_samples=2)`, or `num_samples=2` | anything with a density | every | 0.0021 to 0.53 (0.35) |
+    - `DisARM()`, for bits, first derivative: 0.0013 to 0.43 (0.13).
+    - `UnorderedSet(2)`, for a finite support, every order: 0 to 0.35 (0.17).
+    - `Score(num_samples=2)`, or `num_samples=2` of the transform, for whatever has a density, every order: 0.0021 to 0.53
+      (0.35).
 
     Raises:
         ValueError: for a distribution that has neither a pathwise derivative nor a log density.

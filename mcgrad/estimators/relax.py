@@ -157,7 +157,8 @@ class RELAX(_Surrogate):
 
     where `z'` is a draw of `z` given `x`, and both move with the parameters, their noise (and `x`) held. For `Bernoulli`,
     `z = logits + logit(u)` and `x = [z > 0]`; for `Categorical` and `OneHotCategorical` of `n` classes `z` has an axis of `n`
-    perturbed log probabilities, `log p + Gumbel`, and `x` is where the largest is. Of `Independent` distributions of these too.
+    perturbed log probabilities, `log p + Gumbel`, and `x` is where the largest is; for `PlackettLuce`, in which order the largest
+    are. Of `Independent` distributions of these too.
 
     Unbiased for every `control`, for derivatives of every order that `control` has. The cost need not be differentiable in
     the draw. One evaluation of the rest of the program and two of `control`. Entries that are certain, to the smallest normal
@@ -208,8 +209,8 @@ class RELAX(_Surrogate):
             return super().why_not(site)
         lax = "" if site.facts.discrete else "; `mcgrad.LAX(control)` is for continuous ones"
         return (
-            "the distribution has no relaxation; `mcgrad.Bernoulli`, `mcgrad.Categorical` and `mcgrad.OneHotCategorical` have, and "
-            f"yours may, see `mcgrad.Distribution`{lax}"
+            "the distribution has no relaxation; `mcgrad.Bernoulli`, `mcgrad.Categorical`, `mcgrad.OneHotCategorical` and "
+            f"`mcgrad.PlackettLuce` have, and yours may, see `mcgrad.Distribution`{lax}"
         )
 
     def _argument(self, dist: Any) -> jax.ShapeDtypeStruct | None:

@@ -7,6 +7,8 @@ some `4 n most` multiplications in `log2(n)` steps, and drawing bits given their
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -89,15 +91,19 @@ def _interleaved(left: Array, right: Array) -> Array:
 def tilt(logits: Float[Array, "*batch n"], k: int) -> Float[Array, "*batch"]:
     """Where `sum(sigmoid(logits - tilt)) = k`, so that `k` is a likely number of ones; held fixed."""
     logits = jax.lax.stop_gradient(logits)
-    # log odds of 60 are certain enough for where all that are possible must be one
-    low = jnp.min(jnp.where(logits > -jnp.inf, logits, jnp.inf), axis=-1) - 60
-    high = jnp.max(logits, axis=-1) + 60
+    n = logits.shape[-1]
+    # With `log n` above the k-th largest the sum is below k, and with as much below the one after it, above; where there is none
+    # after it, log odds of 60 are certain enough.
+    largest = jax.lax.top_k(logits, min(k + 1, n))[0]
+    high, after = largest[..., k - 1], largest[..., -1]
+    low = jnp.where((after > -jnp.inf) & (k < n), after, high - 60) - math.log(n)
+    high = high + math.log(n)
 
     def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
-        middle = low + (high - low) / 2
+        middle = low / 2 + high / 2
         over = jnp.sum(jax.nn.sigmoid(logits - middle[..., None]), axis=-1) > k
         return jnp.where(over, middle, low), jnp.where(over, high, middle)
 
     low, high = _mesh.fori_loop(0, 40, halve, (low, high))
-    return low + (high - low) / 2
+    return low / 2 + high / 2
