@@ -19,7 +19,8 @@ MAX_LINES = 400
 # stands there, whatever its folder does.
 FLOORS = (
     ("_types", "_compat"),
-    ("_mesh", "_spread"),
+    ("_mesh",),
+    ("_spread",),
     ("_modules",),
     ("_arguments", "_debug"),
     ("_eager",),

@@ -17,8 +17,9 @@ from mcgrad._modules import eval_shape, jit
 from mcgrad._spread import Spread, check_sharding, spread_over
 from mcgrad.diagnostics.comparison import Comparison
 from mcgrad.diagnostics.judgement import ROUNDING, judge
+from mcgrad.diagnostics.moments import Moments, merge, moments_of_chunk, of_all_devices
 from mcgrad.diagnostics.pictures import need
-from mcgrad.diagnostics.statistics import Moments, merge, moments_of_chunk, of_all_devices, sample_gradient, summarize
+from mcgrad.diagnostics.statistics import sample_gradient, summarize
 from mcgrad.estimators.enumeration import Enumerate
 from mcgrad.planned import plan_of
 from mcgrad.program import Estimator

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,9 @@ from jaxtyping import PyTree as Tree
 
 from mcgrad._arguments import check_at_least, fold_in, keyed_by, name_of, sample_key
 from mcgrad._modules import copied, jit
-from mcgrad._spread import Spread, check_sharding, not_closed_over, spread_over
+from mcgrad._spread import check_sharding, spread_over
 from mcgrad._types import PRNGKey, PyTree, static_field
+from mcgrad.diagnostics.moments import Moments, merge, moments_of_chunk, of_all_devices
 from mcgrad.diagnostics.pictures import need, save
 from mcgrad.program import Estimator
 from mcgrad.transforms import explain, grad_of_sample
@@ -87,14 +88,6 @@ class GradientStatistics(PyTree):
         axis.set_title(f"signal-to-noise of the whole gradient: {self.total_signal_to_noise:.3g}")
         axis.legend()
         return figure
-
-
-class Moments(NamedTuple):
-    """Of the samples seen so far: how many, their mean, and the sum of squared deviations from it."""
-
-    count: Array
-    mean: Any
-    deviation: Any
 
 
 def gradient_statistics(
@@ -329,49 +322,6 @@ def sample_gradient(
         return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), found)
 
     return one
-
-
-def moments_of_chunk(one: Callable[[Any], Any], start: Any, size: int, end: Any) -> Moments:
-    """The moments of samples `start` to `start + size`, those from `end` on left out."""
-    indices = start + jnp.arange(size)
-    samples = jax.vmap(one)(indices)
-    count = jnp.minimum(end - start, size)
-
-    def total(leaf: Array) -> Array:
-        return jnp.sum(leaf, axis=0, where=(indices < end).reshape(size, *[1] * (leaf.ndim - 1)))
-
-    mean = jax.tree.map(lambda leaf: total(leaf) / count.astype(leaf.dtype), samples)
-    return Moments(count, mean, jax.tree.map(lambda leaf, m: total((leaf - m[None]) ** 2), samples, mean))
-
-
-def merge(a: Moments, b: Moments) -> Moments:
-    """The moments of two sets of samples together."""
-    share = b.count / (a.count + b.count)
-    apart = jax.tree.map(jnp.subtract, b.mean, a.mean)
-    mean = jax.tree.map(lambda m, d: m + d * share.astype(d.dtype), a.mean, apart)
-    between = jax.tree.map(lambda d: d**2 * (a.count * share).astype(d.dtype), apart)
-    return Moments(a.count + b.count, mean, jax.tree.map(lambda *parts: sum(parts), a.deviation, b.deviation, between))
-
-
-def of_all_devices(
-    of_device: Callable[[Any, Any], Moments], given: Any, num_samples: int, spread: Spread | None
-) -> Moments:
-    """The moments of all devices, from those of one as a function of its first sample and what is `given`; all have as many."""
-    if spread is None:
-        return of_device(0, given)
-    arrays, put = not_closed_over(given)
-
-    def local(first: Array, *arrays: Array) -> tuple[Any, Moments]:
-        return (), jax.tree.map(lambda leaf: leaf[None], of_device(first[0], put(arrays)))
-
-    starts = jnp.arange(0, num_samples, num_samples // spread.num_devices)
-    _, (counts, means, deviations) = spread.run(local, starts, arrays)
-    mean = jax.tree.map(lambda m: jnp.mean(m, axis=0), means)
-    between = jax.tree.map(
-        lambda m, whole: counts[0].astype(m.dtype) * jnp.sum((m - whole[None]) ** 2, axis=0), means, mean
-    )
-    deviation = jax.tree.map(lambda d, more: jnp.sum(d, axis=0) + more, deviations, between)
-    return Moments(jnp.sum(counts), mean, deviation)
 
 
 def summarize(moments: Moments, num_samples: int) -> GradientStatistics:
