@@ -75,7 +75,7 @@ class Taylor(Estimator):
         >>> import jax, jax.numpy as jnp, mcgrad
         >>> def loss(scale, key):
         ...     return mcgrad.sample(key, mcgrad.Normal(1.0, scale), mcgrad.Taylor(mcgrad.Score())) ** 2
-        >>> round(float(mcgrad.grad(loss, num_samples=5)(0.5, jax.random.key(0))), 5)  # exact, whatever is drawn
+        >>> round(float(mcgrad.grad(loss, num_samples=5)(0.5, jax.random.key(0))), 3)  # exact, whatever is drawn
         1.0
 
     References:
