@@ -3,6 +3,7 @@
 __version__ = "0.1.0"  # read by the build too
 
 from mcgrad import mcmc as mcmc
+from mcgrad import smc as smc
 from mcgrad._debug import debug_checks as debug_checks
 from mcgrad.black_box import evolution_grad as evolution_grad
 from mcgrad.black_box import finite_difference_grad as finite_difference_grad

@@ -28,7 +28,7 @@ FLOORS = (
     ("estimators",),
     ("sample",),
     ("transforms",),
-    ("gradients", "objectives", "mcmc", "diagnostics", "black_box", "numpyro"),
+    ("gradients", "objectives", "mcmc", "smc", "diagnostics", "black_box", "numpyro"),
     ("__init__",),
     ("demo",),
     ("__main__",),
