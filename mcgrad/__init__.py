@@ -3,6 +3,7 @@
 __version__ = "0.1.0"  # read by the build too
 
 from mcgrad import mcmc as mcmc
+from mcgrad import smc as smc
 from mcgrad._debug import debug_checks as debug_checks
 from mcgrad._eager import EagerWarning as EagerWarning
 from mcgrad.black_box import evolution_grad as evolution_grad

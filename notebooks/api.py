@@ -12,6 +12,7 @@ import mcgrad
 import mcgrad.distributions
 import mcgrad.mcmc
 import mcgrad.program
+import mcgrad.smc
 
 OTHERS = ("numpyro",)  # modules for users of other packages, which may not be installed
 FIRST = ("sample", "expectation", "grad", "value_and_grad", "explain")  # on their page; the others follow by name
@@ -48,6 +49,7 @@ GROUPS: dict[str, Callable[[str, Any], bool]] = {
     "api_diagnostics": _in("mcgrad.diagnostics"),
     "api_mcmc": _in("mcgrad.mcmc"),
     "api_jump_processes": _in("mcgrad.jump_processes"),
+    "api_smc": _in("mcgrad.smc"),
     "api_numpyro": _in("mcgrad.numpyro"),
     "api_own_distribution": _in("mcgrad.distributions", "mcgrad.program.domain"),
     "api_own_estimator": _in("mcgrad.program"),
@@ -61,9 +63,10 @@ def public() -> dict[str, tuple[str, Any]]:
         for name, thing in vars(module).items():
             if not name.startswith("_") and not inspect.ismodule(thing):
                 found.setdefault(name, (module.__name__, thing))
-    own = mcgrad.mcmc.__name__
-    here = {name: thing for name, thing in vars(mcgrad.mcmc).items() if not name.startswith("_")}
-    found |= {name: (own, thing) for name, thing in here.items() if getattr(thing, "__module__", "") == own}
+    for module in (mcgrad.mcmc, mcgrad.smc):
+        own = module.__name__
+        here = {name: thing for name, thing in vars(module).items() if not name.startswith("_")}
+        found |= {name: (own, thing) for name, thing in here.items() if getattr(thing, "__module__", "") == own}
     for package in OTHERS:
         if importlib.util.find_spec(package) is not None:
             module = importlib.import_module(f"mcgrad.{package}")

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from mcgrad import _compat
+from mcgrad import _compat, _mesh
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.checks import Domain
@@ -290,11 +290,17 @@ def _ancestors(ends: tuple[Array, Array], whole: Array, part: Array) -> Array:
 def _first_above(is_above: Callable[[Array, Array], Array], n: int) -> Array:
     """For each `i` the first `j` for which `is_above(j, i)`, by bisection."""
     places = jnp.arange(n, dtype=jnp.int32)
-    low, high = jnp.zeros_like(places), jnp.full_like(places, n - 1)
-    for _ in range((n - 1).bit_length()):
+
+    def halve(ends: tuple[Array, Array], _: Array) -> tuple[tuple[Array, Array], None]:
+        low, high = ends
         middle = (low + high) // 2
         above = is_above(middle, places)
-        low, high = jnp.where(above, low, middle + 1), jnp.where(above, middle, high)
+        return (jnp.where(above, low, middle + 1), jnp.where(above, middle, high)), None
+
+    # a loop, not its steps one by one: what they compare would be computed again in each
+    (low, _), _ = _mesh.scan(
+        halve, (jnp.zeros_like(places), jnp.full_like(places, n - 1)), jnp.arange((n - 1).bit_length())
+    )
     return jnp.minimum(low, n - 1)  # of weights that are not numbers, some particle
 
 
