@@ -133,9 +133,7 @@ def mala(
         y ~ q(y | x) = N(x + s^2 / 2 grad log p(x), s^2),    x <- y with probability min(1, p(y) q(x | y) / (p(x) q(y | x)))
 
     Args:
-        log_density: see `random_walk`.
-        proposal: see `random_walk`.
-        acceptance: see `random_walk`.
+        log_density, proposal, acceptance: see `random_walk`.
 
     Returns:
         A kernel.
@@ -164,8 +162,7 @@ def langevin(log_density: LogDensity, *, proposal: Estimator = _REFLECTION) -> K
     Its stationary distribution is near the target for small `s`, and not the target itself. The path is all of the derivative.
 
     Args:
-        log_density: see `random_walk`.
-        proposal: see `random_walk`.
+        log_density, proposal: see `random_walk`.
 
     Returns:
         A kernel.
@@ -195,10 +192,9 @@ def hmc(
     themselves, up to rounding. Elsewhere mix in steps of `random_walk`, by which they meet.
 
     Args:
-        log_density: see `random_walk`.
+        log_density, acceptance: see `random_walk`.
         num_leapfrog: leapfrog steps, at least 1.
         momentum: how the derivative in the momentum is estimated.
-        acceptance: see `random_walk`.
 
     Returns:
         A kernel.
@@ -214,20 +210,94 @@ def hmc(
 
     def step(state: State, key: PRNGKey, step_size: Any) -> tuple[State, Info]:
         key_momentum, key_acceptance = jax.random.split(key)
-        x, unravel, scale = _flat(state.position, step_size)
+        x, _, scale = _flat(state.position, step_size)
         start = sample(key_momentum, MultivariateNormal(jnp.zeros_like(x), scale_diag=jnp.ones_like(x)), momentum)
 
-        def leapfrog(_: Any, at: tuple[Array, State]) -> tuple[Array, State]:
-            p, here = at
-            p = p + scale / 2 * ravel_pytree(here.gradient)[0]
-            there = _state(log_density, unravel(ravel_pytree(here.position)[0] + scale * p))
-            return p + scale / 2 * ravel_pytree(there.gradient)[0], there
-
-        end, proposed = jax.lax.fori_loop(0, num_leapfrog, leapfrog, (start, state))
+        end, proposed = _leapfrog(log_density, num_leapfrog, scale, start, state)
         kinetic = jnp.sum(start**2) / 2 - jnp.sum(end**2) / 2
         return _accept(key_acceptance, state, proposed, proposed.log_density - state.log_density + kinetic, acceptance)
 
     return Kernel(lambda position: _state(log_density, position), step)
+
+
+def accept(
+    key: PRNGKey, log_ratio: Array, state: Any, proposed: Any, estimator: Estimator = _SMOOTHED
+) -> tuple[Any, tuple[Array, Array, None]]:
+    r"""The acceptance of a Metropolis-Hastings step, `proposed` with probability `min(1, exp(log_ratio))`, else `state`.
+
+    For kernels of one's own and of blackjax, whose proposals take it as `sample_proposal`: see `tests/interop/test_blackjax.py`.
+
+    States are pytrees of arrays; a ratio that is not a number accepts nothing; `estimator` is that of the derivative in the ratio.
+
+    Returns:
+        The next state, and whether `proposed` was accepted, with what probability, and `None`.
+    """
+    # a proposal without a density is not accepted
+    rate = jnp.exp(jnp.minimum(0.0, jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)))
+    accepted = sample(key, Bernoulli(probs=rate), estimator, name="acceptance") == 1
+    return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), proposed, state), (accepted, rate, None)
+
+
+def chain_elbo(
+    log_density: LogDensity,
+    *,
+    num_steps: int,
+    num_leapfrog: int = 1,
+    reverse: Callable[[Any], Any] | None = None,
+) -> Callable[[Any, Any, PRNGKey], Array]:
+    r"""The evidence lower bound of a short chain of Hamiltonian steps, as a program `program(step_size, start, key)`.
+
+        L = log p(x_T) - log q(x_0) + sum_(t = 1 .. T) log r(v'_t | x_t) - log N(v_t; 0, 1)
+
+    where `x_0 ~ q`, and step `t` goes `num_leapfrog` leapfrog steps from a momentum `v_t` at `x_(t-1)` to `v'_t` at `x_t`, always
+    accepted. These keep volumes, so `E[L]` is at most the log of the target's integral, whatever `q`, `r` and the step size are.
+    One leapfrog step is a Langevin step. The path is all of the derivative, to every order. To be maximized.
+
+    Args:
+        log_density: the log density of the target, up to the constant that is bounded.
+        num_steps: `T`, at least 1.
+        num_leapfrog: see above, at least 1.
+        reverse: `reverse(position)`, the distribution `r`, of a vector, an entry for each of the position; by default `N(0, 1)`.
+
+    Returns:
+        A program. `start` is a distribution of the first position, one array; `step_size` is a number, or an array like it.
+
+    Raises:
+        ValueError: for a number below 1; for an `r` of another shape.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, mcgrad
+        >>> program = mcgrad.mcmc.chain_elbo(lambda x: -0.5 * (x - 1.0) ** 2, num_steps=3)
+        >>> mcgrad.grad(program, argnums=1)(0.3, mcgrad.Normal(0.0, 1.0), jax.random.key(0)).loc.shape
+        ()
+
+    References:
+        Salimans, Kingma and Welling 2015, eq. 5 (the bound) and section 4 (Hamiltonian steps, without acceptance too), "Markov
+        Chain Monte Carlo and Variational Inference: Bridging the Gap", https://arxiv.org/abs/1410.6460.
+    """
+    num_steps = check_at_least(num_steps, 1, "mcmc.chain_elbo(num_steps=...)")
+    check_at_least(num_leapfrog, 1, "mcmc.chain_elbo(num_leapfrog=...)")
+
+    def program(step_size: Any, start: Any, key: PRNGKey) -> Array:
+        key_start, key_steps = jax.random.split(key)
+        first = sample(key_start, start, _SHARED, name="start")
+
+        def step(state: State, key: PRNGKey) -> tuple[State, Array]:
+            x, _, scale = _flat(state.position, step_size)
+            normal = MultivariateNormal(jnp.zeros_like(x), scale_diag=jnp.ones_like(x))
+            momentum = sample(key, normal, _SHARED, name="momentum")
+            end, new = _leapfrog(log_density, num_leapfrog, scale, momentum, state)
+            backward = normal if reverse is None else reverse(new.position)
+            if (shape := (*backward.batch_shape, *backward.event_shape)) not in ((), x.shape):
+                raise ValueError(
+                    f"`mcgrad.mcmc.chain_elbo(reverse=...)` must return a distribution of shape {x.shape}, got {shape}. Flatten it."
+                )
+            return new, jnp.sum(backward.log_prob(end)) - normal.log_prob(momentum)
+
+        last, terms = jax.lax.scan(step, _state(log_density, first), jax.random.split(key_steps, num_steps))
+        return last.log_density - jnp.sum(start.log_prob(first)) + jnp.sum(terms)
+
+    return program
 
 
 # What to tune by: functions of a state, the next one and the info of the step between, which `chain_mean` averages.
@@ -307,14 +377,24 @@ def _state(log_density: LogDensity, position: Any, *, gradient: bool = True) -> 
     return State(position, *jax.value_and_grad(log_density)(position))
 
 
+def _leapfrog(log_density: LogDensity, num: int, scale: Array, momentum: Array, state: State) -> tuple[Array, State]:
+    """The momentum and the state after leapfrog steps."""
+    _, unravel = ravel_pytree(state.position)
+
+    def leapfrog(_: Any, at: tuple[Array, State]) -> tuple[Array, State]:
+        p, here = at
+        p = p + scale / 2 * ravel_pytree(here.gradient)[0]
+        there = _state(log_density, unravel(ravel_pytree(here.position)[0] + scale * p))
+        return p + scale / 2 * ravel_pytree(there.gradient)[0], there
+
+    return jax.lax.fori_loop(0, num, leapfrog, (momentum, state))
+
+
 def _langevin(state: State, step_size: Any) -> MultivariateNormal:
     x, _, scale = _flat(state.position, step_size)
     return MultivariateNormal(x + scale**2 / 2 * ravel_pytree(state.gradient)[0], scale_diag=scale)
 
 
 def _accept(key: PRNGKey, state: State, proposed: State, log_ratio: Array, estimator: Estimator) -> tuple[State, Info]:
-    # a proposal without a density is not accepted
-    rate = jnp.exp(jnp.minimum(0.0, jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)))
-    accepted = sample(key, Bernoulli(probs=rate), estimator, name="acceptance") == 1
-    new = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), proposed, state)
+    new, (accepted, rate, _) = accept(key, log_ratio, state, proposed, estimator)
     return new, Info(rate, accepted, proposed)

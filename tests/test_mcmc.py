@@ -215,8 +215,76 @@ def test_the_page_runs_and_finds_what_it_says(monkeypatch):
     np.testing.assert_allclose(jnp.exp(found["log_size"]) / found["scales"], [1.5, 1.5], atol=0.4)
 
 
+def exact_elbo(params, num_steps, num_leapfrog):
+    """Of a normal target and start all is linear: means and covariances of `(x, v)`, and of what is squared, are known."""
+    size, loc, scale = params
+
+    def ends(noise):  # the first position and all momenta, standard normal, to what the bound is made of
+        x, kinetic = loc + scale * noise[0], []
+        for v in noise[1:]:
+            p = v
+            for _ in range(num_leapfrog):
+                p = p - size / 2 * (x - 1.0) / 0.7**2
+                x = x + size * p
+                p = p - size / 2 * (x - 1.0) / 0.7**2
+            kinetic.append(p)
+        return jnp.stack([(x - 1.0) / 0.7, *kinetic])
+
+    noise = jnp.zeros(num_steps + 1)
+    mean, matrix = ends(noise), jax.jacfwd(ends)(noise)
+    squares = jnp.sum(mean**2) + jnp.sum(matrix**2)
+    return -squares / 2 + (num_steps + 1) / 2 + jnp.log(scale) + jnp.log(2 * jnp.pi) / 2
+
+
+@pytest.mark.parametrize("num_leapfrog", [1, 3])
+def test_the_bound_of_a_short_chain(num_leapfrog):
+    program = mcmc.chain_elbo(lambda x: -0.5 * (x - 1.0) ** 2 / 0.7**2, num_steps=2, num_leapfrog=num_leapfrog)
+    params = (jnp.array(0.4), jnp.array(-0.5), jnp.array(1.2))
+
+    def of_params(params, key):
+        return program(params[0], mcgrad.Normal(*params[1:]), key)
+
+    keys = jax.random.split(jax.random.key(3), 60_000)
+    with jax.debug_key_reuse(False):
+        draws = jax.jit(jax.vmap(mcgrad.value_and_grad(of_params), (None, 0)))(params, keys)
+    exact = jax.value_and_grad(exact_elbo)(params, 2, num_leapfrog)
+    assert_unbiased(draws, exact)
+    assert exact[0] < np.log(0.7 * np.sqrt(2 * np.pi))  # that of the target's integral
+
+
+def test_the_best_reversal_of_a_chain():
+    """With the distribution of the last momentum given the position the bound is that of the last position alone."""
+    size, scale = 0.5, 1.3
+    matrix = np.array([[1 - size**2 / 2, size], [-size + size**3 / 4, 1 - size**2 / 2]])  # of (x, v) to (x', v')
+    cov = matrix @ np.diag([scale**2, 1.0]) @ matrix.T
+
+    def reverse(x):
+        return mcgrad.Normal(cov[1, 0] / cov[0, 0] * x, np.sqrt(cov[1, 1] - cov[1, 0] ** 2 / cov[0, 0]))
+
+    program = mcmc.chain_elbo(lambda x: -0.5 * x**2, num_steps=1, reverse=reverse)
+    for seed in range(3):
+        key = jax.random.key(seed)
+        with jax.debug_key_reuse(False):
+            value, slope = jax.value_and_grad(program)(size, mcgrad.Normal(0.0, scale), key)
+            key_start, key_steps = jax.random.split(key)
+            x = scale * jax.random.normal(key_start)
+            v = jax.random.normal(jax.random.split(key_steps, 1)[0], (1,))[0]
+        last = matrix[0] @ np.array([x, v])
+        alone = -0.5 * last**2 - scipy.stats.norm(scale=np.sqrt(cov[0, 0])).logpdf(last)
+        np.testing.assert_allclose(value, alone, rtol=1e-10)
+        assert np.isfinite(slope)
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"`mcgrad.mcmc.hmc\(num_leapfrog=...\)` must be a positive int"):
         mcmc.hmc(log_density, 0)
     with pytest.raises(ValueError, match=r"`mcgrad.mcmc.chain_mean\(num_steps=...\)` must be a positive int"):
         mcmc.chain_mean(KERNELS["mala"][0], mcmc.lag_one, num_steps=0)
+    for name in ("num_steps", "num_leapfrog"):
+        with pytest.raises(ValueError, match=rf"`mcgrad.mcmc.chain_elbo\({name}=...\)` must be a positive int"):
+            mcmc.chain_elbo(log_density, **({"num_steps": 2} | {name: 0}))
+    wrong = mcmc.chain_elbo(log_density, num_steps=2, reverse=lambda x: mcgrad.Normal(jnp.zeros((3, 1)), 1.0))
+    with pytest.raises(
+        ValueError, match=r"`mcgrad.mcmc.chain_elbo\(reverse=...\)` must return a distribution of shape \(1,\)"
+    ):
+        wrong(0.1, mcgrad.Normal(0.0, 1.0), jax.random.key(0))
