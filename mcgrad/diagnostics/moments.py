@@ -55,9 +55,10 @@ def of_all_devices(
 
     starts = jnp.arange(0, num_samples, num_samples // spread.num_devices)
     _, (counts, means, deviations) = spread.run(local, starts, arrays)
+    count = jnp.max(counts)  # of one device: all have equally many
     mean = jax.tree.map(lambda m: jnp.mean(m, axis=0), means)
     between = jax.tree.map(
-        lambda m, whole: counts[0].astype(m.dtype) * jnp.sum((m - whole[None]) ** 2, axis=0), means, mean
+        lambda m, whole: count.astype(m.dtype) * jnp.sum((m - whole[None]) ** 2, axis=0), means, mean
     )
     deviation = jax.tree.map(lambda d, more: jnp.sum(d, axis=0) + more, deviations, between)
     return Moments(jnp.sum(counts), mean, deviation)
