@@ -56,9 +56,9 @@ def test_the_score_of_ancestors_is_unbiased_for_the_likelihood():
 def test_stopped_gradients_are_those_of_the_log_likelihood_of_many_particles():
     """Up to a bias in the order of one over the number of particles; without resampling they are far off."""
     found = {
-        form: mcgrad.gradient_statistics(lambda a, key: log_likelihood(a, key, form, mcgrad.Systematic), 4_000)(
-            0.7, jax.random.key(1)
-        )
+        form: mcgrad.gradient_statistics(
+            lambda a, key, form=form: log_likelihood(a, key, form, mcgrad.Systematic), 4_000
+        )(0.7, jax.random.key(1))
         for form in ("stop_gradient", "ignore")
     }
     wanted = jax.grad(lambda a: jnp.log(exact(a)))(0.7)
