@@ -98,7 +98,7 @@ def test_the_mean_of_the_gradients(name):
 @pytest.mark.parametrize("name", ["mlp", "diffusion"])
 def test_memory_falls_with_what_is_kept(name):
     if name == "mlp":
-        fn, (params, x) = mlp, of_mlp(batch=1024, width=16, depth=8, dtype=jnp.float32)
+        fn, (params, x) = mlp, of_mlp(batch=1024, width=16, depth=12, dtype=jnp.float32)
     else:
         fn, (params, x) = diffusion, of_diffusion(size=4096, dtype=jnp.float32)
 
