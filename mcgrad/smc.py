@@ -231,10 +231,16 @@ def resample(
 def _resample(key: PRNGKey, log_weights: Array, gradient: Gradient, resampling: Scheme) -> tuple[Array, Array]:
     if isinstance(gradient, Estimator):
         return _ancestors(key, log_weights, gradient, resampling), jnp.zeros_like(log_weights)
-    ancestors = _ancestors(key, log_weights, _HELD, resampling)
     if gradient == "ignore":
-        return ancestors, jnp.zeros_like(log_weights)
+        return _ancestors(key, log_weights, _Ignored(), resampling), jnp.zeros_like(log_weights)
+    ancestors = _ancestors(key, log_weights, _HELD, resampling)
     return ancestors, zero_with_derivative_of(jnp.take(log_weights, ancestors, mode="clip"))
+
+
+class _Ignored(Held):
+    """As `explain` speaks of it: nothing is in place of what is held fixed."""
+
+    biased = True
 
 
 _HELD = Held()
