@@ -155,7 +155,7 @@ def test_a_thousand_particles_and_kalmans(guided: bool) -> None:
 @pytest.mark.parametrize("guided", [False, True], ids=["bootstrap", "guided"])
 def test_the_marginal_form_and_kalmans(guided: bool) -> None:
     short = {"y": Y[:5], "num_particles": 30, "guided": guided}
-    draws = gradients(4000, gradient="marginal", **short)
+    draws = gradients(16_000, gradient="marginal", **short)
     assert_unbiased(draws, (jnp.ones(()), jax.grad(kalman)(THETA, Y[:5])))
 
 
