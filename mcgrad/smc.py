@@ -30,7 +30,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.lax import stop_gradient as stop
 from jaxtyping import Array, Float, Int
 
 from mcgrad._arguments import check_at_least, check_key, check_option, describe
@@ -231,10 +230,16 @@ def resample(
 def _resample(key: PRNGKey, log_weights: Array, gradient: Gradient, resampling: Scheme) -> tuple[Array, Array]:
     if isinstance(gradient, Estimator):
         return _ancestors(key, log_weights, gradient, resampling), jnp.zeros_like(log_weights)
-    ancestors = _ancestors(key, log_weights, _HELD, resampling)
     if gradient == "ignore":
-        return ancestors, jnp.zeros_like(log_weights)
+        return _ancestors(key, log_weights, _Ignored(), resampling), jnp.zeros_like(log_weights)
+    ancestors = _ancestors(key, log_weights, _HELD, resampling)
     return ancestors, zero_with_derivative_of(jnp.take(log_weights, ancestors, mode="clip"))
+
+
+class _Ignored(Held):
+    """As `explain` speaks of it: nothing is in place of what is held fixed."""
+
+    biased = True
 
 
 _HELD = Held()
@@ -341,7 +346,18 @@ def _log_ratio(log_p: Any, log_q: Any, x: Array, held: bool, same: bool) -> Arra
     if not held:
         return 0.0 if same else log_p(x) - log_q(x)
     found = log_p(x)
-    return zero_with_derivative_of(found) + (0.0 if same else stop(found - log_q(x)))
+    return zero_with_derivative_of(found) if same else _less_held(found, log_q(x))
+
+
+@custom_jvp
+def _less_held(x: Array, held: Array) -> Array:
+    """`x - stop(held)`."""
+    return x - held
+
+
+@_less_held.defjvp
+def _less_held_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return _less_held(*primals), tangents[0]
 
 
 def _mixture(dist: Any, log_weights: Array) -> Callable[[Array], Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -154,7 +155,7 @@ def test_a_thousand_particles_and_kalmans(guided: bool) -> None:
 @pytest.mark.parametrize("guided", [False, True], ids=["bootstrap", "guided"])
 def test_the_marginal_form_and_kalmans(guided: bool) -> None:
     short = {"y": Y[:5], "num_particles": 30, "guided": guided}
-    draws = gradients(4000, gradient="marginal", **short)
+    draws = gradients(16_000, gradient="marginal", **short)
     assert_unbiased(draws, (jnp.ones(()), jax.grad(kalman)(THETA, Y[:5])))
 
 
@@ -171,6 +172,15 @@ def test_plain_jax_is_refused_and_vmap_maps_filters() -> None:
         np.testing.assert_allclose(mapped[1], jax.jit(mcgrad.grad(log_likelihood))(THETA, keys[1]), rtol=1e-6)
         with pytest.raises(TypeError, match="JAX by itself cannot differentiate the draw from Systematic"):
             jax.grad(log_likelihood)(THETA, keys[0])
+
+
+def test_explain_says_what_is_biased() -> None:
+    def log_likelihood(theta: Any, key: Any, gradient: Any) -> Any:
+        return filtered(theta, key, guided=False, y=Y[:3], num_particles=7, gradient=gradient).log_likelihood
+
+    for gradient, words in (("ignore", "held fixed (biased)"), ("stop_gradient", "held fixed, at")):
+        text = str(mcgrad.explain(functools.partial(log_likelihood, gradient=gradient))(THETA, jax.random.key(0)))
+        assert f"ancestors: Systematic, plates (2,), {words}" in text
 
 
 def test_one_step_one_particle_and_no_weight_at_all() -> None:

@@ -211,7 +211,8 @@ def _count(n: int, noun: str) -> str:
 def _estimator(plan: Plan, site: Site) -> str:
     estimator = plan.estimators[site]
     if isinstance(estimator, Held):
-        return "constant distribution, drawn as it is"
+        named = "held fixed" + " (biased)" * estimator.biased
+        return named if site.estimator is not None else "constant distribution, drawn as it is"
     return type(estimator).__name__ + " (biased)" * estimator.biased
 
 
