@@ -162,8 +162,9 @@ def simulate(
         key_wait, key_reaction, key_accept = jax.random.split(key, 3)
         rate = rates(x)
         total = jnp.sum(rate if limit is None else limit)
-        moves = total > 0  # otherwise the process stays where it is
-        arrival = now + sample(key_wait, Exponential(jnp.where(moves, total, 1)), times, name="wait")
+        moves = (total > 0) & ~over  # otherwise the process stays where it is, and its draws depend on nothing
+        pace = jnp.where(moves, total, 1) if limit is None else total
+        arrival = now + sample(key_wait, Exponential(pace), times, name="wait")
         happens = arrival < jnp.where(moves, until, -1)
         valid = jnp.all(rate >= 0)
         if limit is None:

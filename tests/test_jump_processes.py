@@ -60,7 +60,7 @@ def test_births_and_deaths_event_by_event(until, num_draws):
 
 
 def test_births_and_deaths_by_thinning():
-    """In single precision, and with a fraction of the variance of the score, which is 27 squared for the first parameter."""
+    """In single precision, and with a fraction of the variance of the score, which is 24 squared for the first parameter."""
     params = BIRTH_DEATH.astype(jnp.float32)
     program = lambda p, key: population(p, key, max_events=140, bounds=BOUNDS).state[0]  # noqa: E731
     values, slopes = draws_of(program, params, 15_000)
@@ -76,7 +76,7 @@ def test_the_score_of_births_and_deaths():
     score = {"times": mcgrad.Score(), "reactions": mcgrad.Score()}
     slopes = draws_of(lambda p, key: population(p, key, **score).state[0], BIRTH_DEATH, 100_000)[1]
     assert_unbiased(slopes, jax.grad(population_exact)(BIRTH_DEATH))
-    assert np.std(slopes[:, 0]) > 25
+    assert np.std(slopes[:, 0]) > 20
 
 
 HEADS, TIME = 8, 2.0
