@@ -18,7 +18,8 @@ MAX_LINES = 400
 # The floors of the house, from below: a folder or a file imports from itself and from the floors under it. A file that is named
 # stands there, whatever its folder does.
 FLOORS = (
-    ("_types", "_compat", "_mesh", "_spread"),
+    ("_types", "_compat", "_mesh"),
+    ("_spread",),
     ("_modules",),
     ("_arguments", "_debug"),
     ("_closures",),
