@@ -87,7 +87,7 @@ class Score(Estimator):
 
     @property
     def scores_its_draw(self) -> bool:
-        return self.num_samples == 1
+        return self.num_samples == 1 and type(self).represent is Score.represent
 
     def why_not(self, site: Site) -> str | None:
         return why_no_score(site)

@@ -33,7 +33,7 @@ class Signs(Forward[SignSet]):
         if value in self.facts:
             return self.facts[value]
         known = isinstance(value, Constant) and _compat.is_known(value.value) and not value.is_key
-        if not known or value.dtype.kind == "c":
+        if not known or jnp.issubdtype(value.dtype, jnp.complexfloating):
             return ANY
         x = np.asarray(value.value).astype(np.float64)
         return frozenset(map(int, np.unique(np.sign(x[~np.isnan(x)]))))  # what is no number has none
@@ -45,7 +45,7 @@ class Signs(Forward[SignSet]):
         if equation.name == "ne" and equation.inputs[0] is equation.inputs[1]:
             self._never.update(equation.outputs)
         rule = _RULES.get(equation.name)
-        found = ANY if rule is None or any(v.dtype.kind == "c" for v in equation.outputs) else rule(equation, inputs)
+        found = ANY if rule is None or any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in equation.outputs) else rule(equation, inputs)
         if equation.name == "select_n" and equation.inputs[0] in self._never:
             found = inputs[1]
         return [found] * len(equation.outputs)
