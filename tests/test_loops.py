@@ -180,7 +180,7 @@ CALLS = {
         np.asarray, jax.ShapeDtypeStruct((), jnp.float64), coin(logits, key), vmap_method="expand_dims"
     ),
 }
-REFUSED = {"custom_jvp", "custom_vjp", "shard_map", "custom_linear_solve", "custom_root", "custom_vmap", "pmap"}
+REFUSED = {"custom_jvp", "custom_vjp", "custom_linear_solve", "custom_root", "custom_vmap"}
 
 
 @pytest.mark.parametrize("name", CALLS)

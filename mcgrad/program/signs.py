@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
 
 from mcgrad import _compat
@@ -45,7 +46,11 @@ class Signs(Forward[SignSet]):
         if equation.name == "ne" and equation.inputs[0] is equation.inputs[1]:
             self._never.update(equation.outputs)
         rule = _RULES.get(equation.name)
-        found = ANY if rule is None or any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in equation.outputs) else rule(equation, inputs)
+        found = (
+            ANY
+            if rule is None or any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in equation.outputs)
+            else rule(equation, inputs)
+        )
         if equation.name == "select_n" and equation.inputs[0] in self._never:
             found = inputs[1]
         return [found] * len(equation.outputs)
