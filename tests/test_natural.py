@@ -55,6 +55,7 @@ def test_exact_fisher_matrices_are_those_of_scores(name: str) -> None:
     np.testing.assert_allclose(found, P, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_exact_fisher_matrices_of_vectors() -> None:
     """Those of textbooks; and of several independent distributions, with several entries, their sum."""
     a = jnp.asarray([0.7, 1.4, 2.2])

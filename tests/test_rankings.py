@@ -86,7 +86,7 @@ ESTIMATORS = {
     "relax": (_relax, 2),
     "relax, coupled": (lambda k: mcgrad.RELAX(_relax(k).control, coupled=True), 2),
 }
-BY_DEFAULT = {("enumerate", None), ("measure-valued", 2), ("relax", 2)}
+BY_DEFAULT = {("enumerate", None), ("measure-valued", 2)}
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_derivatives_are_those_of_all_subsets(name: str) -> None:
         assert_unbiased(draws[each], wanted)
 
 
+@pytest.mark.slow
 def test_a_batch_is_moved_all_at_once() -> None:
     """Measure-valued, of a batch of two: an evaluation an item; and each exchange is of one item for another."""
     batch = jnp.stack([LOGITS, LOGITS[::-1]])
@@ -133,7 +134,7 @@ def test_straight_through_is_exact_for_linear_costs() -> None:
         jax.eval_shape(mcgrad.grad(heun), LOGITS, jax.random.key(0))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_certain_and_impossible_items(dtype: Any) -> None:
     dist = mcgrad.Subset(jnp.asarray([1000.0, 0.0, 0.0, -1000.0, -jnp.inf], dtype), 2)
     half = np.log(0.5)

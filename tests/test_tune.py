@@ -40,6 +40,7 @@ def exact(params: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_each_draw_gets_its_own_under_a_budget() -> None:
     """Within the budget, of less variance than any one estimator for all, and without bias; and explained."""
     budget, key = 16, jax.random.key(0)
@@ -69,6 +70,7 @@ def one_draw(logits: Any, key: Any) -> Any:
     return (jnp.sum(mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))) - 1.0) ** 2
 
 
+@pytest.mark.slow
 def test_in_milliseconds_and_to_second_order() -> None:
     some = {"Score(2)": mcgrad.Score(num_samples=2)}
     arguments = (jnp.zeros(3), jax.random.key(0))
