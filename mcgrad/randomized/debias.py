@@ -79,7 +79,9 @@ def debias(
 
         def term(n: int, chance: float) -> Callable[[], Any]:
             def run() -> Any:
-                at, named = with_key(jax.tree.map(jax.random.clone, key))
+                at, named = with_key(
+                    jax.tree.map(lambda own: jax.random.fold_in(jax.random.clone(own), _OF_LEVELS), key)
+                )
                 return jax.tree.map(lambda x: x / chance, correction(level, n, at, named))
 
             return run
@@ -100,8 +102,8 @@ def debias(
     return without_level(program, level)
 
 
-_OWN = 0xDEB1A5
-"""Folded into the key, which the levels get as it is."""
+_OWN, _OF_LEVELS = 0xDEB1A5, 0xDEB1A6
+"""Folded into the key: of the number of levels, and of what all levels get. A level may be such a program itself."""
 
 
 def _own(key: Any) -> Any:

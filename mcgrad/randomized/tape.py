@@ -287,7 +287,10 @@ class _Maker:
             return first.plus(products[1], -1 if name == "sub" else 1) if same else None
         if not (name == "mul" or (name == "div" and equation.inputs[0] in self.used)):
             return None
-        (other,) = (v for v in equation.inputs if v not in self.used)
+        others = [v for v in equation.inputs if v not in self.used]
+        if not others:  # of two parts that are each kept at random, as where another function of this kind is inside
+            self.refuse(equation)
+        (other,) = others
         if isinstance(other, Constant) and other.literal and other.shape == () and pending:
             factor: Any = float(other.value)
         elif self.is_given(other):

@@ -226,7 +226,7 @@ def autoregressive(sampler: Callable[..., Array], conditionals: Callable[..., An
         ...     def step(token, key):
         ...         token = jax.random.categorical(key, table[token])
         ...         return token, token
-        ...     return jax.lax.scan(step, 0, jax.random.split(key, 5))[1]
+        ...     return jax.lax.scan(step, jnp.zeros((), int), jax.random.split(key, 5))[1]
         >>> def all_at_once(tokens, table):
         ...     return mcgrad.Categorical(logits=table[jnp.concatenate([jnp.zeros(1, int), tokens[:-1]])])
         >>> Chain = mcgrad.autoregressive(decode, all_at_once)
