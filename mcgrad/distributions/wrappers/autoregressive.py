@@ -232,7 +232,7 @@ def autoregressive(sampler: Callable[..., Array], conditionals: Callable[..., An
         >>> Chain = mcgrad.autoregressive(decode, all_at_once)
         >>> def loss(table, key):
         ...     return jnp.mean(mcgrad.sample(key, Chain(table)) == 2)
-        >>> mcgrad.grad(loss, num_samples=4)(jnp.zeros((3, 3)), jax.random.key(0)).shape
+        >>> mcgrad.grad(loss)(jnp.zeros((3, 3)), jax.random.key(0)).shape
         (3, 3)
 
     References:
