@@ -83,7 +83,7 @@ class Filtered(NamedTuple):
 
     log_likelihood: Float[Array, ""]
     log_increments: Float[Array, " T"]
-    particles: Float[Array, "T n *state"]
+    particles: Array
     log_weights: Float[Array, "T n"]
 
 

@@ -83,8 +83,7 @@ class Estimator(PyTree):
         biased: its expectation is not the gradient; `mcgrad.explain` says so, and `mcgrad.Auto` never takes it.
         follows_alternatives: it defines `alternatives`; inside a `scan` one of them is carried beside the real state.
         pairs: its alternatives name what each is compared with (`Alternatives.against`), which is carried as well.
-        sees_the_impossible: it is right where a value of probability zero gets some as a parameter moves, which draws never
-            show; for `mcgrad.debug_checks`.
+        sees_the_impossible: it is right where impossible values become possible as a parameter moves; for `mcgrad.debug_checks`.
     """
 
     flow: ClassVar[bool] = False
