@@ -150,3 +150,15 @@ def test_what_is_refused():
         mcgrad.debias(lambda n, key: jnp.ones(n + 1), rate=0.5, max_level=3)(key=key)
     with pytest.raises(ValueError, match="must find the argument named `key`"):
         mcgrad.debias(lambda n, x: x, rate=0.5, max_level=3)(0.1)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_series_of_series_draws_two_numbers_of_levels(form):
+    """The same key is handed on: with one number of levels for both, the value would be 16.4 in the form of sums."""
+    inner = mcgrad.debias(lambda n, x, key: x * 0.8**n, rate=0.5, max_level=3, form="sum")
+    outer = mcgrad.debias(lambda n, x, key: inner(x, key) * 0.8**n, rate=0.5, max_level=3, form=form)
+    keys = jax.random.split(jax.random.key(1), 50_000)
+    with jax.debug_key_reuse(False):
+        draws = jax.jit(jax.vmap(lambda key: jnp.stack(jax.value_and_grad(outer)(1.0, key))))(keys)
+    exact = sum(0.8**n for n in range(4)) ** 2
+    assert_unbiased(draws, jnp.array([exact, exact]))

@@ -204,3 +204,10 @@ def test_what_cannot_be_is_refused():
         mcgrad.random_checkpoint(lambda x: x, keep=0.5)(1.0)
     with pytest.raises(TypeError, match="must be a key"):
         mcgrad.random_checkpoint(lambda x: x, keep=0.5)(1.0, key=3)
+
+
+def test_a_product_of_two_random_parts_is_refused():
+    inner = mcgrad.random_checkpoint(lambda x: jnp.sin(x) ** 2, keep=0.5)
+    outer = mcgrad.random_checkpoint(lambda x, key: jnp.sum(jnp.exp(inner(x, key=key)) * jnp.cos(x)), keep=0.5)
+    with pytest.raises(NotImplementedError, match=r"`mul` at .*test_random_checkpoint.py"):
+        jax.grad(outer)(jnp.arange(8.0) / 8, jax.random.key(0))
