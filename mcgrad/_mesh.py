@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mcgrad._compat import ShapedArray, Tracer
+from mcgrad._compat import ShapedArray, Tracer, bind
 
 
 def placeholder(x: Any) -> Any:
@@ -190,15 +190,13 @@ def without_mesh(eqn: Any, operands: Sequence[Any]) -> list[Any]:
     if collective_axes(eqn) and all(map(_is_mapped, collective_axes(eqn))):
         if name == "psum_invariant":
             return [jax.lax.psum(x, collective_axes(eqn)) for x in operands]
-        results = eqn.primitive.bind(*operands, **eqn.params)
-        return list(results) if eqn.primitive.multiple_results else [results]
+        return bind(eqn, operands)
     if name == "axis_index":
         return [jnp.zeros((), jnp.int32)]
     if collective_axes(eqn):
         return [jnp.resize(x, out.aval.shape) for x, out in zip(operands, eqn.outvars, strict=False)]
     params = {k: None if isinstance(v, jax.sharding.Sharding) else v for k, v in eqn.params.items()}
-    results = eqn.primitive.bind(*operands, **params)
-    return list(results) if eqn.primitive.multiple_results else [results]
+    return bind(eqn.replace(params=params), operands)
 
 
 def _is_mapped(axis: Any) -> bool:

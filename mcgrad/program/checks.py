@@ -157,11 +157,12 @@ def check_supported(program: Program) -> None:
 
 def check_point_sets(program: Program, sites: Iterable[Site], samples_of: Callable[[Site], Samples | None]) -> None:
     """Refuse to spread samples over the values of a draw that cannot be made of uniform numbers, or where its keys may repeat."""
+    spread = {site: samples for site in sites if (samples := samples_of(site)) is not None}
+    if not spread:
+        return
     looping = [e for e in program.everything() if e.eqn.primitive is _compat.while_p]
     in_while = {inner for loop in looping for body in loop.bodies for inner in body.everything()}
-    for site in sites:
-        if (samples := samples_of(site)) is None:
-            continue
+    for site, samples in spread.items():
         reason = way_out = None
         if (number := why_not_number(samples.point_set, samples.number)) is not None:
             reason, way_out = f"it must {number}, got {samples.number}", "Change `num_samples`, or leave this draw out"
