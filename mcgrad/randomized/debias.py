@@ -76,12 +76,11 @@ def debias(
         key, with_key = sample_key(functools.partial(level, 0), args, kwargs, "debias")
         goes_on = jax.random.bernoulli(_own(key), rate, (max_level,))
         passed = jnp.cumprod(goes_on)
+        of_levels = jax.tree.map(lambda own: jax.random.fold_in(jax.random.clone(own), _OF_LEVELS), key)
 
         def term(n: int, chance: float) -> Callable[[], Any]:
             def run() -> Any:
-                at, named = with_key(
-                    jax.tree.map(lambda own: jax.random.fold_in(jax.random.clone(own), _OF_LEVELS), key)
-                )
+                at, named = with_key(jax.tree.map(jax.random.clone, of_levels))
                 return jax.tree.map(lambda x: x / chance, correction(level, n, at, named))
 
             return run
