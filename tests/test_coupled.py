@@ -182,6 +182,19 @@ def test_carms_of_two_values_is_arms_and_trees_of_two_are_disarm():
         np.testing.assert_allclose(np.var(first, axis=0), np.var(second, axis=0), rtol=0.1)
 
 
+@pytest.mark.parametrize(
+    "estimator", [mcgrad.TreeDisARM(), mcgrad.ARSM(), mcgrad.CARMS(3)], ids=lambda e: type(e).__name__
+)
+def test_values_are_those_of_a_plain_run(estimator):
+    def program(logits, key):
+        return 1.0 * mcgrad.sample(key, mcgrad.Categorical(logits=logits)) @ 7.0 ** jnp.arange(6)
+
+    logits = jnp.tile(jnp.array([0.3, -1.8, 0.5, 1.0, -jnp.inf]), (6, 1))
+    key = jax.random.key(3)
+    value = jax.jit(mcgrad.expectation(program, estimator=estimator))(logits, key)
+    assert value == program(logits, jax.random.clone(key))
+
+
 def test_single_precision_stays_and_resolves_rare_values():
     logits = jnp.array([[0.3, -1.8, 0.5, 1.0], [-20.0, 0.9, -17.0, 15.0]], jnp.float32)
     estimators = (mcgrad.CARMS(3), mcgrad.CARMS(2), mcgrad.TreeDisARM(), mcgrad.ARSM())

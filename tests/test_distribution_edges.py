@@ -203,3 +203,47 @@ def test_large_poisson_rates_keep_their_digits_in_float32() -> None:
         jnp.asarray(rate)
     )
     np.testing.assert_allclose(slope[:, 0], -exact.pmf(x).sum(1), rtol=3e-6)
+
+
+NOT_A_NUMBER = ["Normal", "Exponential", "Uniform", "Bernoulli, probs", "Multinomial, logits"]
+
+
+@pytest.mark.parametrize("name", NOT_A_NUMBER)
+def test_nan_is_no_value_outside_of_the_support(name: str) -> None:
+    dist = ORDINARY[name].dist()
+    shape = (*dist.batch_shape, *dist.event_shape)
+    x = jnp.full(shape, 1.0).at[(0,) * len(shape)].set(jnp.nan)
+    of_draws, of_numbers = ("log_prob", "prob"), ("cdf", "survival")
+    known = [m for m in of_draws + (() if dist.event_shape else of_numbers) if getattr(dist, m, None) is not None]
+    for value in jax.jit(lambda dist, x: [getattr(dist, method)(x) for method in known])(dist, x):
+        assert np.isnan(value).ravel().tolist() == [True] + [False] * (value.size - 1)
+
+
+@pytest.mark.parametrize("name", ["Normal", "HalfNormal", "LogNormal", "Cauchy", "Weibull", "Pareto", "Kumaraswamy"])
+def test_quantiles_are_those_of_probabilities(name: str) -> None:
+    case = ORDINARY[name]
+    u = np.array([0.0, 1.0, np.nan, -0.5, 1.5, -np.inf, np.inf])
+    dist, index = case.dist(), (0,) * len(case.dist().batch_shape)
+    got = call(dist, "icdf", jnp.asarray(u).reshape(-1, *[1] * len(index)))[(slice(None), *index)]
+    np.testing.assert_allclose(got, case.scipy_entry(index).ppf(u))
+    slope = jax.jit(jax.grad(lambda dist: jnp.sum(dist.icdf(jnp.full(dist.batch_shape, 0.0)))))(dist)
+    assert name in ("Normal", "Cauchy") or not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(slope))
+
+
+def test_integers_have_minus_one_for_the_quantile_of_what_is_no_probability() -> None:
+    u = jnp.asarray([0.5, jnp.nan, -0.5, 1.5])
+    assert mcgrad.Bernoulli(probs=0.9).icdf(u).tolist() == [1, -1, -1, -1]
+    assert mcgrad.Geometric(probs=0.5).icdf(u).tolist() == [0, -1, -1, -1]
+
+
+@pytest.mark.parametrize("name", ["Exponential", "Weibull", "Pareto", "Geometric, logits"])
+def test_at_infinity_the_distribution_function_has_no_derivative_that_is_nan(name: str) -> None:
+    dist = ORDINARY[name].dist()
+    value, gradient = jax.jit(jax.value_and_grad(lambda dist: jnp.mean(dist.cdf(jnp.inf))))(dist)
+    assert value == 1.0
+    assert all((np.abs(leaf) < 1e-50).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.slow
+def test_distribution_functions_of_counts_of_any_size() -> None:
+    assert call(mcgrad.NegativeBinomial(2.5, probs=0.5), "cdf", 1e308) == 1.0

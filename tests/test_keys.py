@@ -74,6 +74,10 @@ SHARED = {
     "in a checkpoint": lambda p, key: (
         jax.checkpoint(lambda key: draw(p, key))(fold_in(key, 1)) * draw(p, split(key)[1])
     ),
+    "in branches that come up together": lambda p, key: (
+        jax.lax.cond(p > 0.2, lambda: draw(p, key), lambda: 0.0)
+        + jax.lax.cond(p <= 0.2, lambda: 0.0, lambda: draw(p, key))
+    ),
     "in other branches of other steps": lambda p, key: jax.lax.scan(
         lambda total, keys: (
             total + jax.lax.cond(total < 0.5, lambda: draw(p, keys[0]), lambda: 2 * draw(p, keys[1])),
@@ -117,6 +121,10 @@ APART = {
     "in branches of two choices by the same number": lambda p, key: (
         jax.lax.cond(p > 0.2, lambda: draw(p, key), lambda: 0.0)
         + jax.lax.cond(p > 0.2, lambda: 0.0, lambda: draw(p, key))
+    ),
+    "in branches of a choice and of its opposite": lambda p, key: (
+        jax.lax.cond(p > 0.2, lambda: draw(p, key), lambda: 0.0)
+        + jax.lax.cond(p <= 0.2, lambda: draw(p, key), lambda: 0.0)
     ),
     "a number that is not known": two(
         lambda key: (fold_in(key, 0), fold_in(key, jnp.int32(1e6 * draw(0.0, split(key)[1]))))

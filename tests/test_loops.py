@@ -199,3 +199,17 @@ def test_every_higher_order_primitive_is_right_or_refused(name):
                 gradient(0.4, keys[0])
         else:
             assert_unbiased(jax.jit(draws)(), 3.0 * jax.grad(jax.nn.sigmoid)(0.4))
+
+
+def test_a_loop_may_compute_the_same_cost_in_each_step():
+    def program(theta, key):
+        v = theta * mcgrad.sample(key, mcgrad.Bernoulli(logits=theta))
+        _, costs = jax.lax.scan(lambda carry, _: (carry, jnp.fft.rfft(v).imag), 0.0, jnp.arange(4.0))
+        return jnp.sum(costs)
+
+    theta = jnp.array([0.3, -0.4, 1.2])
+    # the costs are linear in the draws, by the weights of the transform
+    weights = np.fft.rfft(np.eye(3)).imag.sum(1) * 4
+    got = jax.jit(mcgrad.grad(program, estimator=mcgrad.Enumerate()))(theta, jax.random.key(0))
+    exact = jax.grad(lambda theta: jnp.sum(weights * theta * jax.nn.sigmoid(theta)))(theta)
+    np.testing.assert_allclose(got, exact, atol=1e-12)

@@ -13,6 +13,7 @@ from mcgrad._types import PRNGKey, PyTree, Shape
 from mcgrad.distributions.checks import Domain, as_parameter, check_domain, check_positional, check_shapes, common_dtype
 from mcgrad.distributions.derivatives.weak_derivative import Coupling, WeakDerivative
 from mcgrad.distributions.half_precision import compute_in_single
+from mcgrad.distributions.not_a_number import keep_nan
 
 
 class Relaxation(NamedTuple):
@@ -67,7 +68,7 @@ class HasIcdf(Protocol):
     """Knows its quantile function."""
 
     def icdf(self, u: Array, /) -> Array:
-        """The quantile function, of `u` in (0, 1), elementwise."""
+        """The quantile function, of `u` in [0, 1], elementwise; NaN, or -1 of integers, for others."""
 
 
 class HasSupport(Protocol):
@@ -169,10 +170,12 @@ class Distribution(PyTree):
         domains: the domain of each parameter. Parameters named here are checked where they are concrete, brought to one
             floating dtype, and define the batch shape.
         rounds_at_the_end: whether methods see parameters of 16 bits in float32, their results being rounded.
+        keeps_nan: whether methods are NaN at NaN, and quantiles outside of [0, 1], as they are written: nothing is added for it.
     """
 
     domains: ClassVar[Mapping[str, Domain]] = {}
     rounds_at_the_end: ClassVar[bool] = True
+    keeps_nan: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -180,6 +183,7 @@ class Distribution(PyTree):
             if name in _PROTOCOLS and inspect.isfunction(method) and method.__doc__ is None:
                 method.__doc__ = _PROTOCOLS[name].__doc__
         compute_in_single(cls)
+        keep_nan(cls)
 
     @property
     def event_ndim(self) -> int:

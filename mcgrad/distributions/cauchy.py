@@ -26,6 +26,8 @@ class Cauchy(LocationScale):
         ValueError: if a concrete parameter is outside its domain, or the shapes do not broadcast.
     """
 
+    keeps_nan: ClassVar[bool] = False
+
     def _standard_sample(self, key: PRNGKey, shape: Shape) -> Array:
         return self._standard_icdf(open_uniform(key, shape, self.dtype))
 

@@ -46,11 +46,14 @@ class Exponential(Distribution):
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, rate = align(x, self.rate)
-        return jnp.where(x >= 0, -jnp.expm1(-rate * jnp.where(x >= 0, x, 0.0)), 0.0)
+        return jnp.where(x >= 0, -jnp.expm1(-rate * self._finite(x)), 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, rate = align(x, self.rate)
-        return jnp.where(x >= 0, jnp.exp(-rate * jnp.where(x >= 0, x, 0.0)), 1.0)
+        return jnp.where(x >= 0, jnp.exp(-rate * self._finite(x)), 1.0)
+
+    def _finite(self, x: Array) -> Array:
+        return jnp.minimum(jnp.where(x >= 0, x, 0.0), jnp.finfo(self.dtype).max)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         u, rate = align(u, self.rate)

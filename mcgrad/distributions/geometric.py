@@ -59,7 +59,8 @@ class Geometric(Chances):
 
     def cdf(self, x: ArrayLike) -> Float[Array, "*batch"]:
         x, log_failure = align(x, self._log_failure(self._given))
-        return jnp.where(x < 0, 0.0, -jnp.expm1(log_failure * (jnp.maximum(jnp.floor(x), 0) + 1)))
+        most = jnp.finfo(self.dtype).max / 2
+        return jnp.where(x < 0, 0.0, -jnp.expm1(log_failure * (jnp.clip(jnp.floor(x), 0, most) + 1)))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Int[Array, "*batch"]:
         """Quantile function: the first count whose distribution function is at least `u`."""

@@ -16,7 +16,7 @@ from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
 from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.exponential import Exponential
-from mcgrad.distributions.numerics.arithmetic import align, log_one_minus_exp, open_uniform, quotient
+from mcgrad.distributions.numerics.arithmetic import align, log_one_minus_exp, open_uniform, quotient, with_ends
 from mcgrad.distributions.numerics.roots import bracket_root
 
 
@@ -42,7 +42,7 @@ class Kumaraswamy(Distribution):
     reparameterized: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
+        return self._quantile(open_uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Log density; `-inf` outside the unit interval; at its ends the limit, finite where that concentration is one."""
@@ -64,6 +64,9 @@ class Kumaraswamy(Distribution):
         return jnp.where(x <= 0, 0.0, jnp.where(x >= 1, 1.0, cdf))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        return with_ends(self._quantile, u, 0.0, 1.0)
+
+    def _quantile(self, u: ArrayLike) -> Array:
         u, a, b = align(u, self.concentration1, self.concentration0)
         info = jnp.finfo(self.dtype)
         log_rest = jnp.log1p(-u)

@@ -34,6 +34,7 @@ class Standardized(Distribution, abc.ABC):
         scale: Any
 
     reparameterized: ClassVar[bool] = True
+    keeps_nan: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
         loc, scale, z = align(self.loc, self.scale, self._standard_sample(key, self.batch_shape))

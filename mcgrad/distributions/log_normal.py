@@ -15,7 +15,7 @@ from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.location_scale import LocationScale
 from mcgrad.distributions.normal import Normal
-from mcgrad.distributions.numerics.arithmetic import align, bounded_exp
+from mcgrad.distributions.numerics.arithmetic import align, bounded_exp, with_ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class LogNormal(Distribution):
         return jnp.where(positive, value, below)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-        return bounded_exp(self._logarithm.icdf(u))
+        return with_ends(lambda u: bounded_exp(self._logarithm.icdf(u)), u, 0.0, jnp.inf)
 
     def moments(self) -> tuple[Array, Array]:
         loc, scale = (jnp.broadcast_to(parameter, self.batch_shape) for parameter in (self.loc, self.scale))

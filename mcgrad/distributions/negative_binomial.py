@@ -29,6 +29,9 @@ _FAILING_PROBABILITY = Domain(
 _FAILING_LOG_ODDS = Domain(
     "be below inf", lambda v: v < np.inf, "With a failure that never comes there is no distribution."
 )
+_NO_MORE = 1e18
+"""A count that no draw comes near: the beta distribution is not known for parameters of any size."""
+
 _LARGEST_RATE = 2**31 - 2**18  # less than the largest integer by five standard deviations of a draw
 
 
@@ -92,7 +95,7 @@ class NegativeBinomial(Chances):
         possible = given != self._never
         within = (x >= 0) & (x < jnp.inf) & possible
         # at most k successes: a draw of Beta(r, k + 1) is below 1 - p
-        k = jnp.where(within, jnp.floor(x), 0).astype(self.dtype)
+        k = jnp.minimum(jnp.where(within, jnp.floor(x), 0).astype(self.dtype), _NO_MORE)
         below = log_odds_cdf(-self._log_odds(jnp.where(possible, given, 0.5)), r, k + 1)
         return jnp.where(within, below, jnp.where(x < 0, 0.0, jnp.where(x >= 0, 1.0, jnp.nan)))
 

@@ -13,7 +13,7 @@ from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.exponential import Exponential, stop
-from mcgrad.distributions.numerics.arithmetic import align, log_quotient, open_uniform, room_for_factor
+from mcgrad.distributions.numerics.arithmetic import align, log_quotient, open_uniform, room_for_factor, with_ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Pareto(Distribution):
     support_parameters: ClassVar[tuple[str, ...]] = ("scale",)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
+        return self._quantile(open_uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, scale, a = align(x, self.scale, self.concentration)
@@ -52,10 +52,13 @@ class Pareto(Distribution):
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, scale, a = align(x, self.scale, self.concentration)
-        log_ratio = log_quotient(jnp.where(x >= scale, x, scale), scale)
+        log_ratio = log_quotient(jnp.where(x >= scale, jnp.minimum(x, jnp.finfo(self.dtype).max), scale), scale)
         return jnp.where(x >= scale, -jnp.expm1(-a * log_ratio), 0.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        return with_ends(self._quantile, u, self.scale, jnp.inf)
+
+    def _quantile(self, u: ArrayLike) -> Array:
         u, scale, a = align(u, self.scale, self.concentration)
         _, most = room_for_factor(scale)
         e = -jnp.log1p(-u)

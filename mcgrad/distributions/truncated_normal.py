@@ -83,7 +83,7 @@ class TruncatedNormal(Distribution):
         check_interval(self.law, self.low, self.high)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
+        return self._quantile(open_uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, loc, scale, low, high = self._aligned(x)
@@ -102,6 +102,9 @@ class TruncatedNormal(Distribution):
         return jnp.where(x <= low, 0.0, jnp.where(x >= high, 1.0, jnp.exp(relative + log_part - log_mass)))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        return self._quantile(u)
+
+    def _quantile(self, u: ArrayLike) -> Array:
         u, *params = self._aligned(u)
         return _quantile(_solve(*map(jax.lax.stop_gradient, (u, *params))), u, *params)
 

@@ -42,7 +42,7 @@ class Uniform(Distribution):
         check_interval(self.law, self.low, self.high)
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
-        return self.icdf(jax.random.uniform(key, self.batch_shape, self.dtype))
+        return self._quantile(jax.random.uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, low, high = align(x, self.low, self.high)
@@ -54,6 +54,9 @@ class Uniform(Distribution):
         return jnp.where(x < low, 0.0, jnp.where(x > high, 1.0, inside))
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        return self._quantile(u)
+
+    def _quantile(self, u: ArrayLike) -> Array:
         u, low, high = align(u, self.low, self.high)
         return low + (high - low) * u
 

@@ -15,7 +15,7 @@ from mcgrad._types import PRNGKey
 from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.exponential import exponential_parts, stop
-from mcgrad.distributions.numerics.arithmetic import align, log_quotient, open_uniform, room_for_factor
+from mcgrad.distributions.numerics.arithmetic import align, log_quotient, open_uniform, room_for_factor, with_ends
 from mcgrad.distributions.numerics.exponential import (
     log_exponential_density,
     log_exponential_outward,
@@ -46,15 +46,16 @@ class Weibull(Distribution):
 
     def sample(self, key: PRNGKey) -> Float[Array, "*batch"]:
         # never 0, where the log density and the derivative in the concentration are infinite
-        return self.icdf(open_uniform(key, self.batch_shape, self.dtype))
+        return self._quantile(open_uniform(key, self.batch_shape, self.dtype))
 
     def log_prob(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, scale, k = align(x, self.scale, self.concentration)
-        possible = (x > 0) & (x < jnp.inf)
+        tiny = jnp.finfo(self.dtype).tiny  # below it numbers may compare as positive and have the logarithm of zero
+        possible = (x >= tiny) & (x < jnp.inf)
         inside = jnp.where(possible, x, scale)
         some = jnp.log(k) - jnp.log(inside) + log_exponential_density(k * log_quotient(inside, scale))
-        none = special.xlogy(k - 1, jnp.where(x == 0, 0.0, 1.0)) + jnp.log(k) - jnp.log(scale)
-        return jnp.where(possible, some, jnp.where(x == 0, none, -jnp.inf))
+        none = special.xlogy(k - 1, jnp.where(jnp.abs(x) < tiny, 0.0, 1.0)) + jnp.log(k) - jnp.log(scale)
+        return jnp.where(possible, some, jnp.where(jnp.abs(x) < tiny, none, -jnp.inf))
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, scale, k = align(x, self.scale, self.concentration)
@@ -65,6 +66,9 @@ class Weibull(Distribution):
         return jnp.where(x > 0, jnp.exp(-_exponential_draw(x, scale, k)), 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+        return with_ends(self._quantile, u, 0.0, jnp.inf)
+
+    def _quantile(self, u: ArrayLike) -> Array:
         u, scale, k = align(u, self.scale, self.concentration)
         least, most = room_for_factor(scale)
         log_e = jnp.log(-jnp.log1p(-u))
@@ -99,4 +103,5 @@ _HIGHEST = 7.0
 
 def _exponential_draw(x: Array, scale: Array, k: Array) -> Array:
     """`(x / scale)^k`, at most `exp(7)`; 1 where `x` is not positive."""
-    return jnp.exp(jnp.minimum(k * log_quotient(jnp.where(x > 0, x, scale), scale), _HIGHEST))
+    inside = jnp.where(x > 0, jnp.minimum(x, jnp.finfo(scale.dtype).max), scale)
+    return jnp.exp(jnp.minimum(k * log_quotient(inside, scale), _HIGHEST))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient as stop
@@ -63,8 +64,12 @@ class ARSM(FiniteSupportEstimator):
     def represent(self, draw: Draw) -> SignedPoints:
         p = each_value(draw, draw.prob)  # [*plates, n]
         n, inside = p.shape[-1], stop(p) > 0
-        u = draw.uniform(n, dtype=p.dtype)
-        arrivals = -jnp.log(u)
+        own = position(draw, draw.sample())  # of a plain run
+        # Given which of the arrivals, at rates `p`, comes first, it comes at an exponential time, and the others later by times
+        # as they were: an exponential distribution has no memory.
+        later = -jnp.log(draw.uniform(n, dtype=p.dtype, index=_OTHERS))
+        first_time = jnp.take_along_axis(later, own[..., None], axis=-1)
+        arrivals = stop(p) * first_time + jnp.where(jax.nn.one_hot(own, n, dtype=bool), 0, later)
         shares = arrivals / jnp.sum(arrivals, axis=-1, keepdims=True)
         first, second = np.triu_indices(n, 1)
         swaps = np.tile(np.arange(n), (len(first) + 1, 1))  # the first swaps nothing
@@ -72,6 +77,7 @@ class ARSM(FiniteSupportEstimator):
         swapped = shares[..., swaps]  # [*plates, 1 + pairs, n]
         late = jnp.log(swapped) - jnp.log(jnp.where(inside, stop(p), 1))[..., None, :]
         x = jnp.argmin(jnp.where(inside[..., None, :], late, jnp.inf), axis=-1)
+        x = jnp.concatenate([own[..., None], x[..., 1:]], axis=-1)
         # With derivatives of the logits for `c`, the coefficient of `f(x_cj)` is that of the pair `c, j` and of `j, c`.
         logits = jnp.where(inside, _log_derivative(p, inside), 0)
         logits = logits - jnp.mean(logits, axis=-1, keepdims=True)
@@ -236,11 +242,14 @@ class TreeDisARM(FiniteSupportEstimator):
         # At a node with nothing on one side the walk, if it comes there, goes to the other.
         goes_left = jnp.where(inside, stop(left) / total, stop(left) > 0)
         goes_right = jnp.where(inside, stop(right) / total, stop(left) <= 0)
-        u = draw.uniform(left.shape[-1], dtype=p.dtype)
-        b, c = u > goes_right, u < goes_left
-        x, y = _leaf(b, sides), _leaf(c, sides)
         passes = jnp.asarray(np.moveaxis(sides[0] | sides[1], 0, -1))  # [values, nodes]
-        first, second = passes[x], passes[y]
+        # The first walk is to the draw of a plain run, and has uniform variates given that: any, at nodes that it does not pass.
+        x = position(draw, draw.sample())
+        first, b = passes[x], jnp.asarray(np.moveaxis(sides[0], 0, -1))[x]
+        u = draw.uniform(left.shape[-1], dtype=p.dtype, index=_OTHERS)
+        c = jnp.where(first, jnp.where(b, goes_right + goes_left * u, goes_right * u), u) < goes_left
+        y = _leaf(c, sides)
+        second = passes[y]
         together = jnp.where(b != c, jnp.where(c, -1, 1) * jnp.maximum(goes_left, goes_right), 0)
         apart = jnp.where(first, b - goes_left, goes_left - c)
         weight = 0.5 * jnp.where(first & second, together, jnp.where(first | second, apart, 0))

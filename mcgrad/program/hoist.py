@@ -254,7 +254,7 @@ def _without_suffix_of_scan(scan: _Scan, cut: _Cut) -> Rewritten:
         last, rows = scan.run(range(num_carry), stacked, operands)
         given = dict(zip(scan.consts, operands, strict=False))
         axes = (*[0] * len(cut.parts), *[None] * len(cut.inputs))
-        replay = jax.vmap(cut.suffix.evaluate, in_axes=axes)
+        replay = jax.vmap(cut.suffix.evaluate, in_axes=axes, axis_size=scan.equation.eqn.params["length"])
         replayed = replay(*rows[len(kept) :], *(given[v] for v in cut.inputs))
         return [*last, *_in_order(kept, rows[: len(kept)], cut.replaced, replayed)]
 

@@ -128,8 +128,24 @@ def _uses(run: _Run, steps: _Steps = (), branches: _Branches = frozenset()) -> I
             operands = [functools.partial(run.value, value) for value in equation.inputs]
             for inner, step, branch in form.visits(operands, run.within):
                 in_loops = steps if step is None else (*steps, (equation, step))
-                taken = set() if branch is None else {(run, run.word(equation.inputs[0]), branch)}
+                taken = set() if branch is None else {(run, *_way(run.word(equation.inputs[0]), branch))}
                 yield from _uses(inner, in_loops, branches | taken)
+
+
+def _way(condition: Any, branch: int) -> tuple[Any, int]:
+    """A condition and how it came out, in the same words for a condition and its opposite: `p > c` and not `p <= c`."""
+    match condition:
+        case ("convert_element_type", _, _, (("lt" | "gt" | "le" | "ge" | "eq" | "ne" | "not", *_) as inner,)):
+            return _way(inner, branch)
+        case ("not", _, _, (inner,)):
+            return _way(inner, 1 - branch)
+        case ("gt" | "le" as name, _, _, (left, right)):
+            return ("lt", right, left), branch if name == "gt" else 1 - branch
+        case ("lt" | "ge" as name, _, _, (left, right)):
+            return ("lt", left, right), branch if name == "lt" else 1 - branch
+        case ("eq" | "ne" as name, _, _, sides):
+            return ("eq", sides), branch if name == "eq" else 1 - branch
+    return condition, branch
 
 
 class _Run:

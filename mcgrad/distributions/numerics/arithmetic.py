@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -122,6 +122,14 @@ def log1p_remainder(log1p_u: Array, part: Array) -> Array:
     """`log(1 + u) - u / (1 + u)` of these two, by its series where that is shorter than the cancellation."""
     series = part * part * (1 / 2 + part / 3) - log1p_minus_cubic(-jnp.minimum(part, 0.5))
     return jnp.where(part < 0.1, series, log1p_u - part)
+
+
+def with_ends(quantile: Callable[[Array], Array], u: Any, least: Any, most: Any) -> Array:
+    """A quantile function that is right inside (0, 1), with its values at 0 and 1, and no NaN in its derivative there."""
+    u = jnp.asarray(u)
+    end = (u == 0) | (u == 1)
+    inside, end, u, least = align(quantile(jnp.where(end, 0.5, u)), end, u, least)
+    return jnp.where(end, jnp.where(u == 0, least, most), inside)
 
 
 def open_uniform(key: PRNGKey, shape: Shape, dtype: Any) -> Array:
