@@ -5,6 +5,7 @@ Everything here runs without warnings on every supported JAX; versions are told 
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -286,9 +287,13 @@ def sub_jaxprs(eqn: JaxprEqn) -> list[Jaxpr | ClosedJaxpr]:
 
 def evaluator(eqn: JaxprEqn, jaxpr: Jaxpr) -> Callable[..., list[Any]]:
     """A function of the equation's non-literal inputs that evaluates it, with its rules, contexts and source kept."""
-    inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
-    single = jaxpr.replace(constvars=[], invars=inputs, outvars=list(eqn.outvars), eqns=[eqn])
-    return lambda *values: eval_jaxpr(single, [], *values)
+
+    @functools.cache  # most equations of a program that is only looked at are never evaluated
+    def single() -> Any:
+        inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
+        return jaxpr.replace(constvars=[], invars=inputs, outvars=list(eqn.outvars), eqns=[eqn])
+
+    return lambda *values: eval_jaxpr(single(), [], *values)
 
 
 def with_bodies(eqn: JaxprEqn, change: Callable[[Any], Any]) -> JaxprEqn:

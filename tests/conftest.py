@@ -29,6 +29,9 @@ jax.config.update("jax_debug_key_reuse", True)
 # of the gradients of black boxes, which check the shapes of what users pass.
 CHECKED = ("_compat", "demo", "diagnostics", "estimators", "objectives", "program", "sample", "transforms")
 if importlib.util.find_spec("beartype") and jaxtyping.__version__ >= "0.3":
+    import shapes
+
+    jaxtyping.jaxtyped = shapes.where_told(jaxtyping.jaxtyped)
     jaxtyping.install_import_hook([f"mcgrad.{name}" for name in CHECKED], "shapes.check")
     for frames in (
         os.path.dirname(jaxtyping.__file__),

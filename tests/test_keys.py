@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import mcgrad
+from mcgrad.program import key_bits
+from mcgrad.program.trace import from_jaxpr
 
 SCORE = mcgrad.Score()
 split, fold_in = jax.random.split, jax.random.fold_in
@@ -205,3 +207,25 @@ def test_clones_by_another_way_do_not_share_a_cost_by_the_score():
 
     with pytest.raises(ValueError, match="uses a clone of the key"):
         mcgrad.expectation(program)(0.3, jax.random.key(0))
+
+
+def test_keys_that_are_computed_in_numpy_are_those_of_jax():
+    def program(key):
+        one, other = jax.random.split(key)
+        many = jax.random.split(one, (2, 7))
+        numbers = jnp.arange(14, dtype=jnp.uint32).reshape(2, 7)
+        folded = jax.vmap(jax.random.fold_in, (None, 0))(other, numbers[0])
+        each = jax.vmap(jax.vmap(jax.random.fold_in))(many, numbers)
+        return (
+            many[1, 2:6:2],
+            jax.random.fold_in(many[0, 3], 7),
+            folded,
+            each.T,
+            jax.random.clone(one),
+            many.reshape(14),
+        )
+
+    key = jax.random.key(3)
+    found = from_jaxpr(jax.make_jaxpr(program)(key)).evaluate(jax.random.key_data(key), by=key_bits.evaluate)
+    for bits, keys in zip(found, program(key), strict=True):
+        np.testing.assert_array_equal(bits, jax.random.key_data(keys))

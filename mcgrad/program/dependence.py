@@ -281,10 +281,14 @@ def _parents(site: Site, inputs: list[Dependence]) -> Dependence:
             return [draw.log_prob(site.value_of(x))]
         return jax.tree.leaves(draw.sample_path())
 
-    avals = [v.aval for v in (*operands[: n + 1], *site.equation.outputs)]
-    program = from_jaxpr(_compat.trace_on(lambda *a: law(list(a[:n]), a[n], list(a[n + 1 :])), avals))
+    def trace() -> tuple[Program, Known]:
+        avals = [v.aval for v in (*operands[: n + 1], *site.equation.outputs)]
+        program = from_jaxpr(_compat.trace_on(lambda *a: law(list(a[:n]), a[n], list(a[n + 1 :])), avals))
+        return program, Known(program)
+
+    program, known = site.recall("law", trace)
     given = [*inputs[: n + 1], *[{}] * len(site.equation.outputs)]
-    outputs = _Pass(Analysis(), Known(program)).run(program, given)
+    outputs = _Pass(Analysis(), known).run(program, given)
     shape = site.equation.outputs[0].shape
     event_axes = range(len(site.own_plates), len(shape))
     outputs = [_map_windows(d, lambda w: w.without(event_axes, shape, site.equation)) for d in outputs]

@@ -26,7 +26,8 @@ from mcgrad.program.thresholds import Crossings
 
 def placeholder(site: Site) -> Any:
     """Placeholders of a value of a site, with its shapes and dtypes."""
-    return site.value_of([_mesh.placeholder(value.aval) for value in site.equation.outputs])
+    outputs = site.equation.outputs
+    return site.recall("value", lambda: site.value_of([_mesh.placeholder(value.aval) for value in outputs]))
 
 
 def kind_of(x: Any) -> str:

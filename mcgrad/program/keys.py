@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mcgrad import _compat
-from mcgrad.program import bounded
 from mcgrad.program.collectives import open_axes
 from mcgrad.program.costs import Split
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.estimator import Estimator
+from mcgrad.program.key_bits import as_bits, evaluate, implementation
 from mcgrad.program.made_of import is_traced
 from mcgrad.program.site import Site, has_site, sample_p
 from mcgrad.program.structure import Given, form_of
@@ -106,7 +106,8 @@ def _equal(uses: Sequence[_Use], alone: set[Equation]) -> dict[tuple[Equation, E
     users: dict[bytes, list[_Use]] = {}
     found: dict[tuple[Equation, Equation], str] = {}
     for use in uses:
-        data = np.asarray(jax.random.key_data(use.run.value(use.key)))
+        data = use.run.value(use.key)
+        data = data if as_bits(use.key) else np.asarray(jax.random.key_data(data))
         rows = data.reshape(math.prod(use.key.shape), -1)
         for row in (*rows[:_MOST_KEYS], *rows[_MOST_KEYS:][-_MOST_KEYS:]):
             others = users.setdefault(row.tobytes(), [])
@@ -187,7 +188,7 @@ class _Run:
             elif missing := [v for v in equation.inputs if v not in self.values]:
                 todo += missing
             else:
-                made = bounded.evaluate(equation, self.values.__getitem__)
+                made = evaluate(equation, self.values.__getitem__)
                 self.values.update(zip(equation.outputs, made, strict=True))
         return self.values[value]
 
@@ -225,9 +226,9 @@ class _Unknown:
     def like(self, value: Value) -> Any:
         """A random value of this shape and type."""
         if value.is_key:
-            name, words = _implementation(value.dtype)
+            name, words = implementation(value.dtype)
             bits = self.rng.integers(2**32, size=(*value.shape, *words), dtype=np.uint32)
-            return jax.random.wrap_key_data(jnp.asarray(bits), impl=name)
+            return bits if as_bits(value) else jax.random.wrap_key_data(jnp.asarray(bits), impl=name)
         if value.dtype == np.uint32:
             return self.rng.integers(2**32, size=value.shape, dtype=np.uint32)
         if value.dtype == np.bool_:
@@ -238,15 +239,6 @@ class _Unknown:
             return (start + self.rng.permutation(math.prod(value.shape)).reshape(value.shape)).astype(value.dtype)
         numbers = self.scale * self.rng.normal(size=value.shape)
         return np.asarray(numbers).astype(value.dtype)
-
-
-@functools.cache
-def _implementation(dtype: Any) -> tuple[Any, tuple[int, ...]]:
-    """The generator of keys of a type, and the shape of the bits of one."""
-    found: list[Any] = []
-    one = jax.ShapeDtypeStruct((), dtype)
-    data = jax.eval_shape(lambda key: (found.append(jax.random.key_impl(key)), jax.random.key_data(key))[1], one)
-    return found[0], data.shape
 
 
 _SCALES = (1e4, 1.0, 10.0, 0.1)

@@ -269,10 +269,21 @@ class Site:
         inside = {axis for at, axis in self._params["mesh_levels"] if self.levels[at][len(self.parameters)] is None}
         return (moving - _mesh.varying_axes(self.key.aval)) | inside
 
+    def recall(self, what: str, find: Callable[[], Any]) -> Any:
+        """What `find` finds of the distribution: once for all draws of the program from one of the same kind and shape."""
+        params = self._params
+        types = tuple(value.aval for value in (*self.equation.inputs, *self.equation.outputs))
+        law = (params["dist_tree"], params["value_tree"], params["batch_ndim"], params["levels"], params["mesh_levels"])
+        try:
+            hash(law)
+        except TypeError:  # what the distribution has beside arrays need not be hashable
+            law = (self.equation,)
+        return self.equation.recall((what, law, types), find)
+
     @functools.cached_property
     def facts(self) -> Facts:
         """What is known of the distribution."""
-        return _facts(self.base_dist)
+        return self.recall("facts", lambda: _facts(self.base_dist))
 
     def dist_of(self, leaves: Sequence[Any]) -> Any:
         """The distribution with other leaves."""
@@ -309,7 +320,8 @@ class Site:
 
     @functools.cached_property
     def _placeholders(self) -> list[jax.ShapeDtypeStruct]:
-        return _placeholders([value.aval for value in self.equation.inputs], self.levels)
+        operands = [value.aval for value in self.equation.inputs]
+        return self.recall("placeholders", lambda: _placeholders(operands, self.levels))
 
     def named_estimator(self, arrays: Sequence[Any]) -> Any:
         """The estimator that the user named, with these arrays."""

@@ -66,6 +66,13 @@ class Equation:
     evaluator: Callable[..., list[Any]]
     caller: str = ""
     within: tuple[str, ...] = ()  # the names of the jitted functions that it was inlined from, outermost first
+    memory: dict[Any, Any] = dataclasses.field(default_factory=dict)  # of all equations that one trace leads to
+
+    def recall(self, key: Any, find: Callable[[], Any]) -> Any:
+        """What `find` finds, once for each key in all passes over a program: what they ask again and of many operations."""
+        if key not in self.memory:
+            self.memory[key] = find()
+        return self.memory[key]
 
     @property
     def name(self) -> str:
@@ -141,7 +148,7 @@ def trace_in_place(
     with _compat.on_line_of(replaced.eqn):
         jaxpr = _compat.trace_on(fn, [value.aval for value in operands])
     equations: list[Equation] = []
-    results = _copy(jaxpr, tuple(operands), equations, replaced.line)
+    results = _copy(jaxpr, tuple(operands), equations, replaced.memory, replaced.line)
     return equations, results
 
 
@@ -171,17 +178,24 @@ def replaced(
     return Program(program.inputs, tuple(equations), tuple(renamed.get(v, v) for v in program.outputs))
 
 
-def from_jaxpr(jaxpr: Any, caller: str = "", within: tuple[str, ...] = ()) -> Program:
+def from_jaxpr(
+    jaxpr: Any, memory: dict[Any, Any] | None = None, caller: str = "", within: tuple[str, ...] = ()
+) -> Program:
     """A program from a (closed) jaxpr, called on the line `caller`."""
     opened, _ = _compat.open_jaxpr(jaxpr)
     inputs = tuple(Value(var.aval) for var in opened.invars)
     equations: list[Equation] = []
-    outputs = _copy(jaxpr, inputs, equations, caller, within)
+    outputs = _copy(jaxpr, inputs, equations, {} if memory is None else memory, caller, within)
     return Program(inputs, tuple(equations), outputs)
 
 
 def _copy(
-    jaxpr: Any, inputs: tuple[Value, ...], equations: list[Equation], caller: str = "", within: tuple[str, ...] = ()
+    jaxpr: Any,
+    inputs: tuple[Value, ...],
+    equations: list[Equation],
+    memory: dict[Any, Any],
+    caller: str = "",
+    within: tuple[str, ...] = (),
 ) -> tuple[Value, ...]:
     """Append a jaxpr's equations with `inputs` for its arguments; inner `jit` is inlined. Returns its outputs."""
     opened, consts = _compat.open_jaxpr(jaxpr)
@@ -199,10 +213,12 @@ def _copy(
         subs = _compat.sub_jaxprs(eqn)
         line = _compat.user_line(eqn) or caller if subs else caller
         if eqn.primitive is _compat.jit_p:
-            results = _copy(subs[0], operands, equations, line, (*within, eqn.params.get("name", "")))
+            inside = (*within, eqn.params.get("name", ""))
+            results = _copy(subs[0], operands, equations, memory, line, inside)
         else:
             results = tuple(Value(var.aval) for var in eqn.outvars)
-            bodies = tuple(from_jaxpr(sub, line, within) for sub in subs)
-            equations.append(Equation(eqn, operands, results, bodies, _compat.evaluator(eqn, opened), caller, within))
+            bodies = tuple(from_jaxpr(sub, memory, line, within) for sub in subs)
+            evaluator = _compat.evaluator(eqn, opened)
+            equations.append(Equation(eqn, operands, results, bodies, evaluator, caller, within, memory))
         values.update(zip(eqn.outvars, results, strict=True))
     return tuple(map(value_of, opened.outvars))
