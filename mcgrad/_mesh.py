@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mcgrad._compat import ShapedArray, Tracer, bind
 
@@ -40,13 +41,44 @@ def typed(x: Any, aval: Any, ndim: int | None = None, at: int = 0) -> Any:
     With `ndim`, the axes of the array from `at` on have the sharding of the first `ndim` axes of the type, others keep theirs.
     """
     x = varying(x, aval)
-    if is_explicit(aval):
+    kinds = jax.sharding.get_abstract_mesh().axis_types
+    if is_explicit(aval) and (not kinds or AxisType.Explicit in kinds):
         sharding, given = aval.sharding, tuple(jax.typeof(x).sharding.spec)
         wanted = tuple(sharding.spec)[:ndim]
         spec = (*given[:at], *wanted, *given[at + len(wanted) :])
         if given != spec:
-            x = jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(*spec)))
+            x = jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
     return x
+
+
+def automatic(fn: Callable[..., Any], args: tuple[Any, ...], specs: Callable[[Any], Sequence[Sequence[Any]]]) -> Any:
+    """`fn(*args)` with the explicit axes of a mesh as automatic ones: not all operations of JAX know how explicit axes go.
+
+    `specs` tells of what `fn` returns how each array is sharded. On one device nothing changes.
+    """
+    mesh = next((x.sharding.mesh for x in map(jax.typeof, jax.tree.leaves(args)) if is_explicit(x)), None)
+    if mesh is None:
+        return fn(*args)
+    explicit = [n for n, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit]
+    with jax.sharding.use_abstract_mesh(mesh.update_axis_types(dict.fromkeys(explicit, AxisType.Auto))):
+        out = fn(*jax.tree.map(lambda x: jax.sharding.reshard(x, PartitionSpec(*[None] * jnp.ndim(x))), args))
+    leaves, tree = jax.tree.flatten(out)
+    with jax.sharding.use_abstract_mesh(mesh):
+        spread = [jax.sharding.reshard(x, PartitionSpec(*spec)) for x, spec in zip(leaves, specs(out), strict=True)]
+    return jax.tree.unflatten(tree, spread)
+
+
+def entry_by_entry(fn: Callable[..., jax.Array], key: jax.Array, *params: Any) -> jax.Array:
+    """`fn(key, *params)`, spread over a mesh as parameters of one shape are: for samplers of JAX that do not know explicit axes."""
+    given = zip(*(spec(jax.typeof(x)) for x in params), strict=True)
+    merged = [next((entry for entry in entries if entry is not None), None) for entries in given]
+    return automatic(fn, (key, *params), lambda _: [merged])
+
+
+def spec(aval: Any) -> tuple[Any, ...]:
+    """How the axes of a type are sharded, one entry an axis."""
+    given = tuple(aval.sharding.spec) if is_explicit(aval) else ()
+    return (*given, *[None] * (aval.ndim - len(given)))
 
 
 def plain(literal: Any, aval: Any) -> Any:
@@ -78,12 +110,8 @@ def with_whole_events(*given: tuple[Any, int]) -> list[Any]:
         for back in range(num, 0, -1):
             entries = [spec[-back] for spec in specs if len(spec) >= back and spec[-back] is not None]
             found.append(entries[0] if entries and x.shape[num - back] > 1 else None)
-        spec = jax.sharding.PartitionSpec(*found, *[None] * num_events)
-        return (
-            x
-            if jax.typeof(x).sharding.spec == spec
-            else jax.sharding.reshard(x, jax.sharding.NamedSharding(mesh, spec))
-        )
+        spec = PartitionSpec(*found, *[None] * num_events)
+        return x if jax.typeof(x).sharding.spec == spec else jax.sharding.reshard(x, NamedSharding(mesh, spec))
 
     return [spread(jnp.asarray(x), n) for x, n in given]
 
@@ -114,8 +142,12 @@ def steady(start: Any, step: Callable[[Any], Any]) -> Any:
     On one device it is what was given, and the step is not called.
     """
     kinds = jax.sharding.get_abstract_mesh().axis_types
-    if jax.sharding.AxisType.Manual not in kinds and jax.sharding.AxisType.Explicit not in kinds:
+    if AxisType.Manual not in kinds and AxisType.Explicit not in kinds:
         return start
+    if AxisType.Explicit in kinds:  # a `vmap` around a loop wants to know of the mesh also what is not spread over it
+        start = jax.tree.map(
+            lambda x: x if is_explicit(jax.typeof(x)) else jax.sharding.reshard(x, PartitionSpec()), start
+        )
     while True:
         after = jax.tree.map(lambda x, out: typed(x, jax.typeof(out)), start, jax.eval_shape(step, start))
         if jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, start):
@@ -150,7 +182,7 @@ def total(x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
 def is_explicit(aval: Any) -> bool:
     """Whether a type says how its axes are sharded."""
     sharding = getattr(aval, "sharding", None)
-    return sharding is not None and jax.sharding.AxisType.Explicit in sharding.mesh.axis_types
+    return sharding is not None and AxisType.Explicit in sharding.mesh.axis_types
 
 
 def collective_axes(eqn: Any) -> tuple[Any, ...]:

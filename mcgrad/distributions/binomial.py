@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy import special
@@ -17,6 +16,7 @@ from mcgrad.distributions.checks import check_shapes, check_trials
 from mcgrad.distributions.classes import Chances
 from mcgrad.distributions.derivatives.beta import log_odds_cdf_of_constants
 from mcgrad.distributions.numerics.arithmetic import align, is_count, open_uniform
+from mcgrad.distributions.numerics.counts import binomial
 from mcgrad.distributions.numerics.gamma import log_poisson
 from mcgrad.distributions.numerics.gamma_function import log_peak
 
@@ -56,7 +56,7 @@ class Binomial(Chances):
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
         """One draw of numbers of successes."""
         n, p = (jnp.broadcast_to(array, self.batch_shape) for array in (self.total_count, self._success(self._given)))
-        return jax.random.binomial(key, n.astype(self.dtype), p, self.batch_shape, self.dtype).astype(jnp.int32)
+        return binomial(key, n.astype(self.dtype), p).astype(jnp.int32)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         return self._log_prob(*jnp.broadcast_arrays(*align(x, self.total_count, self._given)))

@@ -17,6 +17,7 @@ from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.weak_derivative import mapped
 from mcgrad.distributions.normal import _LOG_SQRT_2PI, Normal
 from mcgrad.distributions.numerics.arithmetic import align, quotient
+from mcgrad.distributions.numerics.error_function import erf, erfc
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +46,11 @@ class HalfNormal(Distribution):
 
     def cdf(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, scale = align(x, self.scale)
-        return jnp.where(x >= 0, special.erf(quotient(x, scale) / math.sqrt(2)), 0.0)
+        return jnp.where(x >= 0, erf(quotient(x, scale) / math.sqrt(2)), 0.0)
 
     def survival(self, x: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, scale = align(x, self.scale)
-        return jnp.where(x >= 0, special.erfc(quotient(x, scale) / math.sqrt(2)), 1.0)
+        return jnp.where(x >= 0, erfc(quotient(x, scale) / math.sqrt(2)), 1.0)
 
     def icdf(self, u: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         u, scale = align(u, self.scale)

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
@@ -18,6 +17,7 @@ from mcgrad.distributions.checks import POSITIVE
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
 from mcgrad.distributions.numerics.arithmetic import align, quotient
+from mcgrad.distributions.numerics.error_function import ndtr
 from mcgrad.distributions.numerics.normal_tail import tail_moments
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -109,7 +109,7 @@ def _cdf(x: Array, mean: Array, concentration: Array) -> Array:
     """`Phi(a) + exp(2 concentration / mean) Phi(-b)`; the second term is `phi(a)` times Mills' ratio at `b`."""
     a, b = jnp.sqrt(concentration) / jnp.sqrt(x) * ((x - mean) / mean), _standardized(x, mean, concentration)
     (mills,) = tail_moments(b, jnp.full_like(b, jnp.inf), 1)
-    return special.ndtr(a) + jnp.exp(-a * a / 2 - _LOG_2PI / 2) * mills
+    return ndtr(a) + jnp.exp(-a * a / 2 - _LOG_2PI / 2) * mills
 
 
 def _standardized(x: Array, mean: Array, concentration: Array) -> Array:

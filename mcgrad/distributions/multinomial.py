@@ -15,6 +15,7 @@ from mcgrad.distributions.base import Coupling, WeakDerivative
 from mcgrad.distributions.checks import check_shapes, check_trials
 from mcgrad.distributions.classes import Classes
 from mcgrad.distributions.numerics.arithmetic import align, is_count, open_uniform
+from mcgrad.distributions.numerics.counts import binomial
 from mcgrad.distributions.numerics.gamma import log_poisson
 from mcgrad.distributions.numerics.gamma_function import log_peak
 
@@ -70,7 +71,7 @@ class Multinomial(Classes):
         # `jax.random.multinomial` fails JAX's check for reused keys under `vmap`.
         def step(rest: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
             k, ratio = at
-            count = jax.random.binomial(jax.random.fold_in(key, k), rest, ratio, self.batch_shape, self.dtype)
+            count = binomial(jax.random.fold_in(key, k), rest, ratio)
             return rest - count, count
 
         _, counts = _mesh.scan(step, n, (jnp.arange(self.num_classes), ratios))

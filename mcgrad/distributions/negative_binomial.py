@@ -19,6 +19,7 @@ from mcgrad.distributions.gamma import ExpGamma
 from mcgrad.distributions.geometric import Geometric
 from mcgrad.distributions.numerics.arithmetic import LARGEST_COUNT, align, is_count, log_one_minus_exp, open_uniform
 from mcgrad.distributions.numerics.beta import log_odds_log_prob
+from mcgrad.distributions.numerics.counts import poisson
 
 _FAILING_PROBABILITY = Domain(
     "be at least 0 and below 1",
@@ -75,7 +76,7 @@ class NegativeBinomial(Chances):
         # a logarithm: for a small `total_count` a gamma draw may underflow where its product with the odds does not
         log_rate = ExpGamma(r, 1.0).sample(key_rate) + self._log_odds(given)
         rate = jnp.exp(jnp.minimum(log_rate, np.log(_LARGEST_RATE)))
-        return jnp.minimum(jax.random.poisson(key_count, rate, self.batch_shape, jnp.int32), LARGEST_COUNT)
+        return jnp.minimum(poisson(key_count, rate), LARGEST_COUNT)
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, r, given = jnp.broadcast_arrays(*align(x, self.total_count, self._given))

@@ -16,6 +16,7 @@ from mcgrad.distributions.base import Distribution
 from mcgrad.distributions.checks import Domain
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
 from mcgrad.distributions.numerics.arithmetic import align
+from mcgrad.distributions.numerics.counts import poisson
 from mcgrad.distributions.numerics.gamma import log_density_of_log, log_gamma_velocity, log_poisson, probabilities
 from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
 from mcgrad.distributions.numerics.quadrature import per_node
@@ -77,7 +78,7 @@ class NoncentralChi2(Distribution):
         df, noncentrality = (jnp.broadcast_to(value, self.batch_shape) for value in (self.df, self.noncentrality))
         mean = stop(noncentrality) / 2
         valid = (mean >= 0) & (mean <= _MOST / 2) & (df <= _MOST_DF)
-        pairs = jax.random.poisson(key_poisson, jnp.where(valid, mean, 0.0)).astype(self.dtype)
+        pairs = poisson(key_poisson, jnp.where(valid, mean, 0.0)).astype(self.dtype)
         x, _ = standard_gamma(key_gamma, jnp.where(valid, stop(df) / 2 + pairs, jnp.nan))
         return _draw(jnp.maximum(2 * x, jnp.finfo(self.dtype).tiny), df, noncentrality)
 

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.scipy import special
 from jaxtyping import Array
 
 from mcgrad._compat import custom_jvp
 from mcgrad._types import PRNGKey, Shape
 from mcgrad.distributions.location_scale import LocationScale
 from mcgrad.distributions.numerics.arithmetic import align
+from mcgrad.distributions.numerics.error_function import ndtr, ndtri
 from mcgrad.distributions.numerics.exponential import exponential_level
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -68,10 +68,10 @@ class Normal(LocationScale):
         return _minus_half_square(z) - _LOG_SQRT_2PI
 
     def _standard_cdf(self, z: Array) -> Array:
-        return special.ndtr(z)
+        return ndtr(z)
 
     def _standard_icdf(self, u: Array) -> Array:
-        return special.ndtri(u)
+        return ndtri(u)
 
     def _standard_outward(self, z: Array, side: Array, drop: Array) -> Array:
         return side * jnp.sqrt(z * z + 2 * drop)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
@@ -14,6 +13,7 @@ from mcgrad.distributions.base import Coupling, Distribution, WeakDerivative
 from mcgrad.distributions.checks import Domain
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function
 from mcgrad.distributions.numerics.arithmetic import align, is_count
+from mcgrad.distributions.numerics.counts import poisson
 from mcgrad.distributions.numerics.gamma import log_density, log_poisson, probabilities
 
 # 2^31 is 3000 standard deviations above.
@@ -44,7 +44,7 @@ class Poisson(Distribution):
     discrete: ClassVar[bool] = True
 
     def sample(self, key: PRNGKey) -> Int[Array, "*batch"]:
-        return jax.random.poisson(key, self.rate, self.batch_shape, jnp.int32)
+        return poisson(key, jnp.asarray(self.rate))
 
     def log_prob(self, x: Int[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         x, rate = align(x, self.rate)

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
@@ -18,6 +17,7 @@ from mcgrad.distributions.checks import POSITIVE, REAL, Domain, check_interval
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_term
 from mcgrad.distributions.derivatives.quantile_rules import moving_draw
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform, quotient
+from mcgrad.distributions.numerics.error_function import ndtr, ndtri
 from mcgrad.distributions.numerics.normal_tail import tail_moments
 
 _END = Domain("not be NaN", lambda v: ~np.isnan(v), "Pass a number, or an infinity for an end that is open.")
@@ -237,10 +237,10 @@ def _solve(u: Array, loc: Array, scale: Array, low: Array, high: Array) -> Array
 
     far = m > _BULK
     near = jnp.where(far, 0, m)
-    survival = upper * special.ndtr(under - near) + lower * special.ndtr(-near - over)
-    cumulative = upper * special.ndtr(near - under) + lower * special.ndtr(near + over)
+    survival = upper * ndtr(under - near) + lower * ndtr(-near - over)
+    cumulative = upper * ndtr(near - under) + lower * ndtr(near + over)
     half = jnp.where(survival < cumulative, -1, 1).astype(u.dtype)
-    normal = half * special.ndtri(jnp.minimum(survival, cumulative)) - near
+    normal = half * ndtri(jnp.minimum(survival, cumulative)) - near
     width = over + under
     short = width < _SHORT[u.dtype.name]
     # the quantile of a density that is linear, with the logarithmic slope of the normal one at the middle

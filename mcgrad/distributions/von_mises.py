@@ -8,7 +8,6 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy import special
 from jaxtyping import Array, ArrayLike, Float
 
 from mcgrad._types import PRNGKey
@@ -17,6 +16,7 @@ from mcgrad.distributions.checks import POSITIVE, REAL
 from mcgrad.distributions.derivatives.hahn_jordan import hahn_jordan_parts
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
 from mcgrad.distributions.numerics.arithmetic import align, open_uniform
+from mcgrad.distributions.numerics.error_function import ndtri
 from mcgrad.distributions.numerics.quadrature import negligible_drop, per_node, unit_rule
 
 
@@ -227,7 +227,7 @@ def _solve(u: Array, k: Array) -> Array:
     """
     tails = 2 * jnp.minimum(u, 1 - u)
     normalizer, rest = _normalizer(k)
-    normal = 2 * jnp.arcsin(jnp.minimum(-special.ndtri(tails / 2) * jnp.sqrt(rest / 2), 1))
+    normal = 2 * jnp.arcsin(jnp.minimum(-ndtri(tails / 2) * jnp.sqrt(rest / 2), 1))
     largest = np.pi * (1 - 2 * jnp.finfo(u.dtype).eps)
     theta = jnp.minimum(jnp.minimum(normal, np.pi * (1 - tails)), largest)
     for _ in range(3 if u.dtype == jnp.float64 else 2):  # to rounding, by `tests/test_von_mises.py`

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient as stop
-from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float
 
 from mcgrad._arguments import check_field, check_option
 from mcgrad._types import static_field
+from mcgrad.distributions.numerics.error_function import ndtr, ndtri
 from mcgrad.program import Draw, Estimator, SignedPoints, Site, zero_with_derivative_of
 
 _OTHERS = 0xA25

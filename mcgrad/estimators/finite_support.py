@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mcgrad.program import Draw, Estimator, Site
+from mcgrad.program import Draw, Estimator, Rest, Result, Site
 
 
 class FiniteSupportEstimator(Estimator):
@@ -17,6 +17,9 @@ class FiniteSupportEstimator(Estimator):
     def why_not(self, site: Site) -> str | None:
         known = site.facts.support is not None
         return None if known else "the distribution has no finite support that is known beforehand"
+
+    def estimate(self, draw: Draw, rest: Rest) -> Result:
+        return rest.evaluate(draw, draw.represented(self.represent))
 
 
 def each_value(draw: Draw, fn: Callable[[Array], Array]) -> Array:

@@ -205,7 +205,38 @@ class Draw:
         every_level = jnp.zeros(self.plates[: site.num_levels])
         leaves, others = jax.lax.stop_gradient((leaves, others)) if frozen else (leaves, others)
         mapped = jax.tree.map(site.along_vmaps, (every_level, *values))
-        return under_vmaps(base, axes)(leaves, others, keys, arrays, *mapped)
+        return _mesh.automatic(under_vmaps(base, axes), (leaves, others, keys, arrays, *mapped), self._specs)
+
+    def _specs(self, found: Any) -> list[list[Any]]:
+        """How results of a function of the distribution are sharded: as the draw along the `vmap`s and the batch axes, which may
+        have one axis more in front.
+        """
+        levels, batch = self.site.num_levels, self.plates[self.site.num_levels :]
+
+        def at(shape: Shape) -> int:
+            return next((k for k in (levels, levels + 1) if shape[k : k + len(batch)] == batch), len(shape))
+
+        return [self._spec(x.ndim, levels, at(x.shape)) for x in jax.tree.leaves(found)]
+
+    def _spec(self, ndim: int, num_first: int, at: int) -> list[Any]:
+        """Of an array with the first plates in front and the others from an axis on."""
+        own = _mesh.spec(self.site.equation.outputs[0].aval)[: self.num_plates]
+        return [*own[:num_first], *[None] * (at - num_first), *own[num_first:], *[None] * ndim][:ndim]
+
+    def represented(self, represent: Callable[[Draw], Any]) -> Any:
+        """The points of an estimator, computed as if all axes of a mesh were automatic; arrays keep the sharding of the draw."""
+        found: list[Any] = []
+
+        def arrays(*operands: Any) -> dict[str, Any]:
+            found.append(represent(dataclasses.replace(self, operands=operands)))
+            fields = {field.name: getattr(found[0], field.name) for field in dataclasses.fields(found[0])}
+            return {name: value for name, value in fields.items() if isinstance(value, jax.Array)}
+
+        def specs(arrays: dict[str, Any]) -> list[list[Any]]:
+            return [self._spec(x.ndim, 0, {"value": 0, "mixing": 2}.get(name, 1)) for name, x in sorted(arrays.items())]
+
+        spread = _mesh.automatic(arrays, self.operands, specs)
+        return dataclasses.replace(found[0], **spread)
 
     def sample(self, index: Any = None) -> Any:
         """One draw with frozen parameters; with an `index`, an independent one for each index."""

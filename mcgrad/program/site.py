@@ -66,7 +66,11 @@ def draw_from(*operands: Array, dist_tree: Any, levels: Any, **_: Any) -> list[A
         with _as_jax_draws(dist):
             return jax.tree.leaves(dist.sample(key))
 
-    return under_vmaps(base, levels)(*operands)
+    mapped = under_vmaps(base, levels)
+    if not any(map(_mesh.is_explicit, map(jax.typeof, operands))):
+        return mapped(*operands)
+    specs = [_mesh.spec(aval) for aval in _compat.trace_on(mapped, [jax.typeof(x) for x in operands]).out_avals]
+    return _mesh.automatic(mapped, operands, lambda _: specs)
 
 
 @contextmanager
