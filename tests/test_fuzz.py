@@ -15,7 +15,7 @@ from fuzz.source import Kind, Program, Statement
 import mcgrad
 from mcgrad.program import primitives
 
-PROGRAMS = {"score": 3, "windows": 4, "enumerate": 2, "mixed": 3}
+PROGRAMS = {"score": 3, "windows": 4, "enumerate": 2, "mixed": 3, "further": 1}
 """How many of each kind are checked here."""
 
 

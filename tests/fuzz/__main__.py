@@ -28,6 +28,7 @@ KINDS = {
     "windows": Settings("score", blocks=0.2, while_loops=False),
     "enumerate": Settings("enumerate", discrete=True, numbers=5, statements=6),
     "mixed": Settings("mixed", numbers=5, statements=6),
+    "further": Settings("mixed", numbers=6, statements=6, further=True),
 }
 """What to check, by name: programs of this kind."""
 

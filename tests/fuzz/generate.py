@@ -35,6 +35,8 @@ class Settings:
         discrete: whether all draws are.
         while_loops: whether there are any, which have derivatives in forward mode only.
         order: of derivatives; by default at random.
+        further: whether also of subsets and rankings, by estimators with functions and distributions of their own, at points
+            that cover.
     """
 
     mode: str = "mixed"
@@ -46,6 +48,7 @@ class Settings:
     discrete: bool = False
     while_loops: bool = True
     order: int | None = None
+    further: bool = False
 
 
 ANYWHERE = ["Score()", "Score(baseline=0.3)", "Score(baseline=None)", "Auto()", "Enumerate()", "MeasureValued()"]
@@ -58,8 +61,23 @@ OF_LAW = {
     "OneHotCategorical": FINITE,
     "Binomial": [*OF_INTEGERS, *FINITE],
 }
+RELAXED = ["RELAX(lambda z: jnp.tanh(z[..., 0]))", "RELAX(lambda z: 0.3 * jnp.sum(z * z, -1))"]
+FURTHER = {
+    "Bernoulli": [
+        "RELAX(jnp.tanh)",
+        "RELAX(lambda z: theta[1] * jax.nn.sigmoid(z))",
+        "ImportanceSampling(Bernoulli(probs=0.4))",
+    ],
+    "Categorical": RELAXED,
+    "OneHotCategorical": RELAXED,
+    "Subset": ["Score()", "Auto()", "Enumerate()", "MeasureValued()", *FINITE],
+    "PlackettLuce": ["Score()", "Auto()", "Enumerate()", "MeasureValued()", *FINITE, *RELAXED],
+    "Normal": ["LAX(jnp.sin)", "Taylor(Score(), 1.0)", "Taylor(Pathwise(), 0.5)", "Taylor(MeasureValued(), 1.0)"]
+    + ["ImportanceSampling(Normal(0.1, 1.5))"],
+}
+POINTS = ("antithetic", "stratified", "lattice", "sobol")
 OF_NORMAL = ["Pathwise()", "Score()", "MeasureValued()", "Auto()", "Score(num_samples=2)"]
-FIRST_ORDER = ("DisARM", "ARM", "CARMS", "ARSM", "Smoothed", "Measure", "Local")
+FIRST_ORDER = ("LAX", "Taylor", "DisARM", "ARM", "CARMS", "ARSM", "Smoothed", "Measure", "Local")
 
 
 class Maker(Bodies):
@@ -172,6 +190,12 @@ class Maker(Bodies):
         if which == "Normal":
             y = self.rng.choice(["0.7", "jnp.exp(0.3 * theta[1])"])
             return f"Normal({x}, {y})", 5 * size, which
+        if self.settings.further and self.rng.random() < 0.4:
+            items = f"jnp.stack([{x}, 0.4 - 0.6 * ({x}), {x} * 0.0], -1)"
+            which, more = self.rng.choice(
+                [("Subset", ", 2"), ("Subset", ", 1"), ("PlackettLuce", ""), ("PlackettLuce", ", 2")]
+            )
+            return f"{which}({items}{more})", 3 * size, which
         n = self.rng.randint(2, 3)
         return (
             f"{which}(logits=jnp.stack([{', '.join([x] + [f'({x}) * {0.5 * k - 0.9:.1f}' for k in range(1, n)])}], -1))",
@@ -187,7 +211,9 @@ class Maker(Bodies):
         self.drawn += numbers
         name, estimator = self.name("d"), ""
         if self.settings.mode == "mixed" and self.rng.random() < 0.6:
-            choices = OF_NORMAL if which == "Normal" else ANYWHERE + OF_LAW[which] * 2
+            choices = OF_NORMAL if which == "Normal" else ANYWHERE + OF_LAW.get(which, []) * 2
+            if self.settings.further and self.rng.random() < 0.6:
+                choices = FURTHER.get(which, choices)
             if self.depth and self.rng.random() < 0.6:
                 choices = ["Score()", "Auto()", "Score(baseline=0.3)"]
             estimator = f", {self.rng.choice(choices)}"
@@ -233,6 +259,8 @@ class Maker(Bodies):
             else pick([*ANYWHERE, "Auto()", "DisARM()", "CARMS(3)", "SmoothedPerturbation()"])
         )
         chunk = f", chunk_size={samples // 2}" if samples == 4 and self.rng.random() < 0.6 else ""
+        if self.settings.further and samples in (2, 4) and not chunk and self.rng.random() < 0.5:
+            chunk = f", points={pick(POINTS)!r}"
         if any(word in f"{text} {estimator}" for word in FIRST_ORDER):
             order = 1
         return f"estimator={estimator}, num_samples={samples}{chunk}", order

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -70,6 +71,29 @@ def _binomial(n: int, **parameters: Any) -> Law:
     return Law(ways + k * one[1] + (n - k) * one[0], jnp.arange(n + 1, dtype=jnp.int32))
 
 
+def _of_rows(log_weights: Callable[[Any], Any], rows: Any) -> Law:
+    """A law of vectors, each with the logarithm of its weight, a function of the logits of its items."""
+    log_probs = jnp.stack([log_weights(row) for row in rows])
+    return Law(log_probs - jax.nn.logsumexp(log_probs, axis=0, keepdims=True), jnp.asarray(rows, jnp.int32))
+
+
+def _subset(logits: Any, k: int) -> Law:
+    n = logits.shape[-1]
+    rows = [row for row in np.ndindex(*[2] * n) if sum(row) == k]
+    return _of_rows(lambda row: jnp.sum(logits * np.asarray(row).reshape(*[1] * (logits.ndim - 1), n), -1), rows)
+
+
+def _plackett_luce(logits: Any, k: int | None = None) -> Law:
+    def log_prob(row: tuple[int, ...]) -> Any:
+        left, total = list(range(logits.shape[-1])), 0.0
+        for item in row:
+            total = total + logits[..., item] - jax.nn.logsumexp(logits[..., np.asarray(left)], axis=-1)
+            left.remove(item)
+        return total
+
+    return _of_rows(log_prob, list(itertools.permutations(range(logits.shape[-1]), k)))
+
+
 def _normal(nodes: int, loc: Any, scale: Any) -> Law:
     loc, scale = jnp.broadcast_arrays(loc, scale)
     at, here = jax.lax.stop_gradient((loc, scale))
@@ -104,6 +128,8 @@ class Enumeration:
             "Categorical": _categorical,
             "OneHotCategorical": _one_hot,
             "Binomial": _binomial,
+            "Subset": _subset,
+            "PlackettLuce": _plackett_luce,
             "Normal": functools.partial(_normal, self.nodes),
             **dict.fromkeys(ESTIMATORS, lambda *args, **kwargs: None),
             "sample": self.sample,
@@ -212,6 +238,10 @@ ESTIMATORS += (
     "SumAndSample",
     "Pathwise",
     "Auto",
+    "RELAX",
+    "LAX",
+    "Taylor",
+    "ImportanceSampling",
 )
 
 
@@ -257,6 +287,9 @@ def exact(program: Program, theta: Any, key: Any, nodes: int = 33) -> tuple[list
     return [np.asarray(x) for x in found], np.asarray(probs)
 
 
+LAWS = ("Bernoulli", "Categorical", "OneHotCategorical", "Binomial", "Subset", "PlackettLuce")
+
+
 class Recording(Enumeration):
     """A run that draws by mcgrad, as a plain program does, and notes which values came."""
 
@@ -270,7 +303,9 @@ class Recording(Enumeration):
         # All of mcgrad's own laws of finite support draw by their distribution; only the draw is taken from it.
         n = len(law.log_probs)
         drawn = mcgrad.sample(key, self.law)
-        index = jnp.argmax(drawn, -1) if law.values.ndim == 2 else drawn
+        rows = law.values.reshape(n, *[1] * len(law.batch), *law.values.shape[1:])
+        same = drawn[None] == rows
+        index = jnp.argmax(jnp.all(same, -1) if law.values.ndim == 2 else same, 0)
         self.indices.append(jnp.ravel(index))
         assert index.shape == law.batch and n
         return index
@@ -289,4 +324,4 @@ class Recording(Enumeration):
 
             return make
 
-        return names | {name: both(name) for name in ("Bernoulli", "Categorical", "OneHotCategorical", "Binomial")}
+        return names | {name: both(name) for name in LAWS}
