@@ -161,8 +161,11 @@ def test_streams_by_name_are_all_split(make):
     assert mcgrad.gradient_statistics(program, 20)(0.3, rngs).total_variance >= 0
 
 
-@pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg"])
-@pytest.mark.parametrize("estimator", [None, mcgrad.Score(), mcgrad.MeasureValued()], ids=["auto", "score", "measure"])
+@pytest.mark.parametrize(
+    ("implementation", "estimator"),
+    [("rbg", None), ("unsafe_rbg", mcgrad.Score()), ("rbg", mcgrad.MeasureValued())],
+    ids=["auto", "score", "measure"],
+)
 def test_keys_of_every_implementation(implementation, estimator):
     def program(theta, key):
         key_b, key_z = jax.random.split(key)
