@@ -61,6 +61,14 @@ def without_derivative(x: Any) -> Any:
 without_derivative.defjvp(lambda primals, tangents: (primals[0] ** 2, jnp.zeros_like(primals[0])))
 
 
+@jax.custom_vjp
+def without_cotangent(x: Any) -> Any:
+    return x**2
+
+
+without_cotangent.defvjp(lambda x: (x**2, None), lambda _, g: (jnp.zeros_like(g),))
+
+
 def environment(t: Any, key: Any) -> Any:
     def step(state: Any, key: Any) -> Any:
         state = jax.lax.stop_gradient(0.5 * state + normal(t, key))
@@ -148,6 +156,7 @@ PROGRAMS = {
     "a flag that is carried": (survived, lambda t: 2 * below(t) ** 3),
     "a draw that is held": (held, mean(jnp.square)),
     "a rule without a derivative": (lambda t, key: without_derivative(normal(t, key)), mean(jnp.square)),
+    "a rule without a cotangent": (lambda t, key: without_cotangent(normal(t, key)), mean(jnp.square)),
     "an environment that stops derivatives": (environment, lambda t: 4.25 * t),
     "a search and a table": (lambda t, key: table(normal(t, key)), mean(table)),
     "digits": (lambda t, key: digits(normal(t, key)), mean(digits)),
@@ -196,6 +205,8 @@ RAW = {
     "bernoulli": lambda t, key: 1.0 * jax.random.bernoulli(key, t),
     "categorical": lambda t, key: 1.0 * jax.random.categorical(key, t * jnp.arange(3.0)),
     "a comparison of uniform numbers": lambda t, key: jnp.where(jax.random.uniform(key) < t, 1.0, 0.0),
+    "choice": lambda t, key: 1.0 * jax.random.choice(key, 2, p=jnp.stack([t, 1.0 - t])),
+    "a search": lambda t, key: 1.0 * jnp.searchsorted(jnp.stack([0.0, t]), jax.random.uniform(key)),
 }
 
 

@@ -24,7 +24,7 @@ from mcgrad.program.forward import Forward
 from mcgrad.program.made_of import is_traced
 from mcgrad.program.poles import divisor_of
 from mcgrad.program.primitives import linear_group, rule_of
-from mcgrad.program.probe import Probe
+from mcgrad.program.probe import Kind, Probe
 from mcgrad.program.signs import Signs
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ControlFlow, form_of, live_equations
@@ -108,8 +108,6 @@ def blind_ways(
 class _Gate:
     roots: set[Equation]
     probe: Probe
-    cut: bool = False
-    divides: bool = False
     jumped: bool = False  # some value behind it was seen to jump
     untold: bool = False  # of some value behind it trying did not tell
     inner: set[Equation] = dataclasses.field(default_factory=set)  # those of its bodies that it stands for
@@ -141,7 +139,13 @@ class _Paths(Forward[Reach]):
         while self.gates[place].inner:
             place = next((e for e in self.gates if e in self.gates[place].inner), place)
         return BlindWay(
-            gate, place, frozenset(found.roots), sources, self.gates[place].cut, self.certain(gate), found.probe.met
+            gate,
+            place,
+            frozenset(found.roots),
+            sources,
+            self.gates[place].probe.kind == "cuts",
+            self.certain(gate),
+            found.probe.met,
         )
 
     def certain(self, gate: Equation) -> bool:
@@ -159,12 +163,8 @@ class _Paths(Forward[Reach]):
         outputs = super().run(program, inputs)
         self._stack.pop()
         # A division that no jump was found behind is by what never becomes zero, or else has no expectation.
-        outputs = [
-            dataclasses.replace(
-                o, blind=frozenset(g for g in o.blind if self.gates[g].jumped or not self.gates[g].divides)
-            )
-            for o in outputs
-        ]
+        harmless = {gate for gate, known in self.gates.items() if known.probe.kind == "divides" and not known.jumped}
+        outputs = [dataclasses.replace(found, blind=found.blind - harmless) for found in outputs]
         return [
             self.join([found, self.of_constant(value)], value, None)
             for value, found in zip(program.outputs, outputs, strict=True)
@@ -265,9 +265,9 @@ class _Paths(Forward[Reach]):
         elif equation.name == "sort" and equation.eqn.params["num_keys"] < len(numbers):
             self.note_gate(equation, {equation}, ())
         elif cuts(equation):
-            self.note_gate(equation, {equation}, (), cut=True)
+            self.note_gate(equation, {equation}, (), "cuts")
         elif divided := self.divided(equation, inputs):
-            self.note_gate(equation, {equation}, (divisor_of(equation),), divides=True)
+            self.note_gate(equation, {equation}, (divisor_of(equation),), "divides")
             of_numbers = divided
         else:
             return False
@@ -284,18 +284,11 @@ class _Paths(Forward[Reach]):
         return frozenset(source for source in inputs[at].moving if source in self.following)
 
     def note_gate(
-        self,
-        equation: Equation,
-        roots: Iterable[Equation],
-        tells: Sequence[Any],
-        *,
-        cut: bool = False,
-        divides: bool = False,
+        self, equation: Equation, roots: Iterable[Equation], tells: Sequence[Any], kind: Kind = "jumps"
     ) -> None:
         gate = self.gates.get(equation)
         if gate is None:
-            probe = Probe(self.around(), equation, tells, cut=cut, divides=divides)
-            gate = self.gates[equation] = _Gate(set(), probe, cut, divides)
+            gate = self.gates[equation] = _Gate(set(), Probe(self.around(), equation, tells, kind))
         gate.roots |= set(roots)
 
     def roots_of(self, gates: Iterable[Equation]) -> frozenset[Equation]:
@@ -351,17 +344,26 @@ class _Paths(Forward[Reach]):
         results = []
         rule = form.own_rule and self.matters(of_numbers) and cuts(equation)
         # What a function with its own rule does inside is no derivative's way.
-        bypassed = {e for body in equation.bodies for e in body.everything() if e in self.gates and self.gates[e].cut}
+        bypassed = {
+            e
+            for body in equation.bodies
+            for e in body.everything()
+            if e in self.gates and self.gates[e].probe.kind == "cuts"
+        }
         if form.own_rule:
             outputs = [dataclasses.replace(found, blind=found.blind - bypassed) for found in outputs]
         if rule:
-            self.note_gate(equation, {equation}, (), cut=True)
+            self.note_gate(equation, {equation}, (), "cuts")
             self.roots[equation] = self.roots.get(equation, frozenset()) | of_numbers
         for value, found in zip(equation.outputs, outputs, strict=True):
             if rule and value.is_inexact:
                 found = dataclasses.replace(found, blind=found.blind | {equation})
             # What was cut inside stays cut: only whether it jumps can be seen from outside.
-            inner = {gate for gate in found.blind if gate not in self.around().place and not self.gates[gate].cut}
+            inner = {
+                gate
+                for gate in found.blind
+                if gate not in self.around().place and self.gates[gate].probe.kind != "cuts"
+            }
             roots = {root for gate in inner for root in self.gates[gate].roots}
             if value.is_inexact and roots:
                 tells = [v for v in equation.outputs if not v.is_inexact]

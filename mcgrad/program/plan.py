@@ -34,7 +34,7 @@ from mcgrad.program.separate import separate_addends
 from mcgrad.program.sequences import scored
 from mcgrad.program.shards import cut_shards
 from mcgrad.program.site import Site, has_site
-from mcgrad.program.structure import contains_any, form_of
+from mcgrad.program.structure import contains_any, form_of, standing
 from mcgrad.program.thresholds import Threshold, find_thresholds, find_thresholds_in_step
 from mcgrad.program.trace import Equation, Program, Value
 from mcgrad.program.unknown import warn_of_unknown
@@ -135,7 +135,8 @@ def make_plan(
     check_evaluations(estimators, seen.analysis, split)
     check_ordered(program, estimators, several=key_of_sample is not None)
     warn_of_unknown(estimators, seen.analysis, split)
-    return _scheduled(program, outputs, aux, seen, split, estimators, ways, watched(ways, following), accumulators)
+    messages = {standing(program, root): message for root, message in watched(ways, following).items()}
+    return _scheduled(program, outputs, aux, seen, split, estimators, ways, messages, accumulators)
 
 
 @dataclasses.dataclass(frozen=True)

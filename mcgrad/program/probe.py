@@ -14,7 +14,7 @@ import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,8 @@ from mcgrad.program.surroundings import Surroundings, cut_out, is_constant_draw,
 from mcgrad.program.trace import Constant, Equation, Value
 from mcgrad.program.verdict import Verdict, differs, either
 
+Kind: TypeAlias = Literal["jumps", "cuts", "divides"]
+
 
 class Probe:
     """Which values after an operation, its gate, jump where the gate does, or change with it where its derivative is cut.
@@ -47,14 +49,12 @@ class Probe:
         around: the program that it stands in.
         gate: the operation.
         tells: values that change where the gate jumps; none where the gate's results are to be watched themselves.
-        cut: the gate keeps no derivative, but does not jump: the question is whether a value depends on it at all.
-        divides: the one value that tells is what the gate divides by: it jumps where that is zero.
+        kind: what the gate does. It "jumps"; it "cuts": it keeps no derivative, and the question is whether a value depends on it
+            at all; or it "divides" by the one value that tells, and jumps where that is zero.
     """
 
-    def __init__(
-        self, around: Surroundings, gate: Equation, tells: Sequence[Value], *, cut: bool = False, divides: bool = False
-    ):
-        self.around, self.gate, self.tells, self.cut, self.divides = around, gate, tuple(tells), cut, divides
+    def __init__(self, around: Surroundings, gate: Equation, tells: Sequence[Value], kind: Kind = "jumps"):
+        self.around, self.gate, self.tells, self.kind = around, gate, tuple(tells), kind
         self._after: list[Equation] | None = None
         self._tried = 0
         self._fruitless = 0
@@ -103,14 +103,14 @@ def _try(probe: Probe, reached: Sequence[Value]) -> dict[Value, Verdict]:
     laws = {
         v: str(around.producer[v].eqn.params) for v in inputs if v in around.producer and is_constant_draw(around, v)
     }
-    key = (_fingerprint(equations, inputs, laws, gate, tells, reached), probe.cut, probe.divides)
+    key = (_fingerprint(equations, inputs, laws, gate, tells, reached), probe.kind)
     if key not in _SEEN:
         with _compat.before_the_run(), jax.debug_nans(False), jax.debug_infs(False), jax.debug_key_reuse(False):
             drawn = functools.cache(lambda: {v: two_draws(around, v) for v in laws})
             met = False
-            if probe.cut:
+            if probe.kind == "cuts":
                 found = _compare_cut(equations, inputs, gate, reached)
-            elif probe.divides:
+            elif probe.kind == "divides":
                 found = _compare_at_zero(equations, inputs, gate, tells, reached, drawn)
             else:
                 found, met = _compare(equations, inputs, gate, tells, reached, drawn)

@@ -140,6 +140,15 @@ def contains_any(equation: Equation, wanted: Container[Equation]) -> bool:
     return any(e in wanted or contains_any(e, wanted) for e in inner)
 
 
+def standing(program: Program, wanted: Equation) -> Equation:
+    """The equation itself, or the function of JAX's with rules of its own that it is in, which is run as it stands."""
+    for equation in program.everything():
+        opaque = equation.name == _compat.OBJECT_CALL
+        if opaque and any(wanted is inner for body in equation.bodies for inner in body.everything()):
+            return equation
+    return wanted
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScanView(ControlFlow):
     """A `scan`: its operands unpacked, and the same loop around another step."""
