@@ -188,3 +188,17 @@ def test_data_parallel_takes_one_sum_over_devices_and_no_gather(name):
 def test_without_jit(way, name):
     gradient = mcgrad.grad(loss_of(MODELS[name]), num_samples=1)
     close(way(gradient)(PARAMS, BATCH, NUMBERS, jax.random.key(7)), on_one_device(name, 1))
+
+
+def test_one_axis_of_a_mesh_may_be_mapped_over_and_another_explicit():
+    def loss(logits, number, key):
+        bits = mcgrad.sample(jax.random.fold_in(key, number[0]), mcgrad.Bernoulli(logits=logits), mcgrad.Score())
+        return jnp.sum(jnp.sin(2.0 * bits + 1.0))
+
+    logits, numbers, key = jnp.linspace(-1.0, 1.0, 16).reshape(4, 4), jnp.arange(4), jax.random.key(0)
+    expected = jnp.stack([mcgrad.grad(loss)(logits[i], numbers[i : i + 1], key) for i in range(4)])
+    with jax.set_mesh(jax.make_mesh((4, 2), ("data", "model"), (AxisType.Explicit,) * 2, devices=CPUS[:8])):
+        local = lambda logits, number, key: mcgrad.grad(loss)(logits[0], number, key)[None]  # noqa: E731
+        specs = {"in_specs": (P("data"), P("data"), P()), "out_specs": P("data"), "axis_names": {"data"}}
+        spread = jax.device_put((logits, numbers), (P("data", "model"), P("data")))
+        close(jax.jit(jax.shard_map(local, **specs))(*spread, key), expected)
