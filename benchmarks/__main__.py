@@ -22,6 +22,7 @@ from benchmarks import (
     against_jax,
     against_optax,
     against_storchastic,
+    big,
     categorical_toy,
     contract,
     devices,
@@ -40,6 +41,7 @@ from benchmarks.runner import Session
 PARTS: dict[str, ModuleType] = {
     "overhead": overhead,
     "guard": guard,
+    "big": big,
     "loops": loops,
     "tuning": tuning,
     "scaling": scaling,

@@ -18,7 +18,7 @@ from benchmarks.report import RESULTS, Hold, Table
 from benchmarks.runner import THRESHOLD, Failed, Session, Worker
 
 TITLE = "The contract: every estimator on the tests' programs"
-BUDGET = 240.0
+BUDGET = 220.0
 MOST_SECONDS = 30.0  # for one estimator on one program
 NUM_WORKERS, NUM_BATCHES = 2, 16
 SCORE = "score"  # the estimator whose variance is the unit

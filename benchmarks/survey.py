@@ -24,7 +24,7 @@ from benchmarks.report import RESULTS, Hold, Table, milliseconds, spread
 from benchmarks.runner import OURS, Session, alternate, median_time, ratio
 
 TITLE = "The survey's sweeps: variance of measure-valued derivatives"
-BUDGET = 30.0
+BUDGET = 20.0
 PARAMETERS = ("mu", "sigma")
 CURVES = {
     "score": "score",
