@@ -70,7 +70,7 @@ def report(data: dict[str, Any]) -> list[Any]:
     if data["skipped"]:
         blocks.append(f"Skipped Optax: {data['skipped']}")
     headings = ("estimator", "whose", "a gradient", "time / mcgrad", "variance", "variance x time (s)", "verdict")
-    slower, alone_slower, larger, wrong, compared = [], [], [], [], 0
+    slower, alone_slower, larger, wrong, compared, alone_compared = [], [], [], [], 0, 0
     for num_samples, rows in data["rows"].items():
         table = Table(f"{num_samples} samples" if num_samples != "1" else "one sample", headings)
         for estimator, entries in rows.items():
@@ -92,6 +92,7 @@ def report(data: dict[str, Any]) -> list[Any]:
                 if times[0] > 1.05:
                     slower.append(f"{label} ({times[1]:.3g})")
                 if "times" in entries.get(ALONE, {}):
+                    alone_compared += 1
                     alone = ratio(entries[ALONE]["times"], peer["times"])
                     if alone[0] > 1.05:
                         alone_slower.append(f"{label} ({alone[1]:.3g})")
@@ -115,7 +116,7 @@ def report(data: dict[str, Any]) -> list[Any]:
         ),
         Hold(
             "nor does the gradient alone",
-            not alone_slower if compared else None,
-            f"{evidence} Slower: {', '.join(alone_slower) or 'none'}.",
+            not alone_slower if alone_compared else None,
+            f"{alone_compared} comparisons. Slower: {', '.join(alone_slower) or 'none'}.",
         ),
     ]
