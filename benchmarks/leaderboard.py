@@ -116,7 +116,7 @@ def _picture(found: dict[str, dict[str, Point]]) -> None:
     with plt.style.context(STYLE):
         columns = 3
         num_rows = -(-len(found) // columns)
-        figure, grid = plt.subplots(num_rows, columns, figsize=(11, 2.7 * num_rows), squeeze=False)
+        figure, grid = plt.subplots(num_rows, columns, figsize=(12, 2.7 * num_rows), squeeze=False)
         for axes, (program, of_program) in zip(grid.flat, found.items(), strict=False):
             _panel(axes, of_program)
             axes.set_title(program.replace("_", " "))
@@ -142,5 +142,11 @@ def _panel(axes: Any, found: dict[str, Point]) -> None:
             "none", (0.99, floor), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7, color="0.4"
         )
     for i, name in enumerate(kept):
-        axes.annotate(name, place[name], xytext=(4, 3 if i % 2 else -9), textcoords="offset points", fontsize=7)
+        offset = {"xytext": (5, 3 if i % 2 else -8), "textcoords": "offset points"}
+        text = axes.annotate(name, place[name], **offset, fontsize=7)
+        text.set_in_layout(False)
+        text.set_bbox({"facecolor": "white", "alpha": 0.7, "pad": 0.3, "edgecolor": "none"})
     axes.margins(0.15)
+    left, right = axes.get_xlim()
+    axes.set_xlim(left, right * (right / left) ** 0.8)  # room for the names
+    axes.minorticks_off()
