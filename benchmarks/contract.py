@@ -6,7 +6,6 @@ The programs, the estimators and the exact values are the tests' own (`tests/pro
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import leaderboard
 from benchmarks.report import RESULTS, Hold, Table
-from benchmarks.runner import THRESHOLD, Failed, Session, Worker
+from benchmarks.runner import THRESHOLD, Session, Worker, alternate
 
 TITLE = "The contract: every estimator on the tests' programs"
-BUDGET = 220.0
+BUDGET = 300.0
 MOST_SECONDS = 30.0  # for one estimator on one program
 NUM_WORKERS, NUM_BATCHES = 2, 16
+ROUND_SECONDS = 0.004  # for each estimator of a program, in each round of its timing
 SCORE = "score"  # the estimator whose variance is the unit
 PROGRAMS = (
     "normal",
@@ -43,8 +44,8 @@ ORDERS = ("value", "gradient", "hessian")
 DOCUMENT = RESULTS / "CONTRACT.md"
 
 
-def _pairs() -> Iterator[tuple[str, str]]:
-    """Programs and the estimators that claim them, and the score wherever it runs."""
+def _pairs() -> dict[str, list[str]]:
+    """For each program the estimators that claim it, and the score wherever it runs."""
     tests = str(Path(__file__).parents[1] / "tests")
     if tests not in sys.path:
         sys.path.insert(0, tests)
@@ -52,42 +53,50 @@ def _pairs() -> Iterator[tuple[str, str]]:
     from helpers import PROGRAMS as KNOWN
 
     known = {**KNOWN, **{program.name: program for program in LOOP_PROGRAMS}}
-    for name in PROGRAMS:
-        for estimator, row in ESTIMATORS.items():
-            if row.claims(known[name]) or (estimator == SCORE and SCORE in known[name].kinds):
-                yield name, estimator
+    return {
+        name: [
+            estimator
+            for estimator, row in ESTIMATORS.items()
+            if row.claims(known[name]) or (estimator == SCORE and SCORE in known[name].kinds)
+        ]
+        for name in PROGRAMS
+    }
 
 
 def measure(session: Session) -> dict[str, Any]:
-    """All pairs, in two processes."""
-    pairs = list(_pairs())
-    data: dict[str, Any] = {"programs": {name: {} for name in PROGRAMS}}
+    """All pairs, program by program in two processes; those of a program are timed in turn."""
+    pairs = _pairs()
     workers: SimpleQueue[Worker] = SimpleQueue()
     started = [Worker("contract") for _ in range(NUM_WORKERS)]
     for worker in started:
         workers.put(worker)
 
-    def facts(program: str, estimator: str) -> dict[str, Any]:
-        if session.left <= 0:
-            return {"error": f"not measured: the {session.budget:.0f} s of this part were used up"}
+    def rows(program: str) -> dict[str, Any]:
         worker = workers.get()
         try:
-            arguments = {"program": program, "estimator": estimator, "num_batches": 2 if session.quick else NUM_BATCHES}
-            return worker.ask(MOST_SECONDS * session.patience, do="facts", workload="pair", arguments=arguments)
-        except Failed as error:
-            return {"error": str(error)}
+            arguments = {"program": program, "num_batches": 2 if session.quick else NUM_BATCHES}
+            entries = {
+                estimator: session.build(worker, "pair", MOST_SECONDS, estimator=estimator, **arguments)
+                for estimator in pairs[program]
+            }
+            facts = {estimator: dict(entry.measured) for estimator, entry in entries.items()}
+            alternate(entries, session.rounds, ROUND_SECONDS)
         finally:
             workers.put(worker)
+        for estimator, entry in entries.items():
+            for name in ("case", "step_seconds"):
+                facts[estimator].pop(name, None)
+            if times := entry.measured.get("times"):
+                facts[estimator]["seconds"] = min(times) / leaderboard.TIMED
+        return facts
 
     try:
-        data["versions"] = {"mcgrad": started[0].versions}
         with ThreadPoolExecutor(NUM_WORKERS) as pool:
-            for (program, estimator), found in zip(pairs, pool.map(lambda pair: facts(*pair), pairs), strict=True):
-                data["programs"][program][estimator] = found
+            found = dict(zip(pairs, pool.map(rows, pairs), strict=True))
+        return {"versions": {"mcgrad": started[0].versions}, "programs": found}
     finally:
         for worker in started:
             worker.close()
-    return data
 
 
 def _ratio(rows: dict[str, Any], estimator: str, order: str) -> str:
@@ -181,6 +190,7 @@ def report(data: dict[str, Any]) -> list[Any]:
     return [
         "Deviations and variances of every order, program by program, are in [CONTRACT.md](results/CONTRACT.md).",
         ratios,
+        *leaderboard.blocks(programs),
         Hold(
             "no mean is more than 5 standard errors off the exact value",
             not off if checks else None,

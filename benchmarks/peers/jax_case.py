@@ -61,6 +61,7 @@ def jax_case(
     }  # of the processor, all threads
     analysis = step.cost_analysis()
     facts["flops"] = (analysis[0] if isinstance(analysis, list) else analysis or {}).get("flops", float("nan"))
+    facts["kernels"] = step.as_text().count(" fusion(")  # loops that XLA runs one after another
     memory = step.memory_analysis()
     if memory is not None:
         facts["bytes"] = memory.temp_size_in_bytes + memory.output_size_in_bytes
