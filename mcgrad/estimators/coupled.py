@@ -201,7 +201,7 @@ class TreeDisARM(FiniteSupportEstimator):
 
     Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Distributions of finite support; one
     evaluation of the rest of the program more, however many values and entries there are; later draws with common random
-    numbers. For two values this is `mcgrad.DisARM`.
+    numbers. The first walk ends at the draw of a plain run. For two values this is `mcgrad.DisARM`.
 
     Args:
         tree: `"balanced"`, which halves the values in their order, or `"stick_breaking"`, which asks for the first, then
@@ -236,11 +236,15 @@ class TreeDisARM(FiniteSupportEstimator):
         # At a node with nothing on one side the walk, if it comes there, goes to the other.
         goes_left = jnp.where(inside, stop(left) / total, stop(left) > 0)
         goes_right = jnp.where(inside, stop(right) / total, stop(left) <= 0)
-        u = draw.uniform(left.shape[-1], dtype=p.dtype)
-        b, c = u > goes_right, u < goes_left
-        x, y = _leaf(b, sides), _leaf(c, sides)
-        passes = jnp.asarray(np.moveaxis(sides[0] | sides[1], 0, -1))  # [values, nodes]
-        first, second = passes[x], passes[y]
+        # The first walk ends at the draw of a plain run; the variates on its way are drawn given that.
+        x = position(draw, draw.sample())
+        on_left, passes = (jnp.asarray(np.moveaxis(side, 0, -1)) for side in (sides[0], sides[0] | sides[1]))
+        b, first = on_left[x], passes[x]  # [*plates, nodes]
+        v = draw.uniform(left.shape[-1], dtype=p.dtype, index=_OTHERS)
+        u = jnp.where(first, jnp.where(b, goes_right + v * goes_left, v * goes_right), v)
+        c = u < goes_left
+        y = _leaf(c, sides)
+        second = passes[y]
         together = jnp.where(b != c, jnp.where(c, -1, 1) * jnp.maximum(goes_left, goes_right), 0)
         apart = jnp.where(first, b - goes_left, goes_left - c)
         weight = 0.5 * jnp.where(first & second, together, jnp.where(first | second, apart, 0))
