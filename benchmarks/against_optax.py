@@ -11,7 +11,7 @@ from benchmarks.report import Hold, Table, milliseconds, spread
 from benchmarks.runner import OURS, Session, alternate, draw, median_time, ratio, variance, verdict
 
 TITLE = "Against optax.monte_carlo"
-BUDGET = 90.0
+BUDGET = 60.0
 NUM, DRAWS = 10, 4000
 PEER = "Optax"
 ESTIMATORS = ("score", "leave-one-out", "pathwise", "measure-valued")

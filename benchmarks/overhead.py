@@ -10,7 +10,7 @@ from benchmarks.report import Hold, Table, milliseconds, spread
 from benchmarks.runner import OURS, Entry, Session, alternate, draw, median_time, ratio, variance
 
 TITLE = "Against JAX by hand"
-BUDGET = 120.0
+BUDGET = 90.0
 BY_HAND = "by hand"
 WORKLOADS: dict[str, tuple[str, dict[str, Any]]] = {
     "autoencoder 784-200-784, 64 images, score": ("autoencoder", {"estimator": "score"}),

@@ -45,7 +45,7 @@ def test_each_draw_gets_its_own_under_a_budget() -> None:
     """Within the budget, of less variance than any one estimator for all, and without bias; and explained."""
     budget, key = 16, jax.random.key(0)
     found = mcgrad.tune(program, budget=budget, estimators=CANDIDATES, num_samples=1_000)(PARAMS, key)
-    assert [place.split(" ")[0] for place in found.choices] == ["first", "second"]
+    assert isinstance(found, mcgrad.Tuning) and [place.split(" ")[0] for place in found.choices] == ["first", "second"]
     assert found.cost <= budget and found.unit == "evaluations"
     assert "StraightThrough" not in found.choices.values()  # biased
     alike = {"Auto": mcgrad.Auto(), **{name: CANDIDATES[name] for name in ("Score(4)", "DisARM")}}

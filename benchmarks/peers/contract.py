@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 # As in the tests: nearly all of the time is compiling programs that then run for milliseconds.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
@@ -14,12 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import ESTIMATORS, LOOP_PROGRAMS, PROGRAMS, RESOLUTION, STANDARD_ERRORS, exact_derivatives
+from helpers import ESTIMATORS, LOOP_PROGRAMS, PROGRAMS, RESOLUTION, STANDARD_ERRORS, derivatives, exact_derivatives
 
+from benchmarks.contract_programs import MORE
 from benchmarks.worker import Case, serve
 
-CHECKED = {**PROGRAMS, **{program.name: program for program in LOOP_PROGRAMS}}
+CHECKED = {**PROGRAMS, **{program.name: program for program in (*LOOP_PROGRAMS, *MORE)}}
 BATCH, MOST_SECONDS = 1024, 3.0
+TIMED, ROUNDS = 256, 9
 ORDERS = ("value", "gradient", "hessian")
 
 
@@ -56,7 +59,26 @@ def pair(program: str, estimator: str, num_batches: int) -> Case:
             "variance": float(np.sum(np.where(error > rounding, variance, 0.0))),
             "told": bool(STANDARD_ERRORS * error.max() < max(RESOLUTION * norm, rounding)),
         }
+    facts["seconds"] = _seconds(program, row, params)
     return Case(lambda: None, lambda count, seed: np.zeros((count, 1)), facts)
+
+
+def _seconds(program: Any, row: Any, params: Any) -> float:
+    """The least time of one gradient, of some at once, over several rounds."""
+
+    @jax.jit
+    def gradients(key: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, TIMED)
+        return jax.vmap(
+            lambda key: derivatives(lambda params: row.value(program, params, key), params, 1, program.mode)["gradient"]
+        )(keys)
+
+    times = []
+    for i in range(ROUNDS + 1):
+        began = time.perf_counter()
+        jax.block_until_ready(gradients(jax.random.fold_in(jax.random.key(1), i)))
+        times.append(time.perf_counter() - began)
+    return min(times[1:]) / TIMED
 
 
 if __name__ == "__main__":
