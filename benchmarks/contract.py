@@ -44,7 +44,14 @@ PROGRAMS = (
     "births_and_deaths",
 )
 """Of the tests' programs, each kind of law, alone and in what it is used for; and those of `contract_programs`."""
+OF_BITS = ("bernoulli_with_offset", "two_discrete_layers", "batch_through_an_mlp", "bits_and_classes_as_floats")
+"""Those whose costs may be differentiated in their draws, for the bias of biased estimators."""
 ORDERS = ("value", "gradient", "hessian")
+ABOUT_BIAS = (
+    "The exact gradient is by enumeration, the mean over 16,384 gradients: a bias within two standard errors is none that can be "
+    "seen. Draws are floats, as they are where a biased estimator is named. Temperatures are those of `tests/helpers.py`: 0.7, and "
+    "1.5 where ReinMax is warm."
+)
 DOCUMENT = RESULTS / "CONTRACT.md"
 
 
@@ -65,6 +72,12 @@ def _pairs() -> Iterator[tuple[str, str]]:
                 yield name, estimator
 
 
+def _biased() -> tuple[str, ...]:
+    from helpers import BIASED
+
+    return tuple(BIASED)
+
+
 def measure(session: Session) -> dict[str, Any]:
     """All pairs, in two processes."""
     pairs = list(_pairs())
@@ -74,13 +87,13 @@ def measure(session: Session) -> dict[str, Any]:
     for worker in started:
         workers.put(worker)
 
-    def facts(program: str, estimator: str) -> dict[str, Any]:
+    def facts(program: str, estimator: str, workload: str = "pair") -> dict[str, Any]:
         if session.left <= 0:
             return {"error": f"not measured: the {session.budget:.0f} s of this part were used up"}
         worker = workers.get()
         try:
             arguments = {"program": program, "estimator": estimator, "num_batches": 2 if session.quick else NUM_BATCHES}
-            return worker.ask(MOST_SECONDS * session.patience, do="facts", workload="pair", arguments=arguments)
+            return worker.ask(MOST_SECONDS * session.patience, do="facts", workload=workload, arguments=arguments)
         except Failed as error:
             return {"error": str(error)}
         finally:
@@ -91,6 +104,11 @@ def measure(session: Session) -> dict[str, Any]:
         with ThreadPoolExecutor(NUM_WORKERS) as pool:
             for (program, estimator), found in zip(pairs, pool.map(lambda pair: facts(*pair), pairs), strict=True):
                 data["programs"][program][estimator] = found
+            of_biased = [(program, name) for program in OF_BITS for name in _biased()]
+            biases = pool.map(lambda pair: facts(*pair, "bias"), of_biased)
+            data["bias"] = {program: {} for program in OF_BITS}
+            for (program, name), found in zip(of_biased, biases, strict=True):
+                data["bias"][program][name] = found
     finally:
         for worker in started:
             worker.close()
@@ -190,6 +208,19 @@ def auto_table(programs: dict[str, Any]) -> tuple[Table, list[str]]:
     return table, over
 
 
+def bias_table(found: dict[str, Any]) -> Table:
+    """How far the mean gradient of each biased estimator is from the exact one, in percent of its norm."""
+    title = "bias of the gradient of the biased estimators, in percent of the norm of the exact one, with its standard error"
+    table = Table(title, ("estimator", *(name.replace("_", " ") for name in found)))
+    for name in next(iter(found.values()), {}):
+        cells = [rows[name] for rows in found.values()]
+        told = [
+            each.get("error") if "bias" not in each else f"{each['bias']:.2%} ± {each['error']:.2%}" for each in cells
+        ]
+        table.rows.append((name, *told))
+    return table
+
+
 MOST_OF_AUTO = 2.0
 
 
@@ -244,6 +275,7 @@ def report(data: dict[str, Any]) -> list[Any]:
         "Times are the least of several rounds of 256 gradients at once, compiled without optimization, as the tests are: they "
         "tell tens of percent apart. Exact estimators have no variance, so that no other is within any factor of them; how long "
         "the quickest takes next to `mcgrad.Auto()` is in the last column.",
+        *([bias_table(data["bias"]).markdown(), ABOUT_BIAS] if "bias" in data else []),
         *(program_table(program, rows).markdown() for program, rows in programs.items()),
     ]
     RESULTS.mkdir(exist_ok=True)
