@@ -12,7 +12,7 @@ from benchmarks.report import RESULTS, Hold, Table
 from benchmarks.runner import OURS, Failed, Session, Worker
 
 TITLE = "The error of derivatives of draws, against exact ones"
-BUDGET = 420.0
+BUDGET = 360.0
 BOUNDS = {"float64": 1e-10, "float32": 1e-5}
 ULPS = 2  # of a draw and of the parameters, in which a derivative that is right may be off
 WRONG = 1e-2  # an error that no rounding explains

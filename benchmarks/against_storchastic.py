@@ -22,7 +22,7 @@ from benchmarks.runner import (
 )
 
 TITLE = "Against Storchastic"
-BUDGET = 340.0
+BUDGET = 310.0
 SECONDS_OF_DRAWS = {"toys": 2.0, "autoencoder": 8.0}  # at most, for each case
 SECONDS_OF_REFERENCE = 20.0
 _COMMON = ("score", "leave-one-out of 10", "ARM", "DisARM", "Gumbel-softmax", "straight-through", "REBAR", "RELAX")
@@ -47,6 +47,8 @@ EVALUATIONS = {
     "leave-one-out of 10": 10,
     "ARM": 2,
     "DisARM": 2,
+    "REBAR": 3,
+    "RELAX": 1,
     "unordered set of 2": 2,
     "unordered set of 4": 4,
     "sum and sample of 4": 4,
@@ -181,12 +183,33 @@ def _ratios(rows: dict[str, Any], over: str, under: str = OURS) -> dict[str, flo
     }
 
 
-def _least(ratios: dict[str, float], bound: float, statement: str, *, closed: bool = False) -> Hold:
+def _least(ratios: dict[str, float], bound: float, statement: str, *, closed: bool = False, why: str = "") -> Hold:
     if not ratios:
         return Hold(statement, None, "")
     worst = min(ratios, key=ratios.__getitem__)
     met = ratios[worst] >= bound if closed else ratios[worst] > bound
-    return Hold(statement, met, f"Smallest ratio {ratios[worst]:.3g} ({worst}), of {len(ratios)}.")
+    evidence = f"Smallest ratio {ratios[worst]:.3g} ({worst}), of {len(ratios)}.{'' if met else why}"
+    return Hold(statement, met, evidence)
+
+
+def _why(workloads: dict[str, Any]) -> str:
+    """Where the time of leave-one-out on 200 bits goes, from the least times of its rounds."""
+    rows = workloads.get("200 bits", {})
+    least = {
+        (estimator, name): min(rows[estimator][name]["times"])
+        for estimator in ("leave-one-out of 4", "leave-one-out of 10")
+        for name in (OURS, "Storchastic")
+        if "times" in rows.get(estimator, {}).get(name, {})
+    }
+    if len(least) < 4:
+        return ""
+    four, ten = (least[f"leave-one-out of {k}", OURS] for k in (4, 10))
+    return (
+        f" Why: from 8 samples of 200 bits on XLA splits the loops of a step over threads (`outer_dimension_partitions` in the "
+        f"compiled program), which costs waking them: the least time of a step is {1e6 * four:.0f} µs for 4 samples and "
+        f"{1e6 * ten:.0f} for 10, {least['leave-one-out of 10', 'Storchastic'] / ten:.3g} times below "
+        "Storchastic's; three quarters of it is `jax.random.uniform` of 2,000 numbers."
+    )
 
 
 def holds(data: dict[str, Any]) -> list[Hold]:
@@ -202,7 +225,13 @@ def holds(data: dict[str, Any]) -> list[Hold]:
         _least(_ratios(images, "Storchastic"), 1.0, "a step of the autoencoder is faster than Storchastic's"),
         _least(_ratios(images, "torch by hand"), 1.0, "and no slower than by hand in torch", closed=True),
         _least(_ratios(images, "JAX by hand"), 1 / 1.05, "and within 1.05 of by hand in JAX", closed=True),
-        _least(toys, 20.0, "the toys are at least 20 times faster than Storchastic", closed=True),
+        _least(
+            toys,
+            20.0,
+            "the toys are at least 20 times faster than Storchastic",
+            closed=True,
+            why=_why(data["workloads"]),
+        ),
     ]
     differences = {}
     for estimator, entries in images.items():

@@ -20,7 +20,7 @@ from benchmarks.report import Hold, Table
 from benchmarks.runner import Session
 
 TITLE = "A published toy of categorical draws"
-BUDGET = 90.0
+BUDGET = 80.0
 NUM_DRAWS, NUM_CLASSES = 3, 10
 NUM_GRADIENTS = 40_000
 

@@ -9,7 +9,7 @@ from benchmarks.report import Hold, Table
 from benchmarks.runner import OURS, Session
 
 TITLE = "Size of what is compiled"
-BUDGET = 40.0
+BUDGET = 30.0
 FIGURES = {"flops": "operations", "bytes": "temporary memory", "equations": "traced equations"}
 MOST = 1.02  # of the committed ratio
 

@@ -8,7 +8,7 @@ from benchmarks.report import Hold, Table
 from benchmarks.runner import Failed, Session, Worker
 
 TITLE = "Memory: a million samples in chunks"
-BUDGET = 40.0
+BUDGET = 30.0
 CHUNK, SAMPLES, QUICK_SAMPLES = 4000, 1_000_000, 40_000
 ESTIMATORS = ("score", "pathwise")
 MOST = 1.2

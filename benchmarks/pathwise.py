@@ -8,7 +8,7 @@ from benchmarks.report import RESULTS, Hold, Table, milliseconds, spread
 from benchmarks.runner import OURS, Session, alternate, median_time, ratio, reason
 
 TITLE = "Draws with a derivative: Gamma, Beta, Dirichlet, StudentT, VonMises"
-BUDGET = 110.0
+BUDGET = 80.0
 PEERS = ("jax.random", "TFP")
 LAWS = {
     "Gamma": "`Gamma(c, 1)`",

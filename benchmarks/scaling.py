@@ -10,7 +10,7 @@ from benchmarks.report import RESULTS, Hold, Table, milliseconds
 from benchmarks.runner import OURS, Session, alternate, median_time
 
 TITLE = "Scaling"
-BUDGET = 100.0
+BUDGET = 90.0
 SWEEPS: dict[str, tuple[str, tuple[int, ...]]] = {
     "samples": ("`num_samples`, 100 dimensions", (64, 256, 1024, 4096, 16384)),
     "steps": ("steps of a scan, 32 dimensions", (64, 256, 1024, 4096, 16384)),

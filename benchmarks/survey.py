@@ -20,11 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import mcgrad
+from benchmarks import logistic_regression
 from benchmarks.report import RESULTS, Hold, Table, milliseconds, spread
 from benchmarks.runner import OURS, Session, alternate, median_time, ratio
 
 TITLE = "The survey's sweeps: variance of measure-valued derivatives"
-BUDGET = 30.0
+BUDGET = 75.0
 PARAMETERS = ("mu", "sigma")
 CURVES = {
     "score": "score",
@@ -69,7 +70,13 @@ def measure(session: Session) -> dict[str, Any]:
     batch = {name: session.build(ours, "latents", vmapped=vmapped) for name, vmapped in BATCH.items()}
     alternate(batch, session.rounds)
     measured = {name: entry.measured for name, entry in batch.items()}
-    return {"versions": {OURS: ours.versions}, "step": step, "variances": found, "batch": measured}
+    return {
+        "versions": {OURS: ours.versions},
+        "step": step,
+        "variances": found,
+        "batch": measured,
+        "regression": logistic_regression.measured(session.quick),
+    }
 
 
 def report(data: dict[str, Any]) -> list[Any]:
@@ -94,6 +101,7 @@ def report(data: dict[str, Any]) -> list[Any]:
         "![variance of one draw against the parameter of the cost, for each estimator](results/survey.png)",
         Hold(statement, all(won == points for won, points in in_scale), f"{evidence}."),
         *_batch(data["batch"]),
+        *(logistic_regression.reported(data["regression"]) if "regression" in data else []),
     ]
 
 

@@ -10,7 +10,7 @@ from benchmarks.report import RESULTS, Hold, Table, milliseconds, spread
 from benchmarks.runner import OURS, Session, alternate, draw, median_time, ratio
 
 TITLE = "Tuning random walk Metropolis"
-BUDGET = 90.0
+BUDGET = 80.0
 LENGTHS = {1: (1000, 10_000, 100_000), 10: (1000, 10_000)}
 """Steps of the chain, by dimension."""
 DRAWS = 200

@@ -89,7 +89,9 @@ from mcgrad.estimators import AdaptiveVelocity as AdaptiveVelocity
 from mcgrad.estimators import Auto as Auto
 from mcgrad.estimators import BonnetPrice as BonnetPrice
 from mcgrad.estimators import DisARM as DisARM
+from mcgrad.estimators import DoubleControl as DoubleControl
 from mcgrad.estimators import Enumerate as Enumerate
+from mcgrad.estimators import EveryOrder as EveryOrder
 from mcgrad.estimators import GeneralizedReparameterization as GeneralizedReparameterization
 from mcgrad.estimators import GumbelRao as GumbelRao
 from mcgrad.estimators import GumbelSoftmax as GumbelSoftmax

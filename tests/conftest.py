@@ -15,7 +15,7 @@ from quick import QUICK
 _FLAGS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
 _FLAGS.append(
     "--xla_force_host_platform_device_count=8"
-)  # for `test_devices.py`; other tests run on the first as they would
+)  # for tests on devices; other tests run on the first as they would
 if jax.__version_info__ < (0, 11):
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # takes half the time
 os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
@@ -55,3 +55,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("quick")
     if not config.option.file_or_dir and found != set(QUICK):
         raise pytest.UsageError(f"tests/quick.py names tests that are not there: {sorted(set(QUICK) - found)}")
+
+
+@pytest.fixture
+def runs_share_keys():
+    """For tests that compare runs on one key on purpose."""
+    with jax.debug_key_reuse(False):
+        yield

@@ -466,6 +466,31 @@ _ROWS = (
         evaluations=4,
     ),
     EstimatorRow(
+        "double control variates", _fixed(lambda: mcgrad.DoubleControl()), "floats", removes_offset=True, evaluations=2
+    ),
+    EstimatorRow(
+        "double control variates of 3, 2 samples",
+        _fixed(lambda: mcgrad.DoubleControl(3, 0.7)),
+        "floats",
+        num_samples=2,
+        removes_offset=True,
+        evaluations=6,
+    ),
+    EstimatorRow(
+        "disarm, every order",
+        _fixed(lambda: mcgrad.EveryOrder(mcgrad.DisARM())),
+        "binary",
+        evaluations=2,
+    ),
+    EstimatorRow(
+        "tree disarm, every order, 2 samples",
+        _fixed(lambda: mcgrad.EveryOrder(mcgrad.TreeDisARM())),
+        "enumerate",
+        num_samples=2,
+        replicates=True,
+        evaluations=4,
+    ),
+    EstimatorRow(
         "unordered set",
         _fixed(lambda: mcgrad.UnorderedSet(2)),
         "enumerate",

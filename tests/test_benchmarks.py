@@ -9,7 +9,21 @@ import pytest
 from distributions import DISTRIBUTIONS
 
 from benchmarks import __main__ as command
-from benchmarks import accuracy, contract, guard, inputs, loops, memory, overhead, pathwise, report, scaling
+from benchmarks import (
+    accuracy,
+    contract,
+    guard,
+    inputs,
+    leaderboard,
+    loops,
+    memory,
+    overhead,
+    pathwise,
+    published,
+    report,
+    scaling,
+)
+from benchmarks.published.figures import Figure
 from benchmarks.report import Hold, Table
 from benchmarks.runner import Failed, Session, ratio, variance, verdict
 from benchmarks.worker import moments
@@ -232,3 +246,44 @@ def test_errors_of_derivatives_decide(error, zero, met, tmp_path, monkeypatch):
     assert [hold.met for hold in accuracy.report(accuracy_data(error, zero))[-2:]] == met
     text = (tmp_path / "document.md").read_text()
     assert "| Normal | `scale` |" in text and ("silently zero" in text) is (zero == 7)
+
+
+@pytest.mark.parametrize(
+    ("claim", "ours", "met"),
+    [
+        ("same", 1.2, True),
+        ("same", 1.5, False),
+        ("at most", 0.1, True),
+        ("at most", 1.5, False),
+        ("at least", 0.5, False),
+    ],
+)
+def test_a_published_figure_is_reached_within_its_slack_and_four_standard_errors(claim, ours, met):
+    figure = Figure("a variance", ours, 0.05, 1.0, claim, 0.1)
+    assert figure.met is met and ("not reached" in figure.verdict) is not met
+    assert figure._replace(claim="").met is None and figure._replace(published=None).verdict == "ours only"
+
+
+def test_published_tables_tell_what_is_missed_and_what_was_not_measured():
+    figures = [Figure("a bias", 2.0, 0.0, 1.0, "same")._asdict(), Figure("a curve", 3.0)._asdict()]
+    blocks = published.report({"tables": {"cone": figures}})
+    told = {block.statement: block for block in blocks if isinstance(block, Hold)}
+    missed = told[f"every figure of {published.cone.TITLE} is reproduced or beaten"]
+    assert missed.met is False and missed.evidence.endswith("not: a bias.")
+    assert sum(block.met is None for block in told.values()) == len(published.TABLES) - 1
+    (shown,) = [block for block in blocks if isinstance(block, Table)]
+    assert [row[-1] for row in shown.rows] == ["**not reached**", "ours only"]
+
+
+def test_the_front_of_estimators_is_what_no_other_beats_in_both():
+    rows = {
+        "fast": {"gradient": {"variance": 4.0}, "seconds": 1.0},
+        "slow and no better": {"gradient": {"variance": 4.0}, "seconds": 3.0},
+        "exact": {"gradient": {"variance": 1e-30}, "seconds": 5.0},
+        "between": {"gradient": {"variance": 1.0}, "seconds": 2.0},
+        "exact, slower": {"gradient": {"variance": 0.0}, "seconds": 9.0},
+        "failed": {"error": "over 30 s"},
+    }
+    found = leaderboard.points(rows)
+    assert leaderboard.front(found) == ["fast", "between", "exact"] and leaderboard.best(found) == "exact"
+    assert leaderboard.best({name: found[name] for name in ("fast", "between")}) == "between"

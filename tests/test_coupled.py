@@ -57,7 +57,14 @@ def test_the_bernoulli_toy_with_an_offset(estimator, size):
 
 @pytest.mark.parametrize(
     "estimator",
-    [mcgrad.ARM(), mcgrad.DisARM(), mcgrad.ARMS(3), mcgrad.ARMS(4, copula="gaussian"), mcgrad.CARMS(3)],
+    [
+        mcgrad.ARM(),
+        mcgrad.DisARM(),
+        mcgrad.ARMS(3),
+        mcgrad.ARMS(4, copula="gaussian"),
+        mcgrad.CARMS(3),
+        mcgrad.TreeDisARM(),
+    ],
     ids=lambda e: type(e).__name__,
 )
 def test_the_first_of_several_draws_is_that_of_a_plain_run(estimator):
@@ -69,6 +76,20 @@ def test_the_first_of_several_draws_is_that_of_a_plain_run(estimator):
 
     value = mcgrad.expectation(program, estimator=estimator)(logits, jax.random.clone(key))
     np.testing.assert_array_equal(value, program(logits, key))
+
+
+@pytest.mark.parametrize("estimator", [mcgrad.DisARM(), mcgrad.ARMS(3)], ids=lambda e: type(e).__name__)
+def test_bits_may_be_floats(estimator):
+    def program(dtype, logits, key):
+        bits = mcgrad.sample(key, mcgrad.Bernoulli(logits=logits, dtype=dtype), estimator)
+        return jnp.sum(jnp.arange(3.0) * bits) ** 2
+
+    logits, key = jnp.array([0.3, -0.4, 0.8]), jax.random.key(5)
+    floats, integers = (
+        mcgrad.grad(functools.partial(program, dtype))(logits, jax.random.clone(key))
+        for dtype in (jnp.float32, jnp.int32)
+    )
+    np.testing.assert_allclose(floats, integers, rtol=1e-6)
 
 
 def test_disarm_integrates_noise_of_arm_out():

@@ -102,6 +102,7 @@ def test_a_report_of_what_is_known():
         lambda n, key: 0.5**n, rate=rate, max_level=6, num_samples=2, cost=lambda n: growth**n
     )(key=jax.random.key(0))
     report = make(0.5)
+    assert isinstance(report, mcgrad.DebiasReport)
     assert report.decay == pytest.approx(0.25) and report.growth == pytest.approx(1.0)
     np.testing.assert_allclose(report.means, 0.5 ** np.arange(7))
     chances = np.array([0.5, 0.25, 0.125, 0.0625, 0.03125, 0.03125])

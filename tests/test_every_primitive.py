@@ -53,8 +53,8 @@ NO_CALL = {
 
 NOT_RUN = {
     "rng_bit_generator rng_uniform": "take a state of a length that depends on the device",
-    "psum psum_invariant pmax pmin ppermute pbroadcast all_to_all reduce_scatter": "need a mesh, in `test_devices.py`",
-    "all_gather all_gather_invariant all_gather_reduced": "need a mesh, in `test_devices.py`",
+    "psum psum_invariant pmax pmin ppermute pbroadcast all_to_all reduce_scatter": "need a mesh, in `test_costs_of_devices.py`",
+    "all_gather all_gather_invariant all_gather_reduced": "need a mesh, in `test_costs_of_devices.py`",
 }
 """Rows whose calls cannot be run here, and why."""
 

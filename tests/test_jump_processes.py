@@ -139,6 +139,7 @@ def test_what_is_not_complete_is_not_a_number():
         jax.random.key(0), lambda x: 0 * jnp.array([x[0], 1.0]), UP_DOWN, [2.0], until=1.0, max_events=1,
         running=lambda x: x[0],
     )  # fmt: skip
+    assert isinstance(nothing, mcgrad.Simulation)
     assert nothing.complete and nothing.state[0] == 2.0 and nothing.integral == 2.0
     gradient = mcgrad.grad(lambda p, key: population(p, key, max_events=5).state[0])(BIRTH_DEATH, jax.random.key(0))
     assert np.all(np.isnan(gradient))

@@ -1,7 +1,7 @@
 """Every distribution, with each kind of estimator that it has, keeps what types of JAX tell of a mesh: the sharding of explicit
 axes, and what differs from device to device in a `shard_map`.
 
-Programs are traced only: types that do not fit are found so. Values are those of one device by `test_devices.py`.
+Programs are traced only: types that do not fit are found so. Values are those of one device by the other tests on devices.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import pytest
 from distributions import ORDINARY
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from on_devices import MARKS, mesh
 
 import mcgrad
 from mcgrad.distributions.numerics import error_function
 
-CPUS = jax.devices("cpu")
-pytestmark = pytest.mark.skipif(len(CPUS) < 8, reason="XLA_FLAGS must have --xla_force_host_platform_device_count=8")
+pytestmark = MARKS
 
 ESTIMATORS = {
     "by default": None,
@@ -51,10 +51,6 @@ ALL = [
     for law in ORDINARY
     for name in ESTIMATORS
 ]
-
-
-def mesh(kind):
-    return jax.make_mesh((8,), ("data",), (kind,), devices=CPUS[:8])
 
 
 @pytest.mark.parametrize(("law", "name"), ALL)

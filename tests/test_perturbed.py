@@ -68,6 +68,15 @@ def test_inputs_of_several_arrays() -> None:
     np.testing.assert_allclose(found["rest"]["a"], 0, atol=0.1)
 
 
+def test_a_negative_scale_is_seen_when_the_program_runs() -> None:
+    gradient = jax.jit(jax.jacrev(mcgrad.expectation(mcgrad.perturbed(largest, mcgrad.Gumbel)), argnums=1))
+    with (
+        mcgrad.debug_checks(),
+        pytest.raises(Exception, match=r"Gumbel\(scale=...\)` must be positive and finite, got -0.5"),
+    ):
+        jax.block_until_ready(gradient(PARAMS["theta"], -0.5, jax.random.key(0)))
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(TypeError, match=r"perturbed\(argmax_fn=...\)` must be a function, got float"):
         mcgrad.perturbed(0.5)

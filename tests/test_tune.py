@@ -45,7 +45,7 @@ def test_each_draw_gets_its_own_under_a_budget() -> None:
     """Within the budget, of less variance than any one estimator for all, and without bias; and explained."""
     budget, key = 16, jax.random.key(0)
     found = mcgrad.tune(program, budget=budget, estimators=CANDIDATES, num_samples=1_000)(PARAMS, key)
-    assert [place.split(" ")[0] for place in found.choices] == ["first", "second"]
+    assert isinstance(found, mcgrad.Tuning) and [place.split(" ")[0] for place in found.choices] == ["first", "second"]
     assert found.cost <= budget and found.unit == "evaluations"
     assert "StraightThrough" not in found.choices.values()  # biased
     alike = {"Auto": mcgrad.Auto(), **{name: CANDIDATES[name] for name in ("Score(4)", "DisARM")}}
@@ -78,10 +78,11 @@ def test_in_milliseconds_and_to_second_order() -> None:
     assert (
         found.cost <= 1e3 and found.num_samples >= 1 and set(t.estimator for t in found.trials) == {"Auto", "Score(2)"}
     )
+    arguments = (jnp.zeros(6), jax.random.key(0))  # of six bits together Auto takes two evaluations
     found = mcgrad.tune(one_draw, budget=2, order=2, num_samples=64)(*arguments)
     assert {trial.estimator for trial in found.trials} == {"Auto", "Score(2)", "UnorderedSet(2)"}
     hessian = jax.hessian(mcgrad.expectation(one_draw, estimator=found.estimator))(*arguments)
-    assert hessian.shape == (3, 3)
+    assert hessian.shape == (6, 6)
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""One of two processes that train together, run by `test_devices.py` with its number and a port; prints the parameters."""
+"""One of two processes that train together, run by a test with its number and a port; prints the parameters."""
 
 import sys
 

@@ -45,17 +45,23 @@ def jax_case(
     """
     params, key = jax.tree.map(jnp.asarray, params), jax.random.key(0)
     jax.clear_caches()
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     if in_a_row > 1:
         key = jax.random.split(key, in_a_row)
         step = jax.jit(lambda params, keys: jax.lax.map(lambda key: estimate(params, key), keys))
     else:
         step = jax.jit(estimate)
     traced = step.trace(params, key)
+    planned = time.process_time()
     step = traced.lower().compile()
     facts = {"compile_seconds": time.perf_counter() - began, "equations": _equations(traced.jaxpr)}
+    facts |= {
+        "trace_work": planned - worked,
+        "compile_work": time.process_time() - planned,
+    }  # of the processor, all threads
     analysis = step.cost_analysis()
     facts["flops"] = (analysis[0] if isinstance(analysis, list) else analysis or {}).get("flops", float("nan"))
+    facts["kernels"] = step.as_text().count(" fusion(")  # loops that XLA runs one after another
     memory = step.memory_analysis()
     if memory is not None:
         facts["bytes"] = memory.temp_size_in_bytes + memory.output_size_in_bytes

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 import mcgrad
 from benchmarks import inputs
-from benchmarks.peers import by_hand, chains, sizes
+from benchmarks.peers import big, by_hand, chains, sizes
 from benchmarks.peers.by_hand import case_by_hand, unit
 from benchmarks.peers.draws import draws
 from benchmarks.peers.jax_case import jax_case
@@ -36,6 +36,8 @@ ESTIMATORS: dict[str, Callable[[], dict[str, Any]]] = {
     "CARMS of 4": lambda: {"estimator": mcgrad.CARMS(4)},
     "Gumbel-softmax": lambda: {"estimator": mcgrad.Pathwise()},  # of another program, see `_relaxed`
     "straight-through": lambda: {"estimator": mcgrad.Pathwise(jumps="ignore")},
+    "REBAR": lambda: {},  # named at the draw, see `_at_draw`
+    "RELAX": lambda: {},
 }
 
 
@@ -60,16 +62,48 @@ def _relaxed(estimator: str, soft: jax.Array, hard: jax.Array) -> jax.Array:
     return soft if estimator == "Gumbel-softmax" else stop(hard - soft) + soft
 
 
-def _bits(key: jax.Array, logits: jax.Array, estimator: str) -> jax.Array:
+def _at_draw(
+    estimator: str,
+    relaxation: Callable[[jax.Array], jax.Array],
+    cost: Callable[[jax.Array], jax.Array],
+    event_ndim: int,
+) -> mcgrad.RELAX | None:
+    """REBAR or RELAX with Storchastic's control variates, at its temperature of 1; `None` for what the transform names.
+
+    Args:
+        cost: of a relaxed draw, in a shape that broadcasts to the draw's batch shape.
+        event_ndim: the last axes of a relaxed draw that the network of RELAX gets together, of 50 units as drawn by torch.
+    """
+    if estimator == "REBAR":
+        return mcgrad.RELAX(lambda z: cost(relaxation(z)))
+    if estimator != "RELAX":
+        return None
+
+    def network(z: jax.Array) -> jax.Array:
+        x = relaxation(z).reshape(*z.shape[: z.ndim - event_ndim], -1)
+        for i, size in enumerate((50, 1)):
+            bound = x.shape[-1] ** -0.5
+            weights = jax.random.uniform(jax.random.key(i), (x.shape[-1] + 1, size), minval=-bound, maxval=bound)
+            x = (jax.nn.relu(x) if i else x) @ weights[:-1] + weights[-1]
+        return x
+
+    return mcgrad.RELAX(network)
+
+
+def _bits(key: jax.Array, logits: jax.Array, estimator: str, cost: Callable[[jax.Array], jax.Array]) -> jax.Array:
     if estimator not in ("Gumbel-softmax", "straight-through"):
-        return mcgrad.sample(key, mcgrad.Bernoulli(logits=logits))
+        named = _at_draw(estimator, jax.nn.sigmoid, cost, 1)
+        return mcgrad.sample(key, mcgrad.Bernoulli(logits=logits), named)
     z = mcgrad.sample(key, mcgrad.Logistic(logits, 1.0))
     return _relaxed(estimator, jax.nn.sigmoid(z), (z > 0).astype(z.dtype))
 
 
 def small_bits(estimator: str, num: int) -> Case:
+    def cost(b: jax.Array) -> jax.Array:
+        return (b - 0.499) ** 2
+
     def program(logits: jax.Array, key: jax.Array) -> jax.Array:
-        return jnp.sum((_bits(key, logits, estimator) - 0.499) ** 2)
+        return jnp.sum(cost(_bits(key, logits, estimator, cost)))
 
     return _case(program, inputs.small_bits(num), estimator)
 
@@ -78,13 +112,17 @@ def table(estimator: str) -> Case:
     logits, costs = inputs.table()
     costs = jnp.asarray(costs)
 
+    def cost(z: jax.Array) -> jax.Array:
+        return jnp.einsum("i,j,k,ijk->", z[0], z[1], z[2], costs)
+
     def program(logits: jax.Array, key: jax.Array) -> jax.Array:
         if estimator in ("Gumbel-softmax", "straight-through"):
             z = mcgrad.sample(key, mcgrad.Gumbel(logits, 1.0))
             z = _relaxed(estimator, jax.nn.softmax(z), jax.nn.one_hot(jnp.argmax(z, axis=-1), z.shape[-1]))
         else:
-            z = mcgrad.sample(key, mcgrad.OneHotCategorical(logits=logits)).astype(jnp.float32)
-        return jnp.einsum("i,j,k,ijk->", z[0], z[1], z[2], costs)
+            named = _at_draw(estimator, jax.nn.softmax, lambda z: cost(z)[None], 2)
+            z = mcgrad.sample(key, mcgrad.OneHotCategorical(logits=logits), named).astype(jnp.float32)
+        return cost(z)
 
     return _case(program, logits, estimator)
 
@@ -114,7 +152,7 @@ def autoencoder(estimator: str) -> Case:
 
     def program(params: Any, key: jax.Array) -> jax.Array:
         logits, divergence = _encode(params, images)
-        b = _bits(key, logits, estimator)
+        b = _bits(key, logits, estimator, lambda b: _reconstruction(params, images, b)[:, None])
         return jnp.mean(_reconstruction(params, images, b) + divergence)
 
     return _case(program, params, estimator, **_AUTOENCODER)
@@ -259,7 +297,8 @@ def walk_by_hand(num_steps: int, in_a_row: int = 1) -> Case:
 # ---------------------------------------------------------------- against Optax
 
 
-def normals(estimator: str, num: int, num_samples: int) -> Case:
+def normals(estimator: str, num: int, num_samples: int, summed: bool, value: bool = True) -> Case:
+    """`summed`: whether the inner product is written as a sum of products."""
     w = inputs.normals_weights(num)
     baseline = {"score": None, "leave-one-out": "leave_one_out"}
     score = estimator in baseline
@@ -267,10 +306,13 @@ def normals(estimator: str, num: int, num_samples: int) -> Case:
 
     def program(params: jax.Array, key: jax.Array) -> jax.Array:
         x = mcgrad.sample(key, mcgrad.Normal(params[0], jnp.exp(params[1])))
-        return jnp.cos(w @ x) + 0.1 * jnp.sum((x - 1) ** 2)
+        return jnp.cos(jnp.sum(w * x) if summed else w @ x) + 0.1 * jnp.sum((x - 1) ** 2)
 
-    gradient = mcgrad.value_and_grad(program, estimator=chosen, num_samples=num_samples)
-    return jax_case(gradient, inputs.normals(num), batch=200)
+    options = {"estimator": chosen, "num_samples": num_samples}
+    if value:
+        return jax_case(mcgrad.value_and_grad(program, **options), inputs.normals(num), batch=200)
+    gradient = mcgrad.grad(program, **options)
+    return jax_case(lambda params, key: (None, gradient(params, key)), inputs.normals(num), batch=200)
 
 
 def main() -> None:
@@ -294,7 +336,7 @@ def main() -> None:
             draws,
         )
     }
-    serve(builders | by_hand.BUILDERS | chains.BUILDERS | sizes.BUILDERS, ("jax", "jaxlib", "numpy"))
+    serve(builders | by_hand.BUILDERS | chains.BUILDERS | sizes.BUILDERS | big.BUILDERS, ("jax", "jaxlib", "numpy"))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ JACOBIANS = {
 }
 
 
-def normals(estimator: str, num: int, num_samples: int) -> Case:
+def normals(estimator: str, num: int, num_samples: int, summed: bool) -> Case:
     w = inputs.normals_weights(num)
 
     def cost(x: jax.Array) -> jax.Array:
-        return jnp.cos(w @ x) + 0.1 * jnp.sum((x - 1) ** 2)
+        return jnp.cos(jnp.sum(w * x) if summed else w @ x) + 0.1 * jnp.sum((x - 1) ** 2)
 
     def gradient(params: jax.Array, key: jax.Array) -> tuple[None, jax.Array]:
         found = JACOBIANS[estimator](cost, [params[0], params[1]], optax.multi_normal, key, num_samples)

@@ -11,7 +11,9 @@ from mcgrad.estimators.boundary import PathwiseWithBoundary as PathwiseWithBound
 from mcgrad.estimators.coupled import ARSM as ARSM
 from mcgrad.estimators.coupled import CARMS as CARMS
 from mcgrad.estimators.coupled import TreeDisARM as TreeDisARM
+from mcgrad.estimators.double_control import DoubleControl as DoubleControl
 from mcgrad.estimators.enumeration import Enumerate as Enumerate
+from mcgrad.estimators.every_order import EveryOrder as EveryOrder
 from mcgrad.estimators.generalized_reparameterization import (
     GeneralizedReparameterization as GeneralizedReparameterization,
 )

@@ -38,6 +38,11 @@ def _probabilities(draw: Draw) -> tuple[Array, Array, Array, Array]:
     return stop(p), stop(q), inside, zero_with_derivative_of(p) / jnp.where(inside, stop(p * q), 1)
 
 
+def _as_drawn(draw: Draw, bits: Array) -> Array:
+    """Bits as the distribution draws them: integers or floats."""
+    return bits.astype(draw.site.equation.outputs[0].dtype)
+
+
 class _AntitheticPair(_Binary):
     """A draw `b = 1[u < p]` and its antithetic `c = 1[u > 1 - p]` of one uniform `u`, all entries together.
 
@@ -49,6 +54,7 @@ class _AntitheticPair(_Binary):
         u = draw.uniform(dtype=p.dtype)
         b, c = (u < p).astype(jnp.int32), (u > q).astype(jnp.int32)
         weight = jnp.where(inside, self.weight(p, u.astype(p.dtype), b, c), 0)
+        b, c = (_as_drawn(draw, x) for x in (b, c))
         return SignedPoints(b, c[None], -(weight * log_odds)[None], relative=True, joint=True)
 
     def weight(self, p: Array, u: Array, b: Array, c: Array) -> Array:
@@ -175,6 +181,7 @@ class ARMS(_Binary):
         share = jnp.where(inside, both / jnp.where(inside, rare, 1), 0)
         factor = jnp.where(inside, (1 - rare) / (1 - share), 0) / (n - 1) * log_odds
         centered = b - jnp.mean(b, axis=0, keepdims=True, dtype=p.dtype)
+        b = _as_drawn(draw, b)
         return SignedPoints(b[0], b[1:], centered[1:] * factor[None], relative=True, joint=True)
 
 

@@ -207,7 +207,7 @@ class TreeDisARM(FiniteSupportEstimator):
 
     Unbiased, for the first derivative; a second one raises. A constant in the cost cancels. Distributions of finite support; one
     evaluation of the rest of the program more, however many values and entries there are; later draws with common random
-    numbers. For two values this is `mcgrad.DisARM`.
+    numbers. The first walk ends at the draw of a plain run. For two values this is `mcgrad.DisARM`.
 
     Args:
         tree: `"balanced"`, which halves the values in their order, or `"stick_breaking"`, which asks for the first, then
@@ -242,12 +242,13 @@ class TreeDisARM(FiniteSupportEstimator):
         # At a node with nothing on one side the walk, if it comes there, goes to the other.
         goes_left = jnp.where(inside, stop(left) / total, stop(left) > 0)
         goes_right = jnp.where(inside, stop(right) / total, stop(left) <= 0)
-        passes = jnp.asarray(np.moveaxis(sides[0] | sides[1], 0, -1))  # [values, nodes]
-        # The first walk is to the draw of a plain run, and has uniform variates given that: any, at nodes that it does not pass.
+        # The first walk ends at the draw of a plain run; the variates on its way are drawn given that.
         x = position(draw, draw.sample())
-        first, b = passes[x], jnp.asarray(np.moveaxis(sides[0], 0, -1))[x]
-        u = draw.uniform(left.shape[-1], dtype=p.dtype, index=_OTHERS)
-        c = jnp.where(first, jnp.where(b, goes_right + goes_left * u, goes_right * u), u) < goes_left
+        on_left, passes = (jnp.asarray(np.moveaxis(side, 0, -1)) for side in (sides[0], sides[0] | sides[1]))
+        b, first = on_left[x], passes[x]  # [*plates, nodes]
+        v = draw.uniform(left.shape[-1], dtype=p.dtype, index=_OTHERS)
+        u = jnp.where(first, jnp.where(b, goes_right + v * goes_left, v * goes_right), v)
+        c = u < goes_left
         y = _leaf(c, sides)
         second = passes[y]
         together = jnp.where(b != c, jnp.where(c, -1, 1) * jnp.maximum(goes_left, goes_right), 0)

@@ -49,6 +49,13 @@ def per_operand(equation: Equation, known: Known) -> Axes:
     return [[_identity(len(v.shape)) if i == j else None for i in range(n)] for j, v in enumerate(equation.inputs)]
 
 
+def collective(equation: Equation, known: Known) -> Axes:
+    """Also along axes of the operands: those of a `vmap` with a name have become such."""
+    gone = tuple(axis for axis in equation.eqn.params.get("axes", ()) if isinstance(axis, int))
+    n = len(equation.inputs)
+    return [[_drop_axes(equation, gone, j) if i == j else None for i in range(n)] for j in range(n)]
+
+
 def _drop_axes(equation: Equation, axes: tuple[int, ...], operand: int = 0) -> Steps:
     kept = [a for a in range(len(equation.inputs[operand].shape)) if a not in axes]
     return {axis: Move(i) for i, axis in enumerate(kept)}

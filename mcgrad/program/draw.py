@@ -303,17 +303,21 @@ class Draw:
         each = zip(self.relations, *costs, strict=True)
         return tuple(otherwise(*cost) if relation is None else reached(relation, *cost) for relation, *cost in each)
 
-    def signed_terms(self, coefficient: Array, costs: Sequence[Array]) -> tuple[Array, ...]:
-        """For each cost, zero with the derivative `d coefficient * cost`; a second derivative raises.
+    def signed_terms(
+        self, coefficient: Array, costs: Sequence[Array], *, every_order: bool = False
+    ) -> tuple[Array, ...]:
+        """For each cost, zero with the derivative `d coefficient * cost`; a second derivative raises, if not `every_order`.
 
         Args:
             coefficient: zero in value, of shape `plates`; costs that do not depend on the draw get no term.
             costs: what to multiply by the coefficients of the entries that each cost depends on.
+            every_order: whether further derivatives are those of the coefficient, the costs held fixed.
         """
 
         def term(relation: Relation, cost: Array) -> Array:
             brought = bring(coefficient, relation, cost.shape).astype(cost.dtype)
-            return signed_term(jnp.broadcast_to(brought, cost.shape), cost)
+            brought = jnp.broadcast_to(brought, cost.shape)
+            return brought * jax.lax.stop_gradient(cost) if every_order else signed_term(brought, cost)
 
         return self.per_cost(term, jnp.zeros_like, costs)
 

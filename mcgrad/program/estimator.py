@@ -99,6 +99,11 @@ class Estimator(PyTree):
         return self.follows_alternatives
 
     @property
+    def title(self) -> str:
+        """How `mcgrad.explain` names it."""
+        return type(self).__name__
+
+    @property
     def couples(self) -> bool:
         """Whether it defines `couple`: how a draw of an alternative path beside a `scan` depends on that of the real one."""
         return False
@@ -135,6 +140,10 @@ class Estimator(PyTree):
     def resolve(self, site: Site, relations: Sequence[Relation | None] | None) -> Estimator:
         """The estimator to use in place of this one at `site`; `relations` to the costs are `None` while they are unknown."""
         return self
+
+    def run_again(self, site: Site, chosen: Estimator, relations: Sequence[Relation | None]) -> Estimator:
+        """The estimator to use in place of that which `resolve` chose, where what follows the draw may be run more than once."""
+        return chosen
 
     def where_costs_jump(self, site: Site) -> Estimator:
         """The estimator to use in place of this one at `site` if a cost certainly jumps in the draw."""

@@ -213,7 +213,7 @@ def _estimator(plan: Plan, site: Site) -> str:
     if isinstance(estimator, Held):
         named = "held fixed" + " (biased)" * estimator.biased
         return named if site.estimator is not None else "constant distribution, drawn as it is"
-    return type(estimator).__name__ + " (biased)" * estimator.biased
+    return estimator.title + " (biased)" * estimator.biased
 
 
 def _names(sites: list[Site]) -> dict[Site, str]:

@@ -6,7 +6,7 @@ Each is a way to write the signed measure `d_theta p`:
 |------------------------------------------|-----------------------|------------------------|
 | `WeightedPoint`, `WeightedPoints`,       | `dp = p * score`      | of every order         |
 | `Replicates`, `Reweighted`               |                       |                        |
-| `SignedPoints`                           | `dp = c (p+ - p-)`    | first; a second raises |
+| `SignedPoints`                           | `dp = c (p+ - p-)`    | first; a second raises, without a `log_weight` |
 | `Flow`                                   | `dp = -div(p v)`      | of every order         |
 """
 
@@ -121,6 +121,9 @@ class SignedPoints:
         joint: whether to perturb all entries at once, even along axes that a cost mixes.
         decision: how to resolve comparisons whose two sides are equal at a perturbed point; `side` and `reach` are per point.
         chunk_size: how many perturbed points are evaluated at once, all by default; memory is that of one chunk.
+        log_weight: of shape `plates`, for derivatives of every order: the log of the weight of `value`, as in `WeightedPoint`. Its
+            first derivative is then taken off again as `slope`, and `coefficients` must be linear in the same parameters.
+        slope: of shape `plates`, zero and linear in the parameters, with the first derivative of `log_weight`.
     """
 
     value: Any
@@ -130,6 +133,8 @@ class SignedPoints:
     joint: bool = False
     decision: Decision | None = None
     chunk_size: int | None = None
+    log_weight: jax.Array | None = None
+    slope: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -180,7 +180,9 @@ class RestOfProgram(Rest):
         result = self(points.value)
         masks = draw.on_plates(jnp.ones((1, *draw.plates), bool), 1) if points.joint else draw.entries_apart()
         n, decision = len(points.coefficients), points.decision
-        coefficients = zero_with_derivative_of(points.coefficients)  # also where the author left their values
+        every_order = points.log_weight is not None
+        # Also where the author left their values.
+        coefficients = points.coefficients if every_order else zero_with_derivative_of(points.coefficients)
         rest = self._times(len(masks) * n)
 
         def one(
@@ -193,7 +195,7 @@ class RestOfProgram(Rest):
             costs = moved_rest.simulate(jax.tree.map(perturbed, stop(point), stop(points.value))).costs
             if points.relative:
                 costs = [moved - own for moved, own in zip(costs, result.costs, strict=True)]
-            return draw.signed_terms(jnp.where(mask, coefficient, 0), costs)
+            return draw.signed_terms(jnp.where(mask, coefficient, 0), costs, every_order=every_order)
 
         sides = (None, None) if decision is None else (decision.side, decision.reach)
         of_points = (points.points, coefficients, *sides)
@@ -206,5 +208,18 @@ class RestOfProgram(Rest):
                 return one(masks[index // n], *jax.tree.map(lambda of_all: of_all[index % n], of_points))
 
             each = jax.lax.map(pair, jnp.arange(len(masks) * n), batch_size=points.chunk_size)
-        costs = [cost + jnp.sum(term, axis=0) for cost, term in zip(result.costs, each, strict=True)]
+        costs = self._by_score(draw, points, result.costs) if every_order else result.costs
+        costs = [cost + jnp.sum(term, axis=0) for cost, term in zip(costs, each, strict=True)]
         return result._replace(costs=tuple(costs))
+
+    def _by_score(self, draw: Draw, points: SignedPoints, costs: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Costs with the derivatives of the score, without the first one in the parameters of the draw."""
+
+        log_weight, slope = points.log_weight, points.slope
+        assert log_weight is not None and slope is not None
+
+        def credited(relation: Relation, cost: Array) -> Array:
+            weight = unit_weight(bring(log_weight, relation, cost.shape).astype(cost.dtype))
+            return cost * weight - stop(cost) * bring(slope, relation, cost.shape).astype(cost.dtype)
+
+        return draw.per_cost(credited, lambda cost: cost, costs)

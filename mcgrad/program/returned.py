@@ -12,7 +12,15 @@ import numpy as np
 from mcgrad._arguments import broadcasts_to, describe
 from mcgrad._types import Shape
 from mcgrad.program.draw import Draw, check_value, kind_of, placeholder
-from mcgrad.program.representations import Alternatives, Flow, Replicates, Representation, Reweighted, WeightedPoint
+from mcgrad.program.representations import (
+    Alternatives,
+    Flow,
+    Replicates,
+    Representation,
+    Reweighted,
+    SignedPoints,
+    WeightedPoint,
+)
 
 ANY = get_args(Representation)
 LOCAL = (Flow, WeightedPoint)
@@ -80,6 +88,10 @@ class _Check:
             if found.mixing is not None:
                 self._numbers("mixing", (n, n, *joint), way_out)
             names.remove("weights")
+        if isinstance(found, SignedPoints) and found.log_weight is not None:
+            way_out = "Keep one number for each entry, as `draw.log_prob(x)` does, and take no sum."
+            for name in ("log_weight", "slope"):
+                self._numbers(name, plates, way_out)
         for name in sorted(names & {"weights", "log_weights", "coefficients", "sizes"}):
             way_out = f"The axis of the points comes first: `{name}[None]` for a single one."
             self._numbers(name, (n, *plates), way_out)

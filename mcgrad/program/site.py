@@ -167,7 +167,7 @@ def _facts(placeholder: Any) -> Facts:
         knows = frozenset(name for name in _OPTIONAL.split() if getattr(dist, name, None) is not None)
         values = None
         if "support" in knows and callable(dist.support):
-            with jax.ensure_compile_time_eval():
+            with _compat.before_the_run():
                 values = dist.support()
         found.append(
             Facts(

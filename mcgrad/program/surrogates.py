@@ -82,16 +82,17 @@ def signed_term(coefficient: jax.Array, cost: jax.Array) -> jax.Array:
     """`coefficient * stop(cost)` for a coefficient that is zero in value, with an error in place of a second derivative.
 
     The rule, and not this function, stops the cost. A second derivative, first in the site's parameter and then in one that
-    only the cost depends on, is thus refused rather than silently zero.
+    only the cost depends on, is thus refused rather than silently zero. The value is not computed: a product with zeros that
+    are only known to be zeros is one that XLA must keep.
     """
-    return coefficient * cost
+    return jnp.zeros_like(coefficient * cost)
 
 
 @signed_term.defjvp
 def _signed_term_jvp(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
     coefficient, cost = primals
     # The guard is on what the tangent is multiplied with, which stays when the product is linearized.
-    return coefficient * cost, _first_order(cost, coefficient) * tangents[0]
+    return signed_term(coefficient, cost), _first_order(cost, coefficient) * tangents[0]
 
 
 _biased = undifferentiable(

@@ -37,8 +37,9 @@ class Program:
         kinds: which estimators can run it: "score", "pathwise" (every law is reparameterized), "enumerate" (every
             support is finite and small), "relaxed" (every law has a relaxation), "neighbours" (every law is one of integers
             with a cdf), "binary" (every law is one of 0 and 1), "measure-valued" (every law has a weak derivative and no loop
-            is long), "thresholds" (costs jump where a comparison of a draw changes), "normal" (every law is `Normal`, and no
-            cost has a kink), "moments" (every law knows its mean and covariance, no cost has a kink), "auto".
+            is long), "floats" (every law is finite and drawn in floats, in which costs are smooth), "thresholds"
+            (costs jump where a comparison of a draw changes), "normal" (every law is `Normal`, and no cost has a kink),
+            "moments" (every law knows its mean and covariance, no cost has a kink), "auto".
         pathwise_order: derivatives that are right along the path: 1 where the cost has kinks.
         order: derivatives that are checked.
         offset: whether the costs have a large offset, so that only estimators that remove it have a usable variance.

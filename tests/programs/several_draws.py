@@ -53,6 +53,27 @@ def two_discrete_layers(params, key):
     return _layers_cost(first, second)
 
 
+def _floats_cost(bits, one_hot):
+    return (
+        jnp.sin(jnp.sum(bits * constant([1.0, -1.5], bits)) + one_hot @ constant([0.3, 1.0, -0.8], bits))
+        + bits[0] * one_hot[1]
+    )
+
+
+@SEVERAL_DRAWS.add(
+    params=np.array([0.4, -0.3, 0.8]),
+    exact=lambda p: expect_bernoulli(
+        p[:2], lambda bits: jax.nn.softmax(p) @ jax.vmap(lambda x: _floats_cost(bits, x))(jnp.eye(3))
+    ),
+    kinds=("score", "enumerate", "floats", "auto"),
+)
+def bits_and_classes_as_floats(params, key):
+    key_bits, key_class = jax.random.split(key)
+    bits = mcgrad.sample(key_bits, mcgrad.Bernoulli(logits=params[:2], dtype=params.dtype), name="bits")
+    one_hot = mcgrad.sample(key_class, mcgrad.OneHotCategorical(logits=params, dtype=params.dtype), name="class")
+    return _floats_cost(bits, one_hot)
+
+
 def _mixture_exact(params):
     def component(loc):
         return expect_normal(loc, 0.8, lambda x: x**2 + jnp.sin(2 * x))
