@@ -23,6 +23,7 @@ import numpy as np
 from mcgrad import _compat
 from mcgrad._arguments import is_key
 from mcgrad.program import bounded
+from mcgrad.program.few_entries import MANY, few_entries, is_entrywise
 from mcgrad.program.lines import (
     LINES,
     POINTS,
@@ -67,13 +68,23 @@ class Probe:
         if self._after is None:
             self._after = [self.gate, *self.around.after(self.gate)]
         while value not in self._found and self._tried < len(self._after) and self._fruitless < _FRUITLESS:
-            self._tried = min(self._tried + _STRIDE * 2**self._fruitless, len(self._after))
+            self._tried = self._next()
             before = sum(found is False for found in self._found.values())
             reached = [v for equation in self._after[: self._tried] for v in equation.outputs]
             self._found.update(_try(self, reached))
             settled = sum(found is False for found in self._found.values()) > before
             self._fruitless = 0 if settled else self._fruitless + 1
         return self._found.get(value, True)
+
+    def _next(self) -> int:
+        """Up to which of the operations to try: of large arrays, up to the first that reads other entries than its own."""
+        assert self._after is not None
+        stop = min(self._tried + _STRIDE * 2**self._fruitless, len(self._after))
+        for n, equation in enumerate(self._after[self._tried : stop], self._tried):
+            large = any(math.prod(v.shape) >= MANY for v in equation.inputs)
+            if large and n > self._tried and not is_entrywise(equation):
+                return n
+        return stop
 
 
 _STRIDE = 6
@@ -103,17 +114,22 @@ def _try(probe: Probe, reached: Sequence[Value]) -> dict[Value, Verdict]:
     laws = {
         v: str(around.producer[v].eqn.params) for v in inputs if v in around.producer and is_constant_draw(around, v)
     }
-    key = (_fingerprint(equations, inputs, laws, gate, tells, reached), probe.kind)
+    asked = reached
+    if not laws and (part := few_entries(equations, inputs)) is not None:
+        equations, small = part
+        gate = next(e for e in equations if e.outputs == tuple(small[v] for v in gate.outputs))
+        inputs, tells, asked = ([small[v] for v in values] for values in (inputs, tells, reached))
+    key = (_fingerprint(equations, inputs, laws, gate, tells, asked), probe.kind)
     if key not in _SEEN:
         with _compat.before_the_run(), jax.debug_nans(False), jax.debug_infs(False), jax.debug_key_reuse(False):
             drawn = functools.cache(lambda: {v: two_draws(around, v) for v in laws})
             met = False
             if probe.kind == "cuts":
-                found = _compare_cut(equations, inputs, gate, reached)
+                found = _compare_cut(equations, inputs, gate, asked)
             elif probe.kind == "divides":
-                found = _compare_at_zero(equations, inputs, gate, tells, reached, drawn)
+                found = _compare_at_zero(equations, inputs, gate, tells, asked, drawn)
             else:
-                found, met = _compare(equations, inputs, gate, tells, reached, drawn)
+                found, met = _compare(equations, inputs, gate, tells, asked, drawn)
         if len(_SEEN) >= _MOST_SEEN:
             _SEEN.clear()
         _SEEN[key] = found, met

@@ -117,5 +117,5 @@ def two_draws(around: Surroundings, value: Value) -> list[np.ndarray]:
 _MOST_EQUATIONS = 400
 """Operations up to which a cut-out part goes back to the program's inputs, so that its values have their true ranges."""
 
-_MOST_NUMBERS = 2**18
+_MOST_NUMBERS = 2**15
 """Numbers in one result beyond which a part is cut off as soon as its inputs are independent."""
