@@ -85,8 +85,11 @@ def details(program: str, rows: dict[str, Any]) -> Table:
 
 
 def blocks(programs: dict[str, Any]) -> list[Any]:
-    """The summary and the picture; writes `LEADERBOARD.md` with all figures. Nothing where no times were measured."""
+    """The summary and the picture, nothing where no times were measured; writes `LEADERBOARD.md` with all figures."""
     if not any(map(points, programs.values())):
+        DOCUMENT.write_text(
+            "# The leaderboard\n\nNo times were measured yet: `python -m benchmarks --only contract` does.\n"
+        )
         return []
     _picture({program: found for program, rows in programs.items() if (found := points(rows))})
     told = (

@@ -206,6 +206,7 @@ def contract_data(deviation):
 @pytest.mark.parametrize(("deviation", "met"), [(4.9, True), (5.1, False)])
 def test_the_contract_is_written_with_what_failed(deviation, met, tmp_path, monkeypatch):
     monkeypatch.setattr(contract, "DOCUMENT", tmp_path / "CONTRACT.md")
+    monkeypatch.setattr(leaderboard, "DOCUMENT", tmp_path / "LEADERBOARD.md")
     unbiased, complete = contract.report(contract_data(deviation))[-2:]
     assert unbiased.met is met and "1 of them too noisy" in unbiased.evidence
     assert complete.met is False and "arm on normal: over 30 s" in complete.evidence
@@ -287,3 +288,17 @@ def test_the_front_of_estimators_is_what_no_other_beats_in_both():
     found = leaderboard.points(rows)
     assert leaderboard.front(found) == ["fast", "between", "exact"] and leaderboard.best(found) == "exact"
     assert leaderboard.best({name: found[name] for name in ("fast", "between")}) == "between"
+
+
+def test_the_leaderboard_is_written_with_its_picture(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(leaderboard, "RESULTS", tmp_path)
+    monkeypatch.setattr(leaderboard, "DOCUMENT", tmp_path / "LEADERBOARD.md")
+    rows = {
+        "score": {"gradient": {"variance": 2.0}, "seconds": 1e-6, "operations": 10.0},
+        "enumerate": {"gradient": {"variance": 0.0}, "seconds": 3e-6, "operations": 4000.0},
+    }
+    _, summary, _ = leaderboard.blocks({"one_bit": rows})
+    assert summary.rows == [("one bit", "enumerate", "0", "score, enumerate")]
+    assert "| score | 2 | 1 | 2 | 10 | yes |" in (tmp_path / "LEADERBOARD.md").read_text()
+    assert (tmp_path / leaderboard.PICTURE).stat().st_size > 10_000

@@ -53,6 +53,7 @@ ALL = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # densities jump where their support ends
 @pytest.mark.parametrize(("law", "name"), ALL)
 def test_types_are_kept(law, name):
     case, estimator = ORDINARY[law], ESTIMATORS[name]

@@ -81,7 +81,7 @@ def pair(program: str, estimator: str, num_batches: int) -> Case:
     keys = jax.random.split(jax.random.key(1), TIMED)
     step = gradients.lower(keys).compile(compiler_options=OPTIMIZED)
     analysis = step.cost_analysis()
-    facts["operations"] = (analysis[0] if isinstance(analysis, list) else analysis)["flops"] / TIMED
+    facts["operations"] = (analysis[0] if isinstance(analysis, list) else analysis).get("flops", 0.0) / TIMED
     facts["bytes"] = step.memory_analysis().temp_size_in_bytes / TIMED
     return Case(lambda: jax.block_until_ready(step(keys)), lambda count, seed: np.zeros((count, 1)), facts)
 
