@@ -102,8 +102,10 @@ class Search:
         self.dtype = np.float64 if jax.config.read("jax_enable_x64") else np.float32
         self.ts = np.linspace(0.0, 1.0, POINTS).astype(self.dtype)
         with np.errstate(all="ignore"):
-            columns = [x.reshape(POINTS, -1).astype(np.float64) for x in told(line, self.ts)]
-            steps = np.diff(np.concatenate(columns, axis=1), axis=0)
+            columns = [x.reshape(POINTS, -1) for x in told(line, self.ts)]
+            entries = np.arange(sum(x.shape[1] for x in columns))
+            looked_at = entries[:: len(entries) // _MOST_LOOKED_AT + 1]
+            steps = np.diff(np.concatenate(columns, axis=1)[:, looked_at].astype(np.float64), axis=0)
             moved = np.where(np.isfinite(steps), np.abs(steps), 0)
             piecewise = np.mean(moved > 0, axis=0) < 0.5
             if not exact and not np.any(piecewise & np.any(moved > 0, axis=0)):
@@ -111,7 +113,7 @@ class Search:
             else:
                 size = np.where(piecewise, moved, 0)
         largest = np.argsort(-size.max(0, initial=0), kind="stable")[:_MOST_ENTRIES]
-        self.where = {int(entry): int(np.argmax(size[:, entry])) for entry in largest if size[:, entry].max() > 0}
+        self.where = {int(looked_at[k]): int(np.argmax(size[:, k])) for k in largest if size[:, k].max() > 0}
 
     def narrowed(self, entry: int) -> Bracket | None:
         """Where on the line an entry changes; `None` if the change is lost on the way."""
@@ -143,6 +145,9 @@ _NARROWINGS = 5
 
 NEARBY = 3
 """Points on each side of a change that tell how far rounding alone moves a value."""
+
+_MOST_LOOKED_AT = 2**16
+"""Entries of the values that tell beyond which some stand for all."""
 
 _MOST_ENTRIES = 16
 """Entries of the values that tell whose changes are followed on one line."""
