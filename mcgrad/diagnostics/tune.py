@@ -74,9 +74,6 @@ class _EachItsOwn(Estimator):
     def resolve(self, site: Site, relations: Sequence[Relation | None] | None) -> Estimator:
         return self.at(site).resolve(site, relations)
 
-    def run_again(self, site: Site, chosen: Estimator, relations: Sequence[Relation | None]) -> Estimator:
-        return self.at(site).run_again(site, chosen, relations)
-
     def where_costs_jump(self, site: Site) -> Estimator:
         return self.at(site).where_costs_jump(site)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 from mcgrad.estimators.binary import DisARM
 from mcgrad.estimators.coupled import TreeDisARM
 from mcgrad.estimators.enumeration import Enumerate
-from mcgrad.estimators.every_order import EveryOrder
 from mcgrad.estimators.local_expectation import LocalExpectation
 from mcgrad.estimators.measure_valued import MeasureValued
 from mcgrad.estimators.pathwise import Pathwise
@@ -21,27 +19,20 @@ from mcgrad.program import Estimator, Facts, Relation, Site
 
 @dataclasses.dataclass(frozen=True)
 class Auto(Estimator):
-    """Chooses for each draw what is right to every order and, measured on the contract's programs, the best for its time.
+    """Chooses for each draw: pathwise, else cheap enumeration, else score. One evaluation of the program, or one a value.
 
-    | a draw | estimator | evaluations of the rest of the program |
-    |---|---|---|
-    | that has a path, in which no cost surely jumps | `Pathwise()` | one |
-    | of up to 16 values, in no loop, of which every cost keeps all batch axes apart | `Enumerate()` | one a value |
-    | with one sample, of a finite support, in no loop: | | |
-    | costs mix few entries, `m = entries * (values - 1) <= 4` | `EveryOrder(LocalExpectation())` | one, and `m` plain ones |
-    | two values, such as bits | `EveryOrder(DisARM())` | one, and one plain one |
-    | more values | `EveryOrder(TreeDisARM())` | one, and one plain one |
-    | any other | `Score()`, with leave-one-out where several samples are drawn | one |
+    - A draw that has a path (a reparameterizable distribution), and in which no cost surely jumps: `Pathwise()`.
+    - One that has a path, and in which a cost surely jumps (`floor`, `sign`, a comparison turned into a number, ...: see
+      `mcgrad.Pathwise`): `Score()`, if that is right for it.
+    - One of up to 16 values, in no loop or branch, of which every cost keeps all batch axes apart: `Enumerate()`.
+    - Any other: `Score()`, with leave-one-out where several samples are drawn.
 
-    The three in the middle are for one sample of a program without effects (callbacks run as often as in a plain run) and with at
-    most three such draws (each runs again what follows it). Their value is that of a plain run; plain evaluations are not
-    differentiated. A path in which a cost surely jumps (`floor`, `sign`, a comparison turned into a number, ...: see
-    `mcgrad.Pathwise`) is not taken. Never biased.
-
-    `mcgrad.explain` prints the choice, and for a plain score of one sample what one more evaluation would buy; `mcgrad.tune`
-    measures it; `mcgrad.Score()`, at a draw or as `estimator=`, is the score alone. Variance of the gradient over that of the
-    score, from the least to the most (median) over the programs of the contract (`benchmarks/results/CONTRACT.md`), at two
-    evaluations:
+    Every choice is right to every order. A plain score may have far more variance than estimators that run the program once
+    more. These are right to the first derivative only, or do not give the value of the plain run, or run all that follows a draw
+    twice, so `Auto` never takes them: `mcgrad.explain` prints the choice, and for a plain score of one sample what one more
+    evaluation would buy; `mcgrad.tune` measures it. `mcgrad.EveryOrder` makes those of the first derivative right to every order.
+    Variance of the gradient over that of the plain score, from the least to the most (median) over the programs of the contract
+    (`benchmarks/results/CONTRACT.md`), at two evaluations:
 
     - `DisARM()`, for bits, first derivative: 0.0013 to 0.43 (0.13).
     - `UnorderedSet(2)`, for a finite support, every order: 0 to 0.35 (0.17).
@@ -71,18 +62,6 @@ class Auto(Estimator):
             return Enumerate()
         return Score()
 
-    def run_again(self, site: Site, chosen: Estimator, relations: Sequence[Relation | None]) -> Estimator:
-        values = site.facts.support
-        if not isinstance(chosen, Score) or not site.top_level or values is None:
-            return chosen
-        reached = [relation for relation in relations if relation is not None]
-        mixed = (n for k, n in enumerate(site.plates) if not all(relation[k].separate for relation in reached))
-        if math.prod(mixed) * (len(values) - 1) <= MAX_MORE:
-            better: Estimator = LocalExpectation()
-        else:
-            better = DisARM() if DisARM().why_not(site) is None else TreeDisARM()
-        return EveryOrder(better)
-
     def flows(self, facts: Facts) -> bool:
         return True
 
@@ -99,9 +78,6 @@ class Auto(Estimator):
 
 MAX_VALUES = 16
 """Values of a draw up to which its enumeration counts as cheap, next to a score of much variance. A choice, not measured."""
-
-MAX_MORE = 4
-"""Evaluations without derivatives beside one with them, about three times as long, that `LocalExpectation` may take."""
 
 WITH_TWO_EVALUATIONS: tuple[tuple[Estimator, str], ...] = (
     (DisARM(), "`mcgrad.DisARM()`, right to first order, 0.0013 to 0.43"),

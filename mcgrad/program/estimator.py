@@ -141,10 +141,6 @@ class Estimator(PyTree):
         """The estimator to use in place of this one at `site`; `relations` to the costs are `None` while they are unknown."""
         return self
 
-    def run_again(self, site: Site, chosen: Estimator, relations: Sequence[Relation | None]) -> Estimator:
-        """The estimator to use in place of that which `resolve` chose, where what follows the draw may be run more than once."""
-        return chosen
-
     def where_costs_jump(self, site: Site) -> Estimator:
         """The estimator to use in place of this one at `site` if a cost certainly jumps in the draw."""
         return self.resolve(site, None)

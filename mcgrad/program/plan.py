@@ -123,8 +123,6 @@ def make_plan(
     outputs, aux = program.outputs[:num_outputs], program.outputs[num_outputs:]
     split = split_costs(program, outputs, seen.analysis, seen.credited, sums)
     estimators = _resolved(seen, split)
-    if key_of_sample is None:
-        estimators = _run_again(program, seen, split, estimators, default)
     following = followed(estimators)
     ways = seen.ways if following == followed(seen.estimators) else _ways(program, outputs, seen, following)
     for site, estimator in estimators.items():
@@ -216,26 +214,6 @@ def _resolved(seen: _Study, split: Split) -> dict[Site, Estimator]:
     """The estimator of each site, now that the costs are known."""
     of = seen.analysis.of
     return {s: e.resolve(s, [of(cost).get(s) for cost in split.costs]) for s, e in seen.estimators.items()}
-
-
-MAX_RUN_AGAIN = 3
-"""Draws after each of which the rest of the program runs again without being asked for: its code is compiled once for each."""
-
-
-def _run_again(
-    program: Program, seen: _Study, split: Split, estimators: dict[Site, Estimator], default: Estimator
-) -> dict[Site, Estimator]:
-    """The estimators where the rest of the program may run more than once, unless it has effects or draws are many."""
-    of = seen.analysis.of
-    found = {
-        s: (s.estimator or default).run_again(s, e, [of(cost).get(s) for cost in split.costs])
-        for s, e in estimators.items()
-    }
-    changed = [s for s, e in found.items() if e is not estimators[s]]
-    many = len(changed) > MAX_RUN_AGAIN
-    coupled = any(coupling.site in changed for cost in split.costs for coupling in seen.analysis.couplings(cost))
-    effects = any(e.eqn.effects for e in program.everything())
-    return estimators if many or coupled or effects else found
 
 
 def _scheduled(
