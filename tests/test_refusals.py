@@ -309,3 +309,34 @@ def test_callbacks_in_order_run_once_or_are_refused():
             NotImplementedError, match=r"`io_callback` at .*test_refusals.py:\d+.* must be called in order"
         ):
             mcgrad.grad(program, **options)(0.3, jax.random.key(0))
+
+
+def test_draws_are_not_written_into_mutable_arrays():
+    def program(p, key, loop):
+        total = jax.new_ref(jnp.zeros(()))
+
+        def step(carry, key):
+            total[...] += 1.0 * mcgrad.sample(key, mcgrad.Bernoulli(logits=p))
+            return carry, None
+
+        if loop:
+            jax.lax.scan(step, 0.0, jax.random.split(key, 3))
+        else:
+            step(0.0, key)
+        return jnp.cos(total[...])
+
+    for loop in (False, True):
+        with pytest.raises(
+            NotImplementedError, match=r"at .*test_refusals.py:\d+.* writes into a mutable array what depends on"
+        ):
+            mcgrad.grad(program, estimator=mcgrad.Score())(0.3, KEY, loop)
+
+
+def test_what_depends_on_no_draw_may_be_written():
+    def program(p, key):
+        scale = jax.new_ref(jnp.zeros(()))
+        scale[...] = 2.0 * p
+        return scale[...] * mcgrad.sample(key, mcgrad.Bernoulli(logits=p)).astype(float)
+
+    found = mcgrad.value_and_grad(program)(0.3, KEY)  # by enumeration
+    np.testing.assert_allclose(found, jax.value_and_grad(lambda p: 2 * p * jax.nn.sigmoid(p))(0.3), rtol=1e-12)

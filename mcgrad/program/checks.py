@@ -138,6 +138,20 @@ def check_ordered(program: Program, estimators: Mapping[Site, Estimator], *, sev
         )
 
 
+def check_refs(program: Program, analysis: Analysis) -> None:
+    """Refuse to write into a reference what depends on a draw: what is read from it later has no weights."""
+    for top in program.equations:
+        writing = [e for e in top.everything() if any(type(x).__name__ in _WRITING for x in e.eqn.effects)]
+        if writing and (any(analysis.of(v) for v in top.inputs) or any(map(has_site, top.bodies))):
+            raise NotImplementedError(
+                f"`{writing[-1].name}` at {writing[-1].line} writes into a mutable array what depends on a draw, which mcgrad does not "
+                "follow. Return new arrays, with `x.at[...].set(...)`, or carry them through the loop."
+            )
+
+
+_WRITING = ("WriteEffect", "AccumEffect")
+
+
 def check_floating(program: Program, num_outputs: int) -> None:
     """Refuse outputs that have no derivative."""
     for value in program.outputs[:num_outputs]:

@@ -14,6 +14,7 @@ from mcgrad.program.checks import (
     check_evaluations,
     check_ordered,
     check_paths,
+    check_refs,
     check_samples,
     check_site,
     check_supported,
@@ -134,6 +135,7 @@ def make_plan(
         check_samples(program, estimators, key_of_sample)
     check_evaluations(estimators, seen.analysis, split)
     check_ordered(program, estimators, several=key_of_sample is not None)
+    check_refs(program, seen.analysis)
     warn_of_unknown(estimators, seen.analysis, split)
     messages = {standing(program, root): message for root, message in watched(ways, following).items()}
     return _scheduled(program, outputs, aux, seen, split, estimators, ways, messages, accumulators)
