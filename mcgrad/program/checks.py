@@ -144,8 +144,8 @@ def check_refs(program: Program, analysis: Analysis) -> None:
         writing = [e for e in top.everything() if any(type(x).__name__ in _WRITING for x in e.eqn.effects)]
         if writing and (any(analysis.of(v) for v in top.inputs) or any(map(has_site, top.bodies))):
             raise NotImplementedError(
-                f"`{writing[-1].name}` at {writing[-1].line} writes into a mutable array what depends on a draw, which mcgrad does not "
-                "follow. Return new arrays, with `x.at[...].set(...)`, or carry them through the loop."
+                f"`{writing[-1].name}` at {writing[-1].line} writes into a mutable array what depends on a draw, which mcgrad does "
+                "not follow. Return new arrays, with `x.at[...].set(...)`, or carry them through the loop."
             )
 
 
