@@ -22,7 +22,7 @@ from benchmarks.runner import (
 )
 
 TITLE = "Against Storchastic"
-BUDGET = 310.0
+BUDGET = 270.0
 SECONDS_OF_DRAWS = {"toys": 2.0, "autoencoder": 8.0}  # at most, for each case
 SECONDS_OF_REFERENCE = 20.0
 _COMMON = ("score", "leave-one-out of 10", "ARM", "DisARM", "Gumbel-softmax", "straight-through", "REBAR", "RELAX")

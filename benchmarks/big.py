@@ -10,7 +10,7 @@ from benchmarks.runner import OURS, Entry, Failed, Session, alternate, median_ti
 from benchmarks.scaling import slope
 
 TITLE = "Programs of real size"
-BUDGET = 240.0
+BUDGET = 160.0
 PROGRAMS: dict[str, tuple[str, dict[str, Any]]] = {
     "residual network with batch norm around classes": ("resnet", {}),
     "stochastic depth, 64 layers, a line each": ("stochastic_depth", {"scan": False}),

@@ -18,7 +18,7 @@ from benchmarks.report import RESULTS, Hold, Table
 from benchmarks.runner import THRESHOLD, Session, Worker, alternate
 
 TITLE = "The contract: every estimator on the tests' programs"
-BUDGET = 300.0
+BUDGET = 250.0
 MOST_SECONDS = 30.0  # for one estimator on one program
 NUM_WORKERS, NUM_BATCHES = 2, 16
 ROUND_SECONDS = 0.004  # for each estimator of a program, in each round of its timing

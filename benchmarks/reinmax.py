@@ -21,7 +21,7 @@ from benchmarks.report import Hold, Table
 from benchmarks.runner import Session
 
 TITLE = "Polynomial programming: biased and unbiased estimators in training"
-BUDGET = 120.0
+BUDGET = 80.0
 NUM_BITS, TARGET, EVALUATIONS, LEARNING_RATE = 128, 0.45, 64, 1e-3
 POWERS = (1.5, 2.0, 3.0)
 STEPS, SEEDS = (1_000, 5_000), 2

@@ -29,7 +29,7 @@ from benchmarks.report import Hold, Table
 from benchmarks.runner import Session
 
 TITLE = "Published tables"
-BUDGET = 200.0
+BUDGET = 150.0
 
 TABLES: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
