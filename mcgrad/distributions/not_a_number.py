@@ -7,7 +7,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from mcgrad.distributions.numerics.arithmetic import align
@@ -29,11 +31,13 @@ def _keeping(method: Callable[[Any, Any], Array], *, of_draws: bool) -> Callable
     @functools.wraps(method)
     def kept(self: Any, x: ArrayLike) -> Array:
         value = method(self, x)
-        if self.keeps_nan or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        if self.keeps_nan or not jax.tree_util.all_leaves([x]) or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
             return value
         unknown = jnp.isnan(x)
         if of_draws and self.event_ndim:
             unknown = jnp.any(unknown, axis=tuple(range(-self.event_ndim, 0)))
+        if len(np.broadcast_shapes(unknown.shape, value.shape)) > value.ndim:
+            return value  # of a wrong shape, as `check_distribution` tells
         return _unless(unknown, value)
 
     return kept

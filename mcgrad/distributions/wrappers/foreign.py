@@ -225,8 +225,8 @@ class ForeignDistribution(Wrapper):
         dtype = jnp.result_type(jnp.float32, *(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)))
         try:
             jax.eval_shape(function, jax.ShapeDtypeStruct(self.batch_shape, dtype))
-        # how these libraries say that a distribution has none, or one that JAX cannot trace
-        except (NotImplementedError, AttributeError, TypeError):
+        # how these libraries say that a distribution has none, one that JAX cannot trace, or one that another package computes
+        except (NotImplementedError, AttributeError, TypeError, ImportError):
             return None
         return function
 
