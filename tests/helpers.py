@@ -469,14 +469,6 @@ _ROWS = (
         "double control variates", _fixed(lambda: mcgrad.DoubleControl()), "floats", removes_offset=True, evaluations=2
     ),
     EstimatorRow(
-        "double control variates of 3, 2 samples",
-        _fixed(lambda: mcgrad.DoubleControl(3, 0.7)),
-        "floats",
-        num_samples=2,
-        removes_offset=True,
-        evaluations=6,
-    ),
-    EstimatorRow(
         "disarm, every order",
         _fixed(lambda: mcgrad.EveryOrder(mcgrad.DisARM())),
         "binary",

@@ -492,3 +492,21 @@ def test_raw_draws_by_rejection_are_warned_of(name):
 
     with pytest.warns(mcgrad.JumpWarning, match=r"at .*test_jumps.py:\d+.* moves with what is differentiated"):
         mcgrad.grad(loss)(0.4, jax.random.key(0))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (512, 1024)], ids=str)
+def test_activations_of_large_arrays_are_decided_on_few_entries(shape):
+    """In a moment each, where trying all entries took a minute; what stands still, as the other side of a guard, does so."""
+
+    def through(activation, mean, key):
+        x = mcgrad.sample(key, mcgrad.Normal(mean, 1.0))
+        return jnp.mean(activation(activation(x @ jnp.full((shape[0], shape[1]), 0.01))))
+
+    def told(activation):
+        program = functools.partial(through, activation)
+        return mcgrad.explain(program)(jnp.zeros((shape[0], shape[0])), jax.random.key(0))
+
+    guarded = lambda h: jnp.where(h > 0, jnp.log(jnp.where(h > 0, h, 1.0) + 1), 0.0)  # noqa: E731
+    for activation in (jax.nn.leaky_relu, jax.nn.elu, jax.nn.selu, guarded):
+        report = told(activation)
+        assert [site.estimator for site in report.sites] == ["Pathwise"] and not report.jumps

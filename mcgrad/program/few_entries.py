@@ -15,8 +15,8 @@ from mcgrad.program import axis_rules
 from mcgrad.program.primitives import rule_of
 from mcgrad.program.trace import Constant, Equation, Value
 
-MANY = 2**15
-"""Entries of an array from which on few stand for all of them: 65 points on a line of so many are tried in a second."""
+MANY = 2**12
+"""Entries of an array from which on few stand for all of them: 65 points on a line of so many take a tenth of a second."""
 
 FEW = 64
 

@@ -106,8 +106,16 @@ _CROSSINGS = 3
 
 def _try(probe: Probe, reached: Sequence[Value]) -> dict[Value, Verdict]:
     """For each value, whether it jumps where the gate does."""
+    # What is continuous for any values of its surroundings is so for those that they have.
+    found = _tried(probe, reached, near=True) if any(math.prod(v.shape) >= MANY for v in reached) else {}
+    found = {value: verdict for value, verdict in found.items() if verdict is False}
+    rest = [value for value in reached if value not in found]
+    return found | (_tried(probe, rest) if rest else {})
+
+
+def _tried(probe: Probe, reached: Sequence[Value], *, near: bool = False) -> dict[Value, Verdict]:
     around, gate, tells = probe.around, probe.gate, probe.tells
-    part = cut_out(around, [*tells, *reached], set(reached))
+    part = cut_out(around, [*tells, *reached], set(reached), near=near)
     if part is None:
         return dict.fromkeys(reached, True)
     equations, inputs = part
@@ -115,8 +123,11 @@ def _try(probe: Probe, reached: Sequence[Value]) -> dict[Value, Verdict]:
         v: str(around.producer[v].eqn.params) for v in inputs if v in around.producer and is_constant_draw(around, v)
     }
     asked = reached
-    if not laws and (part := few_entries(equations, inputs)) is not None:
-        equations, small = part
+    few = None if laws else few_entries(equations, inputs)
+    if few is None and near:
+        return {}
+    if few is not None:
+        equations, small = few
         gate = next(e for e in equations if e.outputs == tuple(small[v] for v in gate.outputs))
         inputs, tells, asked = ([small[v] for v in values] for values in (inputs, tells, reached))
     key = (_fingerprint(equations, inputs, laws, gate, tells, asked), probe.kind)

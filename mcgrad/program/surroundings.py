@@ -50,9 +50,13 @@ class Surroundings:
 
 
 def cut_out(
-    around: Surroundings, wanted: Sequence[Value], reached: set[Value]
+    around: Surroundings, wanted: Sequence[Value], reached: set[Value], *, near: bool = False
 ) -> tuple[list[Equation], list[Value]] | None:
-    """The equations that make the wanted values from inputs that are independent of each other; `None` if it cannot be run."""
+    """The equations that make the wanted values from inputs that are independent of each other; `None` if it cannot be run.
+
+    They go back to the program's inputs, so that values have their true ranges, unless they are many or large; if `near`, they go
+    back no further than they must, and draws may be any numbers.
+    """
     chosen: set[Equation] = set()
     frontier = set(wanted)
     numbers = 0
@@ -71,10 +75,16 @@ def cut_out(
     while True:
         # A draw from a constant distribution would stand still on every line: it is an input itself.
         open_ = [v for v in frontier if v in around.producer and not v.is_key and not is_constant_draw(around, v)]
-        must = [v for v in open_ if v in reached or not v.is_inexact or around.producer[v].eqn.primitive is sample_p]
+        must = [
+            v
+            for v in open_
+            if v in reached
+            or not (v.is_inexact and around.leaves(v))  # what is made of constants stands still
+            or (around.producer[v].eqn.primitive is sample_p and not near)
+        ]
         if must:
             expand(must)
-        elif open_ and len(chosen) < _MOST_EQUATIONS and numbers <= _MOST_NUMBERS:
+        elif open_ and len(chosen) < _MOST_EQUATIONS and not near and numbers <= _MOST_NUMBERS:
             expand([max(open_, key=lambda v: around.place[around.producer[v]])])
         else:
             shared = [v for v in open_ if any(v is not w and around.leaves(v) & around.leaves(w) for w in frontier)]
@@ -115,7 +125,7 @@ def two_draws(around: Surroundings, value: Value) -> list[np.ndarray]:
 
 
 _MOST_EQUATIONS = 400
-"""Operations up to which a cut-out part goes back to the program's inputs, so that its values have their true ranges."""
+"""Operations up to which a cut-out part goes back to the program's inputs."""
 
-_MOST_NUMBERS = 2**15
+_MOST_NUMBERS = 2**18
 """Numbers in one result beyond which a part is cut off as soon as its inputs are independent."""
