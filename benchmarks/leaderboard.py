@@ -117,9 +117,9 @@ def _picture(found: dict[str, dict[str, Point]]) -> None:
     import matplotlib.pyplot as plt
 
     with plt.style.context(STYLE):
-        columns = 3
+        columns = 2
         num_rows = -(-len(found) // columns)
-        figure, grid = plt.subplots(num_rows, columns, figsize=(12, 2.7 * num_rows), squeeze=False)
+        figure, grid = plt.subplots(num_rows, columns, figsize=(12, 2.5 * num_rows), squeeze=False)
         for axes, (program, of_program) in zip(grid.flat, found.items(), strict=False):
             _panel(axes, of_program)
             axes.set_title(program.replace("_", " "))
@@ -144,12 +144,11 @@ def _panel(axes: Any, found: dict[str, Point]) -> None:
         axes.annotate(
             "none", (0.99, floor), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7, color="0.4"
         )
-    for i, name in enumerate(kept):
-        offset = {"xytext": (5, 3 if i % 2 else -8), "textcoords": "offset points"}
-        text = axes.annotate(name, place[name], **offset, fontsize=7)
-        text.set_in_layout(False)
-        text.set_bbox({"facecolor": "white", "alpha": 0.7, "pad": 0.3, "edgecolor": "none"})
+    for i, name in enumerate(kept, 1):
+        axes.annotate(
+            str(i), place[name], xytext=(-4, -4), textcoords="offset points", ha="right", va="top", fontsize=8
+        )
+    names = "\n".join(f"{i} {name}" for i, name in enumerate(kept, 1))
+    axes.text(1.02, 1.0, names, transform=axes.transAxes, ha="left", va="top", fontsize=8, linespacing=1.4)
     axes.margins(0.15)
-    left, right = axes.get_xlim()
-    axes.set_xlim(left, right * (right / left) ** 0.8)  # room for the names
     axes.minorticks_off()
