@@ -42,7 +42,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "F")) for name in CASES])
 def test_distribution_functions_are_scipys_with_their_derivatives(name: str) -> None:
     params, points, reference = CASES[name]
     x = jnp.asarray(points)

@@ -36,9 +36,10 @@ CLAIMED = [(program, row) for program in CHECKED.values() for row in ESTIMATORS.
 
 # The default run takes every estimator on the first of these, and on each other program one estimator, another for each
 # program; the rest, an hour of compilations on two cores, is marked slow. So are estimators that unroll a loop, but on the
-# second.
+# second, and programs that take long with any.
 WITH_EVERY_ESTIMATOR = ("categorical",)
 UNROLLED = ("hidden_markov_chain",)
+LONG = ("bits_and_classes_as_floats",)
 
 
 def each(claims, *, complete=(), default=CHECKED):
@@ -48,7 +49,7 @@ def each(claims, *, complete=(), default=CHECKED):
         rows = [(program, row) for program, row in claims if program.name == name]
         light = [row for program, row in rows if name in UNROLLED or not (program.in_loop and row.unrolls)]
         for program, row in rows:
-            chosen = name in complete or (name in default and row is light[i % len(light)])
+            chosen = name in complete or (name in default and name not in LONG and row is light[i % len(light)])
             marks = () if chosen else (pytest.mark.slow,)
             params.append(pytest.param(program, row, id=f"{name}-{row.name}", marks=marks))
     return pytest.mark.parametrize(("program", "row"), params)

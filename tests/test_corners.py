@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from distributions import CORNERS
 
+LONG = ("F", "MultivariateStudentT", "Mixture, gammas", "NoncentralChi2")  # made of others here
 
-@pytest.mark.parametrize("name", CORNERS)
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in CORNERS])
 def test_nothing_is_nan_at_the_corners_of_float32(name: str) -> None:
     make, grid = CORNERS[name].make, CORNERS[name].grid
     params = tuple(np.array(list(itertools.product(*grid.values())), np.float32).T)

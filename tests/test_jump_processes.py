@@ -201,6 +201,7 @@ def served_exact(params):
     return expm(3.0 * (rates[0] * arrivals + rates[1] * services))[index[0, 0, 0], 48]
 
 
+@pytest.mark.slow
 def test_customers_that_a_queue_serves():
     params = jnp.array([0.3, 0.4])
     boundary = mcgrad.PathwiseWithBoundary("right")

@@ -192,7 +192,10 @@ def explained(cost, estimator=None):
     return mcgrad.explain(loss_of(cost, estimator))(jnp.linspace(0.1, 1.0, SIZE), jax.random.key(0))
 
 
-@pytest.mark.parametrize("cost", JUMPS.values(), ids=JUMPS)
+@pytest.mark.parametrize(
+    "cost",
+    [pytest.param(c, id=n, marks=[pytest.mark.slow] * (n == "mean of many comparisons")) for n, c in JUMPS.items()],
+)
 def test_a_jump_is_warned_of_with_its_line(cost):
     with pytest.warns(mcgrad.JumpWarning, match=r"test_jumps.py:\d+.* jumps in the draw from Normal .*test_jumps.py"):
         report = explained(cost)
@@ -205,6 +208,7 @@ def test_continuous_costs_are_not_warned_of(cost):
 
 
 LONG = (
+    "differential equation",
     "exponential integral",
     "normal quantile",
     "log determinant with pivots",

@@ -82,6 +82,7 @@ def test_draws_of_two_scales_share_their_noise_by_reflection_and_meet_by_rejecti
     assert_meets(x, y, np.trapezoid(overlap, grid))
 
 
+@pytest.mark.slow
 def test_gamma_draws_meet_by_rejection():
     real, dist = mcgrad.Gamma(2.0, 1.0), mcgrad.Gamma(3.5, 1.4)
     x, y = coupled_draws(maximal, dist, real)
