@@ -13,9 +13,9 @@ from jaxtyping import Array
 
 from mcgrad._arguments import check_field
 from mcgrad._types import static_field
+from mcgrad.estimators.as_floats import in_floats, why_no_derivative
 from mcgrad.estimators.finite_support import FiniteSupportEstimator, each_value
 from mcgrad.program import Draw, Relation, Rest, Result, Site, bring_each, unit_weight, zero_with_derivative_of
-from mcgrad.program.draw import placeholder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,20 +70,10 @@ class DoubleControl(FiniteSupportEstimator):
         return self.num_samples
 
     def why_not(self, site: Site) -> str | None:
-        if (reason := super().why_not(site)) is not None:
-            return reason
-        (draw,) = jax.tree.leaves(placeholder(site))
-        if not jnp.issubdtype(draw.dtype, jnp.floating):
-            return (
-                f"its draws are {draw.dtype}, which have no derivative. Draw floats, "
-                "`mcgrad.Bernoulli(..., dtype=jnp.float32)` or `mcgrad.OneHotCategorical(..., dtype=jnp.float32)`, or name the "
-                "estimator at the draw of one of these"
-            )
-        return None
+        return super().why_not(site) or why_no_derivative(site)
 
     def drawn(self, dist: Any) -> Any:
-        in_floats = getattr(dist, "in_floats", None)
-        return dist if in_floats is None else in_floats()
+        return in_floats(dist)
 
     def estimate(self, draw: Draw, rest: Rest) -> Result:
         n = self.num_samples

@@ -15,9 +15,9 @@ from mcgrad._arguments import check_field, check_flag
 from mcgrad._compat import Tracer
 from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions import HasMarginals, Relaxation, knows
+from mcgrad.estimators.as_floats import in_floats, why_no_derivative
 from mcgrad.estimators.relax import KEY_OF_RELAXATION
 from mcgrad.program import Draw, Flow, LocalEstimator, Site
-from mcgrad.program.draw import placeholder
 from mcgrad.program.estimator import OnJump
 from mcgrad.program.surrogates import zero_with_first_derivative_of
 
@@ -44,18 +44,10 @@ class _Biased(LocalEstimator):
                 "the distribution has no relaxation; `mcgrad.Bernoulli` and `mcgrad.OneHotCategorical` have, and yours may, see "
                 "`mcgrad.Distribution`"
             )
-        (draw,) = jax.tree.leaves(placeholder(site))
-        if not jnp.issubdtype(draw.dtype, jnp.floating):
-            return (
-                f"its draws are {draw.dtype}, which have no derivative. Draw floats, "
-                "`mcgrad.Bernoulli(..., dtype=jnp.float32)` or `mcgrad.OneHotCategorical(..., dtype=jnp.float32)`, or name the "
-                "estimator at the draw of one of these"
-            )
-        return None
+        return why_no_derivative(site)
 
     def drawn(self, dist: Any) -> Any:
-        in_floats = getattr(dist, "in_floats", None)
-        return dist if in_floats is None else in_floats()
+        return in_floats(dist)
 
     def on_jump(self, *, certain: bool) -> OnJump:
         return "ignore"
