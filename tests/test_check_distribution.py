@@ -329,6 +329,20 @@ def test_derivatives_are_in_the_parameters_given() -> None:
     assert report.agrees and next(row.verdict for row in report.rows if row.name == "score") == "agrees"
 
 
+def test_entries_that_are_constant_but_for_rounding_do_not_drown_the_others() -> None:
+    """As the diagonal of a correlation matrix: divided by its spread, rounding would count as much as the draw."""
+
+    def draw(key: Any, loc: Any) -> Any:
+        x = loc + jax.random.normal(key, dtype=jnp.float32)
+        return jnp.stack([x, jnp.tanh(x) ** 2 + 1 / jnp.cosh(x) ** 2])
+
+    def density(x: Any, loc: Any) -> Any:
+        return -0.5 * (x[0] - loc) ** 2 - 0.5 * math.log(2 * math.pi)
+
+    report = mcgrad.check_distribution(mcgrad.distribution(draw, density, event_ndim=1)(jnp.float32(2.0)), key())
+    assert report.agrees and next(row for row in report.rows if row.name == "path and score").verdict == "agrees"
+
+
 def test_without_a_density_little_is_known() -> None:
     report = mcgrad.check_distribution(mcgrad.distribution(lambda key, p: p * jax.random.normal(key))(2.0), key())
     assert report.agrees and {row.verdict for row in report.rows[1:]} == {"not known"}

@@ -63,7 +63,9 @@ def _functions(subject: Subject) -> tuple[Callable[[Any], Any], np.ndarray]:
     n, entries, size = subject.num_samples, subject.entries, subject.event_size
     weights = np.random.default_rng(subject.seed).uniform(0.4, 1.0, size) * (-1.0) ** np.arange(size)
     spread = np.subtract(*np.quantile(subject.flat, (0.75, 0.25), axis=0))
-    weights = weights / np.where(spread > 0, spread, 1.0)  # [entries, size]
+    # What is constant but for rounding (the diagonal of a correlation matrix) stays as it is.
+    constant = spread <= 8 * subject.epsilon * np.max(np.abs(subject.flat), axis=0)
+    weights = weights / np.where(constant, 1.0, spread)  # [entries, size]
     low, high = np.quantile(np.sum(subject.flat * weights, axis=-1), (0.02, 0.98), axis=0)
     center, scale = (low + high) / 2, np.where(high > low, (high - low) / 2, 1.0)
 
