@@ -88,7 +88,8 @@ def _folder(text: str) -> Path:
 def _estimators() -> dict[str, type]:
     """The estimators that need no options, by name."""
     found = {}
-    for name, kind in vars(mcgrad.estimators).items():
+    for name in dir(mcgrad.estimators):
+        kind = getattr(mcgrad.estimators, name)
         if isinstance(kind, type) and all(
             p.default is not p.empty for p in inspect.signature(kind).parameters.values()
         ):

@@ -60,7 +60,8 @@ def public() -> dict[str, tuple[str, Any]]:
     """Every public name of the public modules, each thing once: its module to import from, and itself."""
     found: dict[str, tuple[str, Any]] = {}
     for module in (mcgrad, mcgrad.program, mcgrad.distributions):
-        for name, thing in vars(module).items():
+        for name in dir(module):
+            thing = getattr(module, name)
             if not name.startswith("_") and not inspect.ismodule(thing):
                 found.setdefault(name, (module.__name__, thing))
     for module in (mcgrad.mcmc, mcgrad.smc):

@@ -18,7 +18,7 @@ MAX_LINES = 400
 # The floors of the house, from below: a folder or a file imports from itself and from the floors under it. A file that is named
 # stands there, whatever its folder does.
 FLOORS = (
-    ("_types", "_compat"),
+    ("_types", "_compat", "_stub"),
     ("_mesh",),
     ("_spread",),
     ("_modules",),
@@ -98,7 +98,9 @@ def _edges() -> tuple[dict[str, set[str]], dict[str, set[str]], dict[str, set[st
     """Of each file: the files that it imports at run time, those for types only, and what it imports of others."""
     run_time, for_types, foreign = ({name: set() for name in FILES} for _ in range(3))
     for name, path in FILES.items():
-        for module, typing in _imported(ast.parse(path.read_text())):
+        stub = path.with_suffix(".pyi")  # what is imported when it is first asked for
+        source = path.read_text() + (stub.read_text() if stub.exists() else "")
+        for module, typing in _imported(ast.parse(source)):
             if module.split(".")[0] != "mcgrad":
                 foreign[name].add(module)
                 continue

@@ -228,8 +228,10 @@ def test_every_estimator_is_in_the_table():
     exported = {
         value
         for module in (mcgrad, mcgrad.estimators)
-        for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, mcgrad.Estimator) and not name.startswith("_")
+        for name in dir(module)
+        if isinstance(value := getattr(module, name), type)
+        and issubclass(value, mcgrad.Estimator)
+        and not name.startswith("_")
     } - {mcgrad.Estimator, mcgrad.LocalEstimator}
     assert {estimator for estimator in exported if estimator.biased} == set(map(type, BIASED.values()))
     exported = {estimator for estimator in exported if not estimator.biased}
