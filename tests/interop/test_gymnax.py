@@ -143,6 +143,37 @@ def test_a_baseline_that_depends_on_the_observation():
     )
 
 
+def test_generalized_advantages_of_every_reward_are_a_baseline():
+    """At lambda 1 the critic's predictions cancel but for the first; what is left is the baseline of `mcgrad.Score`."""
+    agent = Agent("CartPole-v1")
+    params = init(4, 2)
+
+    def value(observation):
+        return -10.0 + 3.0 * observation[2]
+
+    def act(params, observation, key):
+        dist = distribution(params, observation, True)
+        action = jax.lax.stop_gradient(dist.sample(key))
+        return action, (dist.log_prob(action), value(observation))
+
+    def generalized(params, key, decay):
+        (log_probs, values), rewards, ended = agent.rollout(params, key, act)
+        costs = of_window(rewards, ended)
+        # CartPole moves by the speeds of the step before: the cost of a step is none of its own action.
+        errors = jnp.append(costs[1:] + values[1:], 0.0) - values
+        _, advantages = jax.lax.scan(lambda later, error: (error + decay * later,) * 2, 0.0, errors, reverse=True)
+        return jnp.sum(jax.lax.stop_gradient(advantages) * log_probs.at[-1].set(0.0))
+
+    @jax.jit
+    def three(params, key):
+        ours = mcgrad.grad(loss(agent, True, of_window, value))(params, key)
+        return [ours, *(jax.grad(generalized)(params, key, decay) for decay in (1.0, 0.9))]
+
+    ours, every, fewer = three(params, jax.random.key(5))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3), ours, every)
+    assert jnp.abs(ours["out"] - fewer["out"]).max() > 0.1
+
+
 def test_a_policy_learns():
     agent = Agent("CartPole-v1")
     params = init(4, 2)
