@@ -22,13 +22,24 @@ PROGRAMS: dict[str, tuple[str, dict[str, Any]]] = {
     "128 tokens, in a scan": ("token_by_token", {}),
     "transformer, 2 x 24 blocks around a layer of bits": ("transformer", {"num_samples": 1}),
     "transformer, 4 samples": ("transformer", {"num_samples": 4}),
+    "particle filter, 1,000 particles, 20 steps, with stop-gradients": ("particle_filter", {}),
 }
-IN_LOOPS = ("rollout", "token_by_token", "autoregressive")  # XLA counts a loop's body once: operations say nothing
+IN_LOOPS = (
+    "rollout",
+    "token_by_token",
+    "autoregressive",
+    "particle_filter",
+)  # XLA counts a loop's body once: operations say nothing
 SEVERAL = "transformer, 4 samples"
 DRAWS = "64 scalar draws, a line each"
+FILTER = "particle filter, 1,000 particles, 20 steps, with stop-gradients"
 MOST_COMPILE_SECONDS = 300.0
 PLANNED = {"costs": ("summed costs", (250, 500, 1000, 2000)), "draws": ("scalar draws", (16, 32, 64, 128, 1000))}
 MOST_SLOPE = 1.15
+WHY_OPERATIONS = {
+    DRAWS: "`mcgrad.Bernoulli` takes the logarithms of both probabilities and selects one of them last, so that samples of one "
+    "distribution share them and infinite logits are allowed (7 transcendental operations a draw); by hand is one softplus (4)",
+}
 
 
 def measure(session: Session) -> dict[str, Any]:
@@ -111,10 +122,17 @@ def report(data: dict[str, Any]) -> list[Any]:
         planning,
         _at_most(one, 1.5, "tracing, planning and compiling takes at most 1.5 times as long as by hand"),
         _at_most(two, 2.0, "of four samples, and of 64 scalar draws in lines of their own, at most twice as long"),
-        _at_most(operations, 1.01, "outside loops, operations are at most 1.01 of by hand"),
+        _at_most(operations, 1.01, "outside loops, operations are at most 1.01 of by hand", WHY_OPERATIONS),
         _at_most(memory, 1.05, "temporary memory is at most 1.05 of by hand"),
         _at_most(
-            {title: found[1] for title, found in times.items()}, 1.02, "a step takes at most 1.02 of by hand (median)"
+            {title: found[1] for title, found in times.items() if title != FILTER},
+            1.02,
+            "a step takes at most 1.02 of by hand (median)",
+        ),
+        _at_most(
+            {title: found[1] for title, found in times.items() if title == FILTER},
+            1.5,
+            "a particle filter takes at most 1.5 times as long as by hand with stop-gradients (median)",
         ),
         _at_most(
             slopes,

@@ -57,6 +57,14 @@ def before_the_run() -> Generator[None]:
         yield
 
 
+@contextmanager
+def where_known() -> Generator[None]:
+    """As `before_the_run`, of operations on what is known; those on what is traced are traced."""
+    nowhere = jax.sharding.AbstractMesh((), ())
+    with jax.ensure_compile_time_eval(), jax.sharding.use_abstract_mesh(nowhere):
+        yield
+
+
 def user_line(eqn: JaxprEqn) -> str:
     """`file:line (function)` of the user's code that made an equation."""
     return source_info_util.summarize(eqn.source_info)

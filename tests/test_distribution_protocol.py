@@ -106,3 +106,35 @@ def test_obstacles_of_own_laws() -> None:
         pass
 
     assert pathwise_obstacle(Opaque()) == "Opaque is not reparameterized"
+
+
+def test_a_support_may_be_computed_and_be_unknown_where_a_parameter_is_traced() -> None:
+    """As those of NumPyro and Distrax are, whose counts of values come from parameters."""
+
+    @dataclasses.dataclass(frozen=True)
+    class UpTo(mcgrad.Distribution):
+        logits: Any
+        number: Any
+
+        discrete = True
+
+        def sample(self, key: Any) -> Any:
+            return jnp.where(jax.random.bernoulli(key, jax.nn.sigmoid(self.logits)), self.number, 0)
+
+        def log_prob(self, x: Any) -> Any:
+            return jax.nn.log_sigmoid(jnp.where(x == 0, -self.logits, self.logits))
+
+        def support(self) -> Any:
+            try:
+                return jnp.arange(0, int(jnp.max(self.number)) + 1, self.number)
+            except jax.errors.ConcretizationTypeError:
+                return None
+
+    def program(logits: Any, key: Any) -> Any:
+        return jnp.sin(1.0 * mcgrad.sample(key, UpTo(logits, jnp.asarray(3)), mcgrad.Score()))
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    found = jax.jit(jax.vmap(mcgrad.grad(program), (None, 0)))(0.3, keys)
+    p = jax.nn.sigmoid(0.3)
+    choices = [float(jnp.sin(3.0) * (1 - p)), 0.0]
+    assert all(min(abs(float(value) - choice) for choice in choices) < 1e-6 for value in found)

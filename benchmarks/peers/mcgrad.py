@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 import mcgrad
 from benchmarks import inputs
-from benchmarks.peers import big, by_hand, chains, sizes
+from benchmarks.peers import big, by_hand, chains, filters, sizes
 from benchmarks.peers.by_hand import case_by_hand, unit
 from benchmarks.peers.draws import draws
 from benchmarks.peers.jax_case import jax_case
@@ -336,7 +336,10 @@ def main() -> None:
             draws,
         )
     }
-    serve(builders | by_hand.BUILDERS | chains.BUILDERS | sizes.BUILDERS | big.BUILDERS, ("jax", "jaxlib", "numpy"))
+    serve(
+        builders | by_hand.BUILDERS | chains.BUILDERS | sizes.BUILDERS | big.BUILDERS | filters.BUILDERS,
+        ("jax", "jaxlib", "numpy"),
+    )
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def _facts(placeholder: Any) -> Facts:
         knows = frozenset(name for name in _OPTIONAL.split() if getattr(dist, name, None) is not None)
         values = None
         if "support" in knows and callable(dist.support):
-            with _compat.before_the_run():
+            with _compat.where_known():
                 values = dist.support()
         found.append(
             Facts(
