@@ -47,8 +47,8 @@ class Nearest:
         lowest, entries = np.argmin(size, axis=0), np.arange(size.shape[1])
         # Between two points it is at most as far away as it changes from one to the next.
         with np.errstate(invalid="ignore"):
-            change = np.nan_to_num(np.abs(np.diff(size, axis=0)), nan=np.inf).max(axis=0, initial=0)
-        near = entries[np.isfinite(self._usual) & (size[lowest, entries] <= 2 * change)]
+            change = np.nan_to_num(np.abs(np.diff(size, axis=0)), nan=np.inf, posinf=np.inf).max(axis=0, initial=0)
+        near = entries[np.isfinite(self._usual) & (size[lowest, entries] / 2 <= change)]
         near = near[np.argsort(size[lowest[near], near], kind="stable")][:_MOST_ENTRIES]
         self.where = {int(entry): int(lowest[entry]) for entry in near}
 
