@@ -116,6 +116,7 @@ class custom_jvp:
     def __init__(self, fn: Callable[..., Any]):
         self.fn = fn
         self.rule: Callable[..., Any] | None = None
+        functools.update_wrapper(self, fn)
 
     def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         self.rule = rule

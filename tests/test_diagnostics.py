@@ -337,9 +337,21 @@ def test_a_comparison_made_by_hand_prints_its_numbers():
     assert lines[0] == "10 gradients of each estimator"
     assert lines[3].split() == ["one", "0.25", "±", "0.5", "1.5", "2", "3", "6", "1,200", "undecided"]
     assert (
-        "Distances from the truth. Biased: more than 3.5 standard errors" in text
+        "Distances from the truth, of length 0. Biased: more than 3.5 standard" in text
         and "two was refused: not today" in text
     )
+
+
+def test_a_comparison_says_which_draws_keep_an_estimator_of_their_own():
+    def program(t, key):
+        k_one, k_other = jax.random.split(key)
+        bit = mcgrad.sample(k_one, mcgrad.Bernoulli(logits=t), mcgrad.Score(baseline=0.3), name="own")
+        return jnp.sin(2.0 * bit + 0.3 * mcgrad.sample(k_other, mcgrad.Bernoulli(logits=t)))
+
+    found = mcgrad.compare(program, [mcgrad.Score(), mcgrad.Enumerate()], num_samples=100)(0.3, jax.random.key(0))
+    (named,) = found.named
+    assert "(name='own')" in named and named.endswith("by `Score`")
+    assert "Every row differentiates the draw from Bernoulli (name='own')" in " ".join(str(found).split())
 
 
 def test_no_name_is_broken_in_eighty_columns():

@@ -139,6 +139,7 @@ def compare(
             threshold=judged.threshold,
             num_samples=num_samples,
             chunk_size=size,
+            named=named_at_draws(fn, named[runs[0].name], args, kwargs),
         )
 
     return compared
@@ -173,6 +174,19 @@ def count_evaluations(fn: Callable[..., Any], estimator: Estimator, args: Any, k
         interpreter.run()
         enumerated = all(isinstance(chosen, Enumerate) for chosen in plan.estimators.values())
         found.append((sum(interpreter.evaluations), enumerated))
+
+    eval_shape(run, args, kwargs)
+    return found[0]
+
+
+def named_at_draws(fn: Callable[..., Any], estimator: Estimator, args: Any, kwargs: Any) -> tuple[str, ...]:
+    """The draws that name an estimator of their own, whatever is compared."""
+    found: list[tuple[str, ...]] = []
+
+    def run(args: Any, kwargs: Any) -> None:
+        plan, _ = plan_of(fn, args, kwargs, estimator, False)
+        named = {site: type(site.estimator).__name__ for site in plan.estimators if site.estimator is not None}
+        found.append(tuple(f"{site.describe()} by `{name}`" for site, name in named.items()))
 
     eval_shape(run, args, kwargs)
     return found[0]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from mcgrad.diagnostics.pictures import AGREES, DOUBTFUL, WRONG, need, save
@@ -67,6 +68,7 @@ class Comparison:
         threshold: `max_z` above this is evidence of bias.
         num_samples: gradients drawn from each estimator.
         chunk_size: gradients that ran at once.
+        named: the draws that name an estimator of their own, which they keep: none of those compared is used there.
     """
 
     reports: dict[str, EstimatorReport]
@@ -76,6 +78,7 @@ class Comparison:
     threshold: float
     num_samples: int
     chunk_size: int
+    named: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = ("distance", "max |z|", "variance", "time", "var x time", "runs", "verdict")
@@ -101,10 +104,13 @@ class Comparison:
             padded = [cell.rjust(width) for cell, width in zip(cells[:-1], widths[:-1], strict=True)]
             return above + "  ".join([name.ljust(first), *padded, cells[-1]])
 
+        leaves = jax.tree.leaves(self.reference)
+        length = f", of length {np.sqrt(sum(np.sum(np.square(leaf)) for leaf in leaves)):.3g}" if leaves else ""
         notes = (
-            f"Distances from {self.source}. Biased: more than {self.threshold:.1f} standard errors off somewhere. Time in "
+            f"Distances from {self.source}{length}. Biased: more than {self.threshold:.1f} standard errors off somewhere. Time in "
             "microseconds and runs of the program, a gradient.",
             *(f"{name} was refused: {reason}" for name, reason in self.refused.items()),
+            *(f"Every row differentiates {draw}, which is named there." for draw in self.named),
         )
         table = [f"{self.num_samples:,} gradients of each estimator", "", line("estimator", head)]
         table += [line(name, cells) for name, cells in rows.items()]

@@ -51,7 +51,7 @@ class _AntitheticPair(_Binary):
 
     def represent(self, draw: Draw) -> SignedPoints:
         p, q, inside, log_odds = _probabilities(draw)
-        u = draw.uniform(dtype=p.dtype)
+        u = draw.uniform(dtype=p.dtype, index=None)
         b, c = (u < p).astype(jnp.int32), (u > q).astype(jnp.int32)
         weight = jnp.where(inside, self.weight(p, u.astype(p.dtype), b, c), 0)
         b, c = (_as_drawn(draw, x) for x in (b, c))
@@ -168,7 +168,7 @@ class ARMS(_Binary):
         n = self.num_samples
         p, q, inside, log_odds = _probabilities(draw)
         # The first is what JAX draws, as in `_AntitheticPair`; the others are drawn given it.
-        u = draw.uniform(dtype=p.dtype)
+        u = draw.uniform(dtype=p.dtype, index=None)
         # By symmetry everything is about the rarer of the two values, which keeps it exact at both ends.
         rare, one_is_rare = jnp.minimum(p, q), p <= q
         copula, both = (_dirichlet if self.copula == "dirichlet" else _gaussian)(rare, n)

@@ -133,7 +133,7 @@ class Groups:
 
     def uniform(self, num: int, dtype: Any) -> Float[Array, "g num d"]:
         """Noise in (0, 1) for each group."""
-        u = self.draw.uniform(num, dtype=dtype)
+        u = self.draw.uniform(num, dtype=dtype, index=None)
         return jnp.swapaxes(self.gather(u), 1, 2)
 
     def gather(self, x: Array) -> Array:

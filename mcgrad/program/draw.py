@@ -259,8 +259,15 @@ class Draw:
         x = draw_from_uniform(dist, lambda shape: samples.uniform(key, shape, dtype))
         return x.astype(self.site.equation.outputs[0].dtype)
 
-    def uniform(self, *shape: int, dtype: Any, index: Any = None) -> Array:
-        """Uniform noise in (0, 1) of shape `[*plates, *shape]`, from the key of the draw or, with an `index`, one beside it."""
+    def uniform(self, *shape: int, dtype: Any, index: Any) -> Array:
+        """Uniform noise in (0, 1) of shape `[*plates, *shape]`.
+
+        Args:
+            shape: of the noise for each entry.
+            dtype: of the noise.
+            index: a number, for noise beside the draw, independent of it and of that of other numbers. `None` for noise from the
+                key of the draw, in place of `draw.sample()`: never beside it, which is made of the same bits.
+        """
         key = self.key if index is None else self.key_beside(index)
         make = open_uniform if self.samples is None or index is not None else self.samples.uniform
         return self.under_vmaps(lambda key, dist: make(key, (*dist.batch_shape, *shape), dtype), key=key)
