@@ -17,6 +17,7 @@ from mcgrad.distributions.checks import Domain
 from mcgrad.distributions.derivatives.quantile_rules import distribution_function, moving_draw
 from mcgrad.distributions.numerics.arithmetic import align
 from mcgrad.distributions.numerics.counts import poisson
+from mcgrad.distributions.numerics.elementwise import smooth
 from mcgrad.distributions.numerics.gamma import log_density_of_log, log_gamma_velocity, log_poisson, probabilities
 from mcgrad.distributions.numerics.gamma_rejection import standard_gamma
 from mcgrad.distributions.numerics.quadrature import per_node
@@ -143,10 +144,12 @@ def _velocity(x: Array, df: Array, noncentrality: Array) -> tuple[Array, Array]:
     return x * in_df, x * jnp.sum(weights / (2 * a), -1)
 
 
+@smooth
 def _log_density(x: Array, df: Array, noncentrality: Array) -> Array:
     return special.logsumexp(_terms(x, df, noncentrality)[1], axis=-1) - jnp.log(x)
 
 
+@smooth
 def _cdf(x: Array, df: Array, noncentrality: Array) -> Array:
     mean = noncentrality / 2
     j, _ = _around(mean, jnp.sqrt(mean))

@@ -33,8 +33,9 @@ from mcgrad._types import PRNGKey, static_field
 from mcgrad.distributions import Independent, Logistic, Relaxation
 from mcgrad.estimators.score import why_no_score
 from mcgrad.program import Draw, LocalEstimator, Relation, Site, WeightedPoint, bring
+from mcgrad.program.blind_way import BlindWay
 from mcgrad.program.dependence import analyze
-from mcgrad.program.paths import BlindWay, blind_ways
+from mcgrad.program.paths import blind_ways
 from mcgrad.program.site import bind_draw
 from mcgrad.program.surrogates import unit_weight, zero_with_derivative_of
 from mcgrad.program.trace import from_jaxpr

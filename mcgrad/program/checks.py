@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from mcgrad import _compat, _mesh
+from mcgrad.program.blind_way import BlindWay
 from mcgrad.program.costs import Split
 from mcgrad.program.dependence import Analysis
 from mcgrad.program.estimator import Estimator, spelled
 from mcgrad.program.held import Held
 from mcgrad.program.jumps import JumpWarning
 from mcgrad.program.made_of import MadeOf
-from mcgrad.program.paths import BlindWay
 from mcgrad.program.point_sets import Samples, can_draw, why_not_number
 from mcgrad.program.poles import divisor_of
 from mcgrad.program.shards import refuse_draw

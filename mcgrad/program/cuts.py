@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from mcgrad import _compat
-from mcgrad.program.primitives import rule_of
+from mcgrad.program.primitives import path_of
 from mcgrad.program.trace import Equation
 
 
 def cuts(equation: Equation) -> bool:
     """Whether no derivative passes from the floating-point operands of an operation to its results."""
-    path = rule_of(equation).path
+    path = path_of(equation)
     known = path is not None or equation.eqn.primitive is _compat.ruled_p
     return path == "cuts" if known else cuts_by_its_rule(equation)
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Set
 
 from mcgrad import _compat
-from mcgrad.program.paths import PARAMETER, BlindWay
+from mcgrad.program.blind_way import PARAMETER, BlindWay
 from mcgrad.program.site import Site
 from mcgrad.program.trace import Equation
 

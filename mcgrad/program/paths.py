@@ -14,27 +14,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import jax.numpy as jnp
 
 from mcgrad import _compat
+from mcgrad.program.blind_way import PARAMETER, BlindWay
 from mcgrad.program.cuts import cuts
 from mcgrad.program.forward import Forward
 from mcgrad.program.made_of import is_traced
 from mcgrad.program.poles import divisor_of
-from mcgrad.program.primitives import linear_group, rule_of
+from mcgrad.program.primitives import linear_group, path_of
 from mcgrad.program.probe import Kind, Probe
 from mcgrad.program.signs import Signs
 from mcgrad.program.site import Site
 from mcgrad.program.structure import ControlFlow, form_of, live_equations
 from mcgrad.program.surroundings import Surroundings
 from mcgrad.program.trace import Equation, Program, Value
-
-Source: TypeAlias = "Site | Equation | Literal['parameter']"
-"""A draw; the operation that makes raw random bits; or what is not known before the run, so that it may be differentiated."""
-
-PARAMETER: Literal["parameter"] = "parameter"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,41 +45,8 @@ class Reach:
         return bool(self.moving or self.held or self.blind)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class BlindWay:
-    """A gate that costs are blind behind.
-
-    Attributes:
-        gate: the operation.
-        place: where that is: in its bodies, if it is a loop or branch.
-        roots: the comparisons, searches, roundings that it goes by.
-        sources: what these are made of.
-        cut: the derivative is cut there; otherwise the value jumps.
-        certain: whether it was seen to jump; otherwise no place of a jump was found.
-        met: whether, if it was not seen to jump, a place was found where it might, and trying did not tell.
-    """
-
-    gate: Equation
-    place: Equation
-    roots: frozenset[Equation]
-    sources: frozenset[Any]
-    cut: bool
-    certain: bool
-    met: bool
-
-    def describe(self) -> str:
-        """How messages speak of it."""
-        what = _WORDS.get(self.place.name, f"`{self.place.name}`")
-        does = "cuts the derivative" if self.cut else "jumps" if self.certain else "may jump"
-        return f"{what} at {self.place.line} {does}"
-
-
-_WORDS = {
-    "convert_element_type": "a number made of a comparison or rounded to an integer",
-    "select_n": "`where`",
-    "atan2": "`arctan2`",
-    **dict.fromkeys(("div", "integer_pow", "pow", "rsqrt"), "a division by what becomes zero"),
-}
+_RARELY = frozenset("qr geqrf acos acosh asin asinh atan atanh cbrt log log1p log2 pow rsqrt sqrt".split())  # noqa: SIM905
+"""Of what jumps, that which most programs keep away from the jumps of: branches of complex numbers, signs of factors."""
 
 
 def blind_ways(
@@ -126,6 +89,9 @@ class _Paths(Forward[Reach]):
         self.live = live_equations(program, set(outputs))
         self.gates: dict[Equation, _Gate] = {}
         self.roots: dict[Equation, frozenset[Any]] = {}
+        self.rare: set[Equation] = (
+            set()
+        )  # that hardly any draw comes to the jump of, as to an equality, if not shown otherwise
         self.program = program
         self.beside: dict[Equation, Probe] = {}
         self._around: dict[Program, Surroundings] = {}
@@ -162,13 +128,20 @@ class _Paths(Forward[Reach]):
         self._stack.append(program)
         outputs = super().run(program, inputs)
         self._stack.pop()
-        # A division that no jump was found behind is by what never becomes zero, or else has no expectation.
-        harmless = {gate for gate, known in self.gates.items() if known.probe.kind == "divides" and not known.jumped}
+        harmless = {gate for gate in self.gates if self.harmless(gate)}
         outputs = [dataclasses.replace(found, blind=found.blind - harmless) for found in outputs]
         return [
             self.join([found, self.of_constant(value)], value, None)
             for value, found in zip(program.outputs, outputs, strict=True)
         ]
+
+    def harmless(self, gate: Equation) -> bool:
+        """Whether a gate jumps where hardly any draw comes, unless it was seen to."""
+        found = self.gates[gate]
+        if found.probe.kind == "divides":  # by what never becomes zero, or else the cost has no expectation
+            return not found.jumped
+        told = bool(found.probe.tells) and not found.inner
+        return found.roots <= self.rare and not (found.jumped and (found.probe.met or not told))
 
     @functools.cached_property
     def signs(self) -> Signs:
@@ -202,7 +175,7 @@ class _Paths(Forward[Reach]):
         return [Reach(moving | {site}, frozenset(), through.blind)] * len(equation.outputs)
 
     def apply(self, equation: Equation, inputs: list[Reach]) -> list[Reach]:
-        path = rule_of(equation).path
+        path = path_of(equation)
         if path == "random":
             seeds = self.join(inputs, equation.outputs[0], equation)
             return [Reach(frozenset({equation}), seeds.held, seeds.blind)] * len(equation.outputs)
@@ -232,13 +205,13 @@ class _Paths(Forward[Reach]):
         """Whether integers or booleans made of these numbers tell of something that a derivative would have to follow."""
         if not self.matters(sources):
             return False
-        if equation.name in ("eq", "ne", "eq_to", "ne_to"):
-            # Equality with what no draw reaches has probability zero; among values that draws reach it finds a maximum.
-            return (
-                len(equation.inputs) == 2
-                and equation.inputs[0] is not equation.inputs[1]
-                and all(found.moving - {PARAMETER} for found in inputs)
-            )
+        if equation.name in ("eq", "ne", "eq_to", "ne_to", "is_finite"):
+            # Among values that draws reach, equality finds a maximum. With what no draw reaches it has probability zero, unless
+            # a value stays where it is, as that of `relu` does; and what is no number (`x != x`) is so with probability zero,
+            # unless it is a function outside of its domain.
+            both = len(equation.inputs) == 2 and equation.inputs[0] is not equation.inputs[1]
+            if not (both and all(found.moving - {PARAMETER} for found in inputs)):
+                self.rare.add(equation)
         return True
 
     def matters(self, sources: frozenset[Any]) -> bool:
@@ -253,13 +226,18 @@ class _Paths(Forward[Reach]):
             return False
         if held:
             tells = [value for value, found in zip(equation.inputs, inputs, strict=True) if found.held]
-            self.note_gate(equation, held, tells)
+            if equation.name == "bitcast_convert_type":  # of the bits of numbers: they move, without a derivative
+                self.note_gate(equation, held, (), "cuts")
+            else:
+                self.note_gate(equation, held, tells)
             return True
         if not self.matters(of_numbers):
             return False
-        path = rule_of(equation).path
+        path = path_of(equation)
         if path in ("steps", "jumps"):
             self.note_gate(equation, {equation}, equation.outputs if path == "steps" else ())
+            if path == "jumps" and equation.name in _RARELY:
+                self.rare.add(equation)
         elif len(numbers) < len(equation.outputs) and path != "keeps":
             self.note_gate(equation, {equation}, [v for v in equation.outputs if not v.is_inexact])
         elif equation.name == "sort" and equation.eqn.params["num_keys"] < len(numbers):

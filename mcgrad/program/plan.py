@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+from mcgrad.program.blind_way import PARAMETER, BlindWay
 from mcgrad.program.checks import (
     check_coupled,
     check_evaluations,
@@ -28,7 +29,7 @@ from mcgrad.program.integers import convert_first
 from mcgrad.program.jumps import watched
 from mcgrad.program.keys import check_keys
 from mcgrad.program.made_of import constants_of, made_of_infinity
-from mcgrad.program.paths import PARAMETER, BlindWay, blind_ways
+from mcgrad.program.paths import blind_ways
 from mcgrad.program.reach import Reach, can_follow, reach_of
 from mcgrad.program.relation import number_of_draws
 from mcgrad.program.separate import separate_addends

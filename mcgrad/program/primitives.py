@@ -29,6 +29,9 @@ Path: TypeAlias = "Literal['keeps', 'cuts', 'steps', 'jumps', 'constant', 'rando
 derivative *cuts* it; one that is constant but for jumps *steps*, one that also moves between them *jumps*; one is *constant*
 with probability one; or the results are *random* bits. `None`: found out from its rule for derivatives."""
 
+PathRule: TypeAlias = "Path | Callable[[Equation], Path]"
+"""The same, or a function that tells it from an equation: the square root of a complex number jumps."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -42,7 +45,7 @@ class Rule:
 
     axes: AxisRule | None = None
     linear: LinearRule = None
-    path: Path = None
+    path: PathRule = None
 
 
 _RULES: dict[str, Rule] = {}
@@ -53,7 +56,7 @@ def register(
     *,
     axes: AxisRule | Literal["elementwise"] | None = None,
     linear: LinearRule = None,
-    path: Path = None,
+    path: PathRule = None,
 ) -> None:
     """Tell mcgrad about a primitive of your own; the same row as those of JAX have.
 
@@ -75,8 +78,9 @@ def register(
             of these. By default in none.
         path: what becomes of derivatives with respect to draws: `"keeps"`, if it is continuous and has its derivative;
             `"cuts"`, if it has none; `"steps"`, if it is constant between jumps, like `floor`; `"jumps"`, if it moves between
-            them, like `rem`; `"constant"`, if it is constant with probability one, like `is_finite`; `"random"`, if it makes
-            random bits. By default mcgrad looks whether its rule for derivatives uses the tangents: it keeps or cuts.
+            them, like `rem`; `"constant"`, if it is constant with probability one; `"random"`, if it makes random bits; or a
+            function of the equation that returns one of these. By default mcgrad looks whether its rule for derivatives uses the
+            tangents: it keeps or cuts.
 
     Raises:
         ValueError: for another `linear` or `path`.
@@ -90,9 +94,9 @@ def register(
             '`mcgrad.program.register(linear=...)` must be "all", "first", "each", "cases", a tuple of positions, '
             f"a function or None, got {linear!r}. Pass one of these."
         )
-    if path not in (None, *_PATHS):
+    if not callable(path) and path not in (None, *_PATHS):
         raise ValueError(
-            f"`mcgrad.program.register(path=...)` must be one of {', '.join(map(repr, _PATHS))} or None, got {path!r}. "
+            f"`mcgrad.program.register(path=...)` must be one of {', '.join(map(repr, _PATHS))}, a function or None, got {path!r}. "
             "Leave it out to have it found from the primitive's rule for derivatives."
         )
     rule = axes if callable(axes) or axes is None else _elementwise
@@ -102,6 +106,12 @@ def register(
 def rule_of(equation: Equation) -> Rule:
     """The row of an equation's primitive."""
     return _RULES.get(equation.name, _UNKNOWN)
+
+
+def path_of(equation: Equation) -> Path:
+    """What becomes of derivatives in an equation."""
+    path = rule_of(equation).path
+    return path(equation) if callable(path) else path
 
 
 def moves_of(equation: Equation, known: Known) -> list[ByOperand]:
@@ -141,7 +151,7 @@ _PATHS = ("keeps", "cuts", "steps", "jumps", "constant", "random")
 _elementwise = axes.elementwise
 
 
-def _rows(names: str, rule: AxisRule | None, linear: LinearRule = None, path: Path = None) -> None:
+def _rows(names: str, rule: AxisRule | None, linear: LinearRule = None, path: PathRule = None) -> None:
     path = "keeps" if path is None and linear is not None else path
     _RULES.update(dict.fromkeys(names.split(), Rule(rule, linear, path)))
 
@@ -152,34 +162,55 @@ def _unless_filled(equation: Equation) -> Linear:
     return "first" if "FILL" not in str(equation.eqn.params["mode"]) or filled is None or not filled else None
 
 
+def is_coarse(equation: Equation) -> bool:
+    """Whether it rounds to numbers of so few bits that draws are not much wider than a step: of fewer than bfloat16 has."""
+    (x,), (out,) = equation.inputs, equation.outputs
+    if not (x.is_inexact and jnp.issubdtype(out.dtype, jnp.floating)):
+        return False
+    bits = equation.eqn.params["mantissa_bits"] if equation.name == "reduce_precision" else jnp.finfo(out.dtype).nmant
+    return bits < jnp.finfo(jnp.bfloat16).nmant
+
+
+def _of_complex(equation: Equation) -> Path:
+    """Functions of complex numbers jump where a branch of them is cut."""
+    return "jumps" if any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in equation.inputs) else "keeps"
+
+
 def _right_hand_side(equation: Equation) -> Linear:
     """The last operands of a linear solve, behind the constants of its functions."""
     return tuple(range(sum(equation.eqn.params["const_lengths"]), len(equation.inputs)))
 
 
 _rows(
-    """abs acos acosh asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt clamp cos cosh digamma erf erf_inv erfc exp exp2
-    expm1 integer_pow lgamma log log1p log2 logistic max min one_minus_square pow rsqrt sin sinh sqrt square tan tanh""",
+    """abs atan2 bessel_i0e bessel_i1e clamp cos cosh digamma erf erf_inv erfc exp exp2 expm1 integer_pow lgamma logistic max min
+    one_minus_square sin sinh square tan tanh""",
     axes.elementwise,
     path="keeps",
 )
+_rows("acos acosh asin asinh atan atanh cbrt log log1p log2 pow rsqrt sqrt", axes.elementwise, path=_of_complex)
 _rows(
     """and bitcast_convert_type clz copysign eq eq_to ge gt igamma igamma_grad_a igammac le le_to lt lt_to mulhi ne not or
     polygamma population_count random_gamma_grad regularized_incomplete_beta shift_left shift_right_arithmetic
-    shift_right_logical xor zeta mcgrad_threshold mcgrad_forward_only random_clone debug_nans polynomial reduce_precision
-    random_gamma""",
+    shift_right_logical xor zeta mcgrad_threshold mcgrad_forward_only random_clone debug_nans polynomial random_gamma
+    is_finite""",
     axes.elementwise,
 )
+_rows("mcgrad_smooth", axes.elementwise, path="keeps")
 _rows("mcgrad_history mcgrad_conditionals", axes.whole, path="keeps")
 _rows("ceil floor round sign", axes.elementwise, path="steps")
 _rows("nextafter rem", axes.elementwise, path="jumps")
 _rows("stop_gradient", axes.elementwise, path="cuts")
-_rows("is_finite", axes.elementwise, path="constant")
 _rows("threefry2x32", axes.elementwise, path="random")
 _rows(
-    "add add_any sub neg copy copy_p convert_element_type complex conj imag real name pvary pcast",
+    "add add_any sub neg copy copy_p complex conj imag real name pvary pcast",
     axes.elementwise,
     "all",
+)
+_rows(
+    "convert_element_type reduce_precision",
+    axes.elementwise,
+    lambda equation: None if is_coarse(equation) else "all",
+    lambda equation: "jumps" if is_coarse(equation) else "keeps",
 )
 _rows("mul", axes.elementwise, "each")
 _rows("div", axes.elementwise, "first")
@@ -217,10 +248,13 @@ _rows("top_k", axes.top_k, path="keeps")
 _rows("approx_top_k", axes.all_but("reduction_dimension"))
 _rows("fft", axes.leading(lambda equation: len(equation.eqn.params["fft_lengths"])), "all")
 _rows(
-    """cholesky lu eigh eig svd qr geqrf householder_product schur lu_pivots_to_permutation hessenberg
+    """cholesky lu eigh eig svd householder_product schur lu_pivots_to_permutation hessenberg
     tridiagonal symmetric_product""",
     axes.matrices,
 )
+_rows(
+    "qr geqrf", axes.matrices, path="jumps"
+)  # the signs of its results, where an entry on the diagonal changes its own
 _rows("triangular_solve", axes.matrices, (1,))
 _rows("ormqr", axes.matrices, (2,), path="cuts")  # JAX has no derivative of it
 _rows("tridiagonal_solve", axes.matrices, (3,))
