@@ -50,7 +50,8 @@ def expectation(
 
     `expectation(fn)` has the signature of `fn`. Its value is an unbiased estimate of `E[fn]`, and its derivatives,
     taken by `jax.grad`, `jax.jvp`, `jax.jacrev`, `jax.hessian`, ..., are unbiased estimates of those of `E[fn]`, to
-    the order that the estimators claim.
+    the order that the estimators claim. What is made of it must be linear in it: the square of an estimate is no
+    unbiased estimate of a square, nor is its derivative.
 
     Args:
         fn: a program: an ordinary JAX function that makes its random choices with `mcgrad.sample`. Its argument named

@@ -27,7 +27,9 @@ def built(tmp_path_factory):
 def test_the_wheel_is_the_package_and_nothing_else(built):
     with zipfile.ZipFile(built[0]) as archive:
         names = archive.namelist()
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "mcgrad").rglob("*.py")}
+    modules = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "mcgrad").rglob("*.py*") if path.suffix in (".py", ".pyi")
+    }
     shipped = {name for name in names if ".dist-info/" not in name}
     assert shipped == modules | {"mcgrad/py.typed", "mcgrad/diagnostics/pictures.mplstyle"}
     assert any(name.endswith("licenses/LICENSE") for name in names)

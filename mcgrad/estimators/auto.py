@@ -70,7 +70,7 @@ class Auto(Estimator):
         if not isinstance(chosen, Score) or not site.top_level:
             return ""
         found = (text for estimator, text in WITH_TWO_EVALUATIONS if estimator.why_not(site) is None)
-        return f"{next(found)} of the variance in `benchmarks/results/CONTRACT.md`"
+        return f"{next(found)} times the variance on the programs of `benchmarks/results/CONTRACT.md`"
 
     def where_costs_jump(self, site: Site) -> Estimator:
         return Score() if Score().why_not(site) is None else Pathwise()

@@ -31,6 +31,7 @@ from mcgrad.program.site import Site
 from mcgrad.program.structure import ControlFlow, form_of, live_equations
 from mcgrad.program.surroundings import Surroundings
 from mcgrad.program.trace import Equation, Program, Value
+from mcgrad.program.verdict import Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,20 +129,13 @@ class _Paths(Forward[Reach]):
         self._stack.append(program)
         outputs = super().run(program, inputs)
         self._stack.pop()
-        harmless = {gate for gate in self.gates if self.harmless(gate)}
+        # A division that no jump was found behind is by what never becomes zero, or else has no expectation.
+        harmless = {gate for gate, known in self.gates.items() if known.probe.kind == "divides" and not known.jumped}
         outputs = [dataclasses.replace(found, blind=found.blind - harmless) for found in outputs]
         return [
             self.join([found, self.of_constant(value)], value, None)
             for value, found in zip(program.outputs, outputs, strict=True)
         ]
-
-    def harmless(self, gate: Equation) -> bool:
-        """Whether a gate jumps where hardly any draw comes, unless it was seen to."""
-        found = self.gates[gate]
-        if found.probe.kind == "divides":  # by what never becomes zero, or else the cost has no expectation
-            return not found.jumped
-        told = bool(found.probe.tells) and not found.inner
-        return found.roots <= self.rare and not (found.jumped and (found.probe.met or not told))
 
     @functools.cached_property
     def signs(self) -> Signs:
@@ -235,9 +229,9 @@ class _Paths(Forward[Reach]):
             return False
         path = path_of(equation)
         if path in ("steps", "jumps"):
-            self.note_gate(equation, {equation}, equation.outputs if path == "steps" else ())
-            if path == "jumps" and equation.name in _RARELY:
+            if equation.name in _RARELY:
                 self.rare.add(equation)
+            self.note_gate(equation, {equation}, equation.outputs if path == "steps" else ())
         elif len(numbers) < len(equation.outputs) and path != "keeps":
             self.note_gate(equation, {equation}, [v for v in equation.outputs if not v.is_inexact])
         elif equation.name == "sort" and equation.eqn.params["num_keys"] < len(numbers):
@@ -266,7 +260,8 @@ class _Paths(Forward[Reach]):
     ) -> None:
         gate = self.gates.get(equation)
         if gate is None:
-            gate = self.gates[equation] = _Gate(set(), Probe(self.around(), equation, tells, kind))
+            probe = Probe(self.around(), equation, tells, kind, drawn=self.rare.issuperset(roots))
+            gate = self.gates[equation] = _Gate(set(), probe)
         gate.roots |= set(roots)
 
     def roots_of(self, gates: Iterable[Equation]) -> frozenset[Equation]:
@@ -296,11 +291,20 @@ class _Paths(Forward[Reach]):
                     jumps = carried and gate.eqn.primitive is not _compat.while_p
                 if jumps is not False and self.gates[gate].inner and self.follows_roots(gate, value):
                     jumps = False
+                if jumps is not False and self.is_far(gate, jumps):
+                    jumps = False
                 self.gates[gate].jumped |= jumps is True
                 self.gates[gate].untold |= jumps is None
             if jumps is not False:
                 left.add(gate)
         return dataclasses.replace(found, blind=frozenset(left))
+
+    def is_far(self, gate: Equation, jumps: Verdict) -> bool:
+        """Whether no place was found where a gate jumps, of those that hardly any draw comes to."""
+        found = self.gates[gate]
+        if found.inner or not found.roots <= self.rare:
+            return False
+        return jumps is None or bool(found.probe.tells and not found.probe.met)
 
     def follows_roots(self, gate: Equation, value: Value) -> bool:
         """Whether a value is continuous where the roots of control flow jump, if all of them stand beside it."""

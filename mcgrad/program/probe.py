@@ -52,10 +52,14 @@ class Probe:
         tells: values that change where the gate jumps; none where the gate's results are to be watched themselves.
         kind: what the gate does. It "jumps"; it "cuts": it keeps no derivative, and the question is whether a value depends on it
             at all; or it "divides" by the one value that tells, and jumps where that is zero.
+        drawn: whether only places count where all draws are in the support of their distributions. For what hardly any draw comes
+            to: parameters outside of their domain make numbers that are none, too.
     """
 
-    def __init__(self, around: Surroundings, gate: Equation, tells: Sequence[Value], kind: Kind = "jumps"):
-        self.around, self.gate, self.tells, self.kind = around, gate, tuple(tells), kind
+    def __init__(
+        self, around: Surroundings, gate: Equation, tells: Sequence[Value], kind: Kind = "jumps", *, drawn: bool = False
+    ):
+        self.around, self.gate, self.tells, self.kind, self.drawn = around, gate, tuple(tells), kind, drawn
         self._after: list[Equation] | None = None
         self._tried = 0
         self._fruitless = 0
@@ -130,7 +134,7 @@ def _tried(probe: Probe, reached: Sequence[Value], *, near: bool = False) -> dic
         equations, small = few
         gate = next(e for e in equations if e.outputs == tuple(small[v] for v in gate.outputs))
         inputs, tells, asked = ([small[v] for v in values] for values in (inputs, tells, reached))
-    key = (_fingerprint(equations, inputs, laws, gate, tells, asked), probe.kind)
+    key = (_fingerprint(equations, inputs, laws, gate, tells, asked), probe.kind, probe.drawn)
     if key not in _SEEN:
         with _compat.before_the_run(), jax.debug_nans(False), jax.debug_infs(False), jax.debug_key_reuse(False):
             drawn = functools.cache(lambda: {v: two_draws(around, v) for v in laws})
@@ -140,7 +144,7 @@ def _tried(probe: Probe, reached: Sequence[Value], *, near: bool = False) -> dic
             elif probe.kind == "divides":
                 found = _compare_at_zero(equations, inputs, gate, tells, asked, drawn)
             else:
-                found, met = _compare(equations, inputs, gate, tells, asked, drawn)
+                found, met = _compare(equations, inputs, gate, tells, asked, drawn, with_support=probe.drawn)
         if len(_SEEN) >= _MOST_SEEN:
             _SEEN.clear()
         _SEEN[key] = found, met
@@ -223,11 +227,14 @@ def _compare(
     tells: Sequence[Value],
     reached: Sequence[Value],
     drawn: Callable[[], dict[Value, list[np.ndarray]]],
+    *,
+    with_support: bool,
 ) -> tuple[list[Verdict], bool]:
     """Which of the values jump where the values that tell change, and whether a place was found where these do."""
     watched = tells or [v for v in gate.outputs if not v.is_key]
-    run = _on_lines(equations, inputs, [*watched, *reached])
-    across = functools.partial(_across, lambda line, ts: run(line, ts)[len(watched) :])
+    run = _on_lines(equations, inputs, [*watched, *reached], with_support=with_support)
+    end = len(watched) + len(reached)
+    across = functools.partial(_across, lambda line, ts: run(line, ts)[len(watched) : end])
     found: list[Verdict] = [None] * len(reached)
     crossings: Counter[int] = Counter()
     met = False
@@ -244,7 +251,7 @@ def _compare(
         for turn, entry in enumerate(entries if few and tells else entries[:1]):
             if turn and crossings[entry] and crossings.total() >= _CROSSINGS:
                 break
-            if (bracket := search.narrowed(entry)) is None:
+            if (bracket := search.narrowed(entry)) is None or (with_support and not np.all(run(*bracket)[-1])):
                 continue
             met |= bool(tells)
             differ = across(bracket)

@@ -73,7 +73,7 @@ with_fitted_baseline.defvjp(_fitted_forward, _fitted_backward)
 _first_order = undifferentiable(
     "A second derivative through an estimator of signed points (measure-valued, coupled) would be wrong: its "
     "points are right to first order only. Use `mcgrad.Score`, `mcgrad.Pathwise` or `mcgrad.Enumerate` at this "
-    "site, which are right to every order."
+    "site, which are right to every order, or wrap the estimator in `mcgrad.EveryOrder`."
 )
 
 
