@@ -90,9 +90,7 @@ class _Paths(Forward[Reach]):
         self.live = live_equations(program, set(outputs))
         self.gates: dict[Equation, _Gate] = {}
         self.roots: dict[Equation, frozenset[Any]] = {}
-        self.rare: set[Equation] = (
-            set()
-        )  # that hardly any draw comes to the jump of, as to an equality, if not shown otherwise
+        self.rare: set[Equation] = set()  # hardly any draw comes to where they jump, unless shown otherwise: equalities
         self.program = program
         self.beside: dict[Equation, Probe] = {}
         self._around: dict[Program, Surroundings] = {}
@@ -263,6 +261,8 @@ class _Paths(Forward[Reach]):
             probe = Probe(self.around(), equation, tells, kind, drawn=self.rare.issuperset(roots))
             gate = self.gates[equation] = _Gate(set(), probe)
         gate.roots |= set(roots)
+        if gate.probe.drawn and not gate.roots <= self.rare:
+            gate.probe = Probe(self.around(), equation, tells, kind)
 
     def roots_of(self, gates: Iterable[Equation]) -> frozenset[Equation]:
         """The roots of gates: what integers made of values behind them are held by."""

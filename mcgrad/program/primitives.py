@@ -252,9 +252,7 @@ _rows(
     tridiagonal symmetric_product""",
     axes.matrices,
 )
-_rows(
-    "qr geqrf", axes.matrices, path="jumps"
-)  # the signs of its results, where an entry on the diagonal changes its own
+_rows("qr geqrf", axes.matrices, path="jumps")  # in the signs of its results
 _rows("triangular_solve", axes.matrices, (1,))
 _rows("ormqr", axes.matrices, (2,), path="cuts")  # JAX has no derivative of it
 _rows("tridiagonal_solve", axes.matrices, (3,))
