@@ -211,7 +211,8 @@ def auto_table(programs: dict[str, Any]) -> tuple[Table, list[str]]:
         best = min((name for name in product if product[name]), key=lambda name: product[name], default="auto")
         ratio = product["auto"] / product[best] if product[best] else 1.0
         if ratio > MOST_OF_AUTO:
-            over.append(f"{program}, {ratio:.3g} of `{best}`" + f" (exact in {_as_long(timed, exact)})" * bool(exact))
+            known = f" (exact in {_as_long(timed, exact)})" if exact else ""
+            over.append(f"{program}, {ratio:.3g} of `{best}`{known}")
         told = [f(timed[name]) for name in ("auto", best) for f in (_variance, _microseconds)]
         table.rows.append(
             (
