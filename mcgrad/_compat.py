@@ -52,17 +52,19 @@ def is_known(x: Any) -> bool:
 @contextmanager
 def before_the_run() -> Generator[None]:
     """Operations in this context are run at once, on one device, whatever is traced and whatever mesh is set."""
-    nowhere = jax.sharding.AbstractMesh((), ())
-    with eval_context(), jax.sharding.use_abstract_mesh(nowhere):
+    with eval_context(), _without_a_mesh():
         yield
 
 
 @contextmanager
 def where_known() -> Generator[None]:
     """As `before_the_run`, of operations on what is known; those on what is traced are traced."""
-    nowhere = jax.sharding.AbstractMesh((), ())
-    with jax.ensure_compile_time_eval(), jax.sharding.use_abstract_mesh(nowhere):
+    with jax.ensure_compile_time_eval(), _without_a_mesh():
         yield
+
+
+def _without_a_mesh() -> Any:
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
 
 
 def user_line(eqn: JaxprEqn) -> str:

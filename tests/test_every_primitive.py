@@ -313,7 +313,7 @@ def check_path(path: primitives.Path, equations: list[Equation]) -> None:
         assert found == {True}
     if path == "steps":
         assert found == {True}  # a derivative of zero
-    if path == "jumps":
+    if path in ("jumps", "rarely"):
         assert found
     if path == "constant":
         assert not found

@@ -78,8 +78,8 @@ def _projected(x: Any) -> Any:
     return jnp.sum((q @ q.T)[0])
 
 
-def program(cost: Any, scale: float = 1.0) -> Any:
-    return lambda t, key: cost(mcgrad.sample(key, mcgrad.Normal(t, scale)))
+def program(cost: Any) -> Any:
+    return lambda t, key: cost(mcgrad.sample(key, mcgrad.Normal(t, 1.0)))
 
 
 @pytest.mark.parametrize("name", JUMPS)

@@ -32,9 +32,7 @@ def particle_filter() -> Case:
             log_observation=lambda x, y: _log_normal(y, x, SEEN),
         )
         observed = jnp.asarray(OBSERVED)
-        found = mcgrad.smc.bootstrap_filter(
-            model, observed, key, num_particles=PARTICLES, gradient="stop_gradient", resampling=mcgrad.Systematic
-        )
+        found = mcgrad.smc.bootstrap_filter(model, observed, key, num_particles=PARTICLES, gradient="stop_gradient")
         return found.log_likelihood
 
     return jax_case(mcgrad.value_and_grad(log_likelihood), PARAMS)

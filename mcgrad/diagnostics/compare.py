@@ -105,9 +105,10 @@ def compare(
         size = -(-num_samples // (num_devices * num_chunks))
         runs: list[_Run] = []
         refusals: dict[str, Exception] = {}
+        kept: tuple[str, ...] = ()
         for index, (name, estimator) in enumerate(_track(named.items(), "compiling", progress)):
             try:
-                evaluations, _ = count_evaluations(fn, estimator, args, kwargs)
+                evaluations, _, kept = count_evaluations(fn, estimator, args, kwargs)
                 chunk = _chunk(fn, argnums, estimator, index, size, num_samples, spread)
                 jax.block_until_ready(chunk(0, args, kwargs))  # compiles
             except (ValueError, NotImplementedError) as error:
@@ -139,7 +140,7 @@ def compare(
             threshold=judged.threshold,
             num_samples=num_samples,
             chunk_size=size,
-            named=named_at_draws(fn, named[runs[0].name], args, kwargs),
+            named=kept,
         )
 
     return compared
@@ -159,9 +160,11 @@ class _Run:
     moments: Any = None
 
 
-def count_evaluations(fn: Callable[..., Any], estimator: Estimator, args: Any, kwargs: Any) -> tuple[int, bool]:
-    """Evaluations of the program for one estimate, and whether every draw is enumerated."""
-    found: list[tuple[int, bool]] = []
+def count_evaluations(
+    fn: Callable[..., Any], estimator: Estimator, args: Any, kwargs: Any
+) -> tuple[int, bool, tuple[str, ...]]:
+    """Evaluations of the program for one estimate, whether every draw is enumerated, and which draws name their own estimator."""
+    found: list[tuple[int, bool, tuple[str, ...]]] = []
 
     def run(args: Any, kwargs: Any) -> None:
         plan, _ = plan_of(fn, args, kwargs, estimator, False)
@@ -173,20 +176,9 @@ def count_evaluations(fn: Callable[..., Any], estimator: Estimator, args: Any, k
         interpreter = Interpreter(plan)
         interpreter.run()
         enumerated = all(isinstance(chosen, Enumerate) for chosen in plan.estimators.values())
-        found.append((sum(interpreter.evaluations), enumerated))
-
-    eval_shape(run, args, kwargs)
-    return found[0]
-
-
-def named_at_draws(fn: Callable[..., Any], estimator: Estimator, args: Any, kwargs: Any) -> tuple[str, ...]:
-    """The draws that name an estimator of their own, whatever is compared."""
-    found: list[tuple[str, ...]] = []
-
-    def run(args: Any, kwargs: Any) -> None:
-        plan, _ = plan_of(fn, args, kwargs, estimator, False)
-        named = {site: type(site.estimator).__name__ for site in plan.estimators if site.estimator is not None}
-        found.append(tuple(f"{site.describe()} by `{name}`" for site, name in named.items()))
+        named = ((site, site.estimator) for site in plan.estimators)
+        own = tuple(f"{site.describe()} by `{type(own).__name__}`" for site, own in named if own is not None)
+        found.append((sum(interpreter.evaluations), enumerated, own))
 
     eval_shape(run, args, kwargs)
     return found[0]
@@ -223,7 +215,7 @@ def _exact(fn: Callable[..., Any], argnums: Any, args: Any, kwargs: Any) -> Any:
         return jax.lax.map(sample_gradient(fn, argnums, Enumerate(), "compare", args, kwargs), jnp.arange(8))
 
     try:
-        _, enumerated = count_evaluations(fn, Enumerate(), args, kwargs)
+        _, enumerated, _ = count_evaluations(fn, Enumerate(), args, kwargs)
         if not enumerated:
             return None
         rows = jit(several)(args, kwargs)

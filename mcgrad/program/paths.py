@@ -46,10 +46,6 @@ class Reach:
         return bool(self.moving or self.held or self.blind)
 
 
-_RARELY = frozenset("qr geqrf acos acosh asin asinh atan atanh cbrt log log1p log2 pow rsqrt sqrt".split())  # noqa: SIM905
-"""Of what jumps, that which most programs keep away from the jumps of: branches of complex numbers, signs of factors."""
-
-
 def blind_ways(
     program: Program, outputs: Sequence[Value], draws: Mapping[Equation, Site], following: Set[Site]
 ) -> list[BlindWay]:
@@ -226,8 +222,8 @@ class _Paths(Forward[Reach]):
         if not self.matters(of_numbers):
             return False
         path = path_of(equation)
-        if path in ("steps", "jumps"):
-            if equation.name in _RARELY:
+        if path in ("steps", "jumps", "rarely"):
+            if path == "rarely":
                 self.rare.add(equation)
             self.note_gate(equation, {equation}, equation.outputs if path == "steps" else ())
         elif len(numbers) < len(equation.outputs) and path != "keeps":

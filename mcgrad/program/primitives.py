@@ -24,10 +24,11 @@ but the first together; in those at these positions together."""
 LinearRule: TypeAlias = "Linear | Callable[[Equation], Linear]"
 """The same, or a function that tells it from the parameters of an equation."""
 
-Path: TypeAlias = "Literal['keeps', 'cuts', 'steps', 'jumps', 'constant', 'random'] | None"
+Path: TypeAlias = "Literal['keeps', 'cuts', 'steps', 'jumps', 'rarely', 'constant', 'random'] | None"
 """What becomes of a derivative with respect to a draw: a continuous function with its derivative *keeps* it; one without a
-derivative *cuts* it; one that is constant but for jumps *steps*, one that also moves between them *jumps*; one is *constant*
-with probability one; or the results are *random* bits. `None`: found out from its rule for derivatives."""
+derivative *cuts* it; one that is constant but for jumps *steps*; one that also moves between them *jumps*, or does so *rarely*,
+where most programs do not come; one is *constant* with probability one; or the results are *random* bits. `None`: found out from
+its rule for derivatives."""
 
 PathRule: TypeAlias = "Path | Callable[[Equation], Path]"
 """The same, or a function that tells it from an equation: the square root of a complex number jumps."""
@@ -78,9 +79,9 @@ def register(
             of these. By default in none.
         path: what becomes of derivatives with respect to draws: `"keeps"`, if it is continuous and has its derivative;
             `"cuts"`, if it has none; `"steps"`, if it is constant between jumps, like `floor`; `"jumps"`, if it moves between
-            them, like `rem`; `"constant"`, if it is constant with probability one; `"random"`, if it makes random bits; or a
-            function of the equation that returns one of these. By default mcgrad looks whether its rule for derivatives uses the
-            tangents: it keeps or cuts.
+            them, like `rem`; `"rarely"`, if it does so where most programs do not come, like `qr`; `"constant"`, if it is constant
+            with probability one; `"random"`, if it makes random bits; or a function of the equation that returns one of these. By
+            default mcgrad looks whether its rule for derivatives uses the tangents: it keeps or cuts.
 
     Raises:
         ValueError: for another `linear` or `path`.
@@ -147,7 +148,7 @@ def linear_group(equation: Equation, operands: Sequence[int]) -> tuple[int, ...]
 
 
 _UNKNOWN = Rule()
-_PATHS = ("keeps", "cuts", "steps", "jumps", "constant", "random")
+_PATHS = ("keeps", "cuts", "steps", "jumps", "rarely", "constant", "random")
 _elementwise = axes.elementwise
 
 
@@ -173,7 +174,7 @@ def is_coarse(equation: Equation) -> bool:
 
 def _of_complex(equation: Equation) -> Path:
     """Functions of complex numbers jump where a branch of them is cut."""
-    return "jumps" if any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in equation.inputs) else "keeps"
+    return "rarely" if any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in equation.inputs) else "keeps"
 
 
 def _right_hand_side(equation: Equation) -> Linear:
@@ -252,7 +253,7 @@ _rows(
     tridiagonal symmetric_product""",
     axes.matrices,
 )
-_rows("qr geqrf", axes.matrices, path="jumps")  # in the signs of its results
+_rows("qr geqrf", axes.matrices, path="rarely")  # in the signs of its results
 _rows("triangular_solve", axes.matrices, (1,))
 _rows("ormqr", axes.matrices, (2,), path="cuts")  # JAX has no derivative of it
 _rows("tridiagonal_solve", axes.matrices, (3,))
