@@ -214,10 +214,7 @@ class _Paths(Forward[Reach]):
             return False
         if held:
             tells = [value for value, found in zip(equation.inputs, inputs, strict=True) if found.held]
-            if equation.name == "bitcast_convert_type":  # of the bits of numbers: they move, without a derivative
-                self.note_gate(equation, held, (), "cuts")
-            else:
-                self.note_gate(equation, held, tells)
+            self.note_gate(equation, held, tells)
             return True
         if not self.matters(of_numbers):
             return False
@@ -285,9 +282,8 @@ class _Paths(Forward[Reach]):
                     behind = [i for i, given in enumerate(inputs) if gate in given.blind]
                     carried = len(behind) == 1 and linear_group(equation, behind) is not None
                     jumps = carried and gate.eqn.primitive is not _compat.while_p
-                if jumps is not False and self.gates[gate].inner and self.follows_roots(gate, value):
-                    jumps = False
-                if jumps is not False and self.is_far(gate, jumps):
+                followed = jumps is not False and self.gates[gate].inner and self.follows_roots(gate, value)
+                if followed or (jumps is not False and self.is_far(gate, jumps)):
                     jumps = False
                 self.gates[gate].jumped |= jumps is True
                 self.gates[gate].untold |= jumps is None
